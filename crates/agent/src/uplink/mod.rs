@@ -1,0 +1,1 @@
+//! uplink: to be written.

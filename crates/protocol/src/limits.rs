@@ -1,0 +1,140 @@
+//! Every limit both processes must agree on, each with its reason.
+//!
+//! Promises: relations between limits are checked when this file compiles.
+//! Never: differs under test.
+
+use std::time::Duration;
+
+// --- names ---
+/// Catalogues of the ERPs stay below 64; PostgreSQL at 63, SQL Server and Oracle at 128.
+pub const TABLE_NAME_BYTES: usize = 128;
+/// The contract's own limit (`contracts.md` 5.2).
+pub const COLUMN_NAME_BYTES: usize = 128;
+/// The known names have at most eight letters.
+pub const ERP_NAME_BYTES: usize = 32;
+
+// --- table messages ---
+/// "5 MB" of document 001, measured on the encoded `Table` before compression.
+pub const MESSAGE_BYTES: usize = 5 * 1024 * 1024;
+/// Where Malote's sender stops: below the server's limit by room for the header fields.
+pub const SENDER_MESSAGE_BYTES: usize = 5_000_000;
+/// RM's figure (document 001, 3), used for every ERP.
+pub const SENDER_MESSAGE_ROWS: usize = 200;
+/// Fifty times RM's figure; more would only make one transaction long.
+pub const MESSAGE_ROWS: usize = 10_000;
+/// 2.6 M empty cells in 5 MB decode to 123 MB; 200,000 stay below 10 MB (F64).
+pub const MESSAGE_CELLS: usize = 200_000;
+/// SQLite's default of 2,000 columns a table, less the five of staging.
+pub const TABLE_COLUMNS: usize = 1_995;
+/// The wire pre-scan keeps offsets of this many key columns; catalogues allow 16 to 32.
+pub const KEY_COLUMNS: usize = 32;
+/// Type names are words of the contract; this only bounds hostile input.
+pub const TYPE_NAME_BYTES: usize = 64;
+
+// --- batches ---
+/// A batch ends after this much reading, so that a long base load gives way to deltas.
+pub const BATCH_READING: Duration = Duration::from_secs(5);
+/// What a batch may hold: a quarter of the journal's disk budget.
+pub const BATCH_BYTES: usize = 64 * 1024 * 1024;
+/// At 200 rows a message 400,000 rows: a batch stays small enough to be read again.
+pub const BATCH_MESSAGES: usize = 2_000;
+/// An id further ahead of the server's clock burns the number space (`correctness.md` f).
+pub const BATCH_AHEAD: Duration = Duration::from_secs(24 * 3600);
+/// People see an open batch as stalled after this silence.
+pub const BATCH_STALLED: Duration = Duration::from_secs(60);
+/// The server abandons an open batch after this silence.
+pub const BATCH_SILENCE: Duration = Duration::from_secs(600);
+/// What RM documents: a change leaves after five seconds.
+pub const CYCLE: Duration = Duration::from_secs(5);
+
+// --- flight ---
+/// Writes the sender keeps in flight; below the server's calls per connection.
+pub const SENDER_IN_FLIGHT: usize = 32;
+/// Bytes the sender keeps in flight.
+pub const SENDER_IN_FLIGHT_BYTES: usize = 16 * 1024 * 1024;
+/// HTTP/2 streams a connection may hold open.
+pub const CONNECTION_STREAMS: u32 = 64;
+/// Calls the server works on per connection; leaves free slots for `Renew` and `Prepare`.
+pub const CONNECTION_CALLS: usize = 40;
+/// Bytes of Writes in flight per tenant, counted at [`DECODE_FACTOR`] times the wire.
+pub const TENANT_IN_FLIGHT_BYTES: usize = 64 * 1024 * 1024;
+/// What decoding may cost over the wire bytes within the pre-scan's limits.
+pub const DECODE_FACTOR: usize = 4;
+/// How long a Write waits for its predecessor on the same connection.
+pub const REORDER_WAIT: Duration = Duration::from_secs(2);
+/// How many Writes wait for a predecessor.
+pub const REORDER_WINDOW: usize = 32;
+/// Header list of a call: the token has about 1 KB.
+pub const HEADER_LIST_BYTES: u32 = 16 * 1024;
+/// Deadline of a call that names none.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Connections of one tenant.
+pub const TENANT_CONNECTIONS: usize = 8;
+/// Connections of one address.
+pub const ADDRESS_CONNECTIONS: usize = 64;
+
+// --- session ---
+/// Life of a lease without renewal (`correctness.md` e).
+pub const SESSION_TTL: Duration = Duration::from_secs(30);
+/// How often the holder renews: two losses are survived.
+pub const SESSION_RENEW: Duration = Duration::from_secs(10);
+/// The holder stops sending this long before its lease may lapse.
+pub const SESSION_MARGIN: Duration = Duration::from_secs(5);
+/// When a standby asks again.
+pub const SESSION_RETRY: Duration = Duration::from_secs(5);
+/// One cursor entry; opaque to the server.
+pub const CURSOR_BYTES: usize = 1_024;
+/// Tables of one stream.
+pub const STREAM_TABLES: usize = 2_000;
+/// Version of the session's protocol.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+// --- reconcile ---
+/// Bounds of one `Ranges` call.
+pub const RECONCILE_BOUNDS: usize = 1_000;
+/// Rows of one `Rows` page.
+pub const RECONCILE_ROWS: usize = 10_000;
+/// Bytes of one `Rows` page.
+pub const RECONCILE_BYTES: usize = 1_000_000;
+
+// --- identity ---
+/// Life of a token.
+pub const TOKEN_LIFE: Duration = Duration::from_secs(3600);
+/// How long a look-up of the client may be cached: a revoked one is refused within 60 s.
+pub const CLIENT_CACHE: Duration = Duration::from_secs(30);
+/// Body of a token call: five short fields.
+pub const TOKEN_BODY_BYTES: usize = 8 * 1024;
+/// Body of an administrative call.
+pub const ADMIN_BODY_BYTES: usize = 1024 * 1024;
+/// Answer of a registry that an agent reads (`correctness.md` k 6).
+pub const REGISTRY_BYTES: usize = 64 * 1024;
+/// Answer of Entities: 2,000 tables with filters of 2 KB.
+pub const ENTITIES_BYTES: usize = 8 * 1024 * 1024;
+
+// --- filter ---
+/// Longest filter text (`correctness.md` k 1).
+pub const FILTER_BYTES: usize = 2_048;
+/// Deepest nesting of a filter.
+pub const FILTER_DEPTH: usize = 32;
+/// Literals of one filter; databases bind at least 999.
+pub const FILTER_LITERALS: usize = 256;
+
+// --- retention (`design.md` 2.1) ---
+/// Bodies stay this long after their batch is complete and forwarded.
+pub const KEEP_BODIES: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Ledger rows.
+pub const KEEP_LEDGER: Duration = Duration::from_secs(90 * 24 * 3600);
+/// Tombstones of staging.
+pub const KEEP_TOMBSTONES: Duration = Duration::from_secs(30 * 24 * 3600);
+
+const _: () = {
+    assert!(SENDER_MESSAGE_BYTES < MESSAGE_BYTES);
+    assert!(SENDER_MESSAGE_ROWS <= MESSAGE_ROWS);
+    assert!(SENDER_IN_FLIGHT < CONNECTION_CALLS);
+    assert!(CONNECTION_CALLS <= CONNECTION_STREAMS as usize);
+    assert!(REORDER_WINDOW >= SENDER_IN_FLIGHT);
+    assert!(SENDER_IN_FLIGHT_BYTES * DECODE_FACTOR <= TENANT_IN_FLIGHT_BYTES);
+    assert!(SESSION_RENEW.as_secs() * 2 + SESSION_MARGIN.as_secs() < SESSION_TTL.as_secs());
+    assert!(BATCH_STALLED.as_secs() < BATCH_SILENCE.as_secs());
+    assert!(CLIENT_CACHE.as_secs() <= 60);
+};

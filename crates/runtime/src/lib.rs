@@ -1,0 +1,14 @@
+//! How a process of Malote's lives: clock, entropy, tasks, backoff, configuration, telemetry, shutdown, exit codes.
+//!
+//! Promises: the only crate that reads the clock, the environment or entropy, and the only one that spawns.
+//! Never: knows what is integrated.
+
+pub mod backoff;
+pub mod clock;
+pub mod config;
+pub mod entropy;
+pub mod exit;
+pub mod shutdown;
+pub mod task;
+pub mod telemetry;
+pub mod tls;
