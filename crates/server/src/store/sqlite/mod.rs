@@ -1,0 +1,152 @@
+//! The embedded store: one SQLite file, one writer thread, a few readers.
+//!
+//! Promises: intents that wait together share one commit (group commit), each in a savepoint of its own, so that a
+//! refused one leaves no trace; an answer is given only after the commit is on disk (`synchronous = FULL`).
+//! Never: blocks an async thread; runs two writers on one file (the data folder is locked by its opener).
+
+mod migrate;
+mod writer;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use protocol::{Code, Coded as _, Error, Result};
+use rusqlite::{Connection, OpenFlags, Transaction};
+use tokio::sync::Semaphore;
+
+pub use migrate::{Migration, State, migrate, state};
+pub(crate) use writer::Writer;
+
+/// How long a statement waits for another process's lock (a backup, a reader's checkpoint).
+const BUSY: Duration = Duration::from_secs(10);
+/// Reads that may run at once: more than the cores only queue inside SQLite.
+const READERS: usize = 4;
+
+/// The server's store. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    file: Arc<SqliteFile>,
+}
+
+/// One SQLite file with its writer thread and readers; staging files are opened the same way.
+#[derive(Debug)]
+pub(crate) struct SqliteFile {
+    path: PathBuf,
+    writer: Writer,
+    readers: Semaphore,
+    idle: std::sync::Mutex<Vec<Connection>>,
+}
+
+impl Store {
+    /// Opens the store file; its schema must be current.
+    ///
+    /// # Errors
+    /// `STORE_VERSION` where it must be migrated first, `STORE_FAILED` where it cannot be opened.
+    pub fn open(path: &Path) -> Result<Self> {
+        match state(path)? {
+            State::Current => {}
+            State::Empty | State::Behind { .. } => {
+                return Err(Error::new(Code::StoreVersion, "the store's schema is not current").at(path.display()));
+            }
+            State::Ahead { found } => {
+                return Err(Error::new(Code::StoreVersion, format!("the store has schema {found}, which this program does not know"))
+                    .at(path.display()));
+            }
+        }
+        Ok(Self { file: Arc::new(SqliteFile::open(path)?) })
+    }
+
+    /// Runs an intent in the writer's transaction. What `work` returns as an error is rolled back to its savepoint.
+    pub(in crate::store) async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.file.write(work).await
+    }
+
+    /// Runs a read on a snapshot of its own.
+    pub(in crate::store) async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.file.read(work).await
+    }
+}
+
+impl SqliteFile {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let writer = Writer::start(connect(path, false)?)?;
+        Ok(Self { path: path.to_owned(), writer, readers: Semaphore::new(READERS), idle: std::sync::Mutex::default() })
+    }
+
+    pub(crate) async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.writer.run(work).await
+    }
+
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let _permit = self.readers.acquire().await.coded(Code::Draining, "the store is closing")?;
+        let pooled = self.idle.lock().ok().and_then(|mut idle| idle.pop());
+        let path = self.path.clone();
+        let (connection, result) = runtime::task::blocking(move || {
+            let connection = match pooled {
+                Some(connection) => connection,
+                None => connect(&path, true)?,
+            };
+            let result = snapshot(&connection, work);
+            Ok::<_, Error>((connection, result))
+        })
+        .await??;
+        if let Ok(mut idle) = self.idle.lock() {
+            idle.push(connection);
+        }
+        result
+    }
+}
+
+/// One read transaction, so that several statements see one state.
+fn snapshot<T>(connection: &Connection, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+    connection.execute_batch("BEGIN").map_err(failed)?;
+    let result = work(connection);
+    connection.execute_batch("COMMIT").map_err(failed)?;
+    result
+}
+
+/// Opens a connection as every file of the server wants it.
+pub(crate) fn connect(path: &Path, read_only: bool) -> Result<Connection> {
+    let flags = if read_only {
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX
+    } else {
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX
+    };
+    let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    connection.busy_timeout(BUSY).map_err(failed)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    if !read_only {
+        connection.execute_batch(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000;",
+        )
+        .map_err(failed)?;
+    }
+    connection
+        .execute_batch("PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -16000;")
+        .map_err(failed)?;
+    Ok(connection)
+}
+
+/// Gives a database error its code: a full disk is told apart, all else is `STORE_FAILED`.
+pub(crate) fn failed(cause: rusqlite::Error) -> Error {
+    let code = match cause.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DiskFull) => Code::DiskFull,
+        _ => Code::StoreFailed,
+    };
+    Error::new(code, "the store could not do this").because(cause)
+}

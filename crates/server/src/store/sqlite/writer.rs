@@ -1,0 +1,148 @@
+//! The one writer thread of a SQLite file, with group commit.
+//!
+//! Promises: jobs run in the order of arrival; an answer leaves only after the commit that holds its effect; where the
+//! commit fails every job of the group gets the failure.
+//! Never: keeps a job's effect whose work returned an error.
+
+use std::sync::mpsc::{self, Receiver, Sender};
+
+use protocol::{Code, Error, Result};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+use tokio::sync::oneshot;
+
+use super::failed;
+
+/// Jobs that share one commit: at about 60 KB each the group stays below 4 MB.
+const GROUP: usize = 64;
+
+/// Runs inside the group's transaction; its answer leaves after the commit.
+type Job = Box<dyn FnOnce(&mut Transaction<'_>) -> Answer + Send>;
+/// Called once with the commit's outcome.
+type Answer = Box<dyn FnOnce(std::result::Result<(), &Error>) + Send>;
+
+/// Handle on the thread. The thread ends when the last handle is dropped.
+#[derive(Clone, Debug)]
+pub(crate) struct Writer {
+    jobs: Sender<Job>,
+}
+
+impl Writer {
+    pub(crate) fn start(connection: Connection) -> Result<Self> {
+        let (jobs, queue) = mpsc::channel();
+        runtime::task::thread("store-writer", move || serve(connection, &queue))?;
+        Ok(Self { jobs })
+    }
+
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (tell, told) = oneshot::channel();
+        let job: Job = Box::new(move |transaction| {
+            let result = in_savepoint(transaction, work);
+            Box::new(move |commit| {
+                let answer = match commit {
+                    Ok(()) => result,
+                    Err(error) => Err(Error::new(error.code, error.message.clone())),
+                };
+                // Nobody waits any more: the caller went away, the effect stays.
+                let _ = tell.send(answer);
+            })
+        });
+        let gone = || Error::new(Code::Draining, "the store is closed");
+        self.jobs.send(job).map_err(|_| gone())?;
+        told.await.map_err(|_| gone())?
+    }
+}
+
+fn in_savepoint<T>(
+    transaction: &mut Transaction<'_>,
+    work: impl FnOnce(&Transaction<'_>) -> Result<T>,
+) -> Result<T> {
+    transaction.execute_batch("SAVEPOINT intent").map_err(failed)?;
+    let result = work(transaction);
+    let end = if result.is_ok() { "RELEASE intent" } else { "ROLLBACK TO intent; RELEASE intent" };
+    transaction.execute_batch(end).map_err(failed)?;
+    result
+}
+
+fn serve(mut connection: Connection, queue: &Receiver<Job>) {
+    while let Ok(first) = queue.recv() {
+        let mut answers = Vec::new();
+        let outcome = commit_group(&mut connection, first, queue, &mut answers);
+        for answer in answers {
+            answer(outcome.as_ref().map(|()| ()));
+        }
+    }
+}
+
+fn commit_group(
+    connection: &mut Connection,
+    first: Job,
+    queue: &Receiver<Job>,
+    answers: &mut Vec<Answer>,
+) -> Result<()> {
+    let mut transaction =
+        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+    answers.push(first(&mut transaction));
+    while answers.len() < GROUP {
+        let Ok(job) = queue.try_recv() else { break };
+        answers.push(job(&mut transaction));
+    }
+    transaction.commit().map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> (tempfile::TempDir, Connection) {
+        let folder = tempfile::tempdir().unwrap();
+        let connection = super::super::connect(&folder.path().join("x.sqlite"), false).unwrap();
+        connection.execute_batch("CREATE TABLE t (n INTEGER PRIMARY KEY) STRICT").unwrap();
+        (folder, connection)
+    }
+
+    #[tokio::test]
+    async fn a_refused_intent_leaves_no_trace_and_its_neighbours_stay() {
+        let (_folder, connection) = table();
+        let writer = Writer::start(connection).unwrap();
+        let insert = |n: i64, refuse: bool| {
+            let writer = writer.clone();
+            async move {
+                writer
+                    .run(move |tx| {
+                        tx.execute("INSERT INTO t VALUES (?1)", [n]).map_err(failed)?;
+                        if refuse { Err(Error::new(Code::BatchClosed, "no")) } else { Ok(n) }
+                    })
+                    .await
+            }
+        };
+        let (a, b, c) = tokio::join!(insert(1, false), insert(2, true), insert(3, false));
+        assert_eq!((a.unwrap(), b.unwrap_err().code, c.unwrap()), (1, Code::BatchClosed, 3));
+        let rows: Vec<i64> = writer
+            .run(|tx| {
+                let mut statement = tx.prepare("SELECT n FROM t ORDER BY n").map_err(failed)?;
+                let rows = statement.query_map([], |row| row.get(0)).map_err(failed)?;
+                rows.collect::<std::result::Result<_, _>>().map_err(failed)
+            })
+            .await
+            .unwrap();
+        assert_eq!(rows, [1, 3]);
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_to_every_job_of_the_group_and_keeps_nothing() {
+        let (_folder, connection) = table();
+        connection.execute_batch("CREATE TABLE blob (b BLOB) STRICT; PRAGMA max_page_count = 8").unwrap();
+        let writer = Writer::start(connection).unwrap();
+        let error = writer
+            .run(|tx| tx.execute("INSERT INTO blob VALUES (zeroblob(1000000))", []).map_err(failed))
+            .await
+            .unwrap_err();
+        assert_eq!(error.code, Code::DiskFull);
+        let count: i64 =
+            writer.run(|tx| tx.query_row("SELECT count(*) FROM blob", [], |row| row.get(0)).map_err(failed)).await.unwrap();
+        assert_eq!(count, 0);
+    }
+}
