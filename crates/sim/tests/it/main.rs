@@ -1,0 +1,3 @@
+//! Integration tests of the whole: models, real servers, real input, foreign clients, faults.
+
+mod servers;
