@@ -117,6 +117,9 @@ mod tests {
         let error = Error::new(Code::Internal, "store failed").because(cause).at("table FLAN");
         assert_eq!(error.to_string(), "INTERNAL: table FLAN: store failed");
         assert_eq!(error.chain(), "disk on fire");
-        assert_eq!(format!("{error:?}"), "INTERNAL: table FLAN: store failed (cause: disk on fire)");
+        assert_eq!(
+            format!("{error:?}"),
+            "INTERNAL: table FLAN: store failed (cause: disk on fire)"
+        );
     }
 }

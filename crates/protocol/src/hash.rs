@@ -71,7 +71,8 @@ mod tests {
     use super::*;
 
     fn hash(columns: &[(&str, Option<&str>)]) -> RowHash {
-        let names: Vec<ColumnName> = columns.iter().map(|(name, _)| name.parse().unwrap()).collect();
+        let names: Vec<ColumnName> =
+            columns.iter().map(|(name, _)| name.parse().unwrap()).collect();
         RowHasher::new(&names).hash(|at| columns[at].1)
     }
 

@@ -45,7 +45,9 @@ pub fn find_service<'a>(services: &'a [Service], key: &str) -> Result<&'a str> {
         .find(|item| item.service == key)
         .and_then(|item| item.endpoints.iter().find(|endpoint| endpoint.version == "1"))
         .map(|endpoint| endpoint.address.as_str())
-        .ok_or_else(|| Error::new(Code::RegistryInvalid, format!("the registry does not list service {key}")))
+        .ok_or_else(|| {
+            Error::new(Code::RegistryInvalid, format!("the registry does not list service {key}"))
+        })
 }
 
 /// Answer of the token call (`contracts.md` 3.1).

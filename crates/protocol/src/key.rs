@@ -33,8 +33,9 @@ impl KeyBytes {
         let mut rest = self.0.as_slice();
         let mut values = Vec::new();
         while !rest.is_empty() {
-            let (part, tail) = split_part(rest)
-                .ok_or_else(|| Error::new(Code::BadRequest, "key bytes are cut short or not UTF-8"))?;
+            let (part, tail) = split_part(rest).ok_or_else(|| {
+                Error::new(Code::BadRequest, "key bytes are cut short or not UTF-8")
+            })?;
             values.push(part);
             rest = tail;
         }

@@ -3,7 +3,6 @@
 //! Promises: compiled from the files in `proto/`, which are the contract; nothing is edited by hand.
 //! Never: holds a service stub; those need a transport and live in `agent` and `server`.
 
-
 /// `com.totvs.ingestion.grpc`: Data Sharing v2 as document 001 prints it.
 pub mod totvs {
     include!(concat!(env!("OUT_DIR"), "/com.totvs.ingestion.grpc.rs"));

@@ -10,8 +10,8 @@ use std::fmt;
 use crate::limits;
 
 pub use write::{
-    push_base64, push_bool, push_date, push_decimal, push_f32, push_f64, push_i64, push_time, push_timestamp,
-    push_uuid,
+    push_base64, push_bool, push_date, push_decimal, push_f32, push_f64, push_i64, push_time,
+    push_timestamp, push_uuid,
 };
 
 /// Type names of `schema.columns`, Carol's and Malote's exact ones. An unknown name is `String`.
@@ -103,11 +103,14 @@ impl TypeName {
     /// Reads a type name in any case; what is not known is a string (`contracts.md` 5.4).
     #[must_use]
     pub fn parse(text: &str) -> Self {
-        let (name, encoded) = match text.len().checked_sub(ENCODED.len()).and_then(|at| text.split_at_checked(at)) {
-            Some((head, tail)) if tail.eq_ignore_ascii_case(ENCODED) => (head, true),
-            _ => (text, false),
-        };
-        let known = ColumnType::ALL.into_iter().find(|known| known.as_str().eq_ignore_ascii_case(name.trim()));
+        let (name, encoded) =
+            match text.len().checked_sub(ENCODED.len()).and_then(|at| text.split_at_checked(at)) {
+                Some((head, tail)) if tail.eq_ignore_ascii_case(ENCODED) => (head, true),
+                _ => (text, false),
+            };
+        let known = ColumnType::ALL
+            .into_iter()
+            .find(|known| known.as_str().eq_ignore_ascii_case(name.trim()));
         Self { column_type: known.unwrap_or(ColumnType::String), encoded }
     }
 }
@@ -135,6 +138,9 @@ mod tests {
         }
         assert_eq!(TypeName::parse("varchar"), TypeName::plain(ColumnType::String));
         assert_eq!(TypeName::parse(""), TypeName::plain(ColumnType::String));
-        assert_eq!(TypeName::parse("é;enc=b64"), TypeName { column_type: ColumnType::String, encoded: true });
+        assert_eq!(
+            TypeName::parse("é;enc=b64"),
+            TypeName { column_type: ColumnType::String, encoded: true }
+        );
     }
 }

@@ -55,8 +55,10 @@ pub fn variable(name: &str) -> Option<String> {
 }
 
 fn read(path: &Path) -> Result<Table> {
-    let text = fs::read_to_string(path)
-        .coded(Code::ConfigInvalid, format!("cannot read the configuration file {}", path.display()))?;
+    let text = fs::read_to_string(path).coded(
+        Code::ConfigInvalid,
+        format!("cannot read the configuration file {}", path.display()),
+    )?;
     text.parse().map_err(|cause: toml::de::Error| {
         Error::new(Code::ConfigInvalid, format!("{}: {}", path.display(), cause.message()))
     })
@@ -80,7 +82,10 @@ fn put(tree: &mut Table, keys: &[String], value: Value) -> Result<()> {
         [first, rest @ ..] => {
             let branch = tree.entry(first.clone()).or_insert_with(|| Value::Table(Table::new()));
             let Value::Table(branch) = branch else {
-                return Err(Error::new(Code::ConfigInvalid, format!("{first} is a value, not a section")));
+                return Err(Error::new(
+                    Code::ConfigInvalid,
+                    format!("{first} is a value, not a section"),
+                ));
             };
             put(branch, rest, value)
         }
@@ -129,6 +134,8 @@ mod tests {
         assert_eq!(load("name = ", &[]).unwrap_err().code, Code::ConfigInvalid);
         let clash = load("name = 'a'\npart = 3", &[("MALOTE_T_PART__NUMBER", "2")]).unwrap_err();
         assert!(clash.message.contains("part"), "{clash}");
-        assert!(load_from::<Tree>(Some(Path::new("/nonexistent.toml")), "X", BTreeMap::new()).is_err());
+        assert!(
+            load_from::<Tree>(Some(Path::new("/nonexistent.toml")), "X", BTreeMap::new()).is_err()
+        );
     }
 }

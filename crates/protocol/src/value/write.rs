@@ -122,7 +122,8 @@ fn push_digits(out: &mut String, digits: &str, point: i64) {
         out.push_str(digits);
         return;
     };
-    let (whole, fraction) = if point >= digits.len() { (digits, "") } else { digits.split_at(point) };
+    let (whole, fraction) =
+        if point >= digits.len() { (digits, "") } else { digits.split_at(point) };
     let padding = point.saturating_sub(digits.len());
     let trimmed = whole.trim_start_matches('0');
     if trimmed.is_empty() {
@@ -186,7 +187,10 @@ mod tests {
         assert_eq!(text(|out| push_time(out, 86_400_000_000_000)), "24:00:00");
         assert_eq!(text(|out| push_time(out, 3_661_120_000_000)), "01:01:01.12");
         assert_eq!(text(|out| push_timestamp(out, -1, true)), "1969-12-31T23:59:59.999999Z");
-        assert_eq!(text(|out| push_timestamp(out, 1_718_000_000_000_000, false)), "2024-06-10T06:13:20");
+        assert_eq!(
+            text(|out| push_timestamp(out, 1_718_000_000_000_000, false)),
+            "2024-06-10T06:13:20"
+        );
     }
 
     #[test]

@@ -48,7 +48,10 @@ impl<'a> TableView<'a> {
     /// `MESSAGE_TOO_LARGE` above a limit, `INVALID_ARGUMENT` where the bytes are not a `Table`.
     pub fn scan(bytes: &'a [u8]) -> Result<Self> {
         if bytes.len() > limits::MESSAGE_BYTES {
-            return Err(too_large(format!("message has {} bytes", bytes.len()), limits::MESSAGE_BYTES));
+            return Err(too_large(
+                format!("message has {} bytes", bytes.len()),
+                limits::MESSAGE_BYTES,
+            ));
         }
         let mut view = Self::default();
         let mut rest = bytes;
@@ -63,7 +66,11 @@ impl<'a> TableView<'a> {
                 (7, Field::Number(value)) => view.message_number = int32(value),
                 (8, Field::Number(value)) => view.record_count = int32(value),
                 (9, Field::Number(value)) => view.is_base_load = value != 0,
-                (1..=4 | 6..=9, _) => return Err(malformed(format!("field {number} of Table has the wrong wire type"))),
+                (1..=4 | 6..=9, _) => {
+                    return Err(malformed(format!(
+                        "field {number} of Table has the wrong wire type"
+                    )));
+                }
                 _ => {}
             }
         }
@@ -79,7 +86,10 @@ impl<'a> TableView<'a> {
             if let (1, Field::Bytes(column)) = next_field(&mut rest, "TableRow")? {
                 self.cells += 1;
                 if self.cells > limits::MESSAGE_CELLS {
-                    return Err(too_large("message has more cells".to_owned(), limits::MESSAGE_CELLS));
+                    return Err(too_large(
+                        "message has more cells".to_owned(),
+                        limits::MESSAGE_CELLS,
+                    ));
                 }
                 let (name, _) = read_column(column)?;
                 check_name(name)?;
@@ -123,9 +133,8 @@ impl<'a> Iterator for Cells<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         while !self.rest.is_empty() {
             // The scan has walked these bytes already, so an error cannot come; it would end the row.
-            match next_field(&mut self.rest, "TableRow").ok()? {
-                (1, Field::Bytes(column)) => return read_column(column).ok(),
-                _ => {}
+            if let (1, Field::Bytes(column)) = next_field(&mut self.rest, "TableRow").ok()? {
+                return read_column(column).ok();
             }
         }
         None
@@ -147,12 +156,17 @@ impl<'a> SchemaView<'a> {
                         return Err(malformed("type name in schema is too long".to_owned()));
                     }
                     if self.columns.len() >= limits::TABLE_COLUMNS {
-                        return Err(too_large("schema has more columns".to_owned(), limits::TABLE_COLUMNS));
+                        return Err(too_large(
+                            "schema has more columns".to_owned(),
+                            limits::TABLE_COLUMNS,
+                        ));
                     }
                     self.columns.push((name, type_name));
                 }
                 (4, Field::Bytes(key)) => self.merge_key(key)?,
-                (1..=4, _) => return Err(malformed("a field of Schema has the wrong wire type".to_owned())),
+                (1..=4, _) => {
+                    return Err(malformed("a field of Schema has the wrong wire type".to_owned()));
+                }
                 _ => {}
             }
         }
@@ -166,13 +180,20 @@ impl<'a> SchemaView<'a> {
                 (1, Field::Bytes(name)) => self.key_name = text(name, "primaryKey.name")?,
                 (2, Field::Bytes(column)) => {
                     if self.key.len() >= limits::KEY_COLUMNS {
-                        return Err(too_large("primary key has more columns".to_owned(), limits::KEY_COLUMNS));
+                        return Err(too_large(
+                            "primary key has more columns".to_owned(),
+                            limits::KEY_COLUMNS,
+                        ));
                     }
                     let name = text(column, "primaryKey.columns")?;
                     check_name(name)?;
                     self.key.push(name);
                 }
-                (1 | 2, _) => return Err(malformed("a field of SchemaPrimaryKey has the wrong wire type".to_owned())),
+                (1 | 2, _) => {
+                    return Err(malformed(
+                        "a field of SchemaPrimaryKey has the wrong wire type".to_owned(),
+                    ));
+                }
                 _ => {}
             }
         }
@@ -188,7 +209,9 @@ fn read_column(bytes: &[u8]) -> Result<(&str, &str)> {
         match next_field(&mut rest, "column")? {
             (1, Field::Bytes(bytes)) => name = text(bytes, "column name")?,
             (2, Field::Bytes(bytes)) => value = text(bytes, "column value")?,
-            (1 | 2, _) => return Err(malformed("a field of a column has the wrong wire type".to_owned())),
+            (1 | 2, _) => {
+                return Err(malformed("a field of a column has the wrong wire type".to_owned()));
+            }
             _ => {}
         }
     }
@@ -208,8 +231,9 @@ fn next_field<'a>(rest: &mut &'a [u8], place: &str) -> Result<(u64, Field<'a>)> 
         2 => {
             let length = decode_varint(rest).map_err(cut)?;
             let length = usize::try_from(length).unwrap_or(usize::MAX);
-            let (bytes, tail) =
-                rest.split_at_checked(length).ok_or_else(|| malformed(format!("{place} is cut short")))?;
+            let (bytes, tail) = rest
+                .split_at_checked(length)
+                .ok_or_else(|| malformed(format!("{place} is cut short")))?;
             *rest = tail;
             Field::Bytes(bytes)
         }
@@ -220,7 +244,8 @@ fn next_field<'a>(rest: &mut &'a [u8], place: &str) -> Result<(u64, Field<'a>)> 
 }
 
 fn skip<'a>(rest: &mut &'a [u8], bytes: usize, place: &str) -> Result<Field<'a>> {
-    let (_, tail) = rest.split_at_checked(bytes).ok_or_else(|| malformed(format!("{place} is cut short")))?;
+    let (_, tail) =
+        rest.split_at_checked(bytes).ok_or_else(|| malformed(format!("{place} is cut short")))?;
     *rest = tail;
     Ok(Field::Skipped)
 }
@@ -233,14 +258,17 @@ fn check_name(name: &str) -> Result<()> {
     if name.is_empty() {
         Err(malformed("a column has no name".to_owned()))
     } else if name.len() > limits::COLUMN_NAME_BYTES {
-        Err(malformed(format!("a column name has {} bytes, at most {} are allowed", name.len(), limits::COLUMN_NAME_BYTES)))
+        Err(malformed(format!(
+            "a column name has {} bytes, at most {} are allowed",
+            name.len(),
+            limits::COLUMN_NAME_BYTES
+        )))
     } else {
         Ok(())
     }
 }
 
 /// Proto3 keeps the low 32 bits of an int32.
-
 const fn int32(value: u64) -> i32 {
     value as u32 as i32
 }

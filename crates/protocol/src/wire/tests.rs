@@ -1,7 +1,7 @@
 //! The writer and the reader against prost, and hostile bytes.
 
-use prost::Message as _;
 use proptest::{collection::vec, option, prelude::*};
+use prost::Message as _;
 
 use super::*;
 use crate::{
@@ -134,7 +134,10 @@ fn the_pre_scan_refuses_too_many_rows_cells_bytes_and_long_names() {
     assert_eq!(code(&table(vec![row(limits::MESSAGE_CELLS + 1)])), Code::MessageTooLarge);
     assert_eq!(code(&vec![0; limits::MESSAGE_BYTES + 1]), Code::MessageTooLarge);
     let long = "n".repeat(limits::COLUMN_NAME_BYTES + 1);
-    assert_eq!(code(&table(vec![TableRow { columns: vec![column(&long)] }])), Code::InvalidArgument);
+    assert_eq!(
+        code(&table(vec![TableRow { columns: vec![column(&long)] }])),
+        Code::InvalidArgument
+    );
     assert_eq!(code(&table(vec![TableRow { columns: vec![column("")] }])), Code::InvalidArgument);
 }
 
