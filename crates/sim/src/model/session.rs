@@ -1,0 +1,180 @@
+//! Session: who may send a stream, and under which epoch.
+//!
+//! Promises: epochs rise; one live holder; two copies of one instance stop each other until the lease lapses.
+//! Never: forgets the identity of the database it was opened for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use protocol::Code;
+
+const SECOND: i64 = 1_000_000;
+const TTL: i64 = 30 * SECOND;
+
+/// Who asks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sender {
+    pub instance: u8,
+    pub nonce: u8,
+    /// Facts of the database, as one text.
+    pub facts: String,
+    /// Log position; `None` = the database has none.
+    pub position: Option<u64>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Opening {
+    Granted(u64),
+    Held,
+    Refused(Code),
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Grant {
+    pub epoch: u64,
+    pub cursors: BTreeMap<String, Vec<u8>>,
+    pub last_batch: i64,
+}
+
+/// The lease of one stream.
+#[derive(Clone, Default, Debug)]
+pub struct Lease {
+    pub epoch: u64,
+    holder: Option<Holder>,
+    database: Option<(String, Option<u64>)>,
+}
+
+#[derive(Clone, Debug)]
+struct Holder {
+    instance: u8,
+    nonce: u8,
+    /// Nonces that a later one replaced.
+    former: BTreeSet<u8>,
+    until: i64,
+    /// Two copies of one data folder were seen: both are refused until the lease lapses.
+    twice: bool,
+}
+
+impl Lease {
+    fn live(&self, now: i64) -> Option<&Holder> {
+        self.holder.as_ref().filter(|holder| now < holder.until)
+    }
+
+    /// The fence of Write and Summary.
+    ///
+    /// # Errors
+    /// `FENCED`, or `EPOCH_REQUIRED` where a lease is live and the call names no epoch.
+    pub fn admit(&self, now: i64, epoch: Option<u64>) -> Result<(), Code> {
+        match epoch {
+            Some(epoch) if epoch == self.epoch => Ok(()),
+            Some(_) => Err(Code::Fenced),
+            None if self.live(now).is_some() => Err(Code::EpochRequired),
+            None => Ok(()),
+        }
+    }
+
+    /// The fence of Prepare: the lease must be live.
+    ///
+    /// # Errors
+    /// `FENCED`.
+    pub fn live_epoch(&self, now: i64, epoch: u64) -> Result<(), Code> {
+        if self.epoch == epoch && self.live(now).is_some() { Ok(()) } else { Err(Code::Fenced) }
+    }
+
+    pub fn open(&mut self, now: i64, sender: &Sender) -> Opening {
+        if let Some(holder) = self.holder.as_mut().filter(|holder| now < holder.until) {
+            if holder.instance != sender.instance {
+                return Opening::Held;
+            }
+            if holder.twice || holder.nonce != sender.nonce {
+                holder.twice = true;
+                return Opening::Refused(Code::InstanceTwice);
+            }
+        }
+        if let Some((facts, position)) = &self.database {
+            let back = position.zip(sender.position).is_some_and(|(seen, now)| now < seen);
+            if *facts != sender.facts || back {
+                return Opening::Refused(Code::DatabaseChanged);
+            }
+        }
+        self.epoch += 1;
+        self.database = Some((sender.facts.clone(), sender.position));
+        let (instance, nonce, until) = (sender.instance, sender.nonce, now + TTL);
+        self.holder =
+            Some(Holder { instance, nonce, former: BTreeSet::new(), until, twice: false });
+        Opening::Granted(self.epoch)
+    }
+
+    /// # Errors
+    /// `FENCED` where the epoch is not the live one, `INSTANCE_TWICE` for a nonce that was replaced.
+    pub fn renew(&mut self, now: i64, epoch: u64, nonce: u8) -> Result<(), Code> {
+        self.live_epoch(now, epoch)?;
+        let holder = self.holder.as_mut().ok_or(Code::Fenced)?;
+        if holder.twice || holder.former.contains(&nonce) {
+            holder.twice = true;
+            return Err(Code::InstanceTwice);
+        }
+        if holder.nonce != nonce {
+            holder.former.insert(holder.nonce);
+            holder.nonce = nonce;
+        }
+        holder.until = now + TTL;
+        Ok(())
+    }
+
+    /// Ends the lease; the same release again is answered alike.
+    ///
+    /// # Errors
+    /// `FENCED` for an older epoch.
+    pub fn release(&mut self, epoch: u64) -> Result<(), Code> {
+        if epoch != self.epoch {
+            return Err(Code::Fenced);
+        }
+        self.holder = None;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sender(instance: u8, nonce: u8) -> Sender {
+        Sender { instance, nonce, facts: "erp".into(), position: Some(7) }
+    }
+
+    #[test]
+    fn one_instance_sends_until_its_lease_lapses() {
+        let mut lease = Lease::default();
+        assert_eq!(lease.open(0, &sender(1, 1)), Opening::Granted(1));
+        assert_eq!(lease.open(1, &sender(2, 1)), Opening::Held);
+        assert_eq!(lease.admit(1, None), Err(Code::EpochRequired));
+        assert_eq!(lease.renew(TTL - 1, 1, 1), Ok(()));
+        assert_eq!(lease.open(TTL + 1, &sender(2, 1)), Opening::Held);
+        assert_eq!(lease.open(TTL * 2, &sender(2, 1)), Opening::Granted(2));
+        assert_eq!(lease.renew(TTL * 2, 1, 1), Err(Code::Fenced));
+        assert_eq!(lease.admit(TTL * 2, Some(1)), Err(Code::Fenced));
+    }
+
+    #[test]
+    fn two_copies_of_one_instance_stop_each_other() {
+        let mut lease = Lease::default();
+        assert_eq!(lease.open(0, &sender(1, 1)), Opening::Granted(1));
+        assert_eq!(lease.renew(1, 1, 2), Ok(()));
+        assert_eq!(lease.renew(2, 1, 1), Err(Code::InstanceTwice));
+        assert_eq!(lease.renew(3, 1, 2), Err(Code::InstanceTwice));
+        assert_eq!(lease.open(4, &sender(1, 2)), Opening::Refused(Code::InstanceTwice));
+        assert_eq!(lease.open(TTL + 2, &sender(1, 3)), Opening::Granted(2));
+    }
+
+    #[test]
+    fn another_database_or_one_set_back_in_time_waits_for_a_person() {
+        let mut lease = Lease::default();
+        assert_eq!(lease.open(0, &sender(1, 1)), Opening::Granted(1));
+        assert_eq!(lease.release(1), Ok(()));
+        let clone = Sender { facts: "clone".into(), ..sender(1, 1) };
+        let restored = Sender { position: Some(6), ..sender(1, 1) };
+        assert_eq!(lease.open(1, &clone), Opening::Refused(Code::DatabaseChanged));
+        assert_eq!(lease.open(1, &restored), Opening::Refused(Code::DatabaseChanged));
+        assert_eq!(lease.open(1, &sender(1, 1)), Opening::Granted(2));
+    }
+}
