@@ -3,5 +3,7 @@
 //! Promises: nothing here shares a line with what it checks.
 //! Never: is shipped.
 
+pub mod chance;
 pub mod model;
+pub mod process;
 pub mod servers;

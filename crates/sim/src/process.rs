@@ -1,0 +1,143 @@
+//! Process: the real `malote` binary as a child, to be stopped, killed and started again.
+//!
+//! Promises: a child ends with whoever started it; its output is kept in a file and shown where a test fails.
+//! Never: builds the binary; `./test.sh` (or `cargo build -p malote`) does.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use protocol::{Code, Coded as _, Error, Result};
+use runtime::clock;
+
+/// The binary beside the tests' own (`target/debug/deps/it-…` → `target/debug/malote`).
+///
+/// # Errors
+/// `NOT_FOUND` with how to build it.
+pub fn binary() -> Result<PathBuf> {
+    let own =
+        std::env::current_exe().coded(Code::Internal, "this test does not know its own file")?;
+    let beside = own.parent().and_then(Path::parent).map(|folder| folder.join("malote"));
+    beside.filter(|path| path.exists()).ok_or_else(|| {
+        Error::new(Code::NotFound, "the malote binary is missing; build it: cargo build -p malote")
+    })
+}
+
+/// Runs a command of the binary to its end and gives its stdout.
+///
+/// # Errors
+/// Where it fails, with its stderr.
+pub fn command<S: AsRef<OsStr>>(folder: &Path, arguments: &[S]) -> Result<String> {
+    let mut command = Command::new(binary()?);
+    let done = command.args(arguments).current_dir(folder).stdin(Stdio::null()).output();
+    let done = done.coded(Code::Internal, "cannot run malote")?;
+    if done.status.success() {
+        return Ok(String::from_utf8_lossy(&done.stdout).into_owned());
+    }
+    let words: Vec<_> = arguments.iter().map(|word| word.as_ref().to_string_lossy()).collect();
+    let output = [done.stdout, done.stderr]
+        .map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned())
+        .join(" / ");
+    Err(Error::new(Code::Internal, format!("malote {} failed: {output}", words.join(" "))))
+}
+
+/// A running `malote`.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts `malote` with its output appended to `log`.
+    ///
+    /// # Errors
+    /// Where the binary is missing or cannot start.
+    pub fn start<S: AsRef<OsStr>>(folder: &Path, log: &Path, arguments: &[S]) -> Result<Self> {
+        let out = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log)
+            .coded(Code::Internal, "no log")?;
+        let err = out.try_clone().coded(Code::Internal, "no log")?;
+        let mut command = Command::new(binary()?);
+        command.args(arguments).current_dir(folder).stdin(Stdio::null()).stdout(out).stderr(err);
+        let child = command.spawn().coded(Code::Internal, "cannot start malote")?;
+        Ok(Self { child, log: log.to_owned() })
+    }
+
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    ///
+    /// # Errors
+    /// Where the operating system refuses.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill().coded(Code::Internal, "cannot kill malote")?;
+        self.child.wait().coded(Code::Internal, "cannot wait for malote")?;
+        Ok(())
+    }
+
+    /// Sends a signal by name, e.g. `TERM`, `STOP`, `CONT`.
+    ///
+    /// # Errors
+    /// Where the process is gone.
+    pub fn signal(&self, name: &str) -> Result<()> {
+        let done = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
+        match done.coded(Code::Internal, "cannot run kill")?.success() {
+            true => Ok(()),
+            false => Err(Error::new(Code::Internal, format!("no process to send {name} to"))),
+        }
+    }
+
+    /// Whether it has ended by itself, and how.
+    ///
+    /// # Errors
+    /// Where the operating system refuses.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        self.child.try_wait().coded(Code::Internal, "cannot ask for malote's end")
+    }
+
+    /// Asks it to stop (SIGTERM) and waits for its end.
+    ///
+    /// # Errors
+    /// Where it does not end within `wait`; it is killed then.
+    pub async fn stop(&mut self, wait: Duration) -> Result<ExitStatus> {
+        self.signal("TERM")?;
+        let begun = clock::Mono::now();
+        while begun.elapsed() < wait {
+            if let Some(status) = self.ended()? {
+                return Ok(status);
+            }
+            clock::sleep(Duration::from_millis(20)).await;
+        }
+        self.kill()?;
+        Err(Error::new(
+            Code::Internal,
+            format!("malote did not stop within {wait:?}: {}", self.log_end(20)),
+        ))
+    }
+
+    /// The last lines it wrote.
+    #[must_use]
+    pub fn log_end(&self, lines: usize) -> String {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let all: Vec<&str> = log.lines().collect();
+        all.get(all.len().saturating_sub(lines)..).unwrap_or_default().join("\n")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may be gone already; then there is nothing to end.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
