@@ -5,8 +5,10 @@
 
 use std::{
     ops::{Add, Sub},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
+
+use tokio::time::Instant;
 
 /// Microseconds since 1970-01-01T00:00:00Z by the machine's wall clock.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -42,7 +44,7 @@ impl Wall {
     }
 }
 
-/// Monotonic instant of this process.
+/// Monotonic instant of this process; tokio's, so that a test which pauses tokio's clock moves this one too.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Mono(Instant);
 

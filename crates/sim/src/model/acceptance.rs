@@ -52,6 +52,7 @@ pub struct Batch {
     /// Messages 1, 2, 3…
     pub messages: Vec<Stored>,
     pub summary: Option<Summary>,
+    /// When its newest message was accepted.
     pub heard: i64,
 }
 
@@ -89,6 +90,7 @@ impl Ledger {
             Some(known) if known.sha == write.sha => Answer::Success,
             Some(_) => Answer::Refused(Code::MessageConflict),
             None if !batch.is_open() => Answer::Refused(Code::BatchClosed),
+            None if write.number < 1 => Answer::Refused(Code::BatchUnknown),
             None if write.number != next => Answer::Gap(next),
             None => {
                 batch.messages.push(stored);
@@ -99,13 +101,18 @@ impl Ledger {
         }
     }
 
-    /// A batch the ledger does not know begins with message 1, above the last id, and not a day ahead.
+    /// A batch the ledger does not know begins above the last id, not a day ahead (but for last id + 1, which a
+    /// sender with a wrong clock is told to use), with message 1.
     fn first_write(&mut self, now: i64, write: &Write, stored: Stored) -> Answer {
-        if write.number != 1 || write.batch <= self.last_batch {
+        if write.batch <= self.last_batch {
             return Answer::Refused(Code::BatchUnknown);
         }
-        if write.batch > now.div_euclid(SECOND) + DAY_SECONDS {
+        if write.batch > now.div_euclid(SECOND) + DAY_SECONDS && write.batch != self.last_batch + 1
+        {
             return Answer::Refused(Code::ClockAhead);
+        }
+        if write.number != 1 {
+            return Answer::Refused(Code::BatchUnknown);
         }
         self.abandon_open();
         self.accept_seq = stored.accept_seq;
@@ -115,7 +122,7 @@ impl Ledger {
         Answer::Success
     }
 
-    pub fn summary(&mut self, now: i64, id: i64, summary: &Summary) -> Answer {
+    pub fn summary(&mut self, id: i64, summary: &Summary) -> Answer {
         let Some(batch) = self.batches.get_mut(&id) else {
             return Answer::Refused(Code::BatchUnknown);
         };
@@ -123,7 +130,7 @@ impl Ledger {
             State::Complete if batch.summary.as_ref() == Some(summary) => return Answer::Success,
             State::Complete => return Answer::Refused(Code::MessageConflict),
             State::Abandoned => return Answer::Refused(Code::BatchClosed),
-            State::Open => batch.heard = now,
+            State::Open => {}
         }
         let stored = i32::try_from(batch.messages.len()).unwrap_or(i32::MAX);
         let rows: i64 = batch.messages.iter().map(|message| message.rows).sum();
@@ -176,11 +183,11 @@ mod tests {
         assert_eq!(ledger.write(NOW, &write(10, 1, 1)), Answer::Success);
         assert_eq!(ledger.write(NOW, &write(10, 1, 2)), Answer::Refused(Code::MessageConflict));
         assert_eq!(ledger.write(NOW, &write(10, 3, 3)), Answer::Gap(2));
-        assert_eq!(ledger.summary(NOW, 10, &summary(3, 6)), Answer::Missing(2, 3));
-        assert_eq!(ledger.summary(NOW, 10, &summary(1, 3)), Answer::Refused(Code::SummaryMismatch));
-        assert_eq!(ledger.summary(NOW, 10, &summary(1, 2)), Answer::Success);
-        assert_eq!(ledger.summary(NOW, 10, &summary(1, 2)), Answer::Success);
-        assert_eq!(ledger.summary(NOW, 10, &summary(1, 1)), Answer::Refused(Code::MessageConflict));
+        assert_eq!(ledger.summary(10, &summary(3, 6)), Answer::Missing(2, 3));
+        assert_eq!(ledger.summary(10, &summary(1, 3)), Answer::Refused(Code::SummaryMismatch));
+        assert_eq!(ledger.summary(10, &summary(1, 2)), Answer::Success);
+        assert_eq!(ledger.summary(10, &summary(1, 2)), Answer::Success);
+        assert_eq!(ledger.summary(10, &summary(1, 1)), Answer::Refused(Code::MessageConflict));
         assert_eq!(ledger.write(NOW, &write(10, 2, 1)), Answer::Refused(Code::BatchClosed));
         assert_eq!(ledger.write(NOW, &write(9, 1, 1)), Answer::Refused(Code::BatchUnknown));
         assert_eq!(
@@ -198,9 +205,6 @@ mod tests {
         assert_eq!(ledger.batches[&10].state, State::Abandoned);
         ledger.silence(NOW + SILENCE);
         assert_eq!(ledger.open_batch(), None);
-        assert_eq!(
-            ledger.summary(NOW + SILENCE, 11, &summary(1, 2)),
-            Answer::Refused(Code::BatchClosed)
-        );
+        assert_eq!(ledger.summary(11, &summary(1, 2)), Answer::Refused(Code::BatchClosed));
     }
 }

@@ -1,0 +1,190 @@
+//! Faults of the catalogue (`correctness.md` 2) end to end: real PostgreSQL, real server, real agent, real clock.
+
+use std::time::Duration;
+
+use runtime::clock;
+use sim::servers::{self, Postgres};
+
+use crate::whole::{
+    erp::Erp,
+    workload,
+    world::{Plan, World},
+};
+
+const QUICK: Duration = Duration::from_secs(40);
+const SLOW: Duration = Duration::from_secs(90);
+
+/// A stamped table of `rows` rows; the stamp is the start of the transaction.
+fn stamped(rows: u32) -> String {
+    format!(
+        "CREATE TABLE t (id bigint PRIMARY KEY, v text, changed_at timestamptz DEFAULT now());
+         CREATE INDEX ON t (changed_at, id);
+         INSERT INTO t SELECT g, 'v' || g, now() - interval '1 day' FROM generate_series(1, {rows}) g; ANALYZE t"
+    )
+}
+
+/// A database of its own with a schema, a reader, and the whole following it.
+async fn followed(schema: &str, tables: &[&'static str]) -> (String, World) {
+    let url = servers::shared().await.unwrap();
+    let erp = Erp::postgres(&url).await;
+    erp.run(schema).await.unwrap();
+    let world = World::start(Plan::new(&url, tables).stamp("t", "changed_at"), erp).await;
+    (url, world)
+}
+
+#[tokio::test]
+async fn f01_a_transaction_that_commits_late_with_an_older_stamp_is_not_missed() {
+    let (url, mut world) = followed(&stamped(50), &["t"]).await;
+    world.equal(QUICK).await;
+    let late = servers::connect(&url).await.unwrap();
+    late.batch_execute("BEGIN; INSERT INTO t VALUES (1001, 'late')").await.unwrap();
+    for id in 2001..2004 {
+        world.erp.run(&format!("INSERT INTO t VALUES ({id}, 'in time')")).await.unwrap();
+        world.staged_has("t", &id.to_string(), QUICK).await;
+    }
+    late.batch_execute("COMMIT").await.unwrap();
+    world.equal(QUICK).await;
+}
+
+#[tokio::test]
+async fn f02_a_transaction_that_writes_late_with_its_start_as_stamp_is_not_missed() {
+    let (url, mut world) = followed(&stamped(50), &["t"]).await;
+    world.equal(QUICK).await;
+    let idle = servers::connect(&url).await.unwrap();
+    idle.batch_execute("BEGIN; SELECT 1").await.unwrap();
+    for id in 2001..2004 {
+        world.erp.run(&format!("INSERT INTO t VALUES ({id}, 'in time')")).await.unwrap();
+        world.staged_has("t", &id.to_string(), QUICK).await;
+    }
+    idle.batch_execute("INSERT INTO t VALUES (1001, 'stamped with its start'); COMMIT").await.unwrap();
+    world.equal(QUICK).await;
+}
+
+#[tokio::test]
+async fn f04_a_transaction_longer_than_the_allowance_is_not_missed() {
+    let (url, mut world) = followed(&stamped(50), &["t"]).await;
+    world.equal(QUICK).await;
+    let long = servers::connect(&url).await.unwrap();
+    long.batch_execute("BEGIN; UPDATE t SET v = 'long', changed_at = now() WHERE id <= 10").await.unwrap();
+    // The allowance of PostgreSQL is 10 s; the watermark would have passed without a safe bound.
+    let begun = clock::Mono::now();
+    let mut id = 3000;
+    while begun.elapsed() < Duration::from_secs(16) {
+        id += 1;
+        world.erp.run(&format!("INSERT INTO t VALUES ({id}, 'meanwhile')")).await.unwrap();
+        world.staged_has("t", &id.to_string(), QUICK).await;
+    }
+    long.batch_execute("COMMIT").await.unwrap();
+    world.equal(QUICK).await;
+}
+
+#[tokio::test]
+async fn f05_a_login_that_cannot_see_other_sessions_is_degraded_and_says_so() {
+    let url = servers::shared().await.unwrap();
+    let erp = Erp::postgres(&url).await;
+    erp.run(&stamped(20)).await.unwrap();
+    let role = "CREATE ROLE plain_reader LOGIN; GRANT SELECT ON t TO plain_reader";
+    erp.run(role).await.unwrap();
+    let plain = url.replace("postgres://postgres@", "postgres://plain_reader@");
+    let mut world = World::start(Plan::new(&plain, &["t"]).stamp("t", "changed_at"), erp).await;
+    world.equal(QUICK).await;
+    let findings = world.agent_check();
+    assert!(findings.contains("BOUND_DEGRADED"), "{findings}");
+    let status = world.agent_status();
+    assert!(status.contains("degraded"), "{status}");
+    world.erp.run("UPDATE t SET v = 'seen all the same', changed_at = now()").await.unwrap();
+    world.equal(QUICK).await;
+}
+
+#[tokio::test]
+async fn f07_f71_one_update_of_many_rows_survives_a_kill_inside_the_group() {
+    let rows = 60_000;
+    let (_, mut world) = followed(&stamped(rows), &["t"]).await;
+    world.equal(SLOW).await;
+    world.erp.run("UPDATE t SET v = 'bulk', changed_at = now()").await.unwrap();
+    world.staged_reaches("SELECT count(*) FROM t WHERE v = 'bulk'", 2_000, SLOW).await;
+    world.kill_agent();
+    world.start_agent();
+    world.equal(SLOW).await;
+}
+
+#[tokio::test]
+async fn f11_rows_whose_stamp_is_null_are_loaded() {
+    let schema = format!("{}; UPDATE t SET changed_at = NULL WHERE id % 2 = 0", stamped(1_000));
+    let (_, mut world) = followed(&schema, &["t"]).await;
+    world.equal(QUICK).await;
+    world.erp.run("UPDATE t SET v = 'now stamped', changed_at = now() WHERE id = 2").await.unwrap();
+    world.equal(QUICK).await;
+}
+
+#[tokio::test]
+async fn f16_a_database_that_loses_power_in_the_middle_of_a_load_is_read_on() {
+    let mut server = Postgres::start().await.unwrap();
+    let url = server.create_database("erp").await.unwrap();
+    let erp = Erp::postgres(&url).await;
+    erp.run(&stamped(40_000)).await.unwrap();
+    let mut world = World::start(Plan::new(&url, &["t"]).stamp("t", "changed_at"), erp).await;
+    for cut in 1..=3 {
+        world.staged_reaches("SELECT count(*) FROM t", cut * 2_000, SLOW).await;
+        server.stop_immediate().await.unwrap();
+        server.restart().await.unwrap();
+    }
+    world.erp = Erp::postgres(&url).await;
+    world.erp.run("INSERT INTO t VALUES (900001, 'after the cut')").await.unwrap();
+    world.equal(SLOW).await;
+}
+
+#[tokio::test]
+async fn f17_a_base_load_that_is_killed_goes_on_at_its_chunk() {
+    let rows = 60_000;
+    let (_, mut world) = followed(&stamped(rows), &["t"]).await;
+    for kill in 1..=3 {
+        world.staged_reaches("SELECT count(*) FROM t", kill * 8_000, SLOW).await;
+        world.kill_agent();
+        world.start_agent();
+    }
+    world.equal(SLOW).await;
+    let sent = world.ledger_rows("t");
+    assert!(sent < 3 * u64::from(rows), "{sent} rows were sent for {rows}: the load began again at zero");
+}
+
+#[tokio::test]
+async fn f19_rows_behind_the_chunk_and_keys_of_an_icu_collation_are_not_missed() {
+    let schema = "CREATE COLLATION nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+        CREATE TABLE names (name text COLLATE nocase PRIMARY KEY, n integer);
+        INSERT INTO names SELECT chr(97 + g % 26) || 'é ' || g || repeat(' ', g % 3), g FROM generate_series(1, 20000) g;
+        INSERT INTO names VALUES ('Ärger', 1), ('argé', 2), ('ARGUE ', 3), ('', 4), (' ', 5), ('ß', 6), ('ſ', 7);
+        CREATE TABLE t (id bigint PRIMARY KEY, v text, changed_at timestamptz DEFAULT now());
+        INSERT INTO t SELECT g * 2, 'v', now() - interval '1 day' FROM generate_series(1, 20000) g; ANALYZE";
+    let (_, mut world) = followed(schema, &["names", "t"]).await;
+    world.staged_reaches("SELECT count(*) FROM t", 1_000, SLOW).await;
+    world.erp.run("INSERT INTO t VALUES (1, 'behind'), (3, 'behind'); UPDATE t SET id = 5, changed_at = now() WHERE id = 39998; UPDATE t SET id = 39997, changed_at = now() WHERE id = 4").await.unwrap();
+    world.equal(SLOW).await;
+}
+
+#[tokio::test]
+async fn f30_columns_that_come_go_and_change_under_the_reader_are_never_mixed_up() {
+    let (_, mut world) = followed(&stamped(5_000), &["t"]).await;
+    world.staged_reaches("SELECT count(*) FROM t", 200, QUICK).await;
+    for ddl in [
+        "ALTER TABLE t ADD COLUMN added text DEFAULT 'there'; UPDATE t SET changed_at = now()",
+        "ALTER TABLE t RENAME COLUMN v TO w; UPDATE t SET changed_at = now()",
+        "ALTER TABLE t DROP COLUMN added; UPDATE t SET w = w || '!', changed_at = now()",
+    ] {
+        world.erp.run(ddl).await.unwrap();
+        world.equal(SLOW).await;
+    }
+}
+
+#[tokio::test]
+async fn a_busy_erp_of_many_sessions_is_equal_when_it_rests() {
+    let mut chance = sim::chance::Chance::from_environment();
+    println!("MALOTE_SEED={}", chance.seed());
+    let url = servers::shared().await.unwrap();
+    let erp = Erp::postgres(&url).await;
+    erp.run(workload::SCHEMA).await.unwrap();
+    let plan = Plan::new(&url, &workload::TABLES).stamp("orders", "changed_at");
+    let mut world = World::start(plan, erp).await;
+    workload::run(&url, 8, 60, &mut chance).await;
+    world.equal(SLOW).await;
+}
