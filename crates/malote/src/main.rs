@@ -1,1 +1,69 @@
-fn main(){}
+//! `malote`: the one binary. A door: command line in, exit code out.
+//!
+//! Promises: stdout is data, stderr is talk; a failure shows code, words and what to do; exit codes are
+//! `runtime::exit`'s.
+//! Never: decides anything of integration; `server::app` and `agent::app` wire, `demo` shows.
+
+mod demo;
+mod lang;
+mod out;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use lang::Lang;
+use protocol::{Code, Coded as _, Result};
+
+/// Carries ERP data to the cloud in numbered batches with a summary, and can always say which one is missing.
+#[derive(Debug, Parser)]
+#[command(name = "malote", version, propagate_version = true, arg_required_else_help = true)]
+struct Malote {
+    /// Language of what people read; else MALOTE_LANG or LANG.
+    #[arg(long, global = true, value_enum, value_name = "LANGUAGE")]
+    lang: Option<Lang>,
+    #[command(subcommand)]
+    noun: Noun,
+}
+
+#[derive(Debug, Subcommand)]
+enum Noun {
+    /// Show and prove it all on this machine: a small ERP, server and agent, then row against row.
+    Demo(demo::DemoCommand),
+}
+
+fn main() -> ExitCode {
+    let malote = match Malote::try_parse() {
+        Ok(malote) => malote,
+        Err(asked) => {
+            // Help and version are answers on stdout, all else is a wrong command line on stderr.
+            let _ = asked.print();
+            return ExitCode::from(if asked.use_stderr() {
+                runtime::exit::USAGE
+            } else {
+                runtime::exit::OK
+            });
+        }
+    };
+    let lang = Lang::of(malote.lang);
+    match run(malote.noun, lang) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            tracing::debug!(code = %error.code, cause = error.chain(), "command failed");
+            out::talk(lang.explain(&error));
+            ExitCode::from(runtime::exit::FAILED)
+        }
+    }
+}
+
+fn run(noun: Noun, lang: Lang) -> Result<u8> {
+    runtime::tls::install_provider();
+    let machine = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .coded(Code::Internal, "cannot start the runtime")?;
+    machine.block_on(async {
+        match noun {
+            Noun::Demo(command) => Box::pin(command.run(lang)).await,
+        }
+    })
+}

@@ -1,0 +1,67 @@
+-- A small ERP in the manner of Protheus, company group 01: blank-padded texts, dates as yyyyMMdd, soft deletes
+-- (D_E_L_E_T_ = '*', R_E_C_D_E_L_ repeats the row number), S_T_A_M_P_ in UTC and NULL in rows older than the column.
+-- CTT010 has no stamp column, so its changes are found by comparing.
+PRAGMA journal_mode = WAL;
+
+CREATE TABLE SA1010 (
+    A1_FILIAL   CHAR(8)      NOT NULL DEFAULT '        ',
+    A1_COD      CHAR(6)      NOT NULL DEFAULT '      ',
+    A1_LOJA     CHAR(2)      NOT NULL DEFAULT '  ',
+    A1_NOME     VARCHAR(40)  NOT NULL DEFAULT '',
+    A1_CGC      CHAR(14)     NOT NULL DEFAULT '              ',
+    A1_LC       FLOAT        NOT NULL DEFAULT 0,
+    A1_OBS      TEXT,
+    D_E_L_E_T_  CHAR(1)      NOT NULL DEFAULT ' ',
+    R_E_C_N_O_  INTEGER      NOT NULL PRIMARY KEY,
+    R_E_C_D_E_L_ INTEGER     NOT NULL DEFAULT 0,
+    S_T_A_M_P_  TIMESTAMP
+);
+CREATE UNIQUE INDEX SA1010_UNQ ON SA1010 (A1_FILIAL, A1_COD, A1_LOJA, R_E_C_D_E_L_);
+CREATE INDEX SA1010_STAMP ON SA1010 (S_T_A_M_P_);
+
+CREATE TABLE SE1010 (
+    E1_FILIAL   CHAR(8)      NOT NULL DEFAULT '        ',
+    E1_PREFIXO  CHAR(3)      NOT NULL DEFAULT '   ',
+    E1_NUM      CHAR(9)      NOT NULL DEFAULT '         ',
+    E1_PARCELA  CHAR(2)      NOT NULL DEFAULT '  ',
+    E1_TIPO     CHAR(3)      NOT NULL DEFAULT '   ',
+    E1_CLIENTE  CHAR(6)      NOT NULL DEFAULT '      ',
+    E1_EMISSAO  CHAR(8)      NOT NULL DEFAULT '        ',
+    E1_VENCREA  CHAR(8)      NOT NULL DEFAULT '        ',
+    E1_VALOR    FLOAT        NOT NULL DEFAULT 0,
+    E1_SALDO    FLOAT        NOT NULL DEFAULT 0,
+    E1_HIST     VARCHAR(40)  NOT NULL DEFAULT '',
+    E1_ANEXO    BLOB,
+    D_E_L_E_T_  CHAR(1)      NOT NULL DEFAULT ' ',
+    R_E_C_N_O_  INTEGER      NOT NULL PRIMARY KEY,
+    R_E_C_D_E_L_ INTEGER     NOT NULL DEFAULT 0,
+    S_T_A_M_P_  TIMESTAMP
+);
+CREATE UNIQUE INDEX SE1010_UNQ ON SE1010 (E1_FILIAL, E1_PREFIXO, E1_NUM, E1_PARCELA, E1_TIPO, R_E_C_D_E_L_);
+CREATE INDEX SE1010_STAMP ON SE1010 (S_T_A_M_P_);
+
+CREATE TABLE SD2010 (
+    D2_FILIAL   CHAR(8)      NOT NULL DEFAULT '        ',
+    D2_DOC      CHAR(9)      NOT NULL DEFAULT '         ',
+    D2_ITEM     CHAR(2)      NOT NULL DEFAULT '  ',
+    D2_COD      CHAR(15)     NOT NULL DEFAULT '               ',
+    D2_QUANT    FLOAT        NOT NULL DEFAULT 0,
+    D2_TOTAL    FLOAT        NOT NULL DEFAULT 0,
+    D2_EMISSAO  CHAR(8)      NOT NULL DEFAULT '        ',
+    D_E_L_E_T_  CHAR(1)      NOT NULL DEFAULT ' ',
+    R_E_C_N_O_  INTEGER      NOT NULL PRIMARY KEY,
+    R_E_C_D_E_L_ INTEGER     NOT NULL DEFAULT 0,
+    S_T_A_M_P_  TIMESTAMP
+);
+CREATE UNIQUE INDEX SD2010_UNQ ON SD2010 (D2_FILIAL, D2_DOC, D2_ITEM, R_E_C_D_E_L_);
+CREATE INDEX SD2010_STAMP ON SD2010 (S_T_A_M_P_);
+
+CREATE TABLE CTT010 (
+    CTT_FILIAL  CHAR(8)      NOT NULL DEFAULT '        ',
+    CTT_CUSTO   CHAR(9)      NOT NULL DEFAULT '         ',
+    CTT_DESC01  VARCHAR(40)  NOT NULL DEFAULT '',
+    D_E_L_E_T_  CHAR(1)      NOT NULL DEFAULT ' ',
+    R_E_C_N_O_  INTEGER      NOT NULL PRIMARY KEY,
+    R_E_C_D_E_L_ INTEGER     NOT NULL DEFAULT 0
+);
+CREATE UNIQUE INDEX CTT010_UNQ ON CTT010 (CTT_FILIAL, CTT_CUSTO, R_E_C_D_E_L_);

@@ -1,0 +1,64 @@
+//! Lang: the language people are spoken to in. Codes, keys and JSON are the same in both.
+//!
+//! Promises: `--lang` wins over `MALOTE_LANG`, which wins over `LANG`; anything but Portuguese is English.
+//! Never: translates data.
+
+use protocol::Error;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub(crate) enum Lang {
+    #[default]
+    En,
+    Pt,
+}
+
+impl Lang {
+    /// What was asked for, else what the environment says.
+    pub(crate) fn of(asked: Option<Self>) -> Self {
+        let environment =
+            || ["MALOTE_LANG", "LC_ALL", "LANG"].into_iter().find_map(runtime::config::variable);
+        asked.unwrap_or_else(|| environment().map_or(Self::En, |text| Self::of_text(&text)))
+    }
+
+    fn of_text(text: &str) -> Self {
+        if text.to_ascii_lowercase().starts_with("pt") { Self::Pt } else { Self::En }
+    }
+
+    /// The words of this language.
+    pub(crate) fn pick<T>(self, en: T, pt: T) -> T {
+        match self {
+            Self::En => en,
+            Self::Pt => pt,
+        }
+    }
+
+    /// An error as people read it: code and words, then what to do.
+    pub(crate) fn explain(self, error: &Error) -> String {
+        let hint = self.pick(error.code.hint(), error.code.hint_pt());
+        let (head, what) = self.pick(("error", "what to do"), ("erro", "o que fazer"));
+        format!("{head}: {error}\n{what}: {hint}\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::Code;
+
+    use super::*;
+
+    #[test]
+    fn portuguese_is_known_by_its_first_letters_and_all_else_is_english() {
+        assert_eq!(Lang::of_text("pt_BR.UTF-8"), Lang::Pt);
+        assert_eq!(Lang::of_text("PT"), Lang::Pt);
+        assert_eq!(Lang::of_text("C.UTF-8"), Lang::En);
+        assert_eq!(Lang::of(Some(Lang::Pt)), Lang::Pt);
+    }
+
+    #[test]
+    fn an_error_tells_code_words_and_what_to_do_in_both_languages() {
+        let error = Error::new(Code::DiskFull, "no room for the journal");
+        let english = Lang::En.explain(&error);
+        assert!(english.starts_with("error: DISK_FULL: no room for the journal\nwhat to do: Make"));
+        assert!(Lang::Pt.explain(&error).contains("o que fazer: Libere"));
+    }
+}

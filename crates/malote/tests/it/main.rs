@@ -1,0 +1,3 @@
+//! The one integration-test binary of the `malote` crate: the laws of the house, and the shipped program itself.
+
+mod laws;

@@ -1,0 +1,152 @@
+#!/usr/bin/env bash
+# Malote's test command. CI runs `./test.sh`; `./test.sh --full` adds what takes longer.
+#
+# Promises: installs what is missing by package name where it may; starts throw-away servers on free ports (the tests do)
+# and stops them; ends with a summary of steps, times and of what was skipped, by name.
+# Never: reads stdin, needs a running database, touches anything outside the cache folder and the build folder.
+#
+#   MALOTE_CACHE       what survives between runs (default ~/.cache/malote)
+#   MALOTE_TEST_DATA   real data for the tests (default ../shared/data); where it is missing, its tests are skipped and named
+set -euo pipefail
+cd "$(dirname "$0")"
+exec </dev/null
+
+full=no
+for argument in "$@"; do
+  case "$argument" in
+    --full) full=yes ;;
+    *) echo "usage: ./test.sh [--full]" >&2; exit 2 ;;
+  esac
+done
+
+cache="${MALOTE_CACHE:-$HOME/.cache/malote}"
+mkdir -p "$cache"
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$cache/target}"
+export CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-never}"
+export CARGO_INCREMENTAL="${CARGO_INCREMENTAL:-0}"
+export MALOTE_TEST_DATA="${MALOTE_TEST_DATA:-../shared/data}"
+if [ -d "$MALOTE_TEST_DATA" ]; then
+  MALOTE_TEST_DATA="$(cd "$MALOTE_TEST_DATA" && pwd)"
+fi
+
+# --- steps -----------------------------------------------------------------------------------------------------------
+summary=()
+step() {
+  local name="$1" from=$SECONDS
+  shift
+  echo "== $name"
+  if "$@"; then
+    summary+=("$(printf '%5ss  %s' $((SECONDS - from)) "$name")")
+  else
+    local code=$?
+    summary+=("$(printf '%5ss  %s: FAILED (%s)' $((SECONDS - from)) "$name" "$code")")
+    finish
+    exit 1
+  fi
+}
+finish() {
+  echo "== summary"
+  printf '%s\n' "${summary[@]}"
+  if [ -n "${skipped:-}" ]; then
+    echo "$(wc -l <<<"$skipped" | tr -d ' ') skipped: $(paste -sd' ' <<<"$skipped")"
+  else
+    echo "0 skipped"
+  fi
+}
+
+# --- what must be there ----------------------------------------------------------------------------------------------
+have() { command -v "$1" >/dev/null 2>&1; }
+pg_bin() {
+  if have pg_config && [ -x "$(pg_config --bindir)/initdb" ]; then return 0; fi
+  compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null
+}
+missing_packages() {
+  if ! have cc; then echo build-essential; fi
+  if ! have curl; then echo curl; fi
+  if ! pg_bin; then echo postgresql; fi
+  if ! have python3 || ! python3 -c 'import venv, ensurepip' 2>/dev/null; then echo python3-venv; fi
+}
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"; elif have sudo; then sudo -n "$@"; else return 1; fi
+}
+install_missing() {
+  local packages
+  packages="$(missing_packages)"
+  if [ -z "$packages" ]; then echo "nothing is missing"; return 0; fi
+  if ! have apt-get; then
+    echo "missing: $packages. Install them with this system's package manager." >&2
+    return 1
+  fi
+  echo "installing: $(paste -sd' ' <<<"$packages")"
+  as_root apt-get update -q
+  # shellcheck disable=SC2086 # one word per package
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $packages
+}
+install_nextest() {
+  export PATH="$cache/bin:$PATH"
+  if ! have cargo; then
+    echo "cargo is missing: install Rust 1.95 or later (https://rustup.rs)" >&2
+    return 1
+  fi
+  if cargo nextest --version >/dev/null 2>&1; then echo "cargo-nextest is there"; return 0; fi
+  cargo install cargo-nextest --locked --root "$cache" \
+    || echo "cargo-nextest cannot be installed: cargo test runs the tests instead"
+}
+python_clients() {
+  local wanted=crates/sim/tests/python/requirements.txt venv="$cache/python"
+  if [ ! -f "$wanted" ]; then echo "no Python clients"; return 0; fi
+  if ! cmp -s "$wanted" "$venv/requirements.txt"; then
+    rm -rf "$venv"
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$wanted"
+    cp "$wanted" "$venv/requirements.txt"
+  fi
+  export MALOTE_TEST_PYTHON="$venv/bin/python"
+  echo "$MALOTE_TEST_PYTHON"
+}
+
+# --- tests -----------------------------------------------------------------------------------------------------------
+# Tests that need the real data carry `real_data` in their names; they are left out by name where it is missing.
+needs_data='real_data'
+run_tests() {
+  if cargo nextest --version >/dev/null 2>&1; then
+    local filter=()
+    if [ ! -d "$MALOTE_TEST_DATA" ]; then
+      skipped="$(cargo nextest list --workspace --locked --message-format oneline -E "test($needs_data)" 2>/dev/null)"
+      filter=(-E "not test($needs_data)")
+    fi
+    cargo nextest run --workspace --locked --profile "$profile" --no-fail-fast ${filter[@]+"${filter[@]}"}
+  else
+    local skip=()
+    if [ ! -d "$MALOTE_TEST_DATA" ]; then
+      skipped="$(cargo test --workspace --locked -- --list 2>/dev/null | sed -n "s/^\(.*$needs_data.*\): test$/\1/p")"
+      skip=(--skip "$needs_data")
+    fi
+    cargo test --workspace --locked --no-fail-fast -- --test-threads 2 ${skip[@]+"${skip[@]}"}
+  fi
+}
+run_demo() { "$CARGO_TARGET_DIR/$1/malote" demo "${@:2}"; }
+
+profile=ci
+skipped=
+if [ "$full" = yes ]; then
+  profile=full
+  export PROPTEST_CASES="${PROPTEST_CASES:-4096}"
+  export MALOTE_KILL_ROUNDS="${MALOTE_KILL_ROUNDS:-30}"
+  export MALOTE_TEST_FULL=1
+fi
+
+step "what must be there" install_missing
+step "test runner" install_nextest
+step "format" cargo fmt --all --check
+step "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
+step "build" cargo build --locked -p malote
+step "python clients" python_clients
+step "tests" run_tests
+step "demo" run_demo debug
+if [ "$full" = yes ]; then
+  step "release build" cargo build --release --locked -p malote
+  step "release demo" run_demo release
+  step "release demo, a million rows" run_demo release --rows 1000000 --seed 2
+fi
+finish
