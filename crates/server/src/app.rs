@@ -1,1 +1,148 @@
-//! app: to be written.
+//! App: a server as it runs. Checks everything before it answers the first call, and drains when asked to.
+//!
+//! Promises: a folder has one running server (`STORE_BUSY`); a port that is taken, a store of another version or an
+//! address that may not be used is told before anything starts; a drain ends within [`DRAIN`].
+//! Never: migrates a store that has data by itself.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    net::SocketAddr,
+    path::Path,
+    time::Duration,
+};
+
+use protocol::{Code, Coded as _, Error, Result};
+use runtime::{
+    shutdown::{self, Shutdown, Trigger},
+    task::{self, Task},
+};
+use tokio::net::TcpListener;
+
+use crate::{
+    config::{Addresses, ServerConfig},
+    grpc, http,
+    service::{Services, catalog},
+    store::sqlite::{self, State},
+};
+
+/// How long calls in flight may take to end.
+pub const DRAIN: Duration = Duration::from_secs(10);
+
+/// A running server.
+#[derive(Debug)]
+pub struct App {
+    /// Where HTTP is bound.
+    pub http: SocketAddr,
+    /// Where gRPC is bound.
+    pub grpc: SocketAddr,
+    /// What senders dial.
+    pub addresses: Addresses,
+    /// For whoever runs in the same process (demo, tests).
+    pub services: Services,
+    trigger: Trigger,
+    edges: Vec<Task<()>>,
+    _lock: File,
+}
+
+/// Runs until the drain is asked for and done.
+///
+/// # Errors
+/// What keeps it from starting: `CONFIG_INVALID`, `ADDRESS_IN_USE`, `ADDRESS_REFUSED`, `STORE_BUSY`, `STORE_VERSION`,
+/// `STORE_FAILED`.
+pub async fn run(config: ServerConfig, mut shutdown: Shutdown) -> Result<()> {
+    let app = App::start(&config).await?;
+    tracing::info!(http = %app.http, grpc = %app.grpc, registry = app.addresses.http, "server is ready");
+    shutdown.draining().await;
+    app.stop().await;
+    Ok(())
+}
+
+impl App {
+    /// Starts a server; it answers when this returns.
+    ///
+    /// # Errors
+    /// As [`run`].
+    pub async fn start(config: &ServerConfig) -> Result<Self> {
+        runtime::telemetry::start_metrics();
+        let lock = lock(&config.data)?;
+        prepare(&config.store())?;
+        let http = bind("http_listen", config.http_listen).await?;
+        let grpc = bind("grpc_listen", config.grpc_listen).await?;
+        let bound = (address(&http)?, address(&grpc)?);
+        let addresses = config.addresses(bound.0, bound.1)?;
+        let services = Services::open(&config.data, addresses.issuer()).await?;
+        let (trigger, shutdown) = shutdown::channel();
+        let desk = http::Desk {
+            access: services.access.clone(),
+            catalog: services.catalog.clone(),
+            registry: catalog::registry(&addresses.http, &addresses.grpc).into(),
+            issuer: addresses.issuer().into(),
+            shutdown: shutdown.clone(),
+        };
+        let edges = vec![
+            task::spawn("http", http::serve(http, http::router(desk), shutdown.clone())),
+            task::spawn("grpc", grpc::serve(grpc, services.clone(), config.trusted_proxies.clone().into(), shutdown)),
+        ];
+        Ok(Self { http: bound.0, grpc: bound.1, addresses, services, trigger, edges, _lock: lock })
+    }
+
+    /// Drains: no new calls, those in flight may end, then what is left is cut.
+    pub async fn stop(self) {
+        self.trigger.drain();
+        let edges = self.edges;
+        let ended = tokio::time::timeout(DRAIN, async {
+            for edge in &edges {
+                ended(edge).await;
+            }
+        })
+        .await;
+        if ended.is_err() {
+            tracing::warn!("calls were still in flight after {} s; their senders repeat them", DRAIN.as_secs());
+            edges.iter().for_each(Task::abort);
+        }
+    }
+}
+
+/// Waits on a task without taking it, so that it can still be aborted.
+async fn ended(task: &Task<()>) {
+    while !task.is_finished() {
+        runtime::clock::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Takes the data folder for this process; the system frees it when the process ends, however it ends.
+fn lock(data: &Path) -> Result<File> {
+    let place = || format!("data folder {}", data.display());
+    fs::create_dir_all(data).coded(Code::ConfigInvalid, "cannot make it").map_err(|error| error.at(place()))?;
+    let file = File::create(data.join("server.lock"))
+        .coded(Code::ConfigInvalid, "cannot write in it")
+        .map_err(|error| error.at(place()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::new(Code::StoreBusy, "another server runs on it").at(place())),
+        Err(TryLockError::Error(cause)) => Err(Error::new(Code::StoreBusy, "cannot lock it").at(place()).because(cause)),
+    }
+}
+
+/// A new store is made; an older or newer one is refused by its opener.
+fn prepare(store: &Path) -> Result<()> {
+    if sqlite::state(store)? == State::Empty {
+        sqlite::migrate(store)?;
+    }
+    Ok(())
+}
+
+async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|cause| {
+        let code = match cause.kind() {
+            io::ErrorKind::AddrInUse => Code::AddressInUse,
+            _ => Code::ConfigInvalid,
+        };
+        Error::new(code, format!("cannot listen on {address}")).at(key).because(cause)
+    })
+}
+
+fn address(listener: &TcpListener) -> Result<SocketAddr> {
+    listener.local_addr().coded(Code::Internal, "a listener has no address")
+}

@@ -1,1 +1,186 @@
-//! config: to be written.
+//! Configuration of `malote server`: one file, each key also as `MALOTE_SERVER_…` in the environment.
+//!
+//! Promises: unknown keys are refused; an address that senders will dial is https and public, or `allow_private` says
+//! that it need not be.
+//! Never: holds a secret (the master key is a file of its own in the data folder).
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use protocol::{Code, Error, Result};
+use runtime::telemetry::LogFormat;
+use serde::{Deserialize, Serialize};
+
+/// Prefix of the environment's variables.
+const PREFIX: &str = "MALOTE_SERVER";
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerConfig {
+    /// Folder of the store, the staging files and the key file.
+    pub data: PathBuf,
+    /// Where HTTP listens: registry, token, entities, health, metrics.
+    pub http_listen: SocketAddr,
+    /// Where gRPC listens: table messages, sessions, reconcile.
+    pub grpc_listen: SocketAddr,
+    /// The HTTP address that senders dial, as a proxy with TLS publishes it: `https://malote.example`.
+    /// Empty: `http://` and the listening address (needs `allow_private`). Also the issuer of tokens.
+    pub public_http: String,
+    /// The gRPC address that senders dial: `https://ingest.malote.example`. Empty: as above.
+    pub public_grpc: String,
+    /// Allows plain http and private addresses in the two above.
+    pub allow_private: bool,
+    /// Addresses of proxies before gRPC: they bring many senders, so connections per address are not bounded for them.
+    pub trusted_proxies: Vec<IpAddr>,
+    pub log: LogConfig,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// `error`, `warn`, `info`, `debug`, or a filter such as `info,server=debug`.
+    pub level: String,
+    /// `auto` (text on a terminal, else JSON), `text` or `json`.
+    pub format: LogFormat,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::Auto }
+    }
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            data: PathBuf::from("malote-data"),
+            http_listen: SocketAddr::from(([127, 0, 0, 1], 7480)),
+            grpc_listen: SocketAddr::from(([127, 0, 0, 1], 7481)),
+            public_http: String::new(),
+            public_grpc: String::new(),
+            allow_private: false,
+            trusted_proxies: Vec::new(),
+            log: LogConfig::default(),
+        }
+    }
+}
+
+impl ServerConfig {
+    /// Reads defaults < file < environment.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID` with the key that is wrong.
+    pub fn load(file: Option<&Path>) -> Result<Self> {
+        runtime::config::load(file, PREFIX)
+    }
+
+    /// What is in force, as TOML. There is nothing to redact: the file has no secret.
+    #[must_use]
+    pub fn dump(&self) -> String {
+        toml::to_string(self).unwrap_or_default()
+    }
+
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.data.join("store.sqlite")
+    }
+
+    /// The addresses to publish, without a slash at the end, given those that were bound.
+    ///
+    /// # Errors
+    /// `ADDRESS_REFUSED`, `CONFIG_INVALID`.
+    pub fn addresses(&self, http: SocketAddr, grpc: SocketAddr) -> Result<Addresses> {
+        let of = |key: &str, given: &str, bound: SocketAddr| {
+            let address = if given.is_empty() { format!("http://{bound}") } else { given.trim_end_matches('/').to_owned() };
+            check(&address, self.allow_private).map_err(|error| error.at(key))?;
+            Ok(address)
+        };
+        Ok(Addresses {
+            http: of("public_http", &self.public_http, http)?,
+            grpc: of("public_grpc", &self.public_grpc, grpc)?,
+        })
+    }
+}
+
+/// What senders dial.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Addresses {
+    pub http: String,
+    pub grpc: String,
+}
+
+impl Addresses {
+    /// Issuer of tokens (`contracts.md` 3.2).
+    #[must_use]
+    pub fn issuer(&self) -> String {
+        format!("{}/totvs.rac", self.http)
+    }
+}
+
+fn check(address: &str, allow_private: bool) -> Result<()> {
+    let invalid = |why: &str| Error::new(Code::ConfigInvalid, format!("{address}: {why}"));
+    let refused = |why: &str| Error::new(Code::AddressRefused, format!("{address}: {why}"));
+    let uri: http::Uri = address.parse().map_err(|_| invalid("not an address"))?;
+    let host = uri.host().ok_or_else(|| invalid("must begin with https:// and name a host"))?;
+    if uri.path() != "/" && !uri.path().is_empty() || uri.query().is_some() {
+        return Err(invalid("must have no path"));
+    }
+    match uri.scheme_str() {
+        Some("https") => {}
+        Some("http") if allow_private => {}
+        Some("http") => return Err(refused("plain http needs allow_private = true")),
+        _ => return Err(invalid("must begin with https://")),
+    }
+    let literal = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    let private = host.eq_ignore_ascii_case("localhost") || literal.is_ok_and(is_private);
+    if private && !allow_private {
+        return Err(refused("a private address needs allow_private = true"));
+    }
+    Ok(())
+}
+
+fn is_private(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => v4.is_private() || v4.is_loopback() || v4.is_link_local() || v4.is_unspecified(),
+        IpAddr::V6(v6) => {
+            v6.is_loopback() || v6.is_unspecified() || v6.is_unique_local() || v6.is_unicast_link_local()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(public: &str, allow_private: bool) -> ServerConfig {
+        ServerConfig { public_http: public.into(), public_grpc: public.into(), allow_private, ..ServerConfig::default() }
+    }
+
+    #[test]
+    fn what_is_dumped_reads_back_alike() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("server.toml");
+        let config = ServerConfig { allow_private: true, ..ServerConfig::default() };
+        std::fs::write(&path, config.dump()).unwrap();
+        assert_eq!(runtime::config::load_from::<ServerConfig>(Some(&path), "NONE", Default::default()).unwrap(), config);
+        std::fs::write(&path, "htp_listen = '127.0.0.1:1'").unwrap();
+        let error = runtime::config::load_from::<ServerConfig>(Some(&path), "NONE", Default::default()).unwrap_err();
+        assert!(error.message.contains("htp_listen"), "{error}");
+    }
+
+    #[test]
+    fn plain_and_private_addresses_need_to_be_allowed() {
+        let bound = SocketAddr::from(([127, 0, 0, 1], 7480));
+        for address in ["", "http://malote.example", "https://10.0.0.1", "https://[::1]:7480", "https://localhost", "https://[::ffff:127.0.0.1]"] {
+            assert_eq!(config(address, false).addresses(bound, bound).unwrap_err().code, Code::AddressRefused, "{address}");
+            assert!(config(address, true).addresses(bound, bound).is_ok(), "{address}");
+        }
+        for address in ["malote.example", "ftp://malote.example", "https://malote.example/path", "https://", "https://a b"] {
+            assert_eq!(config(address, true).addresses(bound, bound).unwrap_err().code, Code::ConfigInvalid, "{address}");
+        }
+        let addresses = config("https://malote.example/", false).addresses(bound, bound).unwrap();
+        assert_eq!(addresses.issuer(), "https://malote.example/totvs.rac");
+    }
+}

@@ -1,0 +1,257 @@
+//! Connections: accepted, numbered, counted.
+//!
+//! Promises: a peer that does not begin HTTP/2 in time is cut; connections are bounded in all, per address and per
+//! tenant; what a connection took is given back when it ends.
+//! Never: trusts an address that a header names.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    hash::Hash,
+    io,
+    net::IpAddr,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures_util::{Stream, stream};
+use protocol::{ids::TenantId, limits};
+use runtime::clock;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+use tonic::transport::server::Connected;
+
+/// Connections at once, of all tenants.
+const CONNECTIONS: usize = 1_024;
+/// How long the HTTP/2 preface may take.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// Preface and the head of the first frame.
+const HANDSHAKE_BYTES: usize = 24 + 9;
+/// After a failed accept (no file descriptors left) the loop must not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Numbers are unique in the process, also over two servers in it.
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+/// How many of a kind are in use.
+#[derive(Debug)]
+struct Count<K>(Mutex<HashMap<K, usize>>);
+
+impl<K> Default for Count<K> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Hash + Eq> Count<K> {
+    fn take(&self, key: K, most: usize) -> bool {
+        let Ok(mut counts) = self.0.lock() else { return false };
+        let count = counts.entry(key).or_default();
+        let fits = *count < most;
+        *count += usize::from(fits);
+        fits
+    }
+
+    fn give_back(&self, key: &K) {
+        let Ok(mut counts) = self.0.lock() else { return };
+        if let Some(count) = counts.get_mut(key) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                counts.remove(key);
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    all: Count<()>,
+    addresses: Count<IpAddr>,
+    tenants: Count<TenantId>,
+}
+
+/// An accepted connection, shared by its calls.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) id: u64,
+    counts: Arc<Counts>,
+    /// `None` for a trusted proxy, which brings many senders.
+    address: Option<IpAddr>,
+    tenants: Mutex<BTreeSet<TenantId>>,
+    calls: Arc<Semaphore>,
+}
+
+impl Connection {
+    fn open(counts: &Arc<Counts>, peer: IpAddr, proxies: &[IpAddr]) -> Option<Arc<Self>> {
+        if !counts.all.take((), CONNECTIONS) {
+            return None;
+        }
+        let address = (!proxies.contains(&peer.to_canonical())).then_some(peer);
+        if let Some(address) = address
+            && !counts.addresses.take(address, limits::ADDRESS_CONNECTIONS)
+        {
+            counts.all.give_back(&());
+            return None;
+        }
+        Some(Arc::new(Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            counts: Arc::clone(counts),
+            address,
+            tenants: Mutex::default(),
+            calls: Arc::new(Semaphore::new(limits::CONNECTION_CALLS)),
+        }))
+    }
+
+    /// A place among the calls at work on this connection.
+    pub(super) fn call_slot(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.calls).try_acquire_owned().ok()
+    }
+
+    /// Counts this connection among the tenant's, once.
+    pub(super) fn admit(&self, tenant: TenantId) -> bool {
+        let Ok(mut tenants) = self.tenants.lock() else { return false };
+        if tenants.contains(&tenant) {
+            return true;
+        }
+        let admitted = self.counts.tenants.take(tenant, limits::TENANT_CONNECTIONS);
+        if admitted {
+            tenants.insert(tenant);
+        }
+        admitted
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.counts.all.give_back(&());
+        if let Some(address) = &self.address {
+            self.counts.addresses.give_back(address);
+        }
+        if let Ok(tenants) = self.tenants.lock() {
+            tenants.iter().for_each(|tenant| self.counts.tenants.give_back(tenant));
+        }
+    }
+}
+
+/// Accepts for ever; what is over a limit is closed at once.
+pub(super) fn incoming(listener: TcpListener, proxies: Arc<[IpAddr]>) -> impl Stream<Item = io::Result<Guarded>> {
+    let counts = Arc::<Counts>::default();
+    stream::unfold((listener, counts, proxies), |(listener, counts, proxies)| async move {
+        loop {
+            match listener.accept().await {
+                Err(_) => clock::sleep(ACCEPT_PAUSE).await,
+                Ok((stream, peer)) => {
+                    let Some(connection) = Connection::open(&counts, peer.ip(), &proxies) else {
+                        metrics::counter!("malote_grpc_connections_refused_total").increment(1);
+                        continue;
+                    };
+                    // A failure to set this costs only time.
+                    let _ = stream.set_nodelay(true);
+                    let deadline = Some(Box::pin(clock::sleep(HANDSHAKE)) as Deadline);
+                    let guarded = Guarded { stream, connection, deadline, seen: 0 };
+                    return Some((Ok(guarded), (listener, counts, proxies)));
+                }
+            }
+        }
+    })
+}
+
+type Deadline = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A stream that must begin in time.
+pub(super) struct Guarded {
+    stream: TcpStream,
+    connection: Arc<Connection>,
+    deadline: Option<Deadline>,
+    seen: usize,
+}
+
+impl Connected for Guarded {
+    type ConnectInfo = Arc<Connection>;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        Arc::clone(&self.connection)
+    }
+}
+
+impl AsyncRead for Guarded {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let before = into.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, into))?;
+        if self.deadline.is_some() {
+            self.seen += into.filled().len() - before;
+            if self.seen >= HANDSHAKE_BYTES {
+                self.deadline = None;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Guarded {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_counted_per_address_and_tenant_and_given_back() {
+        let counts = Arc::<Counts>::default();
+        let peer = IpAddr::from([127, 0, 0, 1]);
+        let tenant = TenantId(runtime::entropy::uuid());
+        let mut open: Vec<_> = (0..limits::ADDRESS_CONNECTIONS).filter_map(|_| Connection::open(&counts, peer, &[])).collect();
+        assert_eq!(open.len(), limits::ADDRESS_CONNECTIONS);
+        assert!(Connection::open(&counts, peer, &[]).is_none());
+        assert!(Connection::open(&counts, peer, &[peer]).is_some(), "a trusted proxy is not counted by address");
+        assert!(open.iter().take(limits::TENANT_CONNECTIONS).all(|one| one.admit(tenant) && one.admit(tenant)));
+        assert!(!open[limits::TENANT_CONNECTIONS].admit(tenant));
+        open.remove(0);
+        assert!(Connection::open(&counts, peer, &[]).is_some());
+        assert!(open[limits::TENANT_CONNECTIONS - 1].admit(tenant));
+    }
+
+    #[test]
+    fn calls_of_one_connection_are_bounded() {
+        let one = Connection::open(&Arc::default(), IpAddr::from([127, 0, 0, 1]), &[]).unwrap();
+        let slots: Vec<_> = std::iter::from_fn(|| one.call_slot()).collect();
+        assert_eq!(slots.len(), limits::CONNECTION_CALLS);
+        drop(slots);
+        assert!(one.call_slot().is_some());
+    }
+}

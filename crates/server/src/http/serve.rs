@@ -1,0 +1,82 @@
+//! Serving: the accept loop of HTTP with its limits.
+//!
+//! Promises: connections are bounded in number, in headers, in the time they take to send one, and in streams; a drain
+//! lets calls in flight end.
+//! Never: waits for a slow peer without a deadline.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::Router;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto::Builder,
+    service::TowerToHyperService,
+};
+use protocol::limits;
+use runtime::{clock, shutdown::Shutdown};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+
+/// Connections at once: enough for a thousand senders that ask now and then.
+const CONNECTIONS: usize = 512;
+/// How long a request's header may take; also ends an idle keep-alive connection.
+const HEADER_TIME: Duration = Duration::from_secs(10);
+/// After a failed accept (no file descriptors left) the loop must not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves until the drain, then until the calls in flight have ended.
+pub(crate) async fn serve(listener: TcpListener, router: Router, mut shutdown: Shutdown) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let permit = tokio::select! {
+            permit = Arc::clone(&room).acquire_owned() => permit,
+            () = shutdown.draining() => break,
+        };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.draining() => break,
+        };
+        let (Ok(permit), Ok((stream, _))) = (permit, accepted) else {
+            clock::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let (router, shutdown) = (router.clone(), shutdown.clone());
+        runtime::task::spawn("http-connection", async move {
+            connection(stream, router, shutdown).await;
+            drop(permit);
+        });
+    }
+    drop(listener);
+    // All permits back means that every connection has ended.
+    let _ = room.acquire_many(u32::try_from(CONNECTIONS).unwrap_or(u32::MAX)).await;
+}
+
+async fn connection(stream: TcpStream, router: Router, mut shutdown: Shutdown) {
+    // An answer is written at once; a failure to set this costs only time.
+    let _ = stream.set_nodelay(true);
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(limits::HEADER_LIST_BYTES as usize);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits::CONNECTION_STREAMS)
+        .max_header_list_size(limits::HEADER_LIST_BYTES)
+        .max_pending_accept_reset_streams(20)
+        .max_local_error_reset_streams(1024)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(10));
+    let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut serving = std::pin::pin!(serving);
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        () = shutdown.draining() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(cause) = ended {
+        tracing::debug!(cause = cause.to_string(), "http connection ended");
+    }
+}

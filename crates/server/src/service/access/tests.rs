@@ -1,0 +1,196 @@
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use protocol::ids::InstallationId;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::model::catalog::{At, Environment, EnvironmentType, Installation, Tenant};
+
+struct World {
+    _folder: tempfile::TempDir,
+    store: Store,
+    access: Access,
+    tenant: TenantId,
+    installation: InstallationId,
+    environment: EnvironmentId,
+}
+
+const ISSUER: &str = "http://malote.example/totvs.rac";
+
+async fn world() -> World {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.sqlite");
+    crate::store::sqlite::migrate(&path).unwrap();
+    let store = Store::open(&path).unwrap();
+    let access = Access::open(store.clone(), folder.path(), ISSUER.into()).await.unwrap();
+    let tenant = TenantId(runtime::entropy::uuid());
+    let environment = EnvironmentId(runtime::entropy::uuid());
+    let installation = InstallationId(runtime::entropy::uuid());
+    store.add_tenant(Tenant { id: tenant, name: "Ação".into(), created_at: At(1) }).await.unwrap();
+    store
+        .add_environment(Environment {
+            tenant,
+            id: environment,
+            name: "prod".into(),
+            kind: EnvironmentType::Production,
+            created_at: At(1),
+        })
+        .await
+        .unwrap();
+    store
+        .add_installation(Installation {
+            tenant,
+            id: installation,
+            name: "rm".into(),
+            erp: "RM".parse().unwrap(),
+            environment: None,
+            created_at: At(1),
+        })
+        .await
+        .unwrap();
+    World { _folder: folder, store, access, tenant, installation, environment }
+}
+
+impl World {
+    async fn credential(&self) -> NewCredential {
+        self.access.create_credential(self.tenant, Holder::Installation(self.installation)).await.unwrap()
+    }
+
+    async fn token(&self, now: Wall) -> (ClientId, String) {
+        let new = self.credential().await;
+        let token = self.access.issue(new.credential.client.as_str(), &new.secret, now).await.unwrap();
+        (new.credential.client, token.access_token)
+    }
+
+    /// A token signed by the store's own key, with claims of the test's choice.
+    fn forge(&self, change: impl FnOnce(&mut Value), header: impl FnOnce(&mut Header)) -> String {
+        let mut claims = json!({
+            "iss": ISSUER, "aud": ["authorization_api"], "exp": 4_000_000_000_i64, "client_id": "x",
+            "http://www.tnf.com/identity/claims/tenantId": self.tenant.to_string(),
+        });
+        change(&mut claims);
+        self.access.inner.signer.forge(&claims, header)
+    }
+}
+
+impl Signer {
+    fn forge(&self, claims: &Value, change: impl FnOnce(&mut Header)) -> String {
+        let mut header = Header::new(Algorithm::RS256);
+        header.kid = Some(self.jwks()["keys"][0]["kid"].as_str().unwrap().to_owned());
+        change(&mut header);
+        self.sign(&header, claims)
+    }
+}
+
+const NOW: Wall = Wall(1_800_000_000_000_000);
+
+#[tokio::test]
+async fn a_token_names_its_tenant_and_the_caller_comes_from_the_binding() {
+    let world = world().await;
+    let (_, token) = world.token(NOW).await;
+    let unbound = world.access.authenticate(&token, NOW).await.unwrap_err();
+    assert_eq!(unbound.code, Code::PermissionDenied, "{unbound}");
+    world.store.bind(world.tenant, world.installation, Some(world.environment)).await.unwrap();
+    let (client, token) = world.token(NOW).await;
+    let caller = world.access.authenticate(&token, NOW).await.unwrap();
+    assert_eq!((caller.tenant, caller.environment, caller.client), (world.tenant, world.environment, client));
+    let payload = token.split('.').nth(1).unwrap();
+    let claims: Value =
+        serde_json::from_slice(&base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, payload).unwrap())
+            .unwrap();
+    assert_eq!(claims["aud"], json!(["authorization_api"]));
+    assert_eq!(claims["scope"], json!(["authorization_api"]));
+    assert_eq!(claims["exp"].as_i64().unwrap(), NOW.seconds() + 3600);
+    assert_eq!(claims["http://www.tnf.com/identity/claims/tenantName"], "Ação");
+}
+
+#[tokio::test]
+async fn wrong_secrets_unknown_and_revoked_clients_are_refused_alike() {
+    let world = world().await;
+    let new = world.credential().await;
+    let client = new.credential.client.clone();
+    let other = world.credential().await;
+    for (id, secret) in [(client.as_str(), &other.secret), ("nobody", &new.secret), ("a b", &new.secret), ("", &new.secret)] {
+        let error = world.access.issue(id, secret, NOW).await.unwrap_err();
+        assert_eq!(error.code, Code::InvalidClient, "{id}");
+    }
+    let token = world.access.issue(client.as_str(), &new.secret, NOW).await.unwrap().access_token;
+    world.access.revoke_credential(world.tenant, &client).await.unwrap();
+    assert_eq!(world.access.issue(client.as_str(), &new.secret, NOW).await.unwrap_err().code, Code::InvalidClient);
+    assert_eq!(world.access.identify(&token, NOW).await.unwrap_err().code, Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn a_token_lives_exactly_its_hour() {
+    let world = world().await;
+    let (_, token) = world.token(NOW).await;
+    let at = |seconds: i64| Wall(NOW.0 + seconds * 1_000_000);
+    assert!(world.access.identify(&token, at(3599)).await.is_ok());
+    assert_eq!(world.access.identify(&token, at(3600)).await.unwrap_err().code, Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn tokens_with_another_key_algorithm_issuer_audience_or_tenant_are_refused() {
+    let world = world().await;
+    let (client, good) = world.token(NOW).await;
+    let id = client.as_str().to_owned();
+    let with = |change: &dyn Fn(&mut Value)| {
+        world.forge(
+            |claims| {
+                claims["client_id"] = json!(id);
+                change(claims);
+            },
+            |_| {},
+        )
+    };
+    assert!(world.access.identify(&with(&|_| {}), NOW).await.is_ok(), "the forged form itself is good");
+    let tenant_claim = "http://www.tnf.com/identity/claims/tenantId";
+    let bare = world.tenant.to_string().replace('-', "").to_uppercase();
+    assert!(world.access.identify(&with(&|claims| claims[tenant_claim] = json!([bare, bare])), NOW).await.is_ok());
+    let parts: Vec<&str> = good.split('.').collect();
+    let none = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, br#"{"alg":"none","typ":"JWT"}"#);
+    let hmac = jsonwebtoken::encode(
+        &Header::new(Algorithm::HS256),
+        &json!({"iss": ISSUER, "aud": "authorization_api", "exp": 4_000_000_000_i64, "client_id": id}),
+        &EncodingKey::from_secret(b"public key as a secret"),
+    )
+    .unwrap();
+    let bad = [
+        String::new(),
+        "a.b.c".into(),
+        "x".repeat(10_000),
+        format!("{none}.{}.", parts[1]),
+        format!("{}.{}.AAAA", parts[0], parts[1]),
+        hmac,
+        with(&|claims| claims["iss"] = json!("http://other.example/totvs.rac")),
+        with(&|claims| claims["aud"] = json!("another_api")),
+        with(&|claims| claims["exp"] = json!(NOW.seconds() - 1)),
+        with(&|claims| drop(claims.as_object_mut().unwrap().remove("exp"))),
+        with(&|claims| drop(claims.as_object_mut().unwrap().remove("aud"))),
+        with(&|claims| claims[tenant_claim] = json!(runtime::entropy::uuid().to_string())),
+        with(&|claims| claims[tenant_claim] = json!([])),
+        with(&|claims| claims[tenant_claim] = json!([bare, runtime::entropy::uuid().to_string()])),
+        with(&|claims| claims["client_id"] = json!("nobody")),
+        world.forge(|claims| claims["client_id"] = json!(id), |header| header.kid = Some("0".repeat(32))),
+        world.forge(|claims| claims["client_id"] = json!(id), |header| header.kid = None),
+        world.forge(|claims| claims["client_id"] = json!(id), |header| header.jku = Some("http://evil.example/k".into())),
+        world.forge(|claims| claims["client_id"] = json!(id), |header| header.x5u = Some("http://evil.example/c".into())),
+        world.forge(|claims| claims["client_id"] = json!(id), |header| header.crit = Some(vec!["exp".into()])),
+    ];
+    for (at, token) in bad.iter().enumerate() {
+        let error = world.access.identify(token, NOW).await.unwrap_err();
+        assert_eq!(error.code, Code::Unauthenticated, "token {at}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn keys_survive_a_restart_and_a_foreign_master_key_is_told() {
+    let world = world().await;
+    let (_, token) = world.token(NOW).await;
+    let folder = world._folder.path();
+    let again = Access::open(world.store.clone(), folder, ISSUER.into()).await.unwrap();
+    assert!(again.identify(&token, NOW).await.is_ok());
+    let elsewhere = tempfile::tempdir().unwrap();
+    let error = Access::open(world.store.clone(), elsewhere.path(), ISSUER.into()).await.unwrap_err();
+    assert_eq!(error.code, Code::ConfigInvalid);
+    assert!(error.message.contains("master.key"), "{error}");
+}

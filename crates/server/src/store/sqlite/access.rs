@@ -1,0 +1,94 @@
+//! Access in the embedded store: signing keys (sealed) and the look-up of a client with its holder.
+//!
+//! Promises: a client is found with its tenant, its binding and its revocation in one read.
+//! Never: sees a secret or an unsealed key.
+
+use protocol::{Code, Error, Result};
+use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
+
+use super::{Store, catalog::text_as, failed};
+use crate::model::access::{ClientRecord, HolderRecord, SealedKey};
+
+impl Store {
+    /// Signing keys that are not retired, the newest first.
+    pub(crate) async fn signing_keys(&self) -> Result<Vec<SealedKey>> {
+        self.read(|connection| {
+            connection
+                .prepare_cached(
+                    "SELECT kid, sealed, public_der FROM signing_key WHERE retired_at IS NULL
+                     ORDER BY created_at DESC, kid",
+                )
+                .map_err(failed)?
+                .query_map([], |row| Ok(SealedKey { kid: row.get(0)?, sealed: row.get(1)?, public_der: row.get(2)? }))
+                .map_err(failed)?
+                .collect::<Result<_, _>>()
+                .map_err(failed)
+        })
+        .await
+    }
+
+    /// Keeps a first signing key; where another process was faster, its key stays and this one is dropped.
+    pub(crate) async fn add_first_signing_key(&self, key: SealedKey, now: i64) -> Result<()> {
+        self.write(move |transaction| {
+            transaction
+                .execute(
+                    "INSERT INTO signing_key (kid, sealed, public_der, created_at)
+                     SELECT :kid, :sealed, :public_der, :now
+                     WHERE NOT EXISTS (SELECT 1 FROM signing_key WHERE retired_at IS NULL)",
+                    named_params! {":kid": key.kid, ":sealed": key.sealed, ":public_der": key.public_der, ":now": now},
+                )
+                .map_err(failed)?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// The client of that id, revoked ones included.
+    pub(crate) async fn client(&self, client_id: &str) -> Result<Option<ClientRecord>> {
+        let client_id = client_id.to_owned();
+        self.read(move |connection| client(connection, &client_id)).await
+    }
+
+    /// True where the writer commits.
+    pub(crate) async fn is_writable(&self) -> bool {
+        self.write(|_| Ok(())).await.is_ok()
+    }
+}
+
+fn client(connection: &Connection, client_id: &str) -> Result<Option<ClientRecord>> {
+    connection
+        .prepare_cached(
+            "SELECT c.client_id, c.tenant_id, t.name, c.secret_hmac, c.revoked_at,
+                    c.installation_id, i.erp, i.environment_id, c.app_id, a.active
+             FROM credential c
+             JOIN tenant t ON t.id = c.tenant_id
+             LEFT JOIN installation i ON i.tenant_id = c.tenant_id AND i.id = c.installation_id
+             LEFT JOIN app a ON a.tenant_id = c.tenant_id AND a.id = c.app_id
+             WHERE c.client_id = ?1",
+        )
+        .map_err(failed)?
+        .query_row([client_id], record)
+        .optional()
+        .map_err(failed)?
+        .map(|found| found.ok_or_else(|| Error::new(Code::StoreFailed, "a credential has no holder")))
+        .transpose()
+}
+
+fn record(row: &Row<'_>) -> rusqlite::Result<Option<ClientRecord>> {
+    let holder = if let Some(installation) = text_as(row, 5)? {
+        let Some(erp) = text_as(row, 6)? else { return Ok(None) };
+        HolderRecord::Installation { id: installation, erp, environment: text_as(row, 7)? }
+    } else {
+        let Some(app) = text_as(row, 8)? else { return Ok(None) };
+        HolderRecord::App { id: app, active: row.get::<_, Option<bool>>(9)?.unwrap_or(false) }
+    };
+    let (Some(client), Some(tenant)) = (text_as(row, 0)?, text_as(row, 1)?) else { return Ok(None) };
+    Ok(Some(ClientRecord {
+        client,
+        tenant,
+        tenant_name: row.get(2)?,
+        secret_hmac: row.get(3)?,
+        revoked: row.get::<_, Option<i64>>(4)?.is_some(),
+        holder,
+    }))
+}
