@@ -1,0 +1,240 @@
+//! Schema, model floor: what a table message must be before it is judged, and how its columns are kept.
+//!
+//! Promises: what [`check`] passes can be staged: every column has a name of its own in any case, every row its key;
+//! a value that SQLite's typed column cannot give back digit for digit is told as unfit, never changed.
+//! Never: names a value in its words.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use protocol::{
+    Code, Error, Result,
+    names::{ColumnName, DELETED, STAGING_COLUMNS, TableName},
+    value::{ColumnType, TypeName},
+    wire::TableView,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Staging relations of Malote's own; no table of an ERP may hide them.
+pub const RESERVED_PREFIXES: [&str; 2] = ["malote_", "sqlite_"];
+
+/// A message whose form is good.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Checked {
+    pub table: TableName,
+    /// Folded, in key order.
+    pub key: Vec<String>,
+}
+
+/// Checks names, key, columns and rows of a message.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` or `BAD_NAME` where it is malformed, `RECORD_COUNT_MISMATCH`, `MISSING_KEY_COLUMN`.
+pub fn check(view: &TableView<'_>) -> Result<Checked> {
+    let table: TableName = view.table_name.parse()?;
+    let place = |error: Error| error.at(format_args!("table {table}"));
+    if RESERVED_PREFIXES.iter().any(|prefix| table.folded().starts_with(prefix)) {
+        return Err(place(invalid("the name is reserved for Malote's own relations".to_owned())));
+    }
+    let columns = columns(view).map_err(place)?;
+    let key = key(view, &columns).map_err(place)?;
+    let rows = i32::try_from(view.row_count()).unwrap_or(i32::MAX);
+    if view.record_count != rows {
+        let words = format!("recordCount is {}, the message has {rows} rows", view.record_count);
+        return Err(place(Error::new(Code::RecordCountMismatch, words)));
+    }
+    rows_fit(view, &columns, &key).map_err(place)?;
+    Ok(Checked { table, key })
+}
+
+fn columns(view: &TableView<'_>) -> Result<BTreeSet<String>> {
+    let mut columns = BTreeSet::new();
+    for (given, _) in &view.schema.columns {
+        let name: ColumnName = given.parse()?;
+        if name.as_str() != *given {
+            return Err(invalid(format!("column {name} has blanks around its name")));
+        }
+        if is_reserved(name.folded()) {
+            return Err(invalid(format!("column {name} is named like a column of Malote's")));
+        }
+        if !columns.insert(name.folded().to_owned()) {
+            return Err(invalid(format!("column {name} comes twice in the schema")));
+        }
+    }
+    Ok(columns)
+}
+
+fn is_reserved(folded: &str) -> bool {
+    folded.eq_ignore_ascii_case(DELETED) || STAGING_COLUMNS.contains(&folded)
+}
+
+fn key(view: &TableView<'_>, columns: &BTreeSet<String>) -> Result<Vec<String>> {
+    let mut key: Vec<String> = Vec::new();
+    for column in &view.schema.key {
+        let folded = column.to_ascii_lowercase();
+        if !columns.contains(&folded) {
+            return Err(invalid(format!("key column {column} is not in the schema")));
+        }
+        if key.contains(&folded) {
+            return Err(invalid(format!("key column {column} comes twice")));
+        }
+        key.push(folded);
+    }
+    if key.is_empty() { Err(invalid("the schema has no primary key".to_owned())) } else { Ok(key) }
+}
+
+/// Names of one row are nearly always the row before's, in its order, so a row costs comparisons only.
+fn rows_fit(view: &TableView<'_>, columns: &BTreeSet<String>, key: &[String]) -> Result<()> {
+    let mut shape: Vec<&str> = Vec::new();
+    for (at, row) in view.rows().enumerate() {
+        let names = row.clone().map(|(name, _)| name);
+        if at == 0 || !names.eq(shape.iter().copied()) {
+            shape = row.clone().map(|(name, _)| name).collect();
+            shape_fits(&shape, columns, view.schema.flexible, key)
+                .map_err(|error| error.at(format_args!("row {}", at + 1)))?;
+        }
+        for (name, value) in row {
+            if name.eq_ignore_ascii_case(DELETED) && deleted(value).is_none() {
+                return Err(invalid(format!("row {}: DELETED is neither true nor false", at + 1)));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn shape_fits(
+    shape: &[&str],
+    columns: &BTreeSet<String>,
+    flexible: bool,
+    key: &[String],
+) -> Result<()> {
+    let mut seen = BTreeSet::new();
+    for name in shape {
+        let folded = name.to_ascii_lowercase();
+        if !folded.eq_ignore_ascii_case(DELETED) && !columns.contains(&folded) {
+            if !flexible {
+                return Err(invalid(format!("column {name} is not in a schema that is not flexible")));
+            }
+            let column: ColumnName = name.parse()?;
+            if is_reserved(column.folded()) || column.as_str() != *name {
+                return Err(invalid(format!("column {column} cannot be created under this name")));
+            }
+        }
+        if !seen.insert(folded) {
+            return Err(invalid(format!("column {name} comes twice")));
+        }
+    }
+    match key.iter().find(|column| !seen.contains(*column)) {
+        Some(column) => Err(Error::new(Code::MissingKeyColumn, format!("key column {column} is missing"))),
+        None => Ok(()),
+    }
+}
+
+/// The mark of a deleted row; `None` where the text is no boolean.
+#[must_use]
+pub fn deleted(value: &str) -> Option<bool> {
+    if value.eq_ignore_ascii_case("true") {
+        Some(true)
+    } else if value.is_empty() || value.eq_ignore_ascii_case("false") {
+        Some(false)
+    } else {
+        None
+    }
+}
+
+fn invalid(message: String) -> Error {
+    Error::new(Code::InvalidArgument, message)
+}
+
+/// Types of a message's columns by folded name; a column that only a row has is a string.
+#[must_use]
+pub fn types(view: &TableView<'_>) -> BTreeMap<String, TypeName> {
+    view.schema
+        .columns
+        .iter()
+        .map(|(name, type_name)| (name.to_ascii_lowercase(), TypeName::parse(type_name)))
+        .collect()
+}
+
+/// How SQLite's STRICT tables keep a column (`design.md` 3.3).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Storage {
+    Integer,
+    Boolean,
+    Base64,
+    Text,
+}
+
+impl Storage {
+    /// Values that are base64 of raw text (`;enc=b64`) stay as they came.
+    #[must_use]
+    pub const fn of(type_name: TypeName) -> Self {
+        match type_name.column_type {
+            _ if type_name.encoded => Self::Text,
+            ColumnType::Long | ColumnType::Integer => Self::Integer,
+            ColumnType::Boolean => Self::Boolean,
+            ColumnType::Base64 => Self::Base64,
+            _ => Self::Text,
+        }
+    }
+
+    #[must_use]
+    pub const fn sqlite(self) -> &'static str {
+        match self {
+            Self::Integer | Self::Boolean => "INTEGER",
+            Self::Base64 => "BLOB",
+            Self::Text => "TEXT",
+        }
+    }
+}
+
+/// A value as it is bound.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Fitted<'a> {
+    Null,
+    Integer(i64),
+    Text(&'a str),
+    Blob(Vec<u8>),
+}
+
+/// Fits a canonical text into its column; `None` where it would not come back the same.
+#[must_use]
+pub fn fit(storage: Storage, value: &str) -> Option<Fitted<'_>> {
+    match storage {
+        Storage::Text => Some(Fitted::Text(value)),
+        Storage::Boolean => match value {
+            "true" => Some(Fitted::Integer(1)),
+            "false" => Some(Fitted::Integer(0)),
+            _ => None,
+        },
+        Storage::Integer => {
+            let digits = value.strip_prefix('-').unwrap_or(value);
+            let canonical = match digits.as_bytes() {
+                [b'0'] => value.len() == 1,
+                [b'1'..=b'9', rest @ ..] => rest.iter().all(u8::is_ascii_digit),
+                _ => false,
+            };
+            canonical.then(|| value.parse().ok().map(Fitted::Integer)).flatten()
+        }
+        Storage::Base64 => {
+            let bytes = STANDARD.decode(value).ok()?;
+            (STANDARD.encode(&bytes) == value).then_some(Fitted::Blob(bytes))
+        }
+    }
+}
+
+/// The canonical text again.
+#[must_use]
+pub fn unfit(storage: Storage, integer: i64) -> String {
+    match storage {
+        Storage::Boolean => if integer == 0 { "false" } else { "true" }.to_owned(),
+        _ => integer.to_string(),
+    }
+}
+
+/// Canonical text of a binary column.
+#[must_use]
+pub fn unfit_blob(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,249 @@
+//! Session, model floor: who may send a stream, and under which epoch.
+//!
+//! Promises: one live epoch at a time; an epoch never comes back; two copies of one instance are both stopped.
+//! Never: reads a clock, waits for the former sender to agree.
+//!
+//! | event \ state | free | held by the caller | held by another, live | lapsed | disputed, live |
+//! |---|---|---|---|---|---|
+//! | open | grant | same nonce: grant; other nonce: `InstanceTwice`, disputed | `SessionHeld` | grant | `InstanceTwice` |
+//! | renew | `Fenced` | nonce in force or new: done; a replaced nonce: `InstanceTwice`, disputed | `Fenced` | `Fenced` | `InstanceTwice` |
+//! | release | own again: done; else `Fenced` | done | `Fenced` | own: done; else `Fenced` | as undisputed |
+//!
+//! "Another" is another epoch where the event has one, another instance where it is an open.
+
+use protocol::{
+    Code,
+    ids::{Epoch, InstanceId, Nonce},
+    limits,
+};
+use runtime::clock::Wall;
+
+/// Nonces remembered per epoch: each is one restart within one lease.
+const FORMER: usize = 8;
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum State {
+    /// Nobody sends. Set at birth (epoch 0) and by a release.
+    Free { epoch: Epoch },
+    /// One instance sends. Set by an open, prolonged by a renewal.
+    Held(Held),
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Held {
+    pub epoch: Epoch,
+    pub instance: InstanceId,
+    pub nonce: Nonce,
+    /// Nonces that a later one replaced under this epoch, oldest first.
+    pub former: Vec<Nonce>,
+    pub until: Wall,
+    /// Two copies were seen: nobody is prolonged until the lease lapses or a person decides.
+    pub disputed: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    Open { by: InstanceId, nonce: Nonce },
+    Renew { epoch: Epoch, nonce: Nonce },
+    Release { epoch: Epoch },
+}
+
+/// What the service owes after the step; the durable ones join the transaction of the new state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Effect {
+    /// Durable: whatever batch is open takes no more messages.
+    Abandon,
+    /// Answer: how long the caller may send, and under which epoch.
+    Grant { epoch: Epoch, until: Wall },
+}
+
+/// The next state, which is to be stored also where the answer is a refusal, and the answer.
+pub type Step = (State, Result<Vec<Effect>, Code>);
+
+impl State {
+    #[must_use]
+    pub const fn epoch(&self) -> Epoch {
+        match self {
+            Self::Free { epoch } | Self::Held(Held { epoch, .. }) => *epoch,
+        }
+    }
+
+    /// Whether somebody holds a lease that has not lapsed.
+    #[must_use]
+    pub fn is_live(&self, now: Wall) -> bool {
+        matches!(self, Self::Held(held) if now < held.until)
+    }
+}
+
+#[must_use]
+pub fn step(state: State, event: Event, now: Wall) -> Step {
+    match event {
+        Event::Open { by, nonce } => open(state, by, nonce, now),
+        Event::Renew { epoch, nonce } => renew(state, epoch, nonce, now),
+        // Free already: the answer was lost and the sender repeats itself.
+        Event::Release { epoch } if epoch == state.epoch() && epoch != Epoch(0) => {
+            (State::Free { epoch }, Ok(vec![]))
+        }
+        Event::Release { .. } => (state, Err(Code::Fenced)),
+    }
+}
+
+fn open(state: State, by: InstanceId, nonce: Nonce, now: Wall) -> Step {
+    let epoch = state.epoch().next();
+    match state {
+        State::Held(held) if now < held.until && held.instance != by => {
+            (State::Held(held), Err(Code::SessionHeld))
+        }
+        State::Held(held) if now < held.until && (held.disputed || held.nonce != nonce) => {
+            (State::Held(Held { disputed: true, ..held }), Err(Code::InstanceTwice))
+        }
+        State::Free { .. } | State::Held(_) => {
+            let until = lapse(now);
+            let held =
+                Held { epoch, instance: by, nonce, former: Vec::new(), until, disputed: false };
+            (State::Held(held), Ok(vec![Effect::Abandon, Effect::Grant { epoch, until }]))
+        }
+    }
+}
+
+fn renew(state: State, epoch: Epoch, nonce: Nonce, now: Wall) -> Step {
+    let mut held = match state {
+        State::Held(held) if held.epoch == epoch && now < held.until => held,
+        other => return (other, Err(Code::Fenced)),
+    };
+    if held.disputed || held.former.contains(&nonce) {
+        held.disputed = true;
+        return (State::Held(held), Err(Code::InstanceTwice));
+    }
+    if held.nonce != nonce {
+        held.former.push(held.nonce);
+        let surplus = held.former.len().saturating_sub(FORMER);
+        held.former.drain(..surplus);
+        held.nonce = nonce;
+    }
+    // A wall clock that steps back never shortens a lease that was promised.
+    held.until = held.until.max(lapse(now));
+    let grant = Effect::Grant { epoch, until: held.until };
+    (State::Held(held), Ok(vec![grant]))
+}
+
+fn lapse(now: Wall) -> Wall {
+    let ttl = i64::try_from(limits::SESSION_TTL.as_micros()).unwrap_or(i64::MAX);
+    Wall(now.0.saturating_add(ttl))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+    use uuid::Uuid;
+
+    use super::*;
+
+    const A: InstanceId = InstanceId(Uuid::from_u128(1));
+    const B: InstanceId = InstanceId(Uuid::from_u128(2));
+    const N1: Nonce = Nonce(Uuid::from_u128(11));
+    const N2: Nonce = Nonce(Uuid::from_u128(12));
+    const SECOND: i64 = 1_000_000;
+
+    fn held(instance: InstanceId, nonce: Nonce, disputed: bool) -> State {
+        let former = Vec::new();
+        State::Held(Held {
+            epoch: Epoch(5),
+            instance,
+            nonce,
+            former,
+            until: Wall(30 * SECOND),
+            disputed,
+        })
+    }
+
+    fn short((state, answer): Step) -> String {
+        let answer = match answer {
+            Ok(effects) if effects.contains(&Effect::Abandon) => "grant".to_owned(),
+            Ok(_) => "done".to_owned(),
+            Err(code) => code.to_string(),
+        };
+        let state = match state {
+            State::Free { epoch } => format!("free {epoch}"),
+            State::Held(held) => {
+                format!("held {}{}", held.epoch, if held.disputed { "!" } else { "" })
+            }
+        };
+        format!("{answer} -> {state}")
+    }
+
+    #[test]
+    fn the_grid_of_the_card_is_golden() {
+        let states = [
+            ("free", State::Free { epoch: Epoch(5) }, 0),
+            ("own", held(A, N1, false), 0),
+            ("other", held(B, N1, false), 0),
+            ("lapsed", held(B, N1, false), 30 * SECOND),
+            ("disputed", held(A, N1, true), 0),
+        ];
+        let events = [
+            ("open", Event::Open { by: A, nonce: N1 }),
+            ("open anew", Event::Open { by: A, nonce: N2 }),
+            ("renew", Event::Renew { epoch: Epoch(5), nonce: N1 }),
+            ("renew anew", Event::Renew { epoch: Epoch(5), nonce: N2 }),
+            ("renew old", Event::Renew { epoch: Epoch(4), nonce: N1 }),
+            ("release", Event::Release { epoch: Epoch(5) }),
+            ("release old", Event::Release { epoch: Epoch(4) }),
+        ];
+        let mut grid = String::new();
+        for (event_name, event) in events {
+            for (name, state, now) in &states {
+                let step = short(step(state.clone(), event, Wall(*now)));
+                grid.push_str(&format!("{event_name} | {name}: {step}\n"));
+            }
+        }
+        assert_eq!(grid, include_str!("session.golden.txt"), "got:\n{grid}");
+    }
+
+    #[test]
+    fn a_sender_that_was_taken_over_can_neither_renew_nor_release() {
+        let (state, _) = step(held(A, N1, false), Event::Open { by: B, nonce: N2 }, Wall(31 * SECOND));
+        assert_eq!(state.epoch(), Epoch(6));
+        for event in [Event::Renew { epoch: Epoch(5), nonce: N1 }, Event::Release { epoch: Epoch(5) }] {
+            let (after, answer) = step(state.clone(), event, Wall(32 * SECOND));
+            assert_eq!((after, answer), (state.clone(), Err(Code::Fenced)));
+        }
+    }
+
+    #[test]
+    fn a_nonce_that_a_later_one_replaced_stops_both_copies_until_the_lease_lapses() {
+        let renew = |nonce| Event::Renew { epoch: Epoch(5), nonce };
+        let (state, answer) = step(held(A, N1, false), renew(N2), Wall(0));
+        assert!(answer.is_ok());
+        let (state, answer) = step(state, renew(N1), Wall(SECOND));
+        assert_eq!(answer, Err(Code::InstanceTwice));
+        let (state, answer) = step(state, renew(N2), Wall(2 * SECOND));
+        assert_eq!(answer, Err(Code::InstanceTwice));
+        let (_, answer) = step(state, Event::Open { by: A, nonce: N2 }, Wall(30 * SECOND));
+        assert!(answer.is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn the_epoch_never_falls_and_a_grant_always_raises_it(
+            events in vec((0u8..3, 0u64..8, 1u128..4, 0i64..20), 0..60)
+        ) {
+            let mut state = State::Free { epoch: Epoch(0) };
+            let mut now = 0;
+            for (kind, epoch, who, wait) in events {
+                now += wait * SECOND;
+                let (instance, nonce) = (InstanceId(Uuid::from_u128(who)), Nonce(Uuid::from_u128(who * 7)));
+                let event = match kind {
+                    0 => Event::Open { by: instance, nonce },
+                    1 => Event::Renew { epoch: Epoch(epoch), nonce },
+                    _ => Event::Release { epoch: Epoch(epoch) },
+                };
+                let before = state.epoch();
+                let (next, answer) = step(state, event, Wall(now));
+                let granted = answer.is_ok_and(|effects| effects.contains(&Effect::Abandon));
+                prop_assert_eq!(next.epoch(), if granted { before.next() } else { before });
+                state = next;
+            }
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Session, service floor: who sends a stream, and where it resumes (`contracts.md` 5.6, `correctness.md` e).
+//!
+//! Promises: one live sender per stream; another database, or one set back in time, waits for a person; cursor entries
+//! are opaque and hold only with the Summary of their batch.
+//! Never: knows a transport.
+
+use std::time::Duration;
+
+use metrics::counter;
+use prost::Message as _;
+use protocol::{
+    Code, Error, Result,
+    ids::{BatchId, Epoch, Nonce},
+    limits,
+    names::ErpName,
+    proto::ingestion::{
+        CursorEntry, DatabaseIdentity, Granted, Held, OpenRequest, OpenResponse, PrepareRequest,
+        PrepareResponse, Refused, ReleaseRequest, ReleaseResponse, RenewRequest, RenewResponse,
+        open_response,
+    },
+};
+use runtime::clock::Wall;
+
+use super::Caller;
+use crate::{
+    model::{session::Event, stream::StreamId},
+    store::{
+        Store,
+        sqlite::session::{Asking, Entry, Grant, Opened},
+    },
+};
+
+/// Facts of an identity: the longest list of `contracts.md` 5.6 has six; data_directory is the longest value.
+const IDENTITY_BYTES: usize = 16 * 1024;
+
+/// Sessions. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Sessions {
+    store: Store,
+}
+
+impl Sessions {
+    #[must_use]
+    pub fn new(store: Store) -> Self {
+        Self { store }
+    }
+
+    /// Opens a session, or tells why not in the response.
+    ///
+    /// # Errors
+    /// Malformed requests, another ERP, the store's own.
+    pub async fn open(&self, caller: &Caller, request: OpenRequest, now: Wall) -> Result<OpenResponse> {
+        let stream = stream(caller, &request.erp)?;
+        let version = request.versions.as_ref().map_or(0, |versions| versions.protocol);
+        if version != limits::PROTOCOL_VERSION {
+            let words = format!("the server speaks protocol {}, the agent {version}", limits::PROTOCOL_VERSION);
+            return Ok(refused(Code::VersionUnsupported, words));
+        }
+        let identity = request.database_identity.unwrap_or_default();
+        if identity.kind.is_empty() {
+            return Err(invalid("database_identity.kind is empty"));
+        }
+        if identity.encoded_len() > IDENTITY_BYTES {
+            return Err(invalid("database_identity is too long"));
+        }
+        let asking = Asking {
+            stream,
+            instance: request.instance_id.parse()?,
+            nonce: request.nonce.parse()?,
+            identity: identity.encode_to_vec(),
+        };
+        match self.store.open_session(asking, may_follow, now).await? {
+            Opened::Granted(grant) => {
+                counter!("malote_sessions_opened_total").increment(1);
+                tracing::info!(erp = %request.erp, epoch = %grant.epoch, "session granted");
+                Ok(granted(grant))
+            }
+            Opened::Refused(Code::SessionHeld) => Ok(OpenResponse {
+                result: Some(open_response::Result::Held(Held {
+                    retry_after_seconds: seconds(limits::SESSION_RETRY),
+                })),
+            }),
+            Opened::Refused(code) => {
+                tracing::warn!(erp = %request.erp, %code, "session refused");
+                Ok(refused(code, code.hint().to_owned()))
+            }
+        }
+    }
+
+    /// Prolongs the lease of an epoch.
+    ///
+    /// # Errors
+    /// `FENCED` where the epoch is older, lapsed or released, `INSTANCE_TWICE`.
+    pub async fn renew(&self, caller: &Caller, request: RenewRequest, now: Wall) -> Result<RenewResponse> {
+        let nonce: Nonce = request.nonce.parse()?;
+        let event = Event::Renew { epoch: Epoch(request.epoch), nonce };
+        self.step(caller, &request.erp, event, now).await?;
+        Ok(RenewResponse { ttl_seconds: seconds(limits::SESSION_TTL) })
+    }
+
+    /// Ends the lease of an epoch at once.
+    ///
+    /// # Errors
+    /// `FENCED` where the epoch is older.
+    pub async fn release(&self, caller: &Caller, request: ReleaseRequest, now: Wall) -> Result<ReleaseResponse> {
+        self.step(caller, &request.erp, Event::Release { epoch: Epoch(request.epoch) }, now).await?;
+        Ok(ReleaseResponse {})
+    }
+
+    async fn step(&self, caller: &Caller, erp: &str, event: Event, now: Wall) -> Result<()> {
+        let stream = stream(caller, erp)?;
+        match self.store.step_session(stream, event, now).await? {
+            Ok(()) => Ok(()),
+            Err(Code::Fenced) => Err(Error::new(Code::Fenced, format!("the session of {erp} is over"))),
+            Err(code) => {
+                tracing::warn!(erp, %code, "session refused");
+                Err(Error::new(code, format!("the session of {erp} is shown by two processes")))
+            }
+        }
+    }
+
+    /// Keeps cursor entries until the Summary of their batch.
+    ///
+    /// # Errors
+    /// `FENCED` where the epoch is older or lapsed, `INVALID_ARGUMENT` above a limit.
+    pub async fn prepare(&self, caller: &Caller, request: PrepareRequest, now: Wall) -> Result<PrepareResponse> {
+        let stream = stream(caller, &request.erp)?;
+        if request.batch_id < 1 {
+            return Err(invalid("batch_id must be 1 or more"));
+        }
+        if request.entries.len() > limits::STREAM_TABLES {
+            return Err(invalid("more entries than a stream may have tables"));
+        }
+        let entries = request.entries.into_iter().map(entry).collect::<Result<Vec<_>>>()?;
+        let place = (Epoch(request.epoch), BatchId(request.batch_id));
+        self.store.prepare(stream, place, entries, now).await?;
+        Ok(PrepareResponse {})
+    }
+
+    /// An operator takes the database that was refused last for the stream's own.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` where none waits.
+    pub async fn accept_database(&self, stream: StreamId) -> Result<()> {
+        self.store.accept_identity(stream).await
+    }
+}
+
+fn stream(caller: &Caller, erp: &str) -> Result<StreamId> {
+    let erp: ErpName = erp.parse()?;
+    caller.may_send(&erp)?;
+    Ok(caller.stream())
+}
+
+fn entry(entry: CursorEntry) -> Result<Entry> {
+    let table = entry.table.parse()?;
+    if entry.value.len() > limits::CURSOR_BYTES {
+        let words = format!("the cursor entry of {table} has {} bytes, the limit is {}", entry.value.len(), limits::CURSOR_BYTES);
+        return Err(Error::new(Code::InvalidArgument, words));
+    }
+    Ok(Entry { table, value: entry.value.to_vec() })
+}
+
+/// All facts equal, and a log position that does not go back; a database that stopped telling its position is another.
+fn may_follow(stored: &[u8], offered: &[u8]) -> bool {
+    let (Ok(stored), Ok(offered)) = (DatabaseIdentity::decode(stored), DatabaseIdentity::decode(offered)) else {
+        return false;
+    };
+    let position = |identity: &DatabaseIdentity| {
+        let bytes = identity.position.clone();
+        let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+        let digits = bytes.iter().skip(zeros).copied().collect::<Vec<_>>();
+        (digits.len(), digits)
+    };
+    stored.kind == offered.kind
+        && stored.facts == offered.facts
+        && position(&stored) <= position(&offered)
+}
+
+fn granted(grant: Grant) -> OpenResponse {
+    let entry = |entry: Entry| CursorEntry { table: entry.table.as_str().to_owned(), value: entry.value.into() };
+    OpenResponse {
+        result: Some(open_response::Result::Granted(Granted {
+            epoch: grant.epoch.0,
+            cursor: grant.cursor.into_iter().map(entry).collect(),
+            last_batch: grant.last_batch.0,
+            ttl_seconds: seconds(limits::SESSION_TTL),
+        })),
+    }
+}
+
+fn refused(code: Code, message: String) -> OpenResponse {
+    let refused = Refused { code: code.as_str().to_owned(), message };
+    OpenResponse { result: Some(open_response::Result::Refused(refused)) }
+}
+
+fn invalid(message: &str) -> Error {
+    Error::new(Code::InvalidArgument, message)
+}
+
+fn seconds(time: Duration) -> u32 {
+    u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,249 @@
+//! Session, store floor: the lease, the database's identity and the cursor of a stream.
+//!
+//! Promises: a step of the lease and what it owes (an abandoned batch, forgotten entries) are one transaction.
+//! Never: decides who may send; `model::session` does.
+
+use protocol::{
+    Code, Error, Result,
+    ids::{BatchId, Epoch, InstanceId, Nonce},
+    limits,
+    names::TableName,
+};
+use runtime::clock::Wall;
+use rusqlite::{OptionalExtension as _, Transaction, params};
+use uuid::Uuid;
+
+use super::{
+    Store, failed,
+    ingest::{abandon, head, names},
+};
+use crate::model::{
+    session::{Effect, Event, Held, State, step},
+    stream::StreamId,
+};
+
+/// One entry of a cursor.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    pub table: TableName,
+    pub value: Vec<u8>,
+}
+
+/// A granted session.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Grant {
+    pub epoch: Epoch,
+    pub cursor: Vec<Entry>,
+    pub last_batch: BatchId,
+}
+
+/// What an open came to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Opened {
+    Granted(Grant),
+    Refused(Code),
+}
+
+/// Who asks for a session, with the encoded identity of its database.
+#[derive(Clone, Debug)]
+pub struct Asking {
+    pub stream: StreamId,
+    pub instance: InstanceId,
+    pub nonce: Nonce,
+    pub identity: Vec<u8>,
+}
+
+impl Store {
+    /// Opens a session. `same` tells whether the identity offered may follow the one stored.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn open_session(
+        &self,
+        asking: Asking,
+        same: impl Fn(&[u8], &[u8]) -> bool + Send + 'static,
+        now: Wall,
+    ) -> Result<Opened> {
+        self.write(move |tx| open(tx, &asking, same, now)).await
+    }
+
+    /// Renews or releases. What the step refuses is the inner error's code; its new state is stored all the same.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn step_session(&self, stream: StreamId, event: Event, now: Wall) -> Result<std::result::Result<(), Code>> {
+        self.write(move |tx| {
+            head(tx, &stream, now)?;
+            let (state, answer) = step(load(tx, &stream)?, event, now);
+            save(tx, &stream, &state)?;
+            Ok(answer.map(|_| ()))
+        })
+        .await
+    }
+
+    /// Keeps cursor entries for a batch, until its Summary.
+    ///
+    /// # Errors
+    /// `FENCED` where the epoch does not hold a live lease, `INVALID_ARGUMENT` above the limit of tables.
+    pub async fn prepare(
+        &self,
+        stream: StreamId,
+        (epoch, batch): (Epoch, BatchId),
+        entries: Vec<Entry>,
+        now: Wall,
+    ) -> Result<()> {
+        self.write(move |tx| {
+            let head = head(tx, &stream, now)?;
+            if epoch != head.epoch || !head.live {
+                let words = format!("the session of epoch {epoch} is over");
+                return Err(Error::new(Code::Fenced, words));
+            }
+            keep(tx, &stream, batch, &entries)
+        })
+        .await
+    }
+
+    /// Takes the identity that was refused last as the stream's own; an operator's decision.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` where no identity was refused.
+    pub async fn accept_identity(&self, stream: StreamId) -> Result<()> {
+        self.write(move |tx| {
+            let [tenant, environment, erp] = &names(&stream);
+            let sql = "UPDATE ingest_stream SET identity = offered, offered = NULL
+                        WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3) AND offered IS NOT NULL";
+            let changed = tx.execute(sql, params![tenant, environment, erp]).map_err(failed)?;
+            if changed == 1 { Ok(()) } else { Err(Error::new(Code::NotFound, "no database waits for acceptance")) }
+        })
+        .await
+    }
+}
+
+fn open(
+    tx: &Transaction<'_>,
+    asking: &Asking,
+    same: impl Fn(&[u8], &[u8]) -> bool,
+    now: Wall,
+) -> Result<Opened> {
+    let stream = &asking.stream;
+    let head = head(tx, stream, now)?;
+    let [tenant, environment, erp] = &names(stream);
+    let whole = params![tenant, environment, erp, asking.identity];
+    // The identity comes before the lease: a clone must not be able to stop the original (F51).
+    let stored: Option<Vec<u8>> = tx
+        .query_row(
+            "SELECT identity FROM ingest_stream WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3)",
+            params![tenant, environment, erp],
+            |row| row.get(0),
+        )
+        .map_err(failed)?;
+    if stored.is_some_and(|stored| !same(&stored, &asking.identity)) {
+        let sql = "UPDATE ingest_stream SET offered = ?4 WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3)";
+        tx.execute(sql, whole).map_err(failed)?;
+        return Ok(Opened::Refused(Code::DatabaseChanged));
+    }
+    let event = Event::Open { by: asking.instance, nonce: asking.nonce };
+    let (state, answer) = step(load(tx, stream)?, event, now);
+    save(tx, stream, &state)?;
+    let effects = match answer {
+        Ok(effects) => effects,
+        Err(code) => return Ok(Opened::Refused(code)),
+    };
+    if effects.contains(&Effect::Abandon) {
+        abandon(tx, stream, now)?;
+    }
+    let sql = "UPDATE ingest_stream SET identity = ?4, offered = NULL
+                WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3)";
+    tx.execute(sql, whole).map_err(failed)?;
+    let cursor = cursor(tx, stream)?;
+    Ok(Opened::Granted(Grant { epoch: state.epoch(), cursor, last_batch: head.last_batch }))
+}
+
+fn load(tx: &Transaction<'_>, stream: &StreamId) -> Result<State> {
+    let [tenant, environment, erp] = &names(stream);
+    let sql = "SELECT epoch, holder, nonce, former, expires_at, disputed FROM ingest_stream
+                WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3)";
+    let row = tx
+        .prepare_cached(sql)
+        .map_err(failed)?
+        .query_row(params![tenant, environment, erp], |row| {
+            let epoch = Epoch(row.get::<_, i64>(0)?.cast_unsigned());
+            let holder = row.get::<_, Option<String>>(1)?.zip(row.get::<_, Option<String>>(2)?);
+            let former = row.get::<_, Vec<u8>>(3)?;
+            Ok((epoch, holder, former, Wall(row.get(4)?), row.get(5)?))
+        })
+        .optional()
+        .map_err(failed)?;
+    let Some((epoch, holder, former, until, disputed)) = row else {
+        return Ok(State::Free { epoch: Epoch(0) });
+    };
+    let Some((instance, nonce)) = holder else { return Ok(State::Free { epoch }) };
+    let former = former.as_chunks::<16>().0.iter().map(|bytes| Nonce(Uuid::from_bytes(*bytes))).collect();
+    Ok(State::Held(Held { epoch, instance: instance.parse()?, nonce: nonce.parse()?, former, until, disputed }))
+}
+
+fn save(tx: &Transaction<'_>, stream: &StreamId, state: &State) -> Result<()> {
+    let [tenant, environment, erp] = &names(stream);
+    let epoch = state.epoch().0.cast_signed();
+    let (holder, nonce, former, until, disputed) = match state {
+        State::Free { .. } => (None, None, Vec::new(), 0, false),
+        State::Held(held) => (
+            Some(held.instance.to_string()),
+            Some(held.nonce.to_string()),
+            held.former.iter().flat_map(|nonce| *nonce.0.as_bytes()).collect(),
+            held.until.0,
+            held.disputed,
+        ),
+    };
+    let sql = "UPDATE ingest_stream SET epoch = ?4, holder = ?5, nonce = ?6, former = ?7, expires_at = ?8, disputed = ?9
+                WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3)";
+    tx.prepare_cached(sql)
+        .map_err(failed)?
+        .execute(params![tenant, environment, erp, epoch, holder, nonce, former, until, disputed])
+        .map_err(failed)?;
+    Ok(())
+}
+
+fn cursor(tx: &Transaction<'_>, stream: &StreamId) -> Result<Vec<Entry>> {
+    let [tenant, environment, erp] = &names(stream);
+    let sql = "SELECT name, value FROM cursor WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3)
+                ORDER BY name_folded";
+    let mut statement = tx.prepare_cached(sql).map_err(failed)?;
+    let rows = statement
+        .query_map(params![tenant, environment, erp], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))
+        .map_err(failed)?;
+    rows.map(|row| {
+        let (name, value) = row.map_err(failed)?;
+        Ok(Entry { table: name.parse()?, value })
+    })
+    .collect()
+}
+
+fn keep(tx: &Transaction<'_>, stream: &StreamId, batch: BatchId, entries: &[Entry]) -> Result<()> {
+    let [tenant, environment, erp] = &names(stream);
+    let whole = params![tenant, environment, erp, batch.0];
+    let forget = "DELETE FROM cursor_pending WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3) AND batch <> ?4";
+    tx.prepare_cached(forget).map_err(failed)?.execute(whole).map_err(failed)?;
+    for entry in entries {
+        let sql = "INSERT OR REPLACE INTO cursor_pending (tenant_id, environment_id, erp, batch, name_folded, name, value)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        let (folded, name) = (entry.table.folded(), entry.table.as_str());
+        tx.prepare_cached(sql)
+            .map_err(failed)?
+            .execute(params![tenant, environment, erp, batch.0, folded, name, entry.value])
+            .map_err(failed)?;
+    }
+    let count = "SELECT count(*) FROM (
+                   SELECT name_folded FROM cursor WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3)
+                   UNION SELECT name_folded FROM cursor_pending WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3))";
+    let tables: i64 = tx
+        .prepare_cached(count)
+        .map_err(failed)?
+        .query_row(params![tenant, environment, erp], |row| row.get(0))
+        .map_err(failed)?;
+    if tables > i64::try_from(limits::STREAM_TABLES).unwrap_or(i64::MAX) {
+        let words = format!("the stream would have {tables} tables, the limit is {}", limits::STREAM_TABLES);
+        return Err(Error::new(Code::InvalidArgument, words));
+    }
+    Ok(())
+}
