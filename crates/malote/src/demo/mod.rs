@@ -3,7 +3,9 @@
 //! Promises: exit code 0 only where every table agrees row by row and value by value; ends by itself.
 //! Never: writes to a database it was given; leaves a file behind.
 
+mod direct;
 mod erp;
+mod verdict;
 
 use clap::Args;
 use protocol::Result;

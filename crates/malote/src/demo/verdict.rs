@@ -1,0 +1,123 @@
+//! Verdict: what a comparison of source and staging found.
+//!
+//! Promises: every difference is counted; the first [`SHOWN`] are kept with table, key hash and columns.
+//! Never: holds a row's value or key.
+
+use std::collections::HashSet;
+
+use protocol::key::KeyBytes;
+use sha2::{Digest as _, Sha256};
+
+/// Differences that are kept with their place; all are counted.
+pub(crate) const SHOWN: usize = 20;
+
+/// One row that differs.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Difference {
+    pub(crate) table: String,
+    /// SHA-256 of the key, its first half in hex: a key is a row's value and stays out of sight.
+    pub(crate) key_hash: String,
+    pub(crate) kind: Kind,
+    /// Columns that differ, where both sides have the row.
+    pub(crate) columns: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Kind {
+    /// The source has the row, staging has not.
+    Missing,
+    /// Staging has the row live, the source has not.
+    Extra,
+    /// Both have it with other values.
+    Values,
+    /// Two rows of the source share the key, so staging can hold one of them only.
+    KeyTwice,
+}
+
+/// Sum over tables.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Verdict {
+    pub(crate) tables: usize,
+    pub(crate) rows: u64,
+    pub(crate) differences: u64,
+    pub(crate) first: Vec<Difference>,
+}
+
+impl Verdict {
+    pub(crate) fn is_equal(&self) -> bool {
+        self.differences == 0
+    }
+
+    pub(crate) fn differs(
+        &mut self,
+        table: &str,
+        key: &[u8; 16],
+        kind: Kind,
+        columns: Vec<String>,
+    ) {
+        self.differences += 1;
+        if self.first.len() < SHOWN {
+            let key_hash = key.iter().map(|byte| format!("{byte:02x}")).collect();
+            self.first.push(Difference { table: table.to_owned(), key_hash, kind, columns });
+        }
+    }
+
+    pub(crate) fn add(&mut self, other: Self) {
+        self.tables += other.tables;
+        self.rows += other.rows;
+        self.differences += other.differences;
+        let room = SHOWN - self.first.len().min(SHOWN);
+        self.first.extend(other.first.into_iter().take(room));
+    }
+}
+
+/// Keys of the source's live rows, as hashes: 16 bytes a row.
+#[derive(Debug, Default)]
+pub(crate) struct Keys(HashSet<[u8; 16]>);
+
+impl Keys {
+    pub(crate) fn hash(key: &KeyBytes) -> [u8; 16] {
+        let digest = Sha256::digest(&key.0);
+        let mut head = [0; 16];
+        head.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+        head
+    }
+
+    /// `false` where the key was there already.
+    pub(crate) fn insert(&mut self, hash: [u8; 16]) -> bool {
+        self.0.insert(hash)
+    }
+
+    pub(crate) fn contains(&self, hash: &[u8; 16]) -> bool {
+        self.0.contains(hash)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_differences_are_counted_and_the_first_are_kept() {
+        let mut verdict = Verdict { tables: 1, rows: 50, ..Verdict::default() };
+        for n in 0..50 {
+            let key = Keys::hash(&KeyBytes::of([n.to_string().as_str()]));
+            verdict.differs("FLAN", &key, Kind::Values, vec!["VALOR".into()]);
+        }
+        assert_eq!((verdict.differences, verdict.first.len()), (50, SHOWN));
+        let mut sum = Verdict { tables: 1, rows: 1, ..Verdict::default() };
+        sum.add(verdict);
+        assert_eq!((sum.tables, sum.rows, sum.differences, sum.first.len()), (2, 51, 50, SHOWN));
+        assert!(!sum.is_equal());
+    }
+
+    #[test]
+    fn a_key_is_known_by_its_hash() {
+        let mut keys = Keys::default();
+        let one = Keys::hash(&KeyBytes::of(["1", "x"]));
+        assert!(keys.insert(one) && !keys.insert(one) && keys.contains(&one));
+        assert!(!keys.contains(&Keys::hash(&KeyBytes::of(["1x", ""]))));
+    }
+}
