@@ -13,9 +13,20 @@ use protocol::{
     value::TypeName,
 };
 
+mod any;
+mod catalogue;
+mod dialect;
 mod page;
+mod plan;
+mod postgres;
+pub mod profile;
+mod sqlite;
 
-pub use page::{Page, PageBuilder, Poison};
+pub use any::{AnySource, SourceOptions, connect};
+pub use page::{Page, PageBuilder, Place, Poison};
+pub use postgres::{PostgresSource, SAFE_BOUND_SQL};
+pub use profile::{BranchLayout, Profile};
+pub use sqlite::SqliteSource;
 
 /// What the plan and the configuration say of one table, before the catalogue is asked.
 #[derive(Clone, PartialEq, Eq, Debug)]

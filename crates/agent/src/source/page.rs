@@ -25,7 +25,17 @@ pub struct Page {
     ends: Vec<u32>,
     rows: Vec<RowMark>,
     poison: Vec<Poison>,
+    /// Place of the last row read, where that row is poison.
+    last: Option<RowMark>,
     complete: bool,
+}
+
+/// Place of a row in the order of the read; where a cut page is gone on from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place<'a> {
+    pub key: &'a PageKey,
+    pub stamp: Option<&'a Watermark>,
+    pub below_edge: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -98,6 +108,14 @@ impl Page {
         self.rows[row].deleted
     }
 
+    /// The last row read, poison or not: the next page starts behind it, so that a page of nothing but poison does not
+    /// come again for ever.
+    #[must_use]
+    pub fn last(&self) -> Option<Place<'_>> {
+        let mark = self.last.as_ref().or(self.rows.last())?;
+        Some(Place { key: &mark.key, stamp: mark.stamp.as_ref(), below_edge: mark.below_edge })
+    }
+
     /// Rows that cannot travel, with their reasons.
     #[must_use]
     pub fn poison(&self) -> &[Poison] {
@@ -151,6 +169,7 @@ impl PageBuilder {
     pub fn row(&mut self, key: PageKey, stamp: Option<Watermark>, below_edge: bool, deleted: bool) {
         debug_assert_eq!(self.page.ends.len() - self.row_start.0, self.page.columns);
         self.page.rows.push(RowMark { key, stamp, below_edge, deleted });
+        self.page.last = None;
         self.row_start = (self.page.ends.len(), self.page.text.len());
     }
 
@@ -159,6 +178,13 @@ impl PageBuilder {
         self.page.ends.truncate(self.row_start.0);
         self.page.text.truncate(self.row_start.1);
         self.page.poison.push(poison);
+    }
+
+    /// As [`Self::poison`], for a row in the order of the read: it has a place there.
+    pub fn poison_at(&mut self, poison: Poison, stamp: Option<Watermark>, below_edge: bool) {
+        let key = poison.key.clone();
+        self.page.last = Some(RowMark { key, stamp, below_edge, deleted: false });
+        self.poison(poison);
     }
 
     /// Bytes so far.
@@ -202,5 +228,20 @@ mod tests {
         assert_eq!((page.cell(0, 0), page.cell(0, 1)), (Some("a"), None));
         assert_eq!((page.cell(1, 0), page.cell(1, 1)), (None, Some("c")));
         assert!(page.below_edge(0) && page.is_deleted(1) && page.is_complete());
+        assert_eq!(page.last().unwrap().key, &key("c"));
+    }
+
+    #[test]
+    fn a_page_goes_on_behind_its_last_row_even_where_that_is_poison() {
+        let mut page = PageBuilder::new(1);
+        page.null();
+        page.row(PageKey(vec!["a".into()]), None, false, false);
+        let key = PageKey(vec!["b".into()]);
+        let poison = Poison { key: key.clone(), code: Code::ValueUnfit, words: "x".into() };
+        page.poison_at(poison, Some(Watermark("7".into())), true);
+        let page = page.finish(false);
+        let last = page.last().unwrap();
+        assert_eq!((last.key, last.stamp.unwrap().0.as_str(), last.below_edge), (&key, "7", true));
+        assert_eq!(Page::default().last(), None);
     }
 }

@@ -1,0 +1,352 @@
+//! SQLite as a source.
+//!
+//! Promises: rows are read through a read-only connection, each page in its own short read transaction.
+//! Promises: the bound is exact where the file may be written: if nobody holds the write lock, nobody can commit a row
+//! with an older stamp; to see that, the lock is taken for an instant and let go, nothing is written.
+//! Never: makes or changes an object in the ERP's file; `malote_identity` is read where somebody made it.
+
+mod catalogue;
+mod cell;
+mod read;
+mod stamp;
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use protocol::{
+    Code, Coded as _, Error, Result, filter::Filter, key::KeyBytes, names::TableName,
+};
+use runtime::{
+    clock::{Mono, Wall},
+    task,
+};
+use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
+
+use self::read::{Read, Start};
+use super::{
+    Bound, Finding, From, Identity, Page, PageKey, Profile, ReadLimit, Source, SourceOptions,
+    TableShape, TableSpec, Watermark, catalogue::Found,
+};
+
+/// Pages are short; a database that takes longer is a symptom.
+const PAGE_TIME: Duration = Duration::from_secs(5);
+const PROBE_TIME: Duration = Duration::from_secs(30);
+/// How long a read waits for a writer of a file without WAL.
+const LOCK_TIME: Duration = Duration::from_secs(2);
+/// Stamps of `CURRENT_TIMESTAMP` have whole seconds.
+const ALLOWANCE: Duration = Duration::from_secs(2);
+const OVERLAP: Duration = Duration::from_secs(600);
+
+/// A database file of the ERP.
+#[derive(Clone, Debug)]
+pub struct SqliteSource {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    profile: Profile,
+    overlap: Duration,
+    reader: Mutex<Option<Connection>>,
+    prober: Mutex<Prober>,
+    found: Mutex<HashMap<String, Arc<Found>>>,
+}
+
+/// Asks whether a writer is at work.
+#[derive(Debug, Default)]
+struct Prober {
+    connection: Option<Connection>,
+    /// Last instant before which no transaction can have begun that is open now.
+    free_at: Option<i64>,
+}
+
+impl SqliteSource {
+    /// A source over that file; opened by the first call.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID` for a stamp zone other than UTC.
+    pub fn new(path: PathBuf, profile: Profile, options: &SourceOptions) -> Result<Self> {
+        if options.stamp_zone.as_ref().is_some_and(|zone| !zone.eq_ignore_ascii_case("utc")) {
+            return Err(Error::new(Code::ConfigInvalid, "SQLite's stamps are read as UTC"));
+        }
+        let inner = Inner {
+            path,
+            profile,
+            overlap: options.overlap.unwrap_or(OVERLAP),
+            reader: Mutex::default(),
+            prober: Mutex::default(),
+            found: Mutex::default(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Runs work on the reading connection, in one read transaction with a deadline.
+    async fn read<T: Send + 'static>(
+        &self,
+        time: Duration,
+        work: impl FnOnce(&Inner, &Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let inner = Arc::clone(&self.inner);
+        task::blocking(move || {
+            let mut slot = lock(&inner.reader);
+            let connection = match slot.take() {
+                Some(connection) => connection,
+                None => inner.open(OpenFlags::SQLITE_OPEN_READ_ONLY)?,
+            };
+            let begun = Mono::now();
+            connection.progress_handler(2_000, Some(move || begun.elapsed() > time)).map_err(fault)?;
+            let done = connection.execute_batch("BEGIN").map_err(fault);
+            let done = done.and_then(|()| work(&inner, &connection));
+            let ended = connection.execute_batch("ROLLBACK");
+            // After an error the connection is opened anew: the file may have been replaced.
+            if done.is_ok() && ended.is_ok() {
+                *slot = Some(connection);
+            }
+            done
+        })
+        .await?
+    }
+
+    async fn page(&self, read: Read) -> Result<Page> {
+        self.read(PAGE_TIME, move |inner, connection| {
+            let found = inner.known(connection, read.shape())?;
+            read.run(connection, &found)
+        })
+        .await
+    }
+}
+
+impl Inner {
+    fn open(&self, flags: OpenFlags) -> Result<Connection> {
+        if !self.path.is_file() {
+            let words = format!("there is no file {}", self.path.display());
+            return Err(Error::new(Code::SourceUnreachable, words));
+        }
+        let connection = Connection::open_with_flags(&self.path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX);
+        let connection = connection.map_err(fault)?;
+        // Closing must leave the ERP's write-ahead log to the ERP.
+        connection
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+            .map_err(fault)?;
+        connection.busy_timeout(LOCK_TIME).map_err(fault)?;
+        connection.execute_batch("PRAGMA case_sensitive_like = ON").map_err(fault)?;
+        Ok(connection)
+    }
+
+    /// What the catalogue says of a described table, still the same.
+    fn known(&self, connection: &Connection, shape: &TableShape) -> Result<Arc<Found>> {
+        let (_, table) = &shape.physical;
+        if catalogue::fingerprint_of(connection, table)? != Some(shape.fingerprint) {
+            let words = format!("table {} is not what it was when it was described", shape.wire);
+            return Err(Error::new(Code::SchemaChanged, words));
+        }
+        let known = lock(&self.found).get(table).cloned();
+        if let Some(found) = known.filter(|found| found.fingerprint == shape.fingerprint) {
+            return Ok(found);
+        }
+        let found = Arc::new(catalogue::load(connection, table)?);
+        lock(&self.found).insert(table.clone(), Arc::clone(&found));
+        Ok(found)
+    }
+
+    fn bound(&self) -> Bound {
+        let mut prober = lock(&self.prober);
+        // The instant comes first: whoever writes after a free lock was seen began after this.
+        let now = Wall::now().0;
+        let free = self.write_lock_is_free(&mut prober);
+        if matches!(free, Ok(true)) {
+            prober.free_at = Some(now);
+        }
+        let overlap = i64::try_from(self.overlap.as_micros()).unwrap_or(i64::MAX);
+        let window = now.saturating_sub(overlap);
+        let (micros, degraded, held_by) = match (free, prober.free_at) {
+            (Ok(true), _) => (now, None, None),
+            (Ok(false), Some(free_at)) => (free_at, None, Some("a process holds the write lock".to_owned())),
+            (Ok(false), None) => (
+                window,
+                Some(format!("a writer was at work since before the start; {} s of overlap until it ends", self.overlap.as_secs())),
+                Some("a process holds the write lock".to_owned()),
+            ),
+            (Err(words), _) => (
+                window,
+                Some(format!("{words}, so {} s of overlap are used", self.overlap.as_secs())),
+                None,
+            ),
+        };
+        Bound { at_micros: now, micros: micros.min(now), degraded, held_by }
+    }
+
+    fn write_lock_is_free(&self, prober: &mut Prober) -> Result<bool, &'static str> {
+        const UNWRITABLE: &str = "the file may not be written here, so writers cannot be seen";
+        let connection = match prober.connection.take() {
+            Some(connection) => connection,
+            None => self.open(OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(|_| UNWRITABLE)?,
+        };
+        if connection.busy_timeout(Duration::ZERO).is_err() {
+            return Err(UNWRITABLE);
+        }
+        let taken = connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK");
+        match taken.map_err(|cause| cause.sqlite_error_code()) {
+            Ok(()) => {
+                prober.connection = Some(connection);
+                Ok(true)
+            }
+            Err(Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)) => {
+                prober.connection = Some(connection);
+                Ok(false)
+            }
+            Err(_) => Err(UNWRITABLE),
+        }
+    }
+}
+
+impl Source for SqliteSource {
+    async fn identity(&self) -> Result<Identity> {
+        let file = file_id(&self.inner.path)?;
+        self.read(PAGE_TIME, move |_, connection| {
+            let mut facts = vec![("file_id".to_owned(), file)];
+            if let Some(random) = catalogue::random_id(connection)? {
+                facts.push(("random_id".to_owned(), random));
+            }
+            let version = format!("SQLite {}", rusqlite::version());
+            Ok(Identity { kind: "sqlite", facts, position: Vec::new(), version })
+        })
+        .await
+    }
+
+    async fn tables(&self) -> Result<Vec<TableName>> {
+        self.read(PROBE_TIME, |inner, connection| {
+            let names = catalogue::tables(connection)?;
+            Ok(names
+                .iter()
+                .filter_map(|name| inner.profile.wire(name)?.parse().ok())
+                .collect())
+        })
+        .await
+    }
+
+    async fn describe(&self, spec: &TableSpec) -> Result<TableShape> {
+        let spec = spec.clone();
+        self.read(PROBE_TIME, move |inner, connection| {
+            let wanted = inner.profile.physical(&spec.wire);
+            let table = catalogue::find(connection, &wanted).map_err(|error| error.at(format_args!("table {}", spec.wire)))?;
+            let found = Arc::new(catalogue::load(connection, &table)?);
+            let shape = inner.profile.shape(&spec, &found, ALLOWANCE)?;
+            if let Some(stamp) = &shape.stamp {
+                stamp::sample(connection, &shape, stamp)?;
+            }
+            lock(&inner.found).insert(table, found);
+            Ok(shape)
+        })
+        .await
+    }
+
+    async fn bound(&self) -> Result<Bound> {
+        let inner = Arc::clone(&self.inner);
+        task::blocking(move || inner.bound()).await
+    }
+
+    fn watermark(&self, shape: &TableShape, bound: &Bound) -> Result<Watermark> {
+        stamp::bound_form(shape, bound)
+    }
+
+    async fn chunk(
+        &self,
+        shape: &TableShape,
+        after: Option<&PageKey>,
+        filter: Option<&Filter>,
+        limit: ReadLimit,
+    ) -> Result<Page> {
+        let start = Start::Chunk { after: after.cloned(), filter: filter.cloned() };
+        self.page(Read::new(shape, start, limit)).await
+    }
+
+    async fn delta(
+        &self,
+        shape: &TableShape,
+        from: &From,
+        bound: &Bound,
+        limit: ReadLimit,
+    ) -> Result<Page> {
+        let start = Start::Delta { from: from.clone(), edge: bound.micros };
+        self.page(Read::new(shape, start, limit)).await
+    }
+
+    async fn keys(
+        &self,
+        shape: &TableShape,
+        after: Option<&PageKey>,
+        limit: ReadLimit,
+    ) -> Result<Page> {
+        self.page(Read::new(shape, Start::Keys { after: after.cloned() }, limit)).await
+    }
+
+    async fn by_keys(&self, shape: &TableShape, keys: &[KeyBytes]) -> Result<Page> {
+        let limit = ReadLimit { rows: usize::MAX, bytes: usize::MAX };
+        self.page(Read::new(shape, Start::ByKeys(keys.to_vec()), limit)).await
+    }
+
+    async fn findings(&self, shapes: &[TableShape]) -> Result<Vec<Finding>> {
+        let mut findings = Vec::new();
+        if let Some(words) = self.bound().await?.degraded {
+            findings.push(Finding { table: None, code: Some(Code::BoundDegraded), words });
+        }
+        for shape in shapes {
+            let (owned, place) = (shape.clone(), shape.wire.clone());
+            let of_table = self.read(PROBE_TIME, move |inner, connection| {
+                let found = inner.known(connection, &owned)?;
+                read::findings(connection, &owned, &found)
+            });
+            match of_table.await {
+                Ok(found) => findings.extend(found),
+                Err(error) => findings.push(Finding {
+                    table: Some(place),
+                    code: Some(error.code),
+                    words: error.message,
+                }),
+            }
+        }
+        Ok(findings)
+    }
+}
+
+/// Device and number of the file, where the system has them.
+fn file_id(path: &PathBuf) -> Result<String> {
+    let words = || format!("cannot look at {}", path.display());
+    let about = std::fs::metadata(path).coded(Code::SourceUnreachable, words())?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        Ok(format!("{}:{}", about.dev(), about.ino()))
+    }
+    #[cfg(not(unix))]
+    {
+        // Elsewhere the path and the time of making stand in.
+        let made = about.created().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+        Ok(format!("{}:{}", path.display(), made.unwrap_or_default().as_millis()))
+    }
+}
+
+/// SQLite's words under our code. They name objects, never values.
+fn fault(cause: rusqlite::Error) -> Error {
+    let code = match cause.sqlite_error_code() {
+        Some(ErrorCode::OperationInterrupted | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Code::SourceTimeout,
+        Some(ErrorCode::CannotOpen | ErrorCode::NotADatabase) => Code::SourceUnreachable,
+        Some(ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied) => Code::SourceRights,
+        _ => Code::SourceFailed,
+    };
+    Error::new(code, "SQLite reports an error").because(cause)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic while the lock was held leaves nothing half done that matters: connections are opened anew.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;
