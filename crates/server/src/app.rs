@@ -58,6 +58,16 @@ pub async fn run(config: ServerConfig, mut shutdown: Shutdown) -> Result<()> {
     Ok(())
 }
 
+/// Opens the store for the command line, whether or not a server runs on it; a new folder is made ready first.
+///
+/// # Errors
+/// `CONFIG_INVALID`, `STORE_VERSION`, `STORE_FAILED`.
+pub async fn open(config: &ServerConfig) -> Result<Services> {
+    make_folder(&config.data)?;
+    prepare(&config.store())?;
+    Services::open(&config.data, String::new()).await
+}
+
 impl App {
     /// Starts a server; it answers when this returns.
     ///
@@ -114,7 +124,7 @@ async fn ended(task: &Task<()>) {
 /// Takes the data folder for this process; the system frees it when the process ends, however it ends.
 fn lock(data: &Path) -> Result<File> {
     let place = || format!("data folder {}", data.display());
-    fs::create_dir_all(data).coded(Code::ConfigInvalid, "cannot make it").map_err(|error| error.at(place()))?;
+    make_folder(data)?;
     let file = File::create(data.join("server.lock"))
         .coded(Code::ConfigInvalid, "cannot write in it")
         .map_err(|error| error.at(place()))?;
@@ -123,6 +133,12 @@ fn lock(data: &Path) -> Result<File> {
         Err(TryLockError::WouldBlock) => Err(Error::new(Code::StoreBusy, "another server runs on it").at(place())),
         Err(TryLockError::Error(cause)) => Err(Error::new(Code::StoreBusy, "cannot lock it").at(place()).because(cause)),
     }
+}
+
+fn make_folder(data: &Path) -> Result<()> {
+    fs::create_dir_all(data)
+        .coded(Code::ConfigInvalid, "cannot make it")
+        .map_err(|error| error.at(format!("data folder {}", data.display())))
 }
 
 /// A new store is made; an older or newer one is refused by its opener.
@@ -146,3 +162,8 @@ async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener> {
 fn address(listener: &TcpListener) -> Result<SocketAddr> {
     listener.local_addr().coded(Code::Internal, "a listener has no address")
 }
+
+#[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@
 
 CREATE TABLE tenant (
     id          TEXT PRIMARY KEY CHECK (length(id) = 36),
-    name        TEXT NOT NULL CHECK (name <> ''),
+    name        TEXT NOT NULL UNIQUE CHECK (name <> ''),
     created_at  INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 

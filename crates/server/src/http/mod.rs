@@ -89,3 +89,6 @@ async fn nothing_here() -> answer::Refusal {
 async fn wrong_method() -> answer::Refusal {
     Error::new(Code::MethodNotAllowed, "this address takes another method").into()
 }
+
+#[cfg(test)]
+mod tests;

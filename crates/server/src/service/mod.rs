@@ -2,6 +2,12 @@
 //!
 //! SEAM between the edges (`grpc`, `http`) and `ingest`: [`Caller`] is who calls, already authenticated.
 
+pub mod access;
+pub mod catalog;
+pub mod overview;
+pub mod session;
+pub mod ingest;
+
 use protocol::{
     Code, Error, Result,
     ids::{ClientId, EnvironmentId, InstallationId, TenantId},
@@ -31,5 +37,35 @@ impl Caller {
         } else {
             Err(Error::new(Code::PermissionDenied, format!("this credential may send {}, not {erp}", self.erp)))
         }
+    }
+}
+
+/// All services over one store. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Services {
+    pub access: access::Access,
+    pub catalog: catalog::Catalog,
+    pub ingest: ingest::Ingest,
+    pub sessions: session::Sessions,
+    pub overview: overview::Overview,
+}
+
+impl Services {
+    /// Opens the store of a data folder, whose schema must be current. A second process may do so while a server runs
+    /// (the command line does): what it changes is seen there within [`protocol::limits::CLIENT_CACHE`].
+    ///
+    /// # Errors
+    /// `STORE_VERSION`, `STORE_FAILED`, `CONFIG_INVALID` where the key file is wrong.
+    pub async fn open(data: &std::path::Path, issuer: String) -> Result<Self> {
+        let store = crate::store::Store::open(&data.join("store.sqlite"))?;
+        let access = access::Access::open(store.clone(), data, issuer).await?;
+        let sessions = session::Sessions::new(store.clone());
+        Ok(Self {
+            access,
+            catalog: catalog::Catalog::new(store.clone()),
+            ingest: ingest::Ingest::new(store.clone()),
+            overview: overview::Overview::new(store, sessions.clone()),
+            sessions,
+        })
     }
 }

@@ -4,7 +4,12 @@
 //! refused one leaves no trace; an answer is given only after the commit is on disk (`synchronous = FULL`).
 //! Never: blocks an async thread; runs two writers on one file (the data folder is locked by its opener).
 
+mod access;
+mod catalog;
+pub mod ingest;
+pub mod session;
 mod migrate;
+mod overview;
 mod writer;
 
 use std::{

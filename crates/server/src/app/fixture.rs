@@ -1,0 +1,97 @@
+//! Fixture of the edges' tests: a real server on free ports with one tenant, one environment and RM bound to it.
+
+use std::net::SocketAddr;
+
+use protocol::ids::ClientId;
+use secrecy::ExposeSecret as _;
+
+use super::App;
+use crate::{
+    config::ServerConfig,
+    model::catalog::{EnvironmentType, Holder, Installation, Place, Tenant},
+    service::{access::NewCredential, catalog::NewEntity},
+};
+
+pub(crate) struct Running {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) app: App,
+    pub(crate) tenant: Tenant,
+    pub(crate) installation: Installation,
+    pub(crate) place: Place,
+    pub(crate) client: ClientId,
+    pub(crate) secret: String,
+    pub(crate) web: reqwest::Client,
+}
+
+pub(crate) fn config(data: &std::path::Path) -> ServerConfig {
+    let free = SocketAddr::from(([127, 0, 0, 1], 0));
+    ServerConfig {
+        data: data.to_owned(),
+        http_listen: free,
+        grpc_listen: free,
+        allow_private: true,
+        ..ServerConfig::default()
+    }
+}
+
+impl Running {
+    pub(crate) async fn start() -> Self {
+        runtime::tls::install_provider();
+        let folder = tempfile::tempdir().unwrap();
+        let app = App::start(&config(folder.path())).await.unwrap();
+        let catalog = app.services.catalog.clone();
+        let tenant = catalog.create_tenant("Loja").await.unwrap();
+        let environment = catalog.create_environment(tenant.id, "prod", EnvironmentType::Production).await.unwrap();
+        let installation = catalog
+            .create_installation(tenant.id, "rm", "RM".parse().unwrap(), Some(environment.id))
+            .await
+            .unwrap();
+        let place = catalog.place(tenant.id, "", "").await.unwrap();
+        let entity = |table: &str, filter: Option<&str>| NewEntity {
+            table: table.parse().unwrap(),
+            filter: filter.map(str::to_owned),
+            is_custom: false,
+        };
+        catalog.add_entities(&place, vec![entity("FLAN", Some("FLAN.IDLAN > 1000")), entity("TMOV", None)]).await.unwrap();
+        let (client, secret) =
+            told(app.services.access.create_credential(tenant.id, Holder::Installation(installation.id)).await.unwrap());
+        let web = reqwest::Client::builder().no_proxy().build().unwrap();
+        Self { folder, app, tenant, installation, place, client, secret, web }
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.app.http)
+    }
+
+    /// A token got over HTTP, as a sender gets it.
+    pub(crate) async fn token(&self) -> String {
+        self.token_of(&self.client, &self.secret).await
+    }
+
+    pub(crate) async fn token_of(&self, client: &ClientId, secret: &str) -> String {
+        let form = [
+            ("grant_type", "client_credentials"),
+            ("scope", "authorization_api"),
+            ("client_id", client.as_str()),
+            ("client_secret", secret),
+        ];
+        let answer = self.web.post(self.url("/totvs.rac/connect/token")).form(&form).send().await.unwrap();
+        let token: protocol::json::Token = answer.json().await.unwrap();
+        token.access_token
+    }
+
+    /// Another tenant with an installation of its own, and its token.
+    pub(crate) async fn stranger(&self, erp: &str) -> String {
+        let catalog = &self.app.services.catalog;
+        let tenant = catalog.create_tenant(&format!("stranger {erp}")).await.unwrap().id;
+        let environment = catalog.create_environment(tenant, "prod", EnvironmentType::Production).await.unwrap().id;
+        let installation = catalog.create_installation(tenant, "x", erp.parse().unwrap(), Some(environment)).await.unwrap();
+        let holder = Holder::Installation(installation.id);
+        let (client, secret) = told(self.app.services.access.create_credential(tenant, holder).await.unwrap());
+        self.token_of(&client, &secret).await
+    }
+}
+
+pub(crate) fn told(new: NewCredential) -> (ClientId, String) {
+    (new.credential.client, new.secret.expose_secret().to_owned())
+}

@@ -1,0 +1,129 @@
+//! Overview in the embedded store: streams, batches and messages for people.
+//!
+//! Promises: reads, but for the release of a session, which an operator orders.
+//! Never: reads a body.
+
+use protocol::{
+    Code, Error, Result,
+    ids::{BatchId, Epoch, MessageNumber, TenantId},
+};
+use rusqlite::named_params;
+
+use super::{
+    Store,
+    catalog::{change, parsed, rows, time},
+};
+use crate::model::{
+    catalog::{At, Page, Place},
+    overview::{BatchView, MessageView, StreamView},
+};
+
+impl Store {
+    pub(crate) async fn streams(&self, tenant: TenantId) -> Result<Vec<StreamView>> {
+        self.read(move |connection| {
+            rows(
+                connection,
+                "SELECT e.name, s.erp, s.epoch, s.holder, s.expires_at, s.disputed,
+                        s.offered IS NOT NULL, s.last_batch
+                 FROM ingest_stream s JOIN environment e ON e.tenant_id = s.tenant_id AND e.id = s.environment_id
+                 WHERE s.tenant_id = :tenant ORDER BY e.name, s.erp",
+                named_params! {":tenant": tenant.to_string()},
+                |row| {
+                    Ok(StreamView {
+                        environment: row.get(0)?,
+                        erp: parsed(row, 1)?,
+                        epoch: Epoch(row.get::<_, i64>(2)?.unsigned_abs()),
+                        holder: row.get(3)?,
+                        expires_at: At(row.get(4)?),
+                        disputed: row.get(5)?,
+                        database_waits: row.get(6)?,
+                        last_batch: BatchId(row.get(7)?),
+                    })
+                },
+            )
+        })
+        .await
+    }
+
+    /// Ends a session as its holder would; the epoch stays, so that the next grant is higher.
+    pub(crate) async fn release_by_operator(&self, place: Place) -> Result<()> {
+        self.write(move |transaction| {
+            let found = change(
+                transaction,
+                "a stream",
+                "UPDATE ingest_stream SET holder = NULL, nonce = NULL, former = x'', disputed = 0, expires_at = 0
+                 WHERE tenant_id = :tenant AND environment_id = :environment AND erp = :erp",
+                named_params! {":tenant": place.tenant.to_string(), ":environment": place.environment.to_string(),
+                    ":erp": place.erp.as_str()},
+            )?;
+            if found == 0 {
+                return Err(Error::new(Code::NotFound, format!("{} has had no session yet", place.erp)));
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Batches, the newest first; the page goes on below the id given as `after`.
+    pub(crate) async fn batches(&self, place: Place, page: Page) -> Result<Vec<BatchView>> {
+        let below = match page.after.trim() {
+            "" => i64::MAX,
+            text => text.parse().map_err(|_| Error::new(Code::BadId, "a batch id is a number"))?,
+        };
+        self.read(move |connection| {
+            rows(
+                connection,
+                "SELECT erp, id, state, messages, row_count, byte_count, opened_at, last_at, closed_at, refused_code
+                 FROM batch WHERE tenant_id = :tenant AND environment_id = :environment AND erp = :erp AND id < :below
+                 ORDER BY id DESC LIMIT :limit",
+                named_params! {":tenant": place.tenant.to_string(), ":environment": place.environment.to_string(),
+                    ":erp": place.erp.as_str(), ":below": below, ":limit": page.limit},
+                |row| {
+                    Ok(BatchView {
+                        erp: parsed(row, 0)?,
+                        batch: BatchId(row.get(1)?),
+                        state: row.get(2)?,
+                        messages: row.get(3)?,
+                        rows: row.get(4)?,
+                        bytes: row.get(5)?,
+                        opened_at: At(row.get(6)?),
+                        last_at: At(row.get(7)?),
+                        closed_at: time(row, 8)?,
+                        refused: row.get(9)?,
+                    })
+                },
+            )
+        })
+        .await
+    }
+
+    /// Messages of a batch in order; the page goes on above the number given as `after`.
+    pub(crate) async fn messages(&self, place: Place, batch: BatchId, page: Page) -> Result<Vec<MessageView>> {
+        let above: i64 = match page.after.trim() {
+            "" => 0,
+            text => text.parse().map_err(|_| Error::new(Code::BadId, "a message number is a number"))?,
+        };
+        self.read(move |connection| {
+            rows(
+                connection,
+                "SELECT number, name_folded, row_count, byte_count, is_base_load, received_at, body IS NOT NULL
+                 FROM ingest_message WHERE tenant_id = :tenant AND environment_id = :environment AND erp = :erp
+                   AND batch = :batch AND number > :above ORDER BY number LIMIT :limit",
+                named_params! {":tenant": place.tenant.to_string(), ":environment": place.environment.to_string(),
+                    ":erp": place.erp.as_str(), ":batch": batch.0, ":above": above, ":limit": page.limit},
+                |row| {
+                    Ok(MessageView {
+                        number: MessageNumber(row.get(0)?),
+                        table: parsed(row, 1)?,
+                        rows: row.get(2)?,
+                        bytes: row.get(3)?,
+                        base_load: row.get(4)?,
+                        received_at: At(row.get(5)?),
+                        body_kept: row.get(6)?,
+                    })
+                },
+            )
+        })
+        .await
+    }
+}
