@@ -9,254 +9,438 @@
 //! SEAM (fixed on day one): `capture` writes batches and reads grants, plan and known rows; `uplink` writes grants and
 //! plan, sends the spool and closes batches; `admin` reads status and asks for reloads.
 
+mod known;
+mod open;
+mod people;
+mod session;
+mod spool;
+mod types;
+mod writer;
+
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use bytes::Bytes;
 use protocol::{
-    Code, Result,
+    Code, Error, Result,
     hash::RowHash,
-    ids::{BatchId, Epoch, Generation, InstanceId, MessageNumber},
-    json::Entities,
+    ids::{BatchId, Epoch, InstanceId, MessageNumber},
+    json::{Entities, Service},
     key::KeyBytes,
     names::TableName,
 };
 use tokio::sync::watch;
 
-/// The server's grant to this process, as `uplink` wrote it. A new grant always means: no batch is open, and every
-/// table resumes at its cursor entry here.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Grant {
-    pub epoch: Epoch,
-    /// Highest batch id of the stream; raised by `open_batch`.
-    pub last_batch: BatchId,
-    /// One entry per table; opaque bytes that `capture` wrote.
-    pub cursors: BTreeMap<TableName, Vec<u8>>,
-}
-
-/// One table message of the open batch.
-#[derive(Clone, Debug)]
-pub struct SpoolMessage {
-    pub number: MessageNumber,
-    pub table: TableName,
-    pub rows: u32,
-    pub bytes: Bytes,
-    /// What the rows make known once the batch is complete: key and hash, `None` = the key is gone.
-    /// Empty on messages that `uplink` reads back.
-    pub known: Vec<(KeyBytes, Option<RowHash>)>,
-}
-
-/// The end of a batch: what its Summary and Prepare say.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Seal {
-    pub messages: u32,
-    pub records: u32,
-    /// Range of the batch, microseconds since 1970 UTC; a base load alone has no start.
-    pub start: Option<i64>,
-    pub end: i64,
-    /// Cursor entries of the tables that changed.
-    pub cursors: Vec<(TableName, Vec<u8>)>,
-    /// Base loads whose last rows are in this batch (`x-base-load-done`).
-    pub loads_done: Vec<(TableName, Generation)>,
-}
-
-/// Where the open batch stands; a hint for waiting, the tables are the truth.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct SpoolState {
-    /// Open batch.
-    pub batch: Option<BatchId>,
-    pub appended: u32,
-    pub acked: u32,
-    pub unacked_bytes: u64,
-    pub sealed: bool,
-    /// Last batch whose Summary was accepted.
-    pub completed: Option<BatchId>,
-    /// Batches dropped since the start of the process.
-    pub dropped: u64,
-}
-
-/// State of a table as people see it; written by `capture`, read by `admin`.
-#[derive(Clone, PartialEq, Debug, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct TableStatus {
-    pub table: TableName,
-    /// `BASE_LOAD`, `STREAMING`, `RELOAD`, `PAUSED`, `PARKED`.
-    pub state: String,
-    /// `TIMESTAMP`, `SNAPSHOT_DIFF`.
-    pub mode: String,
-    pub watermark: Option<String>,
-    pub lag_ms: Option<i64>,
-    pub held_by: Option<String>,
-    pub degraded: Option<String>,
-    /// Code and words of a parked table.
-    pub parked: Option<(String, String)>,
-    pub rows_sent: u64,
-    pub deletes_sent: u64,
-    pub quarantined: u64,
-    /// Rows of the base load under way.
-    pub loaded: Option<u64>,
-}
-
-/// A row or table that could not be sent (I18: everything skipped has an open incident).
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Incident {
-    pub table: Option<TableName>,
-    /// SHA-256 of the key in hex: a key is a row's value and stays out of logs.
-    pub key_hash: Option<String>,
-    pub code: Code,
-    pub words: String,
-    pub at_micros: i64,
-}
-
-/// What was found when the journal was opened.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Recovery {
-    /// New folder.
-    Fresh,
-    /// Opened; holds perhaps a batch to resend.
-    Resumed,
-    /// Damaged: moved aside, a fresh one is in use; everything is read again.
-    Replaced,
-}
+use types::Attention;
+pub use types::{
+    Grant, Incident, LinkPhase, LinkState, Poisoned, Recovery, Seal, SpoolMessage, SpoolState,
+    Suspect, TableStatus,
+};
+use writer::{Desk, Tell, Writer};
 
 /// Handle on the journal's one writer thread; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Journal;
+pub struct Journal {
+    writer: Writer,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    instance: InstanceId,
+    tell: Arc<Tell>,
+    link: watch::Sender<LinkState>,
+    attention: watch::Sender<Attention>,
+}
 
 impl Journal {
     /// Opens or makes `{folder}/journal.sqlite`, locks the folder against a second process (`STORE_BUSY`).
+    ///
+    /// # Errors
+    /// `STORE_BUSY`, `STORE_VERSION` for a newer program's journal, `JOURNAL_FAILED`, `DISK_FULL`.
     pub async fn open(folder: &Path) -> Result<(Self, Recovery)> {
-        todo!()
+        let folder = folder.to_owned();
+        let opened = runtime::task::blocking(move || open::open(&folder)).await??;
+        let tell = Arc::new(Tell {
+            granted: watch::Sender::new(None),
+            spool: watch::Sender::new(opened.desk.state.spool.clone()),
+            plan: watch::Sender::new(0),
+            fault: watch::Sender::new(None),
+        });
+        let shared = Shared {
+            instance: opened.instance,
+            tell: Arc::clone(&tell),
+            link: watch::Sender::new(LinkState::default()),
+            attention: watch::Sender::new(Attention::default()),
+        };
+        let writer = Writer::start(opened.desk, tell, opened.lock)?;
+        Ok((Self { writer, shared: Arc::new(shared) }, opened.recovery))
     }
+
     /// Kept with the agent's data; made at birth.
+    #[must_use]
     pub fn instance(&self) -> InstanceId {
-        todo!()
+        self.shared.instance
     }
 
-    // --- plan: uplink writes, capture reads ---
-    /// Keeps the last good answer of Entities. Bumps `plan_changed` where it differs.
-    pub async fn save_plan(&self, entities: Entities) -> Result<()> {
-        todo!()
-    }
-    pub async fn plan(&self) -> Result<Option<Entities>> {
-        todo!()
-    }
-    pub fn plan_changed(&self) -> watch::Receiver<u64> {
-        todo!()
-    }
-
-    // --- session: uplink writes, capture reads ---
-    /// Epoch of the last grant, for `Renew` at the start.
-    pub async fn last_epoch(&self) -> Result<Option<Epoch>> {
-        todo!()
-    }
-    /// Highest batch id this journal ever opened; `None` = never. Differs from the session's = known rows are foreign.
-    pub async fn last_batch(&self) -> Result<Option<BatchId>> {
-        todo!()
-    }
-    /// A new session: drops the open batch, writes the epoch, tells `granted`.
-    pub async fn grant(&self, grant: Grant) -> Result<()> {
-        todo!()
-    }
-    /// `Renew` of the journal's epoch was accepted at the start: the spool stays and is resent; capture goes on once it
-    /// is complete. `grant.cursors` are those the journal knows.
-    pub async fn resume(&self, epoch: Epoch) -> Result<()> {
-        todo!()
-    }
-    /// Standby: no grant, the open batch is dropped.
-    pub async fn revoke(&self, code: Code, words: &str) -> Result<()> {
-        todo!()
-    }
-    /// `None` = standby or not yet connected.
-    pub fn granted(&self) -> watch::Receiver<Option<Arc<Grant>>> {
-        todo!()
+    /// Resolves once the file failed for good (I/O error, damage): the process must end with a code that is not zero;
+    /// its supervisor starts it again and the spool is read again from the ERP.
+    pub async fn failed(&self) -> Error {
+        let mut fault = self.shared.tell.fault.subscribe();
+        let words = match fault.wait_for(Option::is_some).await {
+            Ok(words) => words.clone().unwrap_or_default(),
+            Err(_) => "the journal is closed".to_owned(),
+        };
+        Error::new(Code::JournalFailed, words)
     }
 
-    // --- spool: capture writes, uplink sends ---
-    /// Opens the one batch under the grant's epoch. `FENCED` where the grant changed meanwhile.
-    pub async fn open_batch(&self, epoch: Epoch, batch: BatchId) -> Result<()> {
-        todo!()
-    }
-    /// Durable when it returns. Numbers rise by one from 1. `FENCED` where the batch was dropped meanwhile;
-    /// `JOURNAL_FAILED`, `DISK_FULL`.
-    pub async fn append(&self, batch: BatchId, messages: Vec<SpoolMessage>) -> Result<()> {
-        todo!()
-    }
-    /// Ends the batch; uplink sends Prepare and Summary once all is acked.
-    pub async fn seal(&self, batch: BatchId, seal: Seal) -> Result<()> {
-        todo!()
-    }
-    /// Spooled messages numbered above `after` that are not acked, in order, at most `max_bytes` (one at least).
-    /// `JOURNAL_CORRUPT` where a record's CRC32C does not fit its bytes.
-    pub async fn unacked(&self, batch: BatchId, after: MessageNumber, max_bytes: usize) -> Result<Vec<SpoolMessage>> {
-        todo!()
-    }
-    pub async fn acked(&self, batch: BatchId, numbers: Vec<MessageNumber>) -> Result<()> {
-        todo!()
-    }
-    /// The seal, once `capture` wrote it.
-    pub async fn sealed(&self, batch: BatchId) -> Result<Option<Seal>> {
-        todo!()
-    }
-    /// The Summary was accepted: in one transaction the known rows change, the cursors move, the spool is emptied.
-    pub async fn complete(&self, batch: BatchId) -> Result<()> {
-        todo!()
-    }
-    /// Throws the open batch away; what it may have staged stays known with hash zero.
-    pub async fn drop_batch(&self, code: Code, words: &str) -> Result<()> {
-        todo!()
-    }
-    pub fn spool(&self) -> watch::Receiver<SpoolState> {
-        todo!()
-    }
-
-    // --- known rows: key and hash of what staging holds (snapshot-diff and key scan) ---
-    /// Hash of each key, `None` = not known. Hash zero = perhaps staged.
-    pub async fn known(&self, table: &TableName, keys: Vec<KeyBytes>) -> Result<Vec<Option<RowHash>>> {
-        todo!()
-    }
-    pub async fn known_count(&self, table: &TableName) -> Result<u64> {
-        todo!()
-    }
-    /// Forgets all known rows of a table.
-    pub async fn known_clear(&self, table: &TableName) -> Result<()> {
-        todo!()
-    }
-    /// Rebuild from `Reconcile`: adds rows as known.
-    pub async fn known_load(&self, table: &TableName, rows: Vec<(KeyBytes, RowHash)>) -> Result<()> {
-        todo!()
-    }
-    /// Starts a key scan of a table: forgets what was seen before.
-    pub async fn scan_begin(&self, table: &TableName) -> Result<()> {
-        todo!()
-    }
-    /// Keys seen in the ERP by the scan under way (not durable; a restart begins the scan again).
-    pub async fn scan_seen(&self, table: &TableName, keys: Vec<KeyBytes>) -> Result<()> {
-        todo!()
-    }
-    /// Known keys the complete scan did not see, ascending behind `after`.
-    pub async fn scan_missing(&self, table: &TableName, after: Option<KeyBytes>, limit: usize) -> Result<Vec<KeyBytes>> {
-        todo!()
-    }
-
-    // --- people ---
-    pub async fn save_status(&self, statuses: Vec<TableStatus>) -> Result<()> {
-        todo!()
-    }
-    pub async fn statuses(&self) -> Result<Vec<TableStatus>> {
-        todo!()
-    }
-    pub async fn incident(&self, incident: Incident) -> Result<()> {
-        todo!()
-    }
-    pub async fn incidents(&self, limit: usize) -> Result<Vec<Incident>> {
-        todo!()
-    }
-    /// `malote agent reload`: one request per table (empty = all), each with a local number one higher than the last.
-    pub async fn request_reload(&self, table: Option<TableName>) -> Result<()> {
-        todo!()
-    }
-    /// Local reload number per table; `capture` keeps the last one it ran in the table's cursor.
-    pub async fn reload_requests(&self) -> Result<BTreeMap<TableName, u64>> {
-        todo!()
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Desk) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.writer.run(work).await
     }
 }
+
+/// Plan and registry: uplink writes, capture reads.
+impl Journal {
+    /// Keeps the last good answer of Entities. Bumps `plan_changed` where it differs.
+    pub async fn save_plan(&self, entities: Entities) -> Result<()> {
+        self.run(move |desk| session::save_plan(desk, &entities)).await
+    }
+
+    pub async fn plan(&self) -> Result<Option<Entities>> {
+        self.run(|desk| session::plan(desk)).await
+    }
+
+    #[must_use]
+    pub fn plan_changed(&self) -> watch::Receiver<u64> {
+        self.shared.tell.plan.subscribe()
+    }
+
+    /// Keeps the last good answer of the registry.
+    pub async fn save_registry(&self, services: Vec<Service>) -> Result<()> {
+        self.run(move |desk| session::save_registry(desk, &services)).await
+    }
+
+    pub async fn registry(&self) -> Result<Option<Vec<Service>>> {
+        self.run(|desk| session::registry(desk)).await
+    }
+}
+
+/// Session: uplink writes, capture reads.
+impl Journal {
+    /// Epoch of the last grant, for `Renew` at the start.
+    pub async fn last_epoch(&self) -> Result<Option<Epoch>> {
+        self.run(|desk| desk.epoch()).await
+    }
+
+    /// Highest batch id this journal was granted or opened; `None` = never.
+    pub async fn last_batch(&self) -> Result<Option<BatchId>> {
+        self.run(|desk| {
+            Ok(desk.fact("granted_batch")?.max(desk.fact("opened_batch")?).map(BatchId))
+        })
+        .await
+    }
+
+    /// Where `last`, the session's last batch, is not one this journal completed, was granted or opened since: another
+    /// sender fed the stream, and the known rows no longer tell what is staged.
+    pub async fn known_is_foreign(&self, last: BatchId) -> Result<bool> {
+        self.run(move |desk| session::foreign(desk, last)).await
+    }
+
+    /// Cursor entries of the last grant, moved on by completed batches (for a server without sessions).
+    pub async fn cursors(&self) -> Result<BTreeMap<TableName, Vec<u8>>> {
+        self.run(|desk| Ok(session::cursors(desk)?.into_iter().collect())).await
+    }
+
+    /// A new session: drops the open batch, writes the epoch, tells `granted`.
+    pub async fn grant(&self, grant: Grant) -> Result<()> {
+        self.run(move |desk| session::grant(desk, grant)).await
+    }
+
+    /// `Renew` of the journal's epoch was accepted at the start: a sealed batch stays in the spool and is resent; one
+    /// that was not sealed is dropped (capture's place in it was lost). The grant told holds the cursors as they will
+    /// be once the spool is complete; capture opens its next batch when `spool().batch` is `None`.
+    pub async fn resume(&self, epoch: Epoch) -> Result<()> {
+        self.run(move |desk| session::resume(desk, epoch)).await
+    }
+
+    /// Standby: no grant, the open batch is dropped.
+    pub async fn revoke(&self, code: Code, words: &str) -> Result<()> {
+        tracing::info!(%code, words, "standing by");
+        self.run(session::revoke).await
+    }
+
+    /// `None` = standby, not yet connected, or between a dropped batch and the next grant. Tells a change where a new
+    /// grant begins or ends; what it holds follows each completed batch (cursors, last batch) without telling.
+    #[must_use]
+    pub fn granted(&self) -> watch::Receiver<Option<Arc<Grant>>> {
+        self.shared.tell.granted.subscribe()
+    }
+}
+
+/// Spool: capture writes, uplink sends.
+impl Journal {
+    /// Opens the one batch under the grant's epoch. `FENCED` where the grant changed meanwhile.
+    pub async fn open_batch(&self, epoch: Epoch, batch: BatchId) -> Result<()> {
+        self.run(move |desk| spool::open_batch(desk, epoch, batch)).await
+    }
+
+    /// Durable when it returns. Numbers rise by one from 1. `FENCED` where the batch was dropped meanwhile;
+    /// `JOURNAL_FAILED`, `DISK_FULL`. All messages or none are kept.
+    pub async fn append(&self, batch: BatchId, messages: Vec<SpoolMessage>) -> Result<()> {
+        self.run(move |desk| spool::append(desk, batch, &messages)).await
+    }
+
+    /// Ends the batch; uplink sends Prepare and Summary once all is acked.
+    pub async fn seal(&self, batch: BatchId, seal: Seal) -> Result<()> {
+        self.run(move |desk| spool::seal(desk, batch, &seal)).await
+    }
+
+    /// Spooled messages numbered above `after` that are not acked, in order, at most `max_bytes` (one at least).
+    /// `JOURNAL_CORRUPT` where a record's CRC32C does not fit its bytes.
+    pub async fn unacked(
+        &self,
+        batch: BatchId,
+        after: MessageNumber,
+        max_bytes: usize,
+    ) -> Result<Vec<SpoolMessage>> {
+        self.run(move |desk| spool::unacked(desk, batch, after, max_bytes)).await
+    }
+
+    pub async fn acked(&self, batch: BatchId, numbers: Vec<MessageNumber>) -> Result<()> {
+        self.run(move |desk| spool::acked(desk, batch, &numbers)).await
+    }
+
+    /// The server does not have the messages from `from` on after all; they count as not acked.
+    pub async fn unack(&self, batch: BatchId, from: MessageNumber) -> Result<()> {
+        self.run(move |desk| spool::unack(desk, batch, from)).await
+    }
+
+    /// The seal, once `capture` wrote it.
+    pub async fn sealed(&self, batch: BatchId) -> Result<Option<Seal>> {
+        self.run(move |desk| spool::sealed(desk, batch)).await
+    }
+
+    /// The Summary was accepted: in one transaction the known rows change, the cursors move, the spool is emptied.
+    pub async fn complete(&self, batch: BatchId) -> Result<()> {
+        let rows = self
+            .run(move |desk| {
+                let rows = spool::rows_per_table(desk)?;
+                spool::complete(desk, batch).map(|()| rows)
+            })
+            .await?;
+        self.shared.attention.send_modify(|attention| attention.passed(&rows));
+        Ok(())
+    }
+
+    /// Throws the open batch away; what it may have staged stays known with hash zero. Ends the grant: uplink asks
+    /// for the next one.
+    pub async fn drop_batch(&self, code: Code, words: &str) -> Result<()> {
+        tracing::warn!(%code, words, "batch dropped; its rows are read again");
+        self.run(session::revoke).await
+    }
+
+    #[must_use]
+    pub fn spool(&self) -> watch::Receiver<SpoolState> {
+        self.shared.tell.spool.subscribe()
+    }
+}
+
+/// Known rows: key and hash of what staging holds (snapshot-diff and key scan).
+impl Journal {
+    /// Hash of each key, `None` = not known. Hash zero = perhaps staged.
+    pub async fn known(
+        &self,
+        table: &TableName,
+        keys: Vec<KeyBytes>,
+    ) -> Result<Vec<Option<RowHash>>> {
+        let table = table.clone();
+        self.run(move |desk| known::look_up(desk, &table, &keys)).await
+    }
+
+    pub async fn known_count(&self, table: &TableName) -> Result<u64> {
+        let table = table.clone();
+        self.run(move |desk| known::count(desk, &table)).await
+    }
+
+    /// Forgets all known rows of a table.
+    pub async fn known_clear(&self, table: &TableName) -> Result<()> {
+        let table = table.clone();
+        self.run(move |desk| {
+            let table = desk.number(&table)?;
+            desk.run("DELETE FROM known WHERE table_id = ?1", [table]).map(|_| ())
+        })
+        .await
+    }
+
+    /// Forgets all known rows, those of withdrawn tables too.
+    pub async fn known_clear_all(&self) -> Result<()> {
+        self.run(|desk| desk.run("DELETE FROM known", []).map(|_| ())).await
+    }
+
+    /// Rebuild from `Reconcile`: adds rows as known.
+    pub async fn known_load(
+        &self,
+        table: &TableName,
+        rows: Vec<(KeyBytes, RowHash)>,
+    ) -> Result<()> {
+        let table = table.clone();
+        self.run(move |desk| {
+            let table = desk.number(&table)?;
+            rows.iter().try_for_each(|(key, hash)| known::put(desk, table, key, *hash))
+        })
+        .await
+    }
+
+    /// Starts a key scan of a table: forgets what was seen before.
+    pub async fn scan_begin(&self, table: &TableName) -> Result<()> {
+        let table = table.clone();
+        self.run(move |desk| known::scan_begin(desk, &table)).await
+    }
+
+    /// Keys seen in the ERP by the scan under way (not durable; a restart begins the scan again).
+    pub async fn scan_seen(&self, table: &TableName, keys: Vec<KeyBytes>) -> Result<()> {
+        let table = table.clone();
+        self.run(move |desk| known::scan_seen(desk, &table, &keys)).await
+    }
+
+    /// Known keys the complete scan did not see, ascending behind `after`.
+    pub async fn scan_missing(
+        &self,
+        table: &TableName,
+        after: Option<KeyBytes>,
+        limit: usize,
+    ) -> Result<Vec<KeyBytes>> {
+        let table = table.clone();
+        self.run(move |desk| known::scan_missing(desk, &table, after, limit)).await
+    }
+}
+
+/// Tables and rows set apart: uplink says so, capture obeys.
+impl Journal {
+    /// The server refuses this table until a person acts: capture sends nothing of it.
+    pub async fn park(&self, incident: Incident) -> Result<()> {
+        if let Some(table) = incident.table.clone() {
+            let why = (incident.code, incident.words.clone());
+            self.shared.attention.send_modify(|attention| {
+                attention.parked.insert(table, why);
+            });
+        }
+        self.incident(incident).await
+    }
+
+    /// Tables that uplink parked since the start of the process. A start, a reload asked for by a person, a new plan
+    /// (`PERMISSION_DENIED`) or a new reload generation (`PRIMARY_KEY_CHANGED`) lifts it.
+    #[must_use]
+    pub fn parked(&self) -> BTreeMap<TableName, (Code, String)> {
+        self.shared.attention.borrow().parked.clone()
+    }
+
+    pub fn unpark(&self, table: &TableName) {
+        self.shared
+            .attention
+            .send_if_modified(|attention| attention.parked.remove(table).is_some());
+    }
+
+    /// The server called a message of this table malformed or too large: until the culprit is found, or until as many
+    /// rows of the table went through as the open batch holds, capture sends it one row a message.
+    /// Call it before the batch is dropped.
+    pub async fn suspect(&self, table: &TableName, code: Code, words: &str) -> Result<()> {
+        let rows = self.run(|desk| spool::rows_per_table(desk)).await?;
+        let rows_left =
+            rows.iter().find(|(of, _)| of == table).map_or(1, |(_, rows)| (*rows).max(1));
+        let suspect = Suspect { code, words: words.to_owned(), rows_left };
+        self.shared.attention.send_modify(|attention| {
+            attention.suspects.insert(table.clone(), suspect);
+        });
+        Ok(())
+    }
+
+    /// Tables that capture sends one row a message.
+    #[must_use]
+    pub fn suspects(&self) -> BTreeMap<TableName, Suspect> {
+        self.shared.attention.borrow().suspects.clone()
+    }
+
+    /// A row that was refused alone: capture leaves it out while its hash stays this one. Opens an incident.
+    pub async fn quarantine(&self, row: Poisoned, key_hash: String) -> Result<()> {
+        self.run(move |desk| {
+            people::quarantine(desk, &row.table, &row.key, row.hash)?;
+            let Poisoned { table, code, words, at_micros, .. } = row;
+            let key_hash = Some(key_hash);
+            people::incident(
+                desk,
+                &Incident { table: Some(table), key_hash, code, words, at_micros },
+            )
+        })
+        .await
+    }
+
+    /// Row images to leave out, by key.
+    pub async fn quarantined(&self, table: &TableName) -> Result<BTreeMap<KeyBytes, RowHash>> {
+        let table = table.clone();
+        self.run(move |desk| people::quarantined(desk, &table)).await
+    }
+
+    /// These rows changed, so they may be sent again.
+    pub async fn forgive(&self, table: &TableName, keys: Vec<KeyBytes>) -> Result<()> {
+        let table = table.clone();
+        self.run(move |desk| people::forgive(desk, &table, &keys)).await
+    }
+}
+
+/// What people see and ask for.
+impl Journal {
+    /// The whole picture; replaces the last one.
+    pub async fn save_status(&self, statuses: Vec<TableStatus>) -> Result<()> {
+        self.run(move |desk| people::save_status(desk, &statuses)).await
+    }
+
+    pub async fn statuses(&self) -> Result<Vec<TableStatus>> {
+        self.run(|desk| people::statuses(desk)).await
+    }
+
+    pub async fn incident(&self, incident: Incident) -> Result<()> {
+        self.run(move |desk| people::incident(desk, &incident)).await
+    }
+
+    /// The newest first.
+    pub async fn incidents(&self, limit: usize) -> Result<Vec<Incident>> {
+        self.run(move |desk| people::incidents(desk, limit)).await
+    }
+
+    /// `malote agent reload`: one request per table (`None` = all of the plan), numbered higher than the last.
+    pub async fn request_reload(&self, table: Option<TableName>) -> Result<()> {
+        let lifted = table.clone();
+        self.run(move |desk| people::request_reload(desk, table.as_ref())).await?;
+        self.shared.attention.send_modify(|attention| match &lifted {
+            Some(table) => {
+                attention.parked.remove(table);
+            }
+            None => attention.parked.clear(),
+        });
+        Ok(())
+    }
+
+    /// Local reload number per table; `capture` keeps the last one it ran in the table's cursor.
+    pub async fn reload_requests(&self) -> Result<BTreeMap<TableName, u64>> {
+        self.run(|desk| people::reload_requests(desk)).await
+    }
+
+    /// How uplink stands with the cloud.
+    pub fn set_link(&self, link: LinkState) {
+        self.shared.link.send_if_modified(|held| {
+            let differs = *held != link;
+            *held = link;
+            differs
+        });
+    }
+
+    #[must_use]
+    pub fn link(&self) -> watch::Receiver<LinkState> {
+        self.shared.link.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,78 @@
+//! Known rows: key and hash of what staging holds, per table, and the key scan that finds what vanished.
+//!
+//! Promises: hash zero fits no row, so a row that is perhaps staged is sent again or deleted.
+//! Never: changes but with a completed or dropped batch, or a rebuild.
+
+use protocol::{Result, hash::RowHash, key::KeyBytes, names::TableName};
+use rusqlite::{OptionalExtension as _, params};
+
+use super::writer::{Desk, failed};
+
+pub(super) const ZERO: RowHash = RowHash([0; 16]);
+
+pub(super) fn put(desk: &Desk, table: i64, key: &KeyBytes, hash: RowHash) -> Result<()> {
+    let sql =
+        "INSERT INTO known VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET hash = excluded.hash";
+    desk.run(sql, params![table, key.0, hash.0]).map(|_| ())
+}
+
+pub(super) fn remove(desk: &Desk, table: i64, key: &KeyBytes) -> Result<()> {
+    desk.run("DELETE FROM known WHERE table_id = ?1 AND key = ?2", params![table, key.0])
+        .map(|_| ())
+}
+
+pub(super) fn look_up(
+    desk: &mut Desk,
+    table: &TableName,
+    keys: &[KeyBytes],
+) -> Result<Vec<Option<RowHash>>> {
+    let table = desk.number(table)?;
+    let mut read = desk
+        .db
+        .prepare_cached("SELECT hash FROM known WHERE table_id = ?1 AND key = ?2")
+        .map_err(failed)?;
+    keys.iter()
+        .map(|key| {
+            let hash = read.query_row(params![table, key.0], |row| row.get(0)).optional();
+            Ok(hash.map_err(failed)?.map(RowHash))
+        })
+        .collect()
+}
+
+pub(super) fn count(desk: &mut Desk, table: &TableName) -> Result<u64> {
+    let table = desk.number(table)?;
+    let count: i64 = desk
+        .db
+        .prepare_cached("SELECT count(*) FROM known WHERE table_id = ?1")
+        .and_then(|mut read| read.query_row([table], |row| row.get(0)))
+        .map_err(failed)?;
+    Ok(count.cast_unsigned())
+}
+
+pub(super) fn scan_begin(desk: &mut Desk, table: &TableName) -> Result<()> {
+    let table = desk.number(table)?;
+    desk.run("DELETE FROM temp.seen WHERE table_id = ?1", [table]).map(|_| ())
+}
+
+pub(super) fn scan_seen(desk: &mut Desk, table: &TableName, keys: &[KeyBytes]) -> Result<()> {
+    let table = desk.number(table)?;
+    for key in keys {
+        desk.run("INSERT OR IGNORE INTO temp.seen VALUES (?1, ?2)", params![table, key.0])?;
+    }
+    Ok(())
+}
+
+pub(super) fn scan_missing(
+    desk: &mut Desk,
+    table: &TableName,
+    after: Option<KeyBytes>,
+    limit: usize,
+) -> Result<Vec<KeyBytes>> {
+    let table = desk.number(table)?;
+    let (from, limit) = (after.unwrap_or_default().0, i64::try_from(limit).unwrap_or(i64::MAX));
+    // No key is empty, so `> x''` takes the first one too.
+    let sql = "SELECT key FROM known k WHERE table_id = ?1 AND key > ?2
+               AND NOT EXISTS (SELECT 1 FROM temp.seen s WHERE s.table_id = ?1 AND s.key = k.key)
+               ORDER BY key LIMIT ?3";
+    desk.rows(sql, params![table, from, limit], |row| Ok(KeyBytes(row.get(0)?)))
+}

@@ -1,0 +1,187 @@
+//! Opening the journal: lock of the folder, check of the file, moving a damaged one aside.
+//!
+//! Promises: one process per folder; a damaged journal is kept under another name and never stops the start.
+//! Never: opens the journal of a newer program.
+
+use std::{
+    fs::{self, File, TryLockError},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use protocol::{
+    Code, Coded as _, Error, Result,
+    ids::{BatchId, InstanceId},
+};
+use rusqlite::{Connection, OptionalExtension as _};
+
+use super::{
+    Recovery, SpoolState,
+    writer::{Desk, failed},
+};
+
+const SCHEMA: &str = include_str!("schema.sql");
+const VERSION: i64 = 1;
+const FILE: &str = "journal.sqlite";
+/// A process that is ending holds the folder a moment longer than its supervisor thinks.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
+/// An opened journal, before its thread starts.
+pub(super) struct Opened {
+    pub desk: Desk,
+    pub instance: InstanceId,
+    pub recovery: Recovery,
+    /// Held while the journal is in use.
+    pub lock: Arc<File>,
+}
+
+pub(super) fn open(folder: &Path) -> Result<Opened> {
+    let place = |error: Error| error.at(folder.display());
+    fs::create_dir_all(folder)
+        .coded(Code::JournalFailed, "cannot make the data folder")
+        .map_err(place)?;
+    let lock = lock(folder).map_err(place)?;
+    let path = folder.join(FILE);
+    let existed = path.exists();
+    let (db, recovery) = match connect(&path) {
+        Ok(db) => (db, if existed { Recovery::Resumed } else { Recovery::Fresh }),
+        Err(error) if existed && error.code == Code::JournalCorrupt => {
+            tracing::warn!(cause = %error.chain(), "journal is damaged, moved aside");
+            move_aside(&path).map_err(place)?;
+            (connect(&path).map_err(place)?, Recovery::Replaced)
+        }
+        Err(error) => return Err(place(error)),
+    };
+    let mut desk = Desk::new(db);
+    let instance = instance(&desk)?;
+    read_spool(&mut desk)?;
+    Ok(Opened { desk, instance, recovery, lock })
+}
+
+fn lock(folder: &Path) -> Result<Arc<File>> {
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(folder.join("lock"))
+        .coded(Code::JournalFailed, "cannot make the lock file")?;
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(Arc::new(file)),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(cause)) => {
+                let words = "cannot lock the data folder";
+                return Err(Error::new(Code::JournalFailed, words).because(cause));
+            }
+        }
+    }
+    Err(Error::new(Code::StoreBusy, "another agent uses this data folder"))
+}
+
+fn connect(path: &Path) -> Result<Connection> {
+    let db = Connection::open(path).map_err(damaged)?;
+    db.set_prepared_statement_cache_capacity(64);
+    db.execute_batch(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
+         PRAGMA busy_timeout = 10000; PRAGMA cache_size = -16000; PRAGMA temp_store = FILE;
+         PRAGMA wal_autocheckpoint = 4000; PRAGMA journal_size_limit = 67108864;
+         CREATE TEMP TABLE seen (table_id INTEGER NOT NULL, key BLOB NOT NULL, PRIMARY KEY (table_id, key))
+         WITHOUT ROWID;",
+    )
+    .map_err(damaged)?;
+    let check: String =
+        db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(damaged)?;
+    if check != "ok" {
+        return Err(Error::new(Code::JournalCorrupt, "the journal failed its check").because(check));
+    }
+    let version: i64 =
+        db.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(damaged)?;
+    match version {
+        0 => db.execute_batch(&format!("BEGIN;\n{SCHEMA}\nCOMMIT;")).map_err(damaged)?,
+        VERSION => {}
+        _ => {
+            let words = format!("the journal has schema {version}, this program knows {VERSION}");
+            return Err(Error::new(Code::StoreVersion, words));
+        }
+    }
+    Ok(db)
+}
+
+/// While opening, what is wrong with the file is damage; a full or read-only disk is not.
+fn damaged(cause: rusqlite::Error) -> Error {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase, Unknown};
+    match cause.sqlite_error_code() {
+        // `Unknown` is SQLite's plain error: the file is a database, but not a journal.
+        Some(DatabaseCorrupt | NotADatabase | Unknown) => {
+            Error::new(Code::JournalCorrupt, "the journal is damaged").because(cause)
+        }
+        _ => failed(cause),
+    }
+}
+
+fn move_aside(path: &Path) -> Result<()> {
+    let free = (1u32..)
+        .map(|number| path.with_extension(format!("damaged-{number}")))
+        .find(|name| !name.exists())
+        .unwrap_or_else(|| path.with_extension("damaged"));
+    let tail = |of: &Path, tail: &str| {
+        let mut name = of.as_os_str().to_owned();
+        name.push(tail);
+        PathBuf::from(name)
+    };
+    fs::rename(path, &free).coded(Code::JournalFailed, "cannot move the damaged journal aside")?;
+    for end in ["-wal", "-shm"] {
+        if tail(path, end).exists() {
+            fs::rename(tail(path, end), tail(&free, end))
+                .coded(Code::JournalFailed, "cannot move the damaged journal aside")?;
+        }
+    }
+    Ok(())
+}
+
+fn instance(desk: &Desk) -> Result<InstanceId> {
+    if let Some(id) = desk.fact::<String>("instance")?.and_then(|text| text.parse().ok()) {
+        return Ok(id);
+    }
+    let id = InstanceId(runtime::entropy::uuid());
+    desk.set_fact("instance", id.to_string())?;
+    Ok(id)
+}
+
+/// What the file says of the open batch; everything in it counts as not acknowledged.
+pub(super) fn read_spool(desk: &mut Desk) -> Result<()> {
+    let batch = desk
+        .db
+        .query_row("SELECT id, seal IS NOT NULL FROM batch", [], |row| {
+            Ok((BatchId(row.get(0)?), row.get::<_, bool>(1)?))
+        })
+        .optional()
+        .map_err(failed)?;
+    let Some((batch, sealed)) = batch else { return Ok(()) };
+    let (appended, bytes, known): (u32, i64, i64) = desk
+        .db
+        .query_row(
+            "SELECT count(*), coalesce(sum(length(bytes)), 0), coalesce(sum(length(known)), 0) FROM spool",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )
+        .map_err(failed)?;
+    let state = &mut desk.state;
+    let bytes = bytes.cast_unsigned();
+    state.spool_bytes = bytes + known.cast_unsigned();
+    state.acked_up_to = 0;
+    state.acked_above.clear();
+    let (completed, dropped) = (state.spool.completed, state.spool.dropped);
+    state.spool = SpoolState {
+        batch: Some(batch),
+        appended,
+        acked: 0,
+        unacked_bytes: bytes,
+        sealed,
+        completed,
+        dropped,
+    };
+    Ok(())
+}

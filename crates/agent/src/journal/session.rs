@@ -1,0 +1,110 @@
+//! Grants, plan and the last good registry, as uplink writes them.
+//!
+//! Promises: a new grant and the loss of the old batch are one transaction; the known rows are told to be foreign where
+//! another sender's batch stands last.
+//! Never: decides who may send.
+
+use protocol::{
+    Code, Error, Result,
+    ids::{BatchId, Epoch},
+    json::{Entities, Service},
+    names::TableName,
+};
+use rusqlite::params;
+
+use super::{Grant, Seal, spool, writer::Desk};
+
+pub(super) fn save_plan(desk: &mut Desk, entities: &Entities) -> Result<()> {
+    let json = serde_json::to_string(entities)
+        .map_err(|cause| Error::new(Code::Internal, "the plan cannot be written").because(cause))?;
+    if desk.fact::<String>("plan")?.as_deref() != Some(&json) {
+        desk.set_fact("plan", json)?;
+        desk.state.plan_serial += 1;
+    }
+    Ok(())
+}
+
+/// A plan that cannot be read counts as none: the next answer of Entities writes it again.
+pub(super) fn plan(desk: &Desk) -> Result<Option<Entities>> {
+    Ok(desk.fact::<String>("plan")?.and_then(|json| serde_json::from_str(&json).ok()))
+}
+
+pub(super) fn save_registry(desk: &Desk, services: &[Service]) -> Result<()> {
+    let json = serde_json::to_string(services).map_err(|cause| {
+        Error::new(Code::Internal, "the registry cannot be written").because(cause)
+    })?;
+    if desk.fact::<String>("registry")?.as_deref() == Some(&json) {
+        return Ok(());
+    }
+    desk.set_fact("registry", json)
+}
+
+pub(super) fn registry(desk: &Desk) -> Result<Option<Vec<Service>>> {
+    Ok(desk.fact::<String>("registry")?.and_then(|json| serde_json::from_str(&json).ok()))
+}
+
+pub(super) fn grant(desk: &mut Desk, grant: Grant) -> Result<()> {
+    spool::discard(desk)?;
+    desk.set_fact("epoch", grant.epoch.0.cast_signed())?;
+    desk.set_fact("granted_batch", grant.last_batch.0)?;
+    // The grant says how far the stream came; an id that was opened and never accepted may become another sender's.
+    desk.run("DELETE FROM fact WHERE name = 'opened_batch'", [])?;
+    desk.run("DELETE FROM cursor", [])?;
+    for (table, value) in &grant.cursors {
+        let table = desk.number(table)?;
+        desk.run("INSERT INTO cursor VALUES (?1, ?2)", params![table, value])?;
+    }
+    desk.state.grant = Some(grant.into());
+    desk.state.grant_serial += 1;
+    Ok(())
+}
+
+pub(super) fn resume(desk: &mut Desk, epoch: Epoch) -> Result<()> {
+    if desk.state.spool.batch.is_some() && !desk.state.spool.sealed {
+        // Capture's place in an unsealed batch was lost with its process, so nobody could end it.
+        spool::discard(desk)?;
+    }
+    super::open::read_spool(desk)?;
+    let mut cursors = cursors(desk)?;
+    if let Some(batch) = desk.state.spool.batch {
+        cursors
+            .extend(spool::sealed(desk, batch)?.map(|seal: Seal| seal.cursors).unwrap_or_default());
+    }
+    desk.set_fact("epoch", epoch.0.cast_signed())?;
+    let granted = desk.fact::<i64>("granted_batch")?.unwrap_or_default();
+    let opened = desk.fact::<i64>("opened_batch")?.unwrap_or_default();
+    let grant = Grant {
+        epoch,
+        last_batch: BatchId(granted.max(opened)),
+        cursors: cursors.into_iter().collect(),
+    };
+    desk.state.grant = Some(grant.into());
+    desk.state.grant_serial += 1;
+    Ok(())
+}
+
+pub(super) fn revoke(desk: &mut Desk) -> Result<()> {
+    spool::discard(desk)?;
+    if desk.state.grant.take().is_some() {
+        desk.state.grant_serial += 1;
+    }
+    Ok(())
+}
+
+pub(super) fn cursors(desk: &Desk) -> Result<Vec<(TableName, Vec<u8>)>> {
+    let sql = "SELECT n.name, c.value FROM cursor c JOIN named n ON n.id = c.table_id";
+    desk.rows(sql, [], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?
+        .into_iter()
+        .map(|(name, value)| Ok((spool::stored(&name)?, value)))
+        .collect()
+}
+
+/// The stream's last batch is neither the one this journal was granted or completed last nor the one it opened since.
+pub(super) fn foreign(desk: &Desk, last: BatchId) -> Result<bool> {
+    let granted = desk.fact::<i64>("granted_batch")?;
+    let opened = desk.fact::<i64>("opened_batch")?;
+    Ok(match (granted, opened) {
+        (None, None) => last != BatchId(0),
+        (granted, opened) => ![granted, opened].contains(&Some(last.0)),
+    })
+}

@@ -1,0 +1,455 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use protocol::ids::Generation;
+
+use super::*;
+
+fn table(name: &str) -> TableName {
+    name.parse().unwrap()
+}
+
+fn key(text: &str) -> KeyBytes {
+    KeyBytes::of([text])
+}
+
+fn hash(n: u8) -> RowHash {
+    RowHash([n; 16])
+}
+
+fn message(number: i32, of: &str, known: &[(&str, Option<u8>)]) -> SpoolMessage {
+    SpoolMessage {
+        number: MessageNumber(number),
+        table: table(of),
+        rows: u32::try_from(known.len()).unwrap(),
+        bytes: format!("message {number}").into_bytes().into(),
+        known: known.iter().map(|(k, h)| (key(k), h.map(hash))).collect(),
+    }
+}
+
+fn seal_of(messages: u32, cursors: &[(&str, &[u8])]) -> Seal {
+    Seal {
+        messages,
+        records: messages,
+        start: Some(1),
+        end: 2,
+        cursors: cursors.iter().map(|(t, c)| (table(t), c.to_vec())).collect(),
+        loads_done: vec![(table("FLAN"), Generation(3))],
+    }
+}
+
+fn grant_of(epoch: u64, last: i64) -> Grant {
+    Grant { epoch: Epoch(epoch), last_batch: BatchId(last), cursors: BTreeMap::new() }
+}
+
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+    async fn open(&self) -> Journal {
+        Journal::open(self.folder.path()).await.unwrap().0
+    }
+}
+
+async fn hashes(journal: &Journal, of: &str, keys: &[&str]) -> Vec<Option<RowHash>> {
+    journal.known(&table(of), keys.iter().map(|k| key(k)).collect()).await.unwrap()
+}
+
+/// A batch with an upsert and a delete, sealed.
+async fn sealed_batch(journal: &Journal, batch: i64) {
+    let batch = BatchId(batch);
+    let epoch = journal.granted().borrow().clone().unwrap().epoch;
+    journal.open_batch(epoch, batch).await.unwrap();
+    let messages = vec![
+        message(1, "FLAN", &[("a", Some(1)), ("b", Some(2))]),
+        message(2, "TMOV", &[("x", None)]),
+    ];
+    journal.append(batch, messages).await.unwrap();
+    journal.seal(batch, seal_of(2, &[("FLAN", b"c1")])).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_complete_batch_moves_known_rows_and_cursors_and_leaves_an_empty_spool() {
+    let place = Place::new();
+    let journal = place.open().await;
+    journal.grant(grant_of(7, 10)).await.unwrap();
+    journal.known_load(&table("TMOV"), vec![(key("x"), hash(9))]).await.unwrap();
+    sealed_batch(&journal, 11).await;
+    assert_eq!(
+        hashes(&journal, "FLAN", &["a"]).await,
+        [None],
+        "nothing is known before the Summary"
+    );
+    let mut granted = journal.granted();
+    granted.mark_unchanged();
+    journal
+        .acked(BatchId(11), vec![MessageNumber(2), MessageNumber(1), MessageNumber(1)])
+        .await
+        .unwrap();
+    let state = journal.spool().borrow().clone();
+    assert_eq!((state.acked, state.unacked_bytes, state.sealed), (2, 0, true));
+    journal.complete(BatchId(11)).await.unwrap();
+    assert_eq!(
+        hashes(&journal, "flan", &["a", "b", "c"]).await,
+        [Some(hash(1)), Some(hash(2)), None]
+    );
+    assert_eq!(hashes(&journal, "TMOV", &["x"]).await, [None]);
+    let state = journal.spool().borrow().clone();
+    assert_eq!(state, SpoolState { completed: Some(BatchId(11)), ..SpoolState::default() });
+    assert!(!granted.has_changed().unwrap(), "a completed batch is no new grant");
+    let grant = granted.borrow().clone().unwrap();
+    assert_eq!(
+        (grant.cursors[&table("FLAN")].as_slice(), grant.last_batch),
+        (b"c1".as_slice(), BatchId(11))
+    );
+    assert_eq!(journal.cursors().await.unwrap()[&table("FLAN")], b"c1");
+}
+
+#[tokio::test]
+async fn a_dropped_batch_leaves_its_keys_unsure_and_ends_the_grant() {
+    let place = Place::new();
+    let journal = place.open().await;
+    journal.grant(grant_of(7, 10)).await.unwrap();
+    journal
+        .known_load(&table("TMOV"), vec![(key("x"), hash(9)), (key("y"), hash(8))])
+        .await
+        .unwrap();
+    sealed_batch(&journal, 11).await;
+    journal.drop_batch(Code::MessageConflict, "test").await.unwrap();
+    assert_eq!(hashes(&journal, "FLAN", &["a", "b"]).await, [Some(known::ZERO), Some(known::ZERO)]);
+    assert_eq!(hashes(&journal, "TMOV", &["x", "y"]).await, [Some(known::ZERO), Some(hash(8))]);
+    assert!(journal.granted().borrow().is_none());
+    let append = journal.append(BatchId(11), vec![message(3, "FLAN", &[])]).await;
+    assert_eq!(append.unwrap_err().code, Code::Fenced);
+    assert_eq!(journal.open_batch(Epoch(7), BatchId(12)).await.unwrap_err().code, Code::Fenced);
+    assert_eq!(journal.spool().borrow().dropped, 1);
+}
+
+#[tokio::test]
+async fn a_kill_after_any_step_shows_exactly_what_was_promised_when_the_journal_is_opened_again() {
+    let place = Place::new();
+    let instance = {
+        let journal = place.open().await;
+        journal.grant(grant_of(7, 10)).await.unwrap();
+        journal.open_batch(Epoch(7), BatchId(11)).await.unwrap();
+        journal.append(BatchId(11), vec![message(1, "FLAN", &[("a", Some(1))])]).await.unwrap();
+        journal.acked(BatchId(11), vec![MessageNumber(1)]).await.unwrap();
+        journal.instance()
+    };
+    {
+        let journal = place.open().await;
+        assert_eq!(journal.instance(), instance);
+        assert_eq!(journal.last_epoch().await.unwrap(), Some(Epoch(7)));
+        assert_eq!(journal.last_batch().await.unwrap(), Some(BatchId(11)));
+        let state = journal.spool().borrow().clone();
+        assert_eq!((state.batch, state.appended, state.acked), (Some(BatchId(11)), 1, 0));
+        assert!(journal.granted().borrow().is_none(), "no grant before uplink spoke to the server");
+        let again = journal.unacked(BatchId(11), MessageNumber(0), 1 << 20).await.unwrap();
+        assert_eq!(again[0].bytes, "message 1".as_bytes());
+        // Not sealed: resume drops it, and the key is unsure.
+        journal.resume(Epoch(7)).await.unwrap();
+        assert_eq!(journal.spool().borrow().batch, None);
+        assert_eq!(hashes(&journal, "FLAN", &["a"]).await, [Some(known::ZERO)]);
+        sealed_batch(&journal, 12).await;
+    }
+    {
+        let journal = place.open().await;
+        journal.resume(Epoch(7)).await.unwrap();
+        let grant = journal.granted().borrow().clone().unwrap();
+        assert_eq!(
+            (grant.last_batch, grant.cursors[&table("FLAN")].as_slice()),
+            (BatchId(12), b"c1".as_slice())
+        );
+        assert!(journal.cursors().await.unwrap().is_empty(), "not committed before the Summary");
+        let seal = journal.sealed(BatchId(12)).await.unwrap().unwrap();
+        assert_eq!(seal, seal_of(2, &[("FLAN", b"c1")]));
+        journal.complete(BatchId(12)).await.unwrap();
+    }
+    let journal = place.open().await;
+    assert_eq!(journal.spool().borrow().batch, None);
+    assert_eq!(hashes(&journal, "FLAN", &["a"]).await, [Some(hash(1))]);
+    assert_eq!(journal.cursors().await.unwrap()[&table("FLAN")], b"c1");
+}
+
+#[tokio::test]
+async fn a_damaged_journal_is_moved_aside_and_a_damaged_record_is_told() {
+    let place = Place::new();
+    let file = place.folder.path().join("journal.sqlite");
+    {
+        let journal = place.open().await;
+        journal.grant(grant_of(1, 0)).await.unwrap();
+        sealed_batch(&journal, 5).await;
+    }
+    drop(place.open().await);
+    {
+        let raw = rusqlite::Connection::open(&file).unwrap();
+        raw.execute("UPDATE spool SET bytes = x'00', known = x'00' WHERE number = 2", []).unwrap();
+    }
+    {
+        let journal = place.open().await;
+        journal.resume(Epoch(1)).await.unwrap();
+        let read = journal.unacked(BatchId(5), MessageNumber(0), 1 << 20).await;
+        assert_eq!(read.unwrap_err().code, Code::JournalCorrupt);
+        journal.drop_batch(Code::JournalCorrupt, "test").await.unwrap();
+        assert!(
+            journal.known_is_foreign(BatchId(5)).await.unwrap(),
+            "lost keys make the known rows foreign"
+        );
+    }
+    drop(place.open().await);
+    std::fs::write(&file, vec![7u8; 20_000]).unwrap();
+    let (journal, recovery) = Journal::open(place.folder.path()).await.unwrap();
+    assert_eq!(recovery, Recovery::Replaced);
+    assert_eq!(journal.last_epoch().await.unwrap(), None);
+    assert!(place.folder.path().join("journal.damaged-1").exists());
+}
+
+#[tokio::test]
+async fn a_second_process_and_a_newer_journal_are_refused() {
+    let place = Place::new();
+    let (journal, recovery) = Journal::open(place.folder.path()).await.unwrap();
+    assert_eq!(recovery, Recovery::Fresh);
+    assert_eq!(Journal::open(place.folder.path()).await.unwrap_err().code, Code::StoreBusy);
+    drop(journal);
+    drop(place.open().await);
+    let file = place.folder.path().join("journal.sqlite");
+    rusqlite::Connection::open(&file).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
+    assert_eq!(Journal::open(place.folder.path()).await.unwrap_err().code, Code::StoreVersion);
+}
+
+#[tokio::test]
+async fn unacked_messages_come_in_order_within_the_bytes_and_come_again_after_a_gap() {
+    let place = Place::new();
+    let journal = place.open().await;
+    journal.grant(grant_of(1, 0)).await.unwrap();
+    let batch = BatchId(1);
+    journal.open_batch(Epoch(1), batch).await.unwrap();
+    let messages = (1..=5).map(|n| message(n, "FLAN", &[("a", Some(1))])).collect();
+    journal.append(batch, messages).await.unwrap();
+    let numbers = async |after: i32, bytes: usize| -> Vec<i32> {
+        let found = journal.unacked(batch, MessageNumber(after), bytes).await.unwrap();
+        found.iter().map(|message| message.number.0).collect()
+    };
+    assert_eq!(numbers(0, 1).await, [1]);
+    assert_eq!(numbers(0, 18).await, [1, 2]);
+    journal.acked(batch, [1, 2, 4].map(MessageNumber).to_vec()).await.unwrap();
+    assert_eq!(numbers(0, 1000).await, [3, 5]);
+    journal.unack(batch, MessageNumber(2)).await.unwrap();
+    assert_eq!(numbers(0, 1000).await, [2, 3, 4, 5]);
+    let state = journal.spool().borrow().clone();
+    assert_eq!((state.acked, state.unacked_bytes), (1, 36));
+    let skipped = journal.append(batch, vec![message(7, "FLAN", &[])]).await;
+    assert_eq!(skipped.unwrap_err().code, Code::Internal);
+    assert_eq!(journal.spool().borrow().appended, 5);
+}
+
+#[tokio::test]
+async fn known_rows_are_foreign_only_where_another_sender_was_last() {
+    let place = Place::new();
+    let journal = place.open().await;
+    assert!(!journal.known_is_foreign(BatchId(0)).await.unwrap(), "both none");
+    assert!(journal.known_is_foreign(BatchId(9)).await.unwrap());
+    journal.grant(grant_of(1, 9)).await.unwrap();
+    journal.open_batch(Epoch(1), BatchId(10)).await.unwrap();
+    journal.drop_batch(Code::Fenced, "test").await.unwrap();
+    for (last, foreign) in [(9, false), (10, false), (11, true), (8, true)] {
+        assert_eq!(journal.known_is_foreign(BatchId(last)).await.unwrap(), foreign, "{last}");
+    }
+    journal.grant(grant_of(2, 9)).await.unwrap();
+    assert!(
+        journal.known_is_foreign(BatchId(10)).await.unwrap(),
+        "an id never accepted is another's now"
+    );
+}
+
+#[tokio::test]
+async fn a_scan_finds_known_keys_that_were_not_seen() {
+    let place = Place::new();
+    let journal = place.open().await;
+    let of = table("FLAN");
+    let rows = ["a", "b", "c", "d"].map(|k| (key(k), hash(1))).to_vec();
+    journal.known_load(&of, rows).await.unwrap();
+    journal.scan_begin(&of).await.unwrap();
+    journal.scan_seen(&of, vec![key("b"), key("z")]).await.unwrap();
+    assert_eq!(journal.scan_missing(&of, None, 2).await.unwrap(), [key("a"), key("c")]);
+    assert_eq!(journal.scan_missing(&of, Some(key("c")), 2).await.unwrap(), [key("d")]);
+    journal.scan_begin(&of).await.unwrap();
+    assert_eq!(journal.scan_missing(&of, None, 9).await.unwrap().len(), 4);
+    assert_eq!(journal.known_count(&of).await.unwrap(), 4);
+    journal.known_clear(&of).await.unwrap();
+    assert_eq!(journal.known_count(&of).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn people_see_incidents_and_their_reloads_are_numbered_upwards() {
+    let place = Place::new();
+    let journal = place.open().await;
+    let incident = |words: &str| Incident {
+        table: Some(table("SE1")),
+        key_hash: None,
+        code: Code::PrimaryKeyChanged,
+        words: words.to_owned(),
+        at_micros: 1,
+    };
+    journal.incident(incident("first")).await.unwrap();
+    journal.park(incident("second")).await.unwrap();
+    assert_eq!(journal.incidents(1).await.unwrap(), [incident("second")]);
+    assert_eq!(journal.parked()[&table("se1")].0, Code::PrimaryKeyChanged);
+    assert_eq!(journal.request_reload(None).await.unwrap_err().code, Code::NotFound);
+    journal.request_reload(Some(table("SE1"))).await.unwrap();
+    assert!(journal.parked().is_empty(), "a reload lifts the parking");
+    let first = journal.reload_requests().await.unwrap()[&table("SE1")];
+    journal.request_reload(Some(table("SE1"))).await.unwrap();
+    assert!(journal.reload_requests().await.unwrap()[&table("SE1")] > first);
+}
+
+#[tokio::test]
+async fn a_plan_is_told_only_where_it_differs() {
+    let place = Place::new();
+    let journal = place.open().await;
+    let mut changed = journal.plan_changed();
+    let plan: Entities = serde_json::from_str(
+        r#"{"uploadVersion":2,"queries":[{"table":"SE1","filter":null,"forceReload":false}]}"#,
+    )
+    .unwrap();
+    journal.save_plan(plan.clone()).await.unwrap();
+    assert!(changed.has_changed().unwrap());
+    changed.mark_unchanged();
+    journal.save_plan(plan.clone()).await.unwrap();
+    assert!(!changed.has_changed().unwrap());
+    assert_eq!(journal.plan().await.unwrap(), Some(plan));
+}
+
+#[tokio::test]
+async fn a_suspect_is_cleared_once_as_many_rows_went_through() {
+    let place = Place::new();
+    let journal = place.open().await;
+    journal.grant(grant_of(1, 0)).await.unwrap();
+    sealed_batch(&journal, 1).await;
+    journal.suspect(&table("FLAN"), Code::InvalidArgument, "test").await.unwrap();
+    assert_eq!(journal.suspects()[&table("FLAN")].rows_left, 2);
+    journal.drop_batch(Code::InvalidArgument, "test").await.unwrap();
+    journal.grant(grant_of(2, 0)).await.unwrap();
+    sealed_batch(&journal, 2).await;
+    journal.complete(BatchId(2)).await.unwrap();
+    assert!(journal.suspects().is_empty());
+    let row = Poisoned {
+        table: table("FLAN"),
+        key: key("a"),
+        hash: hash(1),
+        code: Code::InvalidArgument,
+        words: "test".into(),
+        at_micros: 5,
+    };
+    journal.quarantine(row, "00".into()).await.unwrap();
+    assert_eq!(
+        journal.quarantined(&table("FLAN")).await.unwrap(),
+        BTreeMap::from([(key("a"), hash(1))])
+    );
+    assert_eq!(journal.incidents(9).await.unwrap().len(), 1);
+    journal.forgive(&table("FLAN"), vec![key("a")]).await.unwrap();
+    assert!(journal.quarantined(&table("FLAN")).await.unwrap().is_empty());
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Send(Vec<(u8, Option<u8>)>),
+    Complete,
+    Drop,
+    Kill,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let rows = proptest::collection::vec((0..12u8, proptest::option::of(1..9u8)), 1..6);
+    prop_oneof![
+        4 => rows.prop_map(Step::Send),
+        2 => Just(Step::Complete),
+        1 => Just(Step::Drop),
+        1 => Just(Step::Kill),
+    ]
+}
+
+#[derive(Default)]
+struct Model {
+    known: BTreeMap<u8, u8>,
+    open: Option<Vec<Vec<(u8, Option<u8>)>>>,
+    last: i64,
+    epoch: u64,
+}
+
+impl Model {
+    fn lose(&mut self) {
+        for (key, _) in self.open.take().into_iter().flatten().flatten() {
+            self.known.insert(key, 0);
+        }
+    }
+}
+
+async fn play(place: &Place, mut journal: Journal, model: &mut Model, step: Step) -> Journal {
+    match step {
+        Step::Send(rows) => {
+            if model.open.is_none() {
+                model.last += 1;
+                journal.open_batch(Epoch(model.epoch), BatchId(model.last)).await.unwrap();
+                model.open = Some(Vec::new());
+            }
+            let open = model.open.as_mut().unwrap();
+            open.push(rows.clone());
+            let texts: Vec<_> = rows.iter().map(|(k, h)| (k.to_string(), *h)).collect();
+            let known: Vec<_> = texts.iter().map(|(k, h)| (k.as_str(), *h)).collect();
+            let number = i32::try_from(open.len()).unwrap();
+            journal.append(BatchId(model.last), vec![message(number, "T", &known)]).await.unwrap();
+        }
+        Step::Complete => {
+            if let Some(open) = model.open.take() {
+                journal.seal(BatchId(model.last), seal_of(1, &[])).await.unwrap();
+                journal.complete(BatchId(model.last)).await.unwrap();
+                for (key, hash) in open.into_iter().flatten() {
+                    match hash {
+                        Some(hash) => model.known.insert(key, hash),
+                        None => model.known.remove(&key),
+                    };
+                }
+            }
+        }
+        Step::Drop => {
+            journal.drop_batch(Code::SequenceGap, "test").await.unwrap();
+            model.lose();
+            model.epoch += 1;
+            journal.grant(grant_of(model.epoch, model.last)).await.unwrap();
+        }
+        Step::Kill => {
+            drop(journal);
+            journal = place.open().await;
+            journal.resume(Epoch(model.epoch)).await.unwrap();
+            model.lose();
+        }
+    }
+    journal
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn known_rows_follow_the_model_through_drops_and_kills(steps in proptest::collection::vec(step(), 1..30)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let place = Place::new();
+            let mut journal = place.open().await;
+            let mut model = Model { epoch: 1, ..Model::default() };
+            journal.grant(grant_of(1, 0)).await.unwrap();
+            for step in steps {
+                journal = play(&place, journal, &mut model, step).await;
+                let keys: Vec<u8> = (0..12).collect();
+                let asked = keys.iter().map(|k| key(&k.to_string())).collect();
+                let found = journal.known(&table("T"), asked).await.unwrap();
+                let wanted: Vec<_> = keys.iter().map(|k| model.known.get(k).map(|h| hash(*h))).collect();
+                assert_eq!(found, wanted);
+            }
+        });
+    }
+}
