@@ -5,6 +5,8 @@
 //! long is closed in passing).
 //! Never: judges; `model::batch` does.
 
+mod ledger;
+
 use bytes::Bytes;
 use protocol::{
     Result,
@@ -15,6 +17,8 @@ use runtime::clock::Wall;
 use rusqlite::{OptionalExtension as _, Transaction, params};
 
 use super::{Store, failed};
+pub use ledger::{LedgerBatch, LedgerMessage};
+
 use crate::model::{
     batch::{self, BatchState, Known, Manifest, Offer, Refusal, SummaryRefusal, SummaryVerdict, Told, Verdict},
     stream::{Head, Open, StreamId},

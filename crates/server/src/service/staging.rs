@@ -1,0 +1,190 @@
+//! Staging, service floor: the ledger becomes staged tables, and people and tools read them.
+//!
+//! Promises: one apply at a time per stream, in order of acceptance; reads give canonical text.
+//! Never: knows SQL; judges a row.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use metrics::{counter, gauge};
+use protocol::{
+    Code, Error, Result,
+    ids::{AcceptSeq, EnvironmentId},
+    key::KeyBytes,
+    names::{ErpName, TableName},
+};
+use runtime::clock::Wall;
+
+use crate::{
+    model::stream::StreamId,
+    store::{
+        Store,
+        sqlite::staging::{Applied, Progress, Quarantined, StagedRow, StagedTable, StagingFile, StagingFiles},
+    },
+};
+
+/// Bytes of messages applied in one transaction: large enough that a commit is cheap, small enough to be quick.
+const ROUND_BYTES: usize = 8 * 1024 * 1024;
+
+/// Staged tables. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Staging {
+    store: Store,
+    files: StagingFiles,
+    turns: Arc<Turns>,
+}
+
+/// One lock per stream, so that two rounds of one stream never meet.
+#[derive(Debug, Default)]
+struct Turns(Mutex<HashMap<StreamId, Arc<tokio::sync::Mutex<()>>>>);
+
+impl Staging {
+    #[must_use]
+    pub fn new(store: Store, data: &Path) -> Self {
+        Self { store, files: StagingFiles::new(data), turns: Arc::default() }
+    }
+
+    /// Streams that have something to apply or to mirror.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn streams(&self) -> Result<BTreeSet<StreamId>> {
+        Ok(self.store.ledger_ends().await?.into_iter().filter(|(_, seq)| seq.0 > 0).map(|(id, _)| id).collect())
+    }
+
+    /// Applies the next messages of a stream and mirrors its batches; `messages` 0 = all is applied.
+    ///
+    /// # Errors
+    /// The stores' own; nothing of the round is kept then, and it can be repeated.
+    pub async fn apply(&self, stream: &StreamId, now: Wall) -> Result<Applied> {
+        let turn = {
+            let mut turns = self.turns.0.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(turns.entry(stream.clone()).or_default())
+        };
+        let _turn = turn.lock().await;
+        let file = self.files.make(stream.environment, &stream.erp).await?;
+        let progress = file.progress().await?;
+        let place = (progress.applied, file.unmirrored().await?);
+        let (messages, batches) = self.store.ledger_after(stream.clone(), place, ROUND_BYTES).await?;
+        if messages.is_empty() && batches.is_empty() {
+            return Ok(Applied { up_to: progress.applied, ..Applied::default() });
+        }
+        let oldest = batches.iter().map(|batch| batch.last_at).min();
+        let applied = file.apply(messages, batches, now).await?;
+        counter!("malote_rows_staged_total").increment(applied.rows as u64);
+        counter!("malote_rows_quarantined_total").increment(applied.quarantined as u64);
+        if applied.quarantined > 0 {
+            tracing::warn!(erp = %stream.erp, rows = applied.quarantined, "rows went to quarantine");
+        }
+        let lag = oldest.filter(|_| applied.messages > 0).map_or(0.0, |oldest| now.since(oldest).as_secs_f64());
+        gauge!("malote_apply_lag_seconds").set(lag);
+        Ok(applied)
+    }
+
+    /// Applies all of a stream that is in the ledger now.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub async fn catch_up(&self, stream: &StreamId, now: Wall) -> Result<()> {
+        while self.apply(stream, now).await?.messages > 0 {}
+        Ok(())
+    }
+
+    /// How far staging is. Zero where nothing was ever staged.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn applied(&self, environment: EnvironmentId, erp: &ErpName) -> Result<Progress> {
+        match self.files.find(environment, erp).await? {
+            Some(file) => file.progress().await,
+            None => Ok(Progress::default()),
+        }
+    }
+
+    /// The stream's highest number of acceptance: staging holds all when [`Self::applied`] has reached it.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn accepted(&self, stream: &StreamId) -> Result<AcceptSeq> {
+        self.store.accepted(stream.clone()).await
+    }
+
+    /// # Errors
+    /// The store's own.
+    pub async fn tables(&self, environment: EnvironmentId, erp: &ErpName) -> Result<Vec<StagedTable>> {
+        match self.files.find(environment, erp).await? {
+            Some(file) => file.tables().await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// # Errors
+    /// `NOT_FOUND` where there is no such table.
+    pub async fn table(&self, environment: EnvironmentId, erp: &ErpName, table: &TableName) -> Result<StagedTable> {
+        let missing = || Error::new(Code::NotFound, format!("there is no staging table {table}"));
+        self.file(environment, erp).await?.table(table.clone()).await?.ok_or_else(missing)
+    }
+
+    /// Live rows of a table; 0 where it is not staged.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn count(&self, environment: EnvironmentId, erp: &ErpName, table: &TableName) -> Result<u64> {
+        match self.files.find(environment, erp).await? {
+            Some(file) => file.count(table.clone()).await,
+            None => Ok(0),
+        }
+    }
+
+    /// A page of live rows behind a key (empty = from the first), in the order of key bytes.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` where there is no such table.
+    pub async fn page(
+        &self,
+        environment: EnvironmentId,
+        erp: &ErpName,
+        table: &TableName,
+        (after, limit): (KeyBytes, u32),
+    ) -> Result<Vec<StagedRow>> {
+        self.file(environment, erp).await?.page(table.clone(), (after, limit), false).await
+    }
+
+    /// Rows of these keys, deleted ones included (`deleted` is set), in the order asked.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn rows_by_keys(
+        &self,
+        environment: EnvironmentId,
+        erp: &ErpName,
+        table: &TableName,
+        keys: Vec<KeyBytes>,
+    ) -> Result<Vec<Option<StagedRow>>> {
+        match self.files.find(environment, erp).await? {
+            Some(file) => file.rows_by_keys(table.clone(), keys).await,
+            None => Ok(vec![None; keys.len()]),
+        }
+    }
+
+    /// # Errors
+    /// The store's own.
+    pub async fn quarantine(&self, environment: EnvironmentId, erp: &ErpName, limit: u32) -> Result<Vec<Quarantined>> {
+        match self.files.find(environment, erp).await? {
+            Some(file) => file.quarantine(limit).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    pub(super) async fn file(&self, environment: EnvironmentId, erp: &ErpName) -> Result<Arc<StagingFile>> {
+        let missing = || Error::new(Code::NotFound, format!("nothing of {erp} is staged in this environment"));
+        self.files.find(environment, erp).await?.ok_or_else(missing)
+    }
+
+    pub(super) async fn found(&self, environment: EnvironmentId, erp: &ErpName) -> Result<Option<Arc<StagingFile>>> {
+        self.files.find(environment, erp).await
+    }
+}

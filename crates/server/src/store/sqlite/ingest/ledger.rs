@@ -1,0 +1,139 @@
+//! Ledger: what was accepted, for the apply task. People look at it through `overview`.
+//!
+//! Promises: messages come in order of acceptance; a page is bounded in rows and bytes.
+//! Never: changes anything.
+
+use bytes::Bytes;
+use protocol::{
+    Result,
+    ids::{AcceptSeq, BatchId, MessageNumber},
+};
+use runtime::clock::Wall;
+use rusqlite::{Connection, Row, params};
+
+use super::{names, stream_of};
+use crate::{
+    model::{batch::BatchState, stream::StreamId},
+    store::sqlite::{Store, failed},
+};
+
+/// A message as the apply task takes it.
+#[derive(Clone, Debug)]
+pub struct LedgerMessage {
+    pub seq: AcceptSeq,
+    pub batch: BatchId,
+    pub number: MessageNumber,
+    /// Folded.
+    pub table: String,
+    pub rebuild: bool,
+    pub body: Bytes,
+}
+
+/// A batch as its mirror beside the staged rows needs it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LedgerBatch {
+    pub batch: BatchId,
+    pub state: BatchState,
+    pub last_seq: AcceptSeq,
+    pub last_at: Wall,
+    pub closed_at: Option<Wall>,
+}
+
+impl Store {
+    /// Streams with their highest number of acceptance.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn ledger_ends(&self) -> Result<Vec<(StreamId, AcceptSeq)>> {
+        self.read(|connection| {
+            let sql = "SELECT tenant_id, environment_id, erp, accept_seq FROM ingest_stream";
+            let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+            let rows = statement
+                .query_map([], |row| Ok(([row.get(0)?, row.get(1)?, row.get(2)?], row.get(3)?)))
+                .map_err(failed)?;
+            rows.map(|row| {
+                let (ids, seq) = row.map_err(failed)?;
+                Ok((stream_of(&ids)?, AcceptSeq(seq)))
+            })
+            .collect()
+        })
+        .await
+    }
+
+    /// The highest number of acceptance of a stream; 0 where nothing came yet.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn accepted(&self, stream: StreamId) -> Result<AcceptSeq> {
+        let streams = self.ledger_ends().await?;
+        Ok(streams.into_iter().find(|(id, _)| *id == stream).map(|(_, seq)| seq).unwrap_or_default())
+    }
+
+    /// The next messages after a number of acceptance, at most `bytes` of them (but one at least), and the batches
+    /// from id `from` on, all of one moment.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn ledger_after(
+        &self,
+        stream: StreamId,
+        (after, from): (AcceptSeq, BatchId),
+        bytes: usize,
+    ) -> Result<(Vec<LedgerMessage>, Vec<LedgerBatch>)> {
+        self.read(move |connection| {
+            let messages = messages_after(connection, &stream, after, bytes)?;
+            let sql = "SELECT id, state, last_seq, last_at, closed_at FROM batch
+                        WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3) AND id >= ?4 ORDER BY id LIMIT 1000";
+            let [tenant, environment, erp] = &names(&stream);
+            let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+            let rows = statement.query_map(params![tenant, environment, erp, from.0], batch).map_err(failed)?;
+            Ok((messages, rows.collect::<rusqlite::Result<_>>().map_err(failed)?))
+        })
+        .await
+    }
+}
+
+fn messages_after(
+    connection: &Connection,
+    stream: &StreamId,
+    after: AcceptSeq,
+    bytes: usize,
+) -> Result<Vec<LedgerMessage>> {
+    let sql = "SELECT accept_seq, batch, number, name_folded, rebuild, body FROM ingest_message
+                WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3) AND accept_seq > ?4 AND body IS NOT NULL
+                ORDER BY accept_seq";
+    let [tenant, environment, erp] = &names(stream);
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    let mut rows = statement.query(params![tenant, environment, erp, after.0]).map_err(failed)?;
+    let mut messages = Vec::new();
+    let mut taken = 0;
+    while taken < bytes
+        && let Some(row) = rows.next().map_err(failed)?
+    {
+        let message = message(row).map_err(failed)?;
+        taken += message.body.len().max(1024);
+        messages.push(message);
+    }
+    Ok(messages)
+}
+
+fn message(row: &Row<'_>) -> rusqlite::Result<LedgerMessage> {
+    Ok(LedgerMessage {
+        seq: AcceptSeq(row.get(0)?),
+        batch: BatchId(row.get(1)?),
+        number: MessageNumber(row.get(2)?),
+        table: row.get(3)?,
+        rebuild: row.get(4)?,
+        body: row.get::<_, Vec<u8>>(5)?.into(),
+    })
+}
+
+fn batch(row: &Row<'_>) -> rusqlite::Result<LedgerBatch> {
+    Ok(LedgerBatch {
+        batch: BatchId(row.get(0)?),
+        state: BatchState::parse(&row.get::<_, String>(1)?).unwrap_or(BatchState::Abandoned),
+        last_seq: AcceptSeq(row.get(2)?),
+        last_at: Wall(row.get(3)?),
+        closed_at: row.get::<_, Option<i64>>(4)?.map(Wall),
+    })
+}

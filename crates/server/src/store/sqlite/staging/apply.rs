@@ -1,0 +1,304 @@
+//! Apply: ledger messages become staged rows, in order of acceptance.
+//!
+//! Promises: applying again changes nothing; the last image of a key within a message wins (F54); a tombstone keeps
+//! its place, so that an older image never resurrects its row (F55); a poison row goes to quarantine by itself.
+//! Never: puts a value into words.
+
+use protocol::{
+    Code, Error, Result,
+    ids::AcceptSeq,
+    key::KeyBytes,
+    limits,
+    names::DELETED,
+    wire::{Cells, TableView},
+};
+use runtime::clock::Wall;
+use rusqlite::{CachedStatement, Transaction, params};
+
+use super::{
+    StagingFile, failed,
+    tables::{self, StagedTable, is_fatal, unfit},
+};
+use crate::{
+    model::{
+        batch::BatchState,
+        schema::{self, Checked, Fitted, Storage},
+    },
+    store::sqlite::ingest::{LedgerBatch, LedgerMessage},
+};
+
+/// Rows of one message share its number of acceptance: `_seq` = accept_seq × this + row.
+pub(super) const ROWS_PER_SEQ: i64 = 16_384;
+
+const _: () = assert!(limits::MESSAGE_ROWS < ROWS_PER_SEQ as usize);
+
+/// What an apply did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Applied {
+    pub up_to: AcceptSeq,
+    pub messages: usize,
+    pub rows: usize,
+    pub quarantined: usize,
+}
+
+impl StagingFile {
+    /// Applies messages and mirrors batch states in one transaction.
+    ///
+    /// # Errors
+    /// The store's own; nothing of it is kept then.
+    pub async fn apply(
+        &self,
+        messages: Vec<LedgerMessage>,
+        batches: Vec<LedgerBatch>,
+        now: Wall,
+    ) -> Result<Applied> {
+        self.file.write(move |tx| apply(tx, &messages, &batches, now)).await
+    }
+}
+
+fn apply(
+    tx: &Transaction<'_>,
+    messages: &[LedgerMessage],
+    batches: &[LedgerBatch],
+    now: Wall,
+) -> Result<Applied> {
+    let sql = "SELECT applied_seq FROM malote_progress";
+    let before: i64 = tx.query_row(sql, [], |row| row.get(0)).map_err(failed)?;
+    let mut applied = Applied { up_to: AcceptSeq(before), ..Applied::default() };
+    let mut known: Option<StagedTable> = None;
+    for message in messages.iter().filter(|message| message.seq.0 > before) {
+        let (rows, quarantined) = one(tx, message, &mut known, now)?;
+        applied.rows += rows;
+        applied.quarantined += quarantined;
+        applied.messages += 1;
+        applied.up_to = applied.up_to.max(message.seq);
+    }
+    tx.execute("UPDATE malote_progress SET applied_seq = ?1", [applied.up_to.0]).map_err(failed)?;
+    for batch in batches {
+        mirror(tx, batch, applied.up_to)?;
+    }
+    Ok(applied)
+}
+
+/// A batch is shown as closed only when its last row is staged.
+fn mirror(tx: &Transaction<'_>, batch: &LedgerBatch, applied: AcceptSeq) -> Result<()> {
+    let state = if batch.last_seq <= applied { batch.state } else { BatchState::Open };
+    let completed = batch.closed_at.filter(|_| state == BatchState::Complete).map(Wall::to_iso);
+    tx.prepare_cached(
+        "INSERT INTO malote_batches (batch, state, completed_at) VALUES (?1, ?2, ?3)
+         ON CONFLICT DO UPDATE SET state = excluded.state, completed_at = excluded.completed_at",
+    )
+    .map_err(failed)?
+    .execute(params![batch.batch.0, state.as_str(), completed])
+    .map_err(failed)?;
+    Ok(())
+}
+
+/// Applies one message; returns rows staged and rows quarantined.
+fn one(
+    tx: &Transaction<'_>,
+    message: &LedgerMessage,
+    known: &mut Option<StagedTable>,
+    now: Wall,
+) -> Result<(usize, usize)> {
+    let read = TableView::scan(&message.body).and_then(|view| Ok((schema::check(&view)?, view)));
+    let (checked, view) = match read {
+        Ok(read) => read,
+        Err(error) => {
+            quarantine(tx, message, (-1, None), &error, now)?;
+            return Ok((0, 1));
+        }
+    };
+    let table = match shape(tx, message, (&checked, &view), known.take()) {
+        Ok(table) => table,
+        Err(error) if error.code == Code::ValueUnfit => {
+            for (at, cells) in (0i64..).zip(view.rows()) {
+                quarantine(tx, message, (at, Some(cells)), &error, now)?;
+            }
+            return Ok((0, view.row_count()));
+        }
+        Err(error) => return Err(error),
+    };
+    let mut upsert = Upsert::prepare(tx, &table, message)?;
+    let mut quarantined = 0;
+    for (at, cells) in (0i64..).zip(view.rows()) {
+        if let Err(error) = upsert.row(at, cells.clone()) {
+            if error.code != Code::ValueUnfit {
+                return Err(error);
+            }
+            quarantine(tx, message, (at, Some(cells)), &error, now)?;
+            quarantined += 1;
+        }
+    }
+    drop(upsert);
+    *known = Some(table);
+    Ok((view.row_count() - quarantined, quarantined))
+}
+
+/// DDL of a message in a savepoint of its own: a shape that cannot be made leaves the table as it was.
+fn shape(
+    tx: &Transaction<'_>,
+    message: &LedgerMessage,
+    (checked, view): (&Checked, &TableView<'_>),
+    known: Option<StagedTable>,
+) -> Result<StagedTable> {
+    tx.execute_batch("SAVEPOINT shape").map_err(failed)?;
+    let made = (|| {
+        if message.rebuild {
+            tables::forget(tx, &checked.table)?;
+        }
+        let known = known.filter(|known| known.name == checked.table && !message.rebuild);
+        let known = match known {
+            Some(known) => Some(known),
+            None => tables::find(tx, &checked.table)?,
+        };
+        tables::ensure(tx, checked, view, known)
+    })();
+    let end = if made.is_ok() { "RELEASE shape" } else { "ROLLBACK TO shape; RELEASE shape" };
+    tx.execute_batch(end).map_err(failed)?;
+    made
+}
+
+/// The statement of one table and column set, with the places its cells go to.
+struct Upsert<'a> {
+    statement: CachedStatement<'a>,
+    table: &'a StagedTable,
+    key: Vec<usize>,
+    /// Names of the row before with their positions; rows of a message nearly always share them.
+    shape: Vec<(String, Option<usize>)>,
+    message: &'a LedgerMessage,
+}
+
+impl<'a> Upsert<'a> {
+    fn prepare(tx: &'a Transaction<'_>, table: &'a StagedTable, message: &'a LedgerMessage) -> Result<Self> {
+        let places: String = (6..6 + table.columns.len()).map(|at| format!(", ?{at}")).collect();
+        let sets: String = table
+            .columns
+            .iter()
+            .map(|column| {
+                let name = tables::quote(&column.name);
+                format!(", {name} = excluded.{name}")
+            })
+            .collect();
+        let sql = format!(
+            "INSERT INTO {} (_key, _seq, _deleted, _batch, _message{}) VALUES (?1, ?2, ?3, ?4, ?5{places})
+             ON CONFLICT (_key) DO UPDATE SET _seq = excluded._seq, _deleted = excluded._deleted,
+                    _batch = excluded._batch, _message = excluded._message{sets}
+              WHERE _seq < excluded._seq",
+            table.quoted(),
+            table.list(),
+        );
+        let statement = tx.prepare_cached(&sql).map_err(failed)?;
+        let key = table.key.iter().filter_map(|name| table.position(name)).collect();
+        Ok(Self { statement, table, key, shape: Vec::new(), message })
+    }
+
+    fn row(&mut self, at: i64, cells: Cells<'_>) -> Result<()> {
+        let mut values: Vec<Option<&str>> = vec![None; self.table.columns.len()];
+        let mut deleted = false;
+        for (nth, (name, value)) in cells.enumerate() {
+            match self.position(nth, name) {
+                Some(place) => {
+                    if let Some(slot) = values.get_mut(place) {
+                        *slot = Some(value);
+                    }
+                }
+                None => deleted = schema::deleted(value).unwrap_or(false),
+            }
+        }
+        let mut key = KeyBytes::default();
+        for place in &self.key {
+            match values.get(*place) {
+                Some(Some(value)) => key.push(value),
+                _ => return Err(unfit("a key column is missing")),
+            }
+        }
+        if deleted {
+            for (place, value) in values.iter_mut().enumerate() {
+                if !self.key.contains(&place) {
+                    *value = None;
+                }
+            }
+        }
+        self.bind(at, &key, deleted, &values)?;
+        self.statement.raw_execute().map(|_| ()).map_err(|cause| {
+            if is_fatal(&cause) { failed(cause) } else { unfit("the table refused the row").because(cause) }
+        })
+    }
+
+    /// `None` is the mark of deleted rows: every other name has a column by now.
+    fn position(&mut self, nth: usize, name: &str) -> Option<usize> {
+        if let Some((before, place)) = self.shape.get(nth)
+            && before == name
+        {
+            return *place;
+        }
+        let place = if name.eq_ignore_ascii_case(DELETED) {
+            None
+        } else {
+            self.table.position(&name.to_ascii_lowercase())
+        };
+        self.shape.truncate(nth);
+        self.shape.push((name.to_owned(), place));
+        place
+    }
+
+    fn bind(&mut self, at: i64, key: &KeyBytes, deleted: bool, values: &[Option<&str>]) -> Result<()> {
+        let bound = |cause| failed(cause);
+        let seq = self.message.seq.0.saturating_mul(ROWS_PER_SEQ).saturating_add(at);
+        let statement = &mut self.statement;
+        statement.clear_bindings();
+        statement.raw_bind_parameter(1, key.0.as_slice()).map_err(bound)?;
+        statement.raw_bind_parameter(2, seq).map_err(bound)?;
+        statement.raw_bind_parameter(3, deleted).map_err(bound)?;
+        statement.raw_bind_parameter(4, self.message.batch.0).map_err(bound)?;
+        statement.raw_bind_parameter(5, self.message.number.0).map_err(bound)?;
+        for (place, (column, value)) in (6..).zip(self.table.columns.iter().zip(values)) {
+            let Some(value) = value else { continue };
+            let Some(fitted) = schema::fit(column.storage, value) else {
+                let kind = match column.storage {
+                    Storage::Text => "text",
+                    Storage::Integer => "a 64-bit integer",
+                    Storage::Boolean => "a boolean",
+                    Storage::Base64 => "base64",
+                };
+                return Err(unfit(&format!("column {} is not {kind} in canonical form", column.name)));
+            };
+            match fitted {
+                Fitted::Null => {}
+                Fitted::Integer(integer) => statement.raw_bind_parameter(place, integer).map_err(bound)?,
+                Fitted::Text(text) => statement.raw_bind_parameter(place, text).map_err(bound)?,
+                Fitted::Blob(bytes) => statement.raw_bind_parameter(place, bytes).map_err(bound)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn quarantine(
+    tx: &Transaction<'_>,
+    message: &LedgerMessage,
+    (at, cells): (i64, Option<Cells<'_>>),
+    error: &Error,
+    now: Wall,
+) -> Result<()> {
+    let cells: serde_json::Map<String, serde_json::Value> =
+        cells.into_iter().flatten().map(|(name, value)| (name.to_owned(), value.into())).collect();
+    tx.prepare_cached(
+        "INSERT OR IGNORE INTO malote_quarantine (batch, message, row_at, table_folded, code, reason, cells, at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )
+    .map_err(failed)?
+    .execute(params![
+        message.batch.0,
+        message.number.0,
+        at,
+        message.table,
+        error.code.as_str(),
+        error.message,
+        serde_json::Value::Object(cells).to_string(),
+        now.0
+    ])
+    .map_err(failed)?;
+    Ok(())
+}

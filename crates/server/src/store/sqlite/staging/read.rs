@@ -1,0 +1,298 @@
+//! Read: staged rows as canonical text, their hashes and sums.
+//!
+//! Promises: a value comes back in the text it travelled in; one call sees one moment; pages are bounded.
+//! Never: changes anything; shows `_seq` or other inner marks as values.
+
+use protocol::{
+    Code, Error, Result,
+    hash::{RowHash, RowHasher},
+    ids::{AcceptSeq, BatchId, MessageNumber},
+    key::KeyBytes,
+    limits,
+    names::{ColumnName, TableName},
+};
+use runtime::clock::Wall;
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use super::{
+    Progress, StagingFile, failed,
+    tables::{self, StagedTable, canonical},
+};
+
+/// A staged row; `values` in the order of the table's columns, `None` where NULL.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StagedRow {
+    pub key: KeyBytes,
+    pub values: Vec<Option<String>>,
+    pub deleted: bool,
+    pub batch: BatchId,
+    pub message: MessageNumber,
+}
+
+/// A row that could not be staged.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Quarantined {
+    /// Folded.
+    pub table: String,
+    pub batch: BatchId,
+    pub message: MessageNumber,
+    /// Place in its message, from 0; -1 = the whole message.
+    pub row: i64,
+    pub code: String,
+    pub reason: String,
+    pub at: Wall,
+}
+
+/// Count and XOR of the hashes of a range.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Sum {
+    pub count: u64,
+    pub xor: RowHash,
+}
+
+/// Keys `from` (inclusive) to `to` (exclusive), beginning behind `after`; empty = no bound.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Span {
+    pub from: Vec<u8>,
+    pub to: Vec<u8>,
+    pub after: Vec<u8>,
+}
+
+impl StagingFile {
+    /// # Errors
+    /// The store's own.
+    pub async fn progress(&self) -> Result<Progress> {
+        self.file.read(progress).await
+    }
+
+    /// # Errors
+    /// The store's own.
+    pub async fn tables(&self) -> Result<Vec<StagedTable>> {
+        self.file.read(tables::all).await
+    }
+
+    /// # Errors
+    /// The store's own.
+    pub async fn table(&self, name: TableName) -> Result<Option<StagedTable>> {
+        self.file.read(move |connection| tables::find(connection, &name)).await
+    }
+
+    /// Rows that are there, deleted ones left out; 0 where there is no such table.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn count(&self, name: TableName) -> Result<u64> {
+        self.file
+            .read(move |connection| {
+                let Some(table) = tables::find(connection, &name)? else { return Ok(0) };
+                let sql = format!("SELECT count(*) FROM {} WHERE _deleted = 0", table.quoted());
+                connection.query_row(&sql, [], |row| row.get(0).map(i64::cast_unsigned)).map_err(failed)
+            })
+            .await
+    }
+
+    /// A page of rows in the order of their keys, behind `after` (empty = from the first).
+    ///
+    /// # Errors
+    /// `NOT_FOUND` where there is no such table.
+    pub async fn page(
+        &self,
+        name: TableName,
+        (after, limit): (KeyBytes, u32),
+        with_deleted: bool,
+    ) -> Result<Vec<StagedRow>> {
+        self.file
+            .read(move |connection| {
+                let table = must(connection, &name)?;
+                let sql = format!(
+                    "SELECT _key, _deleted, _batch, _message{} FROM {}
+                      WHERE _key > ?1 AND (_deleted = 0 OR ?2) ORDER BY _key LIMIT ?3",
+                    table.list(),
+                    table.quoted()
+                );
+                let mut statement = connection.prepare(&sql).map_err(failed)?;
+                let rows = statement
+                    .query_map(params![after.0, with_deleted, limit], |row| staged(&table, row))
+                    .map_err(failed)?;
+                rows.collect::<rusqlite::Result<_>>().map_err(failed)
+            })
+            .await
+    }
+
+    /// Rows of these keys, deleted ones included, in the order asked; `None` where a key was never staged.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn rows_by_keys(&self, name: TableName, keys: Vec<KeyBytes>) -> Result<Vec<Option<StagedRow>>> {
+        self.file
+            .read(move |connection| {
+                let Some(table) = tables::find(connection, &name)? else {
+                    return Ok(vec![None; keys.len()]);
+                };
+                let sql = format!(
+                    "SELECT _key, _deleted, _batch, _message{} FROM {} WHERE _key = ?1",
+                    table.list(),
+                    table.quoted()
+                );
+                let mut statement = connection.prepare(&sql).map_err(failed)?;
+                let mut rows = Vec::with_capacity(keys.len());
+                for key in &keys {
+                    let row = statement.query_row([&key.0], |row| staged(&table, row)).optional();
+                    rows.push(row.map_err(failed)?);
+                }
+                Ok(rows)
+            })
+            .await
+    }
+
+    /// Rows in quarantine, newest batch first.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn quarantine(&self, limit: u32) -> Result<Vec<Quarantined>> {
+        self.file
+            .read(move |connection| {
+                let sql = "SELECT table_folded, batch, message, row_at, code, reason, at FROM malote_quarantine
+                            ORDER BY batch DESC, message, row_at LIMIT ?1";
+                let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+                let rows = statement
+                    .query_map([limit], |row| {
+                        Ok(Quarantined {
+                            table: row.get(0)?,
+                            batch: BatchId(row.get(1)?),
+                            message: MessageNumber(row.get(2)?),
+                            row: row.get(3)?,
+                            code: row.get(4)?,
+                            reason: row.get(5)?,
+                            at: Wall(row.get(6)?),
+                        })
+                    })
+                    .map_err(failed)?;
+                rows.collect::<rusqlite::Result<_>>().map_err(failed)
+            })
+            .await
+    }
+
+    /// The lowest batch whose mirrored state may still change, or the one after the last mirrored.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn unmirrored(&self) -> Result<BatchId> {
+        self.file
+            .read(|connection| {
+                let sql = "SELECT coalesce(min(batch) FILTER (WHERE state = 'open'), max(batch) + 1, 1)
+                             FROM malote_batches";
+                connection.query_row(sql, [], |row| row.get(0).map(BatchId)).map_err(failed)
+            })
+            .await
+    }
+
+    /// Count and XOR of the rows' hashes in the n + 1 ranges that n ascending bounds make, with the progress they hold.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn ranges(&self, name: TableName, bounds: Vec<Vec<u8>>) -> Result<(Vec<Sum>, Progress)> {
+        self.file
+            .read(move |connection| {
+                let mut sums = vec![Sum::default(); bounds.len() + 1];
+                let mut at = 0;
+                hashed(connection, &name, &Span::default(), |key, hash| {
+                    while bounds.get(at).is_some_and(|bound| bound.as_slice() <= key) {
+                        at += 1;
+                    }
+                    if let Some(sum) = sums.get_mut(at) {
+                        sum.count += 1;
+                        sum.xor = sum.xor.xor(hash);
+                    }
+                    true
+                })?;
+                Ok((sums, progress(connection)?))
+            })
+            .await
+    }
+
+    /// Keys and hashes of a range, within the limits of a page; `true` where there are more.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn hashes(&self, name: TableName, span: Span) -> Result<(Vec<(KeyBytes, RowHash)>, bool)> {
+        self.file
+            .read(move |connection| {
+                let (mut rows, mut bytes, mut more) = (Vec::new(), 0, false);
+                hashed(connection, &name, &span, |key, hash| {
+                    bytes += key.len() + 32;
+                    more = rows.len() >= limits::RECONCILE_ROWS
+                        || (bytes > limits::RECONCILE_BYTES && !rows.is_empty());
+                    if !more {
+                        rows.push((KeyBytes(key.to_vec()), hash));
+                    }
+                    !more
+                })?;
+                Ok((rows, more))
+            })
+            .await
+    }
+}
+
+fn progress(connection: &Connection) -> Result<Progress> {
+    let sql = "SELECT applied_seq, (SELECT coalesce(max(batch), 0) FROM malote_batches WHERE state = 'complete')
+                 FROM malote_progress";
+    connection
+        .query_row(sql, [], |row| {
+            Ok(Progress { applied: AcceptSeq(row.get(0)?), complete_batch: BatchId(row.get(1)?) })
+        })
+        .map_err(failed)
+}
+
+fn must(connection: &Connection, name: &TableName) -> Result<StagedTable> {
+    tables::find(connection, name)?
+        .ok_or_else(|| Error::new(Code::NotFound, format!("there is no staging table {name}")))
+}
+
+fn staged(table: &StagedTable, row: &Row<'_>) -> rusqlite::Result<StagedRow> {
+    let mut values = Vec::with_capacity(table.columns.len());
+    for (at, column) in (4..).zip(&table.columns) {
+        values.push(canonical(column.storage, row.get_ref(at)?));
+    }
+    Ok(StagedRow {
+        key: KeyBytes(row.get(0)?),
+        deleted: row.get(1)?,
+        batch: BatchId(row.get(2)?),
+        message: MessageNumber(row.get(3)?),
+        values,
+    })
+}
+
+/// Walks the live rows of a span in key order with their hashes, until `each` has enough.
+fn hashed(
+    connection: &Connection,
+    name: &TableName,
+    span: &Span,
+    mut each: impl FnMut(&[u8], RowHash) -> bool,
+) -> Result<()> {
+    let Some(table) = tables::find(connection, name)? else { return Ok(()) };
+    let names: Vec<ColumnName> =
+        table.columns.iter().map(|column| column.name.parse()).collect::<Result<_>>()?;
+    let hasher = RowHasher::new(&names);
+    let sql = format!(
+        "SELECT _key{} FROM {} WHERE _deleted = 0 AND _key >= ?1 AND _key > ?2 AND (?3 = x'' OR _key < ?3)
+          ORDER BY _key",
+        table.list(),
+        table.quoted()
+    );
+    let mut statement = connection.prepare(&sql).map_err(failed)?;
+    let mut rows = statement.query(params![span.from, span.after, span.to]).map_err(failed)?;
+    let mut values: Vec<Option<String>> = Vec::with_capacity(names.len());
+    while let Some(row) = rows.next().map_err(failed)? {
+        values.clear();
+        for (at, column) in (1..).zip(&table.columns) {
+            values.push(canonical(column.storage, row.get_ref(at).map_err(failed)?));
+        }
+        let hash = hasher.hash(|at| values.get(at).and_then(Option::as_deref));
+        let key = row.get_ref(0).map_err(failed)?;
+        if !each(key.as_blob().unwrap_or_default(), hash) {
+            break;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,35 @@
+//! Silence: a reconciler that ends batches nobody sends any more.
+//!
+//! Promises: an open batch is abandoned after ten silent minutes, whether or not its stream is heard again.
+//! Never: touches rows; what was accepted stays.
+
+use std::time::Duration;
+
+use metrics::counter;
+use runtime::{
+    clock::{Wall, sleep},
+    shutdown::Shutdown,
+};
+
+use crate::service::ingest::Ingest;
+
+/// A fraction of the shortest span people see (60 s).
+const PERIOD: Duration = Duration::from_secs(15);
+
+/// Runs until the drain.
+pub async fn run(ingest: Ingest, mut shutdown: Shutdown) {
+    while !shutdown.is_draining() {
+        match ingest.abandon_silent(Wall::now()).await {
+            Ok(0) => {}
+            Ok(batches) => {
+                counter!("malote_batches_silent_total").increment(batches as u64);
+                tracing::warn!(batches, "open batches were silent for ten minutes and are abandoned");
+            }
+            Err(error) => tracing::warn!(code = %error.code, chain = error.chain(), "silent batches cannot be ended"),
+        }
+        tokio::select! {
+            () = sleep(PERIOD) => {}
+            () = shutdown.draining() => {}
+        }
+    }
+}
