@@ -19,7 +19,8 @@ for argument in "$@"; do
   esac
 done
 
-cache="${MALOTE_CACHE:-$HOME/.cache/malote}"
+export MALOTE_CACHE="${MALOTE_CACHE:-$HOME/.cache/malote}"
+cache="$MALOTE_CACHE"
 mkdir -p "$cache"
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$cache/target}"
 export CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-never}"
@@ -93,7 +94,7 @@ install_nextest() {
     || echo "cargo-nextest cannot be installed: cargo test runs the tests instead"
 }
 python_clients() {
-  local wanted=crates/sim/tests/python/requirements.txt venv="$cache/python"
+  local wanted=crates/sim/tests/python/requirements.txt venv="$cache/venv"
   if [ ! -f "$wanted" ]; then echo "no Python clients"; return 0; fi
   if ! cmp -s "$wanted" "$venv/requirements.txt"; then
     rm -rf "$venv"
@@ -101,13 +102,12 @@ python_clients() {
     "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$wanted"
     cp "$wanted" "$venv/requirements.txt"
   fi
-  export MALOTE_TEST_PYTHON="$venv/bin/python"
-  echo "$MALOTE_TEST_PYTHON"
+  "$venv/bin/python" --version
 }
 
 # --- tests -----------------------------------------------------------------------------------------------------------
-# Tests that need the real data carry `real_data` in their names; they are left out by name where it is missing.
-needs_data='real_data'
+# Tests that need the real data carry `real_input` in their names; they are left out by name where it is missing.
+needs_data='real_input'
 run_tests() {
   if cargo nextest --version >/dev/null 2>&1; then
     local filter=()

@@ -3,7 +3,7 @@
 //! Promises: a reader that went away (`malote … | head`) is no error.
 //! Never: mixes the two.
 
-use std::io::{self, Write as _};
+use std::io;
 
 /// One line of data.
 pub(crate) fn data(line: impl AsRef<str>) {

@@ -10,12 +10,9 @@ use protocol::{Code, Coded as _, Result, key::KeyBytes};
 use rusqlite::{Connection, OpenFlags, Row, Statement, types::ValueRef};
 
 use super::{
-    erp::{Erp, Kind, TABLES, Table},
+    erp::{COMPANY_GROUP, Erp, Kind, TABLES, Table},
     verdict::{Keys, Kind as Differs, Verdict},
 };
-
-/// Company group of the demo's Protheus.
-const GROUP: &str = "01";
 
 /// Compares all tables of one ERP with its staging file. Blocking.
 pub(crate) fn compare(erp: &Erp, kind: Kind, staging: &Path) -> Result<Verdict> {
@@ -157,7 +154,7 @@ fn key(table: &Table, columns: &[Column], row: &Row<'_>) -> rusqlite::Result<Key
         values.push(text(Form::Plain, row.get_ref(at)?).unwrap_or_default());
     }
     if table.kind == Kind::Protheus {
-        values.insert(0, GROUP.to_owned());
+        values.insert(0, COMPANY_GROUP.to_owned());
         values = vec![values.join("|")];
     }
     let mut bytes = Vec::new();

@@ -13,7 +13,12 @@ use protocol::{Code, Coded as _, Result};
 use rusqlite::{Connection, params_from_iter, types::Value};
 
 use chance::Chance;
-pub(crate) use day::{Day, Step};
+pub(crate) use day::Day;
+
+/// Company group of the demo's Protheus: `SE1` lives in `SE1010`.
+pub(crate) const COMPANY_GROUP: &str = "01";
+/// Characters of its branch code (`D MG 01`) that are company and unity.
+pub(crate) const LAYOUT: (usize, usize) = (2, 3);
 
 /// Which of the two.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,14 +35,6 @@ impl Kind {
         match self {
             Self::Rm => "RM",
             Self::Protheus => "PROTHEUS",
-        }
-    }
-
-    /// The agent's profile.
-    pub(crate) fn profile(self) -> &'static str {
-        match self {
-            Self::Rm => "rm",
-            Self::Protheus => "protheus",
         }
     }
 
@@ -155,7 +152,7 @@ pub(crate) const TABLES: [Table; 10] = [
 ];
 
 /// The two files.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Erp {
     folder: PathBuf,
     seed: u64,

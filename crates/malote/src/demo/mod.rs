@@ -3,14 +3,28 @@
 //! Promises: exit code 0 only where every table agrees row by row and value by value; ends by itself.
 //! Never: writes to a database it was given; leaves a file behind.
 
+mod cloud;
 mod direct;
 mod erp;
+mod progress;
+mod run;
+mod ship;
 mod verdict;
+mod verify;
 
 use clap::Args;
 use protocol::Result;
+use runtime::{
+    exit,
+    shutdown::{self, Shutdown},
+    task, telemetry,
+};
+use secrecy::ExposeSecret as _;
+use serde_json::{Value, json};
 
 use crate::lang::Lang;
+use progress::{Phase, Progress};
+use run::World;
 
 /// `malote demo`.
 #[derive(Debug, Args)]
@@ -36,7 +50,108 @@ pub(crate) struct DemoCommand {
 }
 
 impl DemoCommand {
-    pub(crate) async fn run(self, _lang: Lang) -> Result<u8> {
-        Err(protocol::Error::new(protocol::Code::Internal, "not here yet"))
+    pub(crate) async fn run(self, lang: Lang) -> Result<u8> {
+        let level = runtime::config::variable("MALOTE_LOG").unwrap_or_else(|| "error".to_owned());
+        telemetry::start(&level, telemetry::LogFormat::Auto);
+        let (trigger, mut drain) = shutdown::channel();
+        let signals = task::spawn("signals", shutdown::on_signal(trigger));
+        let folder = run::folder()?;
+        let mut show = Progress::new(lang, self.json);
+        let world = match &self.source {
+            Some(url) => World::of(url, folder.path(), &show).await,
+            None => World::own(&self, folder.path(), &show).await,
+        };
+        let result = match world {
+            Ok(world) => {
+                self.announce(&world, &show);
+                let ended = tokio::select! {
+                    ended = self.course(&world, drain.clone(), &mut show) => ended,
+                    () = drain.draining() => Ok(exit::INTERRUPTED),
+                };
+                let stopped = world.stop().await;
+                ended.and_then(|code| stopped.map(|()| code))
+            }
+            Err(error) => Err(error),
+        };
+        show.end();
+        signals.abort();
+        result
+    }
+
+    /// From the base load to the verdict, and on where asked.
+    async fn course(&self, world: &World, drain: Shutdown, show: &mut Progress) -> Result<u8> {
+        let time = run::deadline(self.rows);
+        let follows = self.source.is_some();
+        show.say("Base load …", "Carga inicial …");
+        let code = if follows {
+            let verdict = run::verdict(world, Phase::BaseLoad, time, show).await?;
+            run::tell(&verdict, show)
+        } else {
+            world.settle(Phase::BaseLoad, time, show).await?;
+            show.say("A day in the ERP:", "Um dia no ERP:");
+            run::play(world, show).await?;
+            let verdict = run::verdict(world, Phase::Day, time, show).await?;
+            run::tell(&verdict, show)
+        };
+        if self.stay || (follows && !self.once) {
+            show.say("Following. Ctrl-C ends it.", "Acompanhando. Ctrl-C encerra.");
+            return run::follow(world, drain, show).await.map(|()| code);
+        }
+        Ok(code)
+    }
+
+    /// Addresses and credentials, for whoever wants to call along.
+    fn announce(&self, world: &World, show: &Progress) {
+        let cloud = &world.cloud;
+        let grpc = cloud.app.grpc.to_string();
+        let senders: Vec<Value> = world
+            .ships
+            .iter()
+            .map(|ship| {
+                json!({
+                    "erp": ship.cargo.erp,
+                    "clientId": ship.login.client_id,
+                    "clientSecret": ship.login.secret.expose_secret(),
+                    "stagingFile": cloud.staging_file(&ship.cargo.erp),
+                })
+            })
+            .collect();
+        let mut ready = json!({
+            "event": "ready",
+            "registry": cloud.registry(),
+            "http": cloud.app.addresses.http,
+            "grpc": grpc,
+            "tenantId": cloud.tenant,
+            "environmentId": cloud.environment,
+            "senders": senders,
+        });
+        // The first sender's credentials stand at the top as well: with one ERP there is nothing to choose.
+        if let (Some(ready), Some(first)) = (ready.as_object_mut(), senders.first()) {
+            for key in ["clientId", "clientSecret"] {
+                ready.insert(key.to_owned(), first.get(key).cloned().unwrap_or_default());
+            }
+        }
+        show.event(&ready);
+        if !self.stay {
+            return;
+        }
+        let plain = |line: String| show.say(&line, &line);
+        plain(format!("  registry      {}", cloud.registry()));
+        plain(format!("  gRPC          {grpc}"));
+        plain(format!("  tenant        {}", cloud.tenant));
+        plain(format!("  environment   {}", cloud.environment));
+        for ship in &world.ships {
+            plain(format!(
+                "  {:<12}  client id      {}",
+                ship.cargo.erp.as_str(),
+                ship.login.client_id
+            ));
+            plain(format!("  {:<12}  client secret  {}", "", ship.login.secret.expose_secret()));
+            plain(format!(
+                "  {:<12}  staging        {}",
+                "",
+                cloud.staging_file(&ship.cargo.erp).display()
+            ));
+        }
     }
 }

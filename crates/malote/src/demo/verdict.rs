@@ -34,6 +34,8 @@ pub(crate) enum Kind {
     Values,
     /// Two rows of the source share the key, so staging can hold one of them only.
     KeyTwice,
+    /// The row has a value that cannot travel unchanged.
+    Quarantined,
 }
 
 /// Sum over tables.

@@ -138,6 +138,12 @@ impl Day {
         Ok(Some(Step { kind: *kind, words: (en, pt), rows, open }))
     }
 
+    /// The next step is the late transaction's commit.
+    pub(crate) fn commits_next(&self) -> bool {
+        let next = STEPS.get(self.at).map(|Plan(kind, ..)| *kind);
+        next == Some(Kind::Rm) && !self.rm.is_autocommit()
+    }
+
     fn row(&mut self, physical: &str, n: i64) -> Vec<rusqlite::types::Value> {
         let table = TABLES.iter().find(|table| table.physical == physical);
         table.map(|table| (table.row)(n, &mut self.chance)).unwrap_or_default()

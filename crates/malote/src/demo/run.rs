@@ -1,0 +1,324 @@
+//! Run: the demo from its first line to its verdict.
+//!
+//! Promises: waits on states with a deadline; the verdict is the last comparison, and no comparison is skipped.
+//! Never: calls two things equal that it did not compare.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use protocol::{Code, Coded as _, Error, Result};
+use runtime::{
+    clock::{self, Mono},
+    exit,
+    shutdown::Shutdown,
+    task,
+};
+use serde_json::json;
+
+use super::{
+    DemoCommand,
+    cloud::{Cloud, Standing},
+    direct,
+    erp::{Day, Erp, Kind, TABLES},
+    progress::{Numbers, Phase, Progress},
+    ship::{self, CYCLE, Cargo, Ship},
+    verdict::Verdict,
+    verify,
+};
+
+/// How often states are looked at.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Everything that is up.
+pub(super) struct World {
+    pub(super) cloud: Cloud,
+    pub(super) ships: Vec<Ship>,
+    /// The demo's own ERP; `None` where somebody's database is followed.
+    pub(super) erp: Option<Erp>,
+    folder: PathBuf,
+}
+
+impl World {
+    /// Server and the two small ERPs with their agents.
+    pub(super) async fn own(command: &DemoCommand, folder: &Path, show: &Progress) -> Result<Self> {
+        let (rows, seed, place) = (command.rows, command.seed, folder.to_owned());
+        let erp = task::blocking(move || Erp::make(&place, rows, seed)).await??;
+        show.say(
+            format!(
+                "A small ERP: {rows} rows in {} tables, RM and Protheus in manner.",
+                TABLES.len()
+            ),
+            format!(
+                "Um pequeno ERP: {rows} linhas em {} tabelas, ao modo do RM e do Protheus.",
+                TABLES.len()
+            ),
+        );
+        let mut world = Self {
+            cloud: Cloud::start(folder).await?,
+            ships: Vec::new(),
+            erp: None,
+            folder: folder.to_owned(),
+        };
+        for kind in Kind::BOTH {
+            let tables =
+                TABLES.iter().filter(|table| table.kind == kind).map(|table| table.wire.parse());
+            let tables = tables.collect::<Result<Vec<_>>>()?;
+            world.add(Cargo::of(kind, &erp.path(kind))?, Some(tables), show).await?;
+        }
+        world.erp = Some(erp);
+        Ok(world)
+    }
+
+    /// Server and an agent on somebody's database.
+    pub(super) async fn of(url: &str, folder: &Path, show: &Progress) -> Result<Self> {
+        let mut world = Self {
+            cloud: Cloud::start(folder).await?,
+            ships: Vec::new(),
+            erp: None,
+            folder: folder.to_owned(),
+        };
+        world.add(Cargo::generic(url)?, None, show).await?;
+        Ok(world)
+    }
+
+    async fn add(
+        &mut self,
+        cargo: Cargo,
+        tables: Option<Vec<protocol::names::TableName>>,
+        show: &Progress,
+    ) -> Result<()> {
+        let source = cargo.connect()?;
+        let tables = match tables {
+            Some(tables) => tables,
+            None => source_tables(&source).await?,
+        };
+        let found = ship::look(&source, tables).await?;
+        for (table, error) in &found.left_out {
+            show.say(format!("Left out: {table}: {error}"), format!("Fora: {table}: {error}"));
+        }
+        if found.shapes.is_empty() {
+            return Err(Error::new(Code::TableMissing, "the database shows no table with a key"));
+        }
+        let shared = found.shapes.iter().map(|shape| shape.wire.clone()).collect();
+        let login = self.cloud.install(&cargo.erp, shared).await?;
+        let ship = Ship::launch(cargo, &self.cloud, login, (source, found.shapes), &self.folder);
+        self.ships.push(ship);
+        Ok(())
+    }
+
+    pub(super) async fn numbers(&self) -> Result<Numbers> {
+        let mut sum = Numbers::default();
+        for ship in &self.ships {
+            let standing = self.cloud.standing(&ship.login.place).await?;
+            sum.captured += standing.rows;
+            sum.batches += standing.batches;
+            sum.staged += standing.staged;
+            sum.latency_ms = sum.latency_ms.max(standing.latency_ms);
+        }
+        Ok(sum)
+    }
+
+    /// Waits until every table streams and two cycles have passed in which nothing moved.
+    pub(super) async fn settle(
+        &self,
+        phase: Phase,
+        deadline: Duration,
+        show: &mut Progress,
+    ) -> Result<()> {
+        let begun = Mono::now();
+        let mut still: Option<(Mono, Vec<Standing>)> = None;
+        loop {
+            show.numbers(phase, self.numbers().await?);
+            let mut marks = Vec::new();
+            let mut streaming = true;
+            for ship in &self.ships {
+                let state = ship.state(&self.cloud).await?;
+                streaming &= state.waiting.is_empty();
+                marks.push(state.standing);
+            }
+            still = match still.filter(|(_, before)| streaming && *before == marks) {
+                Some((since, _)) if since.elapsed() >= CYCLE * 2 + LOOK * 2 => return Ok(()),
+                Some(kept) => Some(kept),
+                None => Some((Mono::now(), marks)),
+            };
+            if begun.elapsed() > deadline {
+                return Err(Error::new(Code::Timeout, self.late(deadline).await));
+            }
+            clock::sleep(LOOK).await;
+        }
+    }
+
+    /// What is not done, in words.
+    async fn late(&self, deadline: Duration) -> String {
+        let mut words = vec![format!("not quiet after {} s", deadline.as_secs())];
+        for ship in &self.ships {
+            match ship.state(&self.cloud).await {
+                Ok(state) => words.extend(state.waiting),
+                Err(error) => words.push(error.to_string()),
+            }
+        }
+        words.join("; ")
+    }
+
+    /// Compares everything: through the agent's `Source`, and the demo's own ERP by SQL of its own as well.
+    pub(super) async fn compare(&self) -> Result<Verdict> {
+        let mut sum = Verdict::default();
+        for ship in &self.ships {
+            for shape in &ship.shapes {
+                sum.add(verify::table(&self.cloud, &ship.login, &ship.source, shape).await?);
+            }
+        }
+        if let Some(erp) = self.erp.clone() {
+            let mut files = Vec::new();
+            for (kind, ship) in Kind::BOTH.into_iter().zip(&self.ships) {
+                files.push((kind, self.cloud.staging_file(&ship.cargo.erp)));
+            }
+            let own = task::blocking(move || {
+                let mut own = Verdict::default();
+                for (kind, path) in files {
+                    own.add(direct::compare(&erp, kind, &path)?);
+                }
+                Ok::<_, Error>(own)
+            })
+            .await??;
+            // The second opinion counts no table and no row twice, only what it found.
+            sum.add(Verdict { tables: 0, rows: 0, ..own });
+        }
+        Ok(sum)
+    }
+
+    pub(super) async fn stop(self) -> Result<()> {
+        let mut first = Ok(());
+        for ship in self.ships {
+            let ended = ship.stop().await;
+            first = first.and(ended);
+        }
+        self.cloud.app.stop().await;
+        first
+    }
+}
+
+async fn source_tables(
+    source: &agent::source::AnySource,
+) -> Result<Vec<protocol::names::TableName>> {
+    use agent::source::Source as _;
+    source.identity().await?;
+    source.tables().await
+}
+
+/// How long a phase may take: generous, since a slow machine is no difference.
+pub(super) fn deadline(rows: u64) -> Duration {
+    Duration::from_secs(120 + rows / 500)
+}
+
+/// Plays the day. The late transaction stays open for more than two cycles.
+pub(super) async fn play(world: &World, show: &mut Progress) -> Result<()> {
+    let Some(erp) = world.erp.clone() else { return Ok(()) };
+    let mut day = Some(task::blocking(move || Day::begin(&erp)).await??);
+    let mut opened: Option<Mono> = None;
+    while let Some(mut under_way) = day.take() {
+        if let Some(since) = opened.filter(|_| under_way.commits_next()) {
+            while since.elapsed() < CYCLE * 5 / 2 {
+                show.numbers(Phase::Day, world.numbers().await?);
+                clock::sleep(LOOK).await;
+            }
+            opened = None;
+        }
+        let (under_way, step) = task::blocking(move || {
+            let step = under_way.next();
+            (under_way, step)
+        })
+        .await?;
+        let Some(step) = step? else { break };
+        if step.open && opened.is_none() {
+            opened = Some(Mono::now());
+        }
+        let (en, pt) = step.words;
+        let (name, rows) = (step.kind.erp(), step.rows);
+        show.say(
+            format!("  {name:<8} {en} ({rows} rows)"),
+            format!("  {name:<8} {pt} ({rows} linhas)"),
+        );
+        show.event(&json!({ "event": "step", "erp": name, "words": en, "rows": rows }));
+        show.numbers(Phase::Day, world.numbers().await?);
+        clock::sleep(LOOK).await;
+        day = Some(under_way);
+    }
+    Ok(())
+}
+
+/// Compares until all is equal or the time is over; the last comparison is the verdict.
+pub(super) async fn verdict(
+    world: &World,
+    phase: Phase,
+    time: Duration,
+    show: &mut Progress,
+) -> Result<Verdict> {
+    let begun = Mono::now();
+    world.settle(phase, time, show).await?;
+    show.say(
+        "Comparing every table with its source, row by row and value by value.",
+        "Comparando cada tabela com a origem, linha a linha e valor a valor.",
+    );
+    loop {
+        let verdict = world.compare().await?;
+        if verdict.is_equal() || begun.elapsed() >= time / 4 {
+            return Ok(verdict);
+        }
+        tracing::warn!(differences = verdict.differences, "not equal yet; waiting two more cycles");
+        clock::sleep(CYCLE * 2).await;
+        world.settle(phase, time, show).await?;
+    }
+}
+
+/// Shows the numbers until the drain is asked for.
+pub(super) async fn follow(world: &World, drain: Shutdown, show: &mut Progress) -> Result<()> {
+    while !drain.is_draining() {
+        show.numbers(Phase::Following, world.numbers().await?);
+        clock::sleep(LOOK).await;
+    }
+    Ok(())
+}
+
+/// Tells the verdict; its exit code.
+pub(super) fn tell(verdict: &Verdict, show: &Progress) -> u8 {
+    for difference in &verdict.first {
+        let columns = difference.columns.join(", ");
+        let line = format!(
+            "  {} key {} {:?} {columns}",
+            difference.table, difference.key_hash, difference.kind
+        );
+        show.say(&line, &line);
+        show.event(&json!({ "event": "difference", "difference": difference }));
+    }
+    show.event(&json!({
+        "event": "verified",
+        "equal": verdict.is_equal(),
+        "tables": verdict.tables,
+        "rows": verdict.rows,
+        "differences": verdict.differences,
+    }));
+    let Verdict { tables, rows, differences, .. } = verdict;
+    let seconds = show.seconds();
+    if verdict.is_equal() {
+        show.say(
+            format!("EQUAL: {tables} tables, {rows} rows, every value agrees with its source ({seconds:.1} s)."),
+            format!("IGUAL: {tables} tabelas, {rows} linhas, todos os valores conferem com a origem ({seconds:.1} s)."),
+        );
+        exit::OK
+    } else {
+        show.say(
+            format!("DIFFERENT: {differences} differences in {tables} tables of {rows} rows; the first are listed above."),
+            format!("DIFERENTE: {differences} diferenças em {tables} tabelas de {rows} linhas; as primeiras estão acima."),
+        );
+        exit::DIFFERENT
+    }
+}
+
+/// A folder that goes with the demo.
+pub(super) fn folder() -> Result<tempfile::TempDir> {
+    let made = tempfile::Builder::new().prefix("malote-demo-").tempdir();
+    made.coded(Code::ConfigInvalid, "cannot make a temporary folder")
+}
