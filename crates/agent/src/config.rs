@@ -1,1 +1,475 @@
-//! config: to be written.
+//! Configuration of `malote agent`: one file, each key also as `MALOTE_AGENT_…` in the environment.
+//!
+//! Promises: unknown keys are refused; a dump shows what is in force with its secrets redacted.
+//! Never: holds a table's data, or anything the cloud may change: the customer's own word is the last one.
+
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use protocol::{
+    Code, Coded as _, Error, Result,
+    names::{ColumnName, ErpName, TableName},
+    value::TypeName,
+};
+use runtime::telemetry::LogFormat;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::source::TableSpec;
+
+/// Prefix of the environment's variables.
+const PREFIX: &str = "MALOTE_AGENT";
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AgentConfig {
+    /// Folder of the journal.
+    pub data: PathBuf,
+    pub cloud: CloudConfig,
+    pub source: SourceConfig,
+    pub capture: CaptureConfig,
+    pub admin: AdminConfig,
+    pub log: LogConfig,
+    /// The only tables that may be shared, by wire name. Absent: every table the cloud asks for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow: Option<Vec<TableName>>,
+    /// What the catalogue does not tell of a table, by wire name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tables: BTreeMap<TableName, TableConfig>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CloudConfig {
+    /// Address of the registry, which names every other address: `https://malote.example/…`.
+    pub registry: String,
+    /// Client id from the activation.
+    pub client_id: String,
+    /// Client secret from the activation; rather a file or the environment than here.
+    pub client_secret: Option<Secret>,
+    /// File that holds the client secret and nothing else.
+    pub client_secret_file: Option<PathBuf>,
+    /// Allows plain http and private addresses.
+    pub allow_private: bool,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SourceConfig {
+    /// The ERP database: `postgres://user:password@host/database` or `sqlite:path`.
+    pub url: Secret,
+    /// What the tables mean: `rm`, `protheus` or `generic`.
+    pub profile: ProfileName,
+    /// Name of the ERP on the wire; else the profile's (`RM`, `PROTHEUS`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub erp: Option<ErpName>,
+    /// Protheus: the company group, `01`.
+    pub company_group: String,
+    /// Protheus: characters of the branch code that are the company.
+    pub company_characters: usize,
+    /// Protheus: characters of the branch code that are the unity.
+    pub unity_characters: usize,
+    /// IANA zone of stamps without one; else the database's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stamp_zone: Option<String>,
+    /// Smallest overlap window where the safe bound cannot be known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overlap_seconds: Option<u64>,
+    /// PEM file with the authorities that TLS trusts; else the machine's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProfileName {
+    Rm,
+    Protheus,
+    #[default]
+    Generic,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CaptureConfig {
+    /// Pause between two cycles. A base load or a full batch goes on without it.
+    pub cycle_seconds: u64,
+    /// How often keys are compared to find deleted rows in tables that do not mark them.
+    pub key_scan_seconds: u64,
+    /// Share of the time in which a base load or a full scan may use the ERP database, 1 to 100.
+    pub duty_percent: u32,
+    /// Whether found deletes are capped: `capped` asks a person above the cap, `always` never asks.
+    pub deletes: Deletes,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Deletes {
+    #[default]
+    Capped,
+    Always,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdminConfig {
+    /// Loopback address of the admin door. Port 0 takes a free one.
+    pub listen: SocketAddr,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// `error`, `warn`, `info`, `debug`, or a filter such as `info,agent=debug`.
+    pub level: String,
+    /// `auto` (text on a terminal, else JSON), `text` or `json`.
+    pub format: LogFormat,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TableConfig {
+    /// Columns that are unique together and never NULL; else the catalogue's primary key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<Vec<ColumnName>>,
+    /// Column that every change moves; else the profile's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stamp: Option<ColumnName>,
+    /// Treat the table as one without stamp: it is scanned whole.
+    pub stamp_none: bool,
+    /// What the writers' clocks may err for this stamp; else the profile's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allowance_seconds: Option<u64>,
+    /// Column and text that mark a deleted row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub soft_delete: Option<SoftDelete>,
+    /// Types over the catalogue's: `{ VALOR = "decimal" }`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub types: BTreeMap<ColumnName, String>,
+    /// Whether this table's found deletes are capped; else as in `[capture]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deletes: Option<Deletes>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SoftDelete {
+    /// The column.
+    pub column: ColumnName,
+    /// Its text in a deleted row, blanks trimmed.
+    pub value: String,
+}
+
+/// Text that is never printed whole: of an address the password is hidden, of all else everything.
+#[derive(Clone, Default)]
+pub struct Secret(SecretString);
+
+impl Secret {
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.expose().trim().is_empty()
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&redacted(self.expose()))
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&redacted(self.expose()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from).map(Self::from)
+    }
+}
+
+fn redacted(text: &str) -> String {
+    if text.is_empty() {
+        return String::new();
+    }
+    // Only what surely is no password is shown: scheme, user, and what stands behind the last '@' and before a '?'.
+    let Some((scheme, rest)) = text.split_once("://") else {
+        let open = text.starts_with("sqlite:");
+        return if open { text.to_owned() } else { "[redacted]".to_owned() };
+    };
+    let rest = rest.split('?').next().unwrap_or_default();
+    match rest.rsplit_once('@') {
+        Some((login, place)) => {
+            let user = login.split(':').next().unwrap_or_default();
+            format!("{scheme}://{user}:[redacted]@{place}")
+        }
+        None => format!("{scheme}://{rest}"),
+    }
+}
+
+impl Default for AgentConfig {
+    fn default() -> Self {
+        Self {
+            data: PathBuf::from("malote-agent"),
+            cloud: CloudConfig::default(),
+            source: SourceConfig::default(),
+            capture: CaptureConfig::default(),
+            admin: AdminConfig::default(),
+            log: LogConfig::default(),
+            allow: None,
+            tables: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for CaptureConfig {
+    fn default() -> Self {
+        Self {
+            cycle_seconds: protocol::limits::CYCLE.as_secs(),
+            key_scan_seconds: 900,
+            duty_percent: 25,
+            deletes: Deletes::Capped,
+        }
+    }
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 7490)) }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::Auto }
+    }
+}
+
+impl AgentConfig {
+    /// Reads the file (if any) and the environment over it.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID` with the key that is wrong.
+    pub fn load(file: Option<&Path>) -> Result<Self> {
+        runtime::config::load(file, PREFIX)
+    }
+
+    /// Refuses what cannot work, before anything is started.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID` with the key that is wrong.
+    pub fn validate(&self) -> Result<()> {
+        let wrong = |words: &str| Err(Error::new(Code::ConfigInvalid, words));
+        if self.source.url.is_empty() {
+            return wrong("source.url is missing");
+        }
+        if self.cloud.registry.trim().is_empty() {
+            return wrong("cloud.registry is missing");
+        }
+        if self.cloud.client_id.trim().is_empty() {
+            return wrong("cloud.client_id is missing");
+        }
+        if !self.admin.listen.ip().is_loopback() {
+            return wrong("admin.listen must be a loopback address");
+        }
+        self.validate_source()
+    }
+
+    /// As [`Self::validate`], for commands that need the database alone.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID` with the key that is wrong.
+    pub fn validate_source(&self) -> Result<()> {
+        let wrong = |words: String| Err(Error::new(Code::ConfigInvalid, words));
+        if self.source.url.is_empty() {
+            return wrong("source.url is missing".into());
+        }
+        if !(1..=100).contains(&self.capture.duty_percent) {
+            return wrong("capture.duty_percent must be 1 to 100".into());
+        }
+        if self.source.profile == ProfileName::Protheus && self.source.company_group.is_empty() {
+            return wrong("source.company_group is missing: Protheus names tables by it".into());
+        }
+        for (table, config) in &self.tables {
+            if config.stamp_none && config.stamp.is_some() {
+                return wrong(format!("tables.{table}: stamp and stamp_none exclude each other"));
+            }
+            if config.key.as_ref().is_some_and(Vec::is_empty) {
+                return wrong(format!("tables.{table}.key is empty"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The name of the ERP on the wire.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID` where neither the configuration nor the profile gives one.
+    pub fn erp(&self) -> Result<ErpName> {
+        if let Some(erp) = &self.source.erp {
+            return Ok(erp.clone());
+        }
+        match self.source.profile {
+            ProfileName::Rm => "RM".parse(),
+            ProfileName::Protheus => "PROTHEUS".parse(),
+            ProfileName::Generic => {
+                Err(Error::new(Code::ConfigInvalid, "source.erp is missing: profile generic has no name of its own"))
+            }
+        }
+    }
+
+    /// Whether the customer lets this table leave the house.
+    #[must_use]
+    pub fn allows(&self, table: &TableName) -> bool {
+        self.allow.as_ref().is_none_or(|allowed| allowed.contains(table))
+    }
+
+    /// What is declared of a table.
+    #[must_use]
+    pub fn spec(&self, table: &TableName) -> TableSpec {
+        let config = self.tables.get(table).cloned().unwrap_or_default();
+        TableSpec {
+            wire: table.clone(),
+            key: config.key,
+            stamp: config.stamp,
+            no_stamp: config.stamp_none,
+            soft_delete: config.soft_delete.map(|soft| (soft.column, soft.value)),
+            types: config.types.into_iter().map(|(name, text)| (name, TypeName::parse(&text))).collect(),
+            allowance: config.allowance_seconds.map(Duration::from_secs),
+        }
+    }
+
+    /// Whether deletes found by comparison are capped for a table.
+    #[must_use]
+    pub fn deletes(&self, table: &TableName) -> Deletes {
+        let own = self.tables.get(table).and_then(|config| config.deletes);
+        own.unwrap_or(self.capture.deletes)
+    }
+
+    /// What is in force, as a file of its own; secrets are redacted.
+    ///
+    /// # Errors
+    /// `INTERNAL` where the tree cannot be written as TOML.
+    pub fn dump(&self) -> Result<String> {
+        toml::to_string_pretty(self).coded(Code::Internal, "cannot print the configuration")
+    }
+}
+
+impl CloudConfig {
+    /// The client secret, from its file where one is named.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID` where there is none or the file cannot be read.
+    pub fn secret(&self) -> Result<SecretString> {
+        if let Some(secret) = self.client_secret.as_ref().filter(|secret| !secret.is_empty()) {
+            return Ok(secret.expose().trim().to_owned().into());
+        }
+        let missing = || Error::new(Code::ConfigInvalid, "cloud.client_secret is missing");
+        let path = self.client_secret_file.as_ref().ok_or_else(missing)?;
+        let words = format!("cannot read cloud.client_secret_file {}", path.display());
+        let text = fs::read_to_string(path).coded(Code::ConfigInvalid, words)?;
+        let text = text.trim();
+        if text.is_empty() { Err(missing()) } else { Ok(text.to_owned().into()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<AgentConfig> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.toml");
+        fs::write(&path, text).unwrap();
+        runtime::config::load_from(Some(&path), PREFIX, BTreeMap::new())
+    }
+
+    const FULL: &str = r#"
+data = "here"
+allow = ["FLAN"]
+[cloud]
+registry = "https://malote.example"
+client_id = "me"
+client_secret = "canary-secret"
+[source]
+url = "postgres://erp:canary-password@db/erp?password=canary-too"
+profile = "rm"
+[capture]
+duty_percent = 100
+[tables.FLAN]
+key = ["CODCOLIGADA", "IDLAN"]
+stamp = "RECMODIFIEDON"
+types = { VALOR = "decimal" }
+deletes = "always"
+soft_delete = { column = "D", value = "*" }
+"#;
+
+    #[test]
+    fn a_file_is_read_and_its_dump_shows_no_secret_and_reads_back() {
+        let config = read(FULL).unwrap();
+        config.validate().unwrap();
+        let dump = config.dump().unwrap();
+        assert!(!dump.contains("canary"), "{dump}");
+        assert!(!format!("{config:?}").contains("canary"));
+        let again = read(&dump).unwrap();
+        assert_eq!((again.capture, again.tables), (config.capture, config.tables));
+    }
+
+    #[test]
+    fn the_local_list_and_the_declarations_of_a_table_hold() {
+        let config = read(FULL).unwrap();
+        let (flan, other) = ("flan".parse().unwrap(), "TMOV".parse().unwrap());
+        assert!(config.allows(&flan) && !config.allows(&other));
+        assert!(AgentConfig::default().allows(&other));
+        assert_eq!((config.deletes(&flan), config.deletes(&other)), (Deletes::Always, Deletes::Capped));
+        let spec = config.spec(&flan);
+        assert_eq!(spec.key.unwrap().len(), 2);
+        assert_eq!(spec.soft_delete.unwrap().1, "*");
+        assert_eq!(config.erp().unwrap().as_str(), "RM");
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_by_the_name_of_its_key() {
+        assert!(read("typo = 1").unwrap_err().message.contains("typo"));
+        let refused = |text: &str| read(text).unwrap().validate().unwrap_err().message;
+        assert!(refused("").contains("source.url"));
+        let change = |from: &str, to: &str| refused(&FULL.replace(from, to));
+        assert!(change("duty_percent = 100", "duty_percent = 0").contains("duty_percent"));
+        assert!(change("profile = \"rm\"", "profile = \"protheus\"").contains("company_group"));
+        assert!(change("key = [", "stamp_none = true\nkey = [").contains("exclude"));
+        assert!(change("client_id = \"me\"", "").contains("client_id"));
+        let open = format!("{FULL}\n[admin]\nlisten = \"0.0.0.0:1\"");
+        assert!(refused(&open).contains("loopback"));
+        assert_eq!(AgentConfig::default().erp().unwrap_err().code, Code::ConfigInvalid);
+    }
+
+    #[test]
+    fn a_secret_comes_from_its_file_and_addresses_hide_their_password() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        fs::write(&path, " s3cret\n").unwrap();
+        let cloud = CloudConfig { client_secret_file: Some(path), ..CloudConfig::default() };
+        assert_eq!(cloud.secret().unwrap().expose_secret(), "s3cret");
+        assert_eq!(CloudConfig::default().secret().unwrap_err().code, Code::ConfigInvalid);
+        assert_eq!(redacted("postgres://u:p@ss@h/d"), "postgres://u:[redacted]@h/d");
+        assert_eq!(redacted("sqlite:/x/erp.db"), "sqlite:/x/erp.db");
+        assert_eq!(redacted("postgres://h/d"), "postgres://h/d");
+    }
+}

@@ -1,1 +1,23 @@
-//! capture: to be written.
+//! Capture: decides what is read from the ERP and what is sent of it.
+//!
+//! Promises: per table, rows are sent in the order of their reads (I11); a cursor moves only to what the rows of the
+//! same batch cover (I9, I10); a failing table is parked and the others go on.
+//! Never: talks to the cloud: the journal is the only corridor. Never keeps a place that the cursor or a new read could
+//! not give back.
+//!
+//! Rooms: `cursor` · `edge` · `load` · `batcher` · `recent` · `table` decide without reading; `cycle` and `scan` read;
+//! `worker` repeats.
+
+mod batcher;
+mod cursor;
+mod cycle;
+mod edge;
+mod load;
+mod recent;
+mod scan;
+mod table;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+pub use worker::Worker;

@@ -1,0 +1,221 @@
+//! Cursor: where one table goes on, as the bytes the server keeps for the agent.
+//!
+//! Promises: at most 1 KB; what cannot be read, or was written by a later version, means a fresh start: a base load
+//! only resends.
+//! Never: moves by itself; the rules of movement are in `edge` and `table`.
+
+use protocol::ids::Generation;
+use serde::{Deserialize, Serialize};
+
+use crate::source::{PageKey, Watermark};
+
+/// The session protocol's limit for one entry.
+pub(super) const CURSOR_BYTES: usize = 1_024;
+const VERSION: u32 = 1;
+
+/// One table's entry. Names are short because the entry is small.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Cursor {
+    /// `W`, in the stamp column's own form. `None` in tables without stamp.
+    #[serde(rename = "w", default, skip_serializing_if = "Option::is_none")]
+    pub(super) watermark: Option<Watermark>,
+    /// `W` as a time, for the batch's range and for people.
+    #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
+    pub(super) micros: Option<i64>,
+    /// Last key sent with stamp `W`, where a batch was cut there.
+    #[serde(rename = "k", default, skip_serializing_if = "Option::is_none")]
+    pub(super) cut: Option<Cut>,
+    /// Base load under way.
+    #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
+    pub(super) load: Option<Load>,
+    /// A base load was complete once.
+    #[serde(rename = "d", default, skip_serializing_if = "is_false")]
+    pub(super) loaded: bool,
+    /// Last request of the server that was run.
+    #[serde(rename = "g", default, skip_serializing_if = "is_none_or_zero")]
+    pub(super) generation: Option<Generation>,
+    /// Last request of the admin door that was run.
+    #[serde(rename = "r", default, skip_serializing_if = "is_zero")]
+    pub(super) local: u64,
+    /// `forceReload` of a server without generations that was run, until its falling edge is seen.
+    #[serde(rename = "f", default, skip_serializing_if = "Option::is_none")]
+    pub(super) spent: Option<u64>,
+}
+
+/// Place of a cut inside a group of equal stamps.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct Cut {
+    #[serde(rename = "k")]
+    pub(super) key: PageKey,
+    /// Allowance in force at the cut, microseconds; a raised one drops the key.
+    #[serde(rename = "e")]
+    pub(super) allowance: u64,
+}
+
+/// Progress of a base load.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Load {
+    /// Request of the server that it answers; what `x-base-load-done` says.
+    #[serde(rename = "g")]
+    pub(super) generation: Generation,
+    /// Highest request of the admin door that it answers.
+    #[serde(rename = "r", default, skip_serializing_if = "is_zero")]
+    pub(super) local: u64,
+    /// Key of the last row sent.
+    #[serde(rename = "k", default, skip_serializing_if = "Option::is_none")]
+    pub(super) after: Option<PageKey>,
+    #[serde(rename = "n", default, skip_serializing_if = "is_zero")]
+    pub(super) rows: u64,
+    /// Hash of the filter in force; another filter starts the load again.
+    #[serde(rename = "f", default, skip_serializing_if = "is_zero")]
+    pub(super) filter: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Envelope {
+    v: u32,
+    #[serde(flatten)]
+    cursor: Cursor,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
+fn is_none_or_zero(generation: &Option<Generation>) -> bool {
+    generation.is_none_or(|generation| generation.0 == 0)
+}
+
+impl Cursor {
+    /// Reads an entry; `None` = it cannot be used and the table starts again.
+    #[must_use]
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let envelope: Envelope = serde_json::from_slice(bytes).ok()?;
+        (envelope.v == VERSION).then_some(envelope.cursor)
+    }
+
+    /// Writes the entry. Keys that would make it too long are left out, which only reads more again: a cut falls back
+    /// to the start of its group, a base load to its beginning.
+    #[must_use]
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut cursor = self.clone();
+        let mut bytes = cursor.json();
+        if bytes.len() > CURSOR_BYTES {
+            cursor.cut = None;
+            bytes = cursor.json();
+        }
+        if bytes.len() > CURSOR_BYTES {
+            if let Some(load) = &mut cursor.load {
+                (load.after, load.rows) = (None, 0);
+            }
+            bytes = cursor.json();
+        }
+        bytes
+    }
+
+    fn json(&self) -> Vec<u8> {
+        // Strings and numbers alone: writing them to memory cannot fail, and an empty entry only starts again.
+        serde_json::to_vec(&Envelope { v: VERSION, cursor: self.clone() }).unwrap_or_default()
+    }
+}
+
+/// A hash for comparison with itself only: of a filter, or of a table and its filter.
+#[must_use]
+pub(super) fn hash_of(parts: &[&str]) -> u64 {
+    let key = protocol::key::KeyBytes::of(parts.iter().copied());
+    let digest = <sha2::Sha256 as sha2::Digest>::digest(&key.0);
+    let mut head = [0; 8];
+    head.copy_from_slice(&digest[..8]);
+    // Zero stands for "none" in the entry.
+    u64::from_be_bytes(head).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_key() -> impl Strategy<Value = PageKey> {
+        proptest::collection::vec(".{0,20}", 1..4).prop_map(PageKey)
+    }
+
+    prop_compose! {
+        fn any_cursor()(
+            watermark in proptest::option::of("[0-9: .-]{1,64}"),
+            micros in proptest::option::of(any::<i64>()),
+            cut in proptest::option::of((any_key(), any::<u64>())),
+            load in proptest::option::of((any::<i64>(), any::<u64>(), proptest::option::of(any_key()), any::<u64>())),
+            loaded in any::<bool>(),
+            generation in proptest::option::of(1..i64::MAX),
+            local in any::<u64>(),
+            spent in proptest::option::of(any::<u64>()),
+        ) -> Cursor {
+            Cursor {
+                watermark: watermark.map(Watermark),
+                micros,
+                cut: cut.map(|(key, allowance)| Cut { key, allowance }),
+                load: load.map(|(generation, local, after, rows)| Load {
+                    generation: Generation(generation), local, after, rows, filter: rows,
+                }),
+                loaded,
+                generation: generation.map(Generation),
+                local,
+                spent,
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_entry_that_fits_reads_back_as_it_was(cursor in any_cursor()) {
+            let bytes = cursor.encode();
+            prop_assert!(bytes.len() <= CURSOR_BYTES);
+            if cursor.json().len() <= CURSOR_BYTES {
+                prop_assert_eq!(Cursor::decode(&bytes), Some(cursor));
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = Cursor::decode(&bytes);
+        }
+    }
+
+    #[test]
+    fn an_entry_of_another_version_or_of_nonsense_starts_again() {
+        for bad in ["", "{}", "[]", r#"{"v":2,"w":"1"}"#, r#"{"v":1,"w":7}"#] {
+            assert_eq!(Cursor::decode(bad.as_bytes()), None, "{bad}");
+        }
+        assert_eq!(Cursor::decode(br#"{"v":1}"#), Some(Cursor::default()));
+    }
+
+    #[test]
+    fn a_key_too_long_for_the_entry_is_left_out_and_nothing_else() {
+        let long = PageKey(vec!["x".repeat(600)]);
+        let cursor = Cursor {
+            watermark: Some(Watermark("2024-01-01".into())),
+            cut: Some(Cut { key: long.clone(), allowance: 1 }),
+            load: Some(Load { after: Some(long.clone()), rows: 9, ..Load::default() }),
+            ..Cursor::default()
+        };
+        let read = Cursor::decode(&cursor.encode()).unwrap();
+        assert_eq!((read.cut, read.load.unwrap().after), (None, Some(long)));
+        let longer = PageKey(vec!["x".repeat(1_100)]);
+        let cursor = Cursor { load: Some(Load { after: Some(longer), ..Load::default() }), ..cursor };
+        let read = Cursor::decode(&cursor.encode()).unwrap();
+        assert_eq!((read.load.unwrap().after, read.watermark), (None, cursor.watermark));
+    }
+
+    #[test]
+    fn hashes_tell_parts_apart_by_their_borders() {
+        assert_ne!(hash_of(&["a", "b"]), hash_of(&["ab", ""]));
+        assert_eq!(hash_of(&["a"]), hash_of(&["a"]));
+    }
+}

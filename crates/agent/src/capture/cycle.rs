@@ -1,0 +1,406 @@
+//! Cycle: one batch's reading, table by table in turns.
+//!
+//! Promises: the bound is taken before any read; a table's chunk goes before the delta that is read after it; no table
+//! waits for another's base load longer than one page and its rest.
+//! Never: reads ahead of the journal: above 32 MB unacknowledged it waits.
+
+use std::{sync::Arc, time::Duration};
+
+use protocol::{
+    Code, Error, Result,
+    ids::{Epoch, Generation},
+    key::KeyBytes,
+    limits,
+    names::TableName,
+};
+use runtime::clock::{self, Mono, Wall};
+
+use super::{
+    batcher::Batcher,
+    edge::{self, Pass},
+    load,
+    table::{Seen, Table, key_hash, page_key_bytes},
+};
+use crate::{
+    config::AgentConfig,
+    journal::{Incident, Journal},
+    source::{Bound, Page, Source},
+};
+
+/// Spooled bytes the cloud may be behind before reading waits.
+const UNACKED_BYTES: u64 = 32 * 1024 * 1024;
+/// How long one table may read deltas before the next one has its turn.
+const SLICE: Duration = Duration::from_millis(500);
+/// Keys of one look-up.
+pub(super) const LOOK_UP: usize = 1_000;
+
+/// Who has to bear a fault: one table, or the batch and so the session.
+#[derive(Debug)]
+pub(super) enum Fault {
+    Table(Error),
+    Session(Error),
+}
+
+pub(super) type Turn<T = ()> = Result<T, Fault>;
+
+/// How a row goes out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    Load,
+    Delta,
+    /// Found by comparison, or re-read by key.
+    Found,
+}
+
+/// What a cycle works with.
+pub(super) struct Tools<'a, S> {
+    pub(super) source: &'a S,
+    pub(super) journal: &'a Journal,
+    pub(super) config: &'a AgentConfig,
+    pub(super) epoch: Epoch,
+}
+
+/// One cycle.
+pub(super) struct Cycle<'a, S> {
+    pub(super) tools: Tools<'a, S>,
+    pub(super) batch: Batcher,
+    /// Base loads whose last rows are in this batch.
+    pub(super) loads_done: Vec<(TableName, Generation)>,
+    pub(super) started: Mono,
+    opened: bool,
+    bound: Option<Bound>,
+}
+
+impl<'a, S: Source> Cycle<'a, S> {
+    pub(super) fn new(tools: Tools<'a, S>, batch: Batcher) -> Self {
+        let started = Mono::now();
+        Self { tools, batch, loads_done: Vec::new(), started, opened: false, bound: None }
+    }
+
+    /// Messages were spooled: the batch has to be sealed.
+    #[must_use]
+    pub(super) fn is_open(&self) -> bool {
+        self.opened
+    }
+
+    /// The batch takes no further page.
+    #[must_use]
+    pub(super) fn is_over(&self) -> bool {
+        self.batch.is_full() || self.started.elapsed() >= limits::BATCH_READING
+    }
+
+    /// One piece of work on a table; false = it has nothing more for this cycle.
+    pub(super) async fn turn(&mut self, table: &mut Table) -> Turn<bool> {
+        let seen = self.describe(table).await?;
+        let stamped = seen.shape.stamp.is_some();
+        if stamped {
+            self.bound(table).await?;
+        }
+        if table.cursor.load.is_some() {
+            self.chunk(table, &seen).await?;
+        }
+        if stamped && !table.delta_done {
+            self.delta(table, &seen).await?;
+        }
+        if table.cursor.load.is_none() && seen.keeps_known() && !table.scan_done {
+            self.scan(table, &seen).await?;
+        }
+        self.spool().await?;
+        table.well();
+        let scanning = seen.keeps_known() && !table.scan_done && table.scan.is_under_way();
+        Ok(table.cursor.load.is_some() || (stamped && !table.delta_done) || scanning)
+    }
+
+    async fn describe(&mut self, table: &mut Table) -> Turn<Arc<Seen>> {
+        if let Some(seen) = &table.seen {
+            return Ok(Arc::clone(seen));
+        }
+        let name = &table.query.table;
+        if !self.tools.config.allows(name) {
+            let words = format!("table {name} is not in the local allow list");
+            return Err(Fault::Table(Error::new(Code::TableNotAllowed, words)));
+        }
+        let spec = self.tools.config.spec(name);
+        let shape = self.tools.source.describe(&spec).await.map_err(Fault::Table)?;
+        let seen = Arc::new(Seen::new(shape, &table.query).map_err(Fault::Table)?);
+        table.quarantined = self.tools.journal.quarantined(name).await.map_err(Fault::Session)?;
+        table.seen = Some(Arc::clone(&seen));
+        Ok(seen)
+    }
+
+    /// The cycle's bound, taken before its first read of any stamped table.
+    async fn bound(&mut self, table: &mut Table) -> Turn<Bound> {
+        if self.bound.is_none() {
+            self.bound = Some(self.tools.source.bound().await.map_err(Fault::Table)?);
+        }
+        let bound = self.bound.clone().unwrap_or(Bound {
+            at_micros: 0,
+            micros: 0,
+            degraded: None,
+            held_by: None,
+        });
+        table.bounded(&bound);
+        Ok(bound)
+    }
+
+    async fn chunk(&mut self, table: &mut Table, seen: &Seen) -> Turn {
+        if seen.shape.stamp.is_some() && table.cursor.watermark.is_none() {
+            let bound = self.bound(table).await?;
+            let edge = self.tools.source.watermark(&seen.shape, &bound).map_err(Fault::Table)?;
+            table.cursor.watermark = Some(edge);
+            table.cursor.micros = Some(bound.micros);
+        }
+        let started = Mono::now();
+        let after = table.cursor.load.as_ref().and_then(|load| load.after.clone());
+        let source = self.tools.source;
+        let page = source
+            .chunk(&seen.shape, after.as_ref(), seen.filter.as_ref(), table.limit())
+            .await
+            .map_err(Fault::Table)?;
+        let took = started.elapsed();
+        table.took(took, page.len());
+        for row in 0..page.len() {
+            self.send(table, seen, (&page, row), Kind::Load).await?;
+        }
+        self.tell_poison(table, &page).await?;
+        if let Some(load) = &mut table.cursor.load {
+            load.rows += page.len() as u64;
+            if let Some(place) = page.last() {
+                load.after = Some(place.key.clone());
+            }
+        }
+        if ends(&page)? {
+            let generation = load::finish(&mut table.cursor);
+            self.loads_done.extend(generation.map(|done| (table.query.table.clone(), done)));
+            // What was just sent is known only once the batch is accepted.
+            table.scan_done = true;
+        }
+        self.spool().await?;
+        self.rest(took).await;
+        Ok(())
+    }
+
+    async fn delta(&mut self, table: &mut Table, seen: &Seen) -> Turn {
+        let mut pass = match table.pass.take() {
+            Some(pass) => pass,
+            None => {
+                let bound = self.bound(table).await?;
+                let edge = self.tools.source.watermark(&seen.shape, &bound).map_err(Fault::Table)?;
+                let Some(from) = edge::start(&table.cursor, seen.allowance()) else {
+                    // A table that had no stamp when it was loaded: its next load sets the start.
+                    table.cursor.loaded = false;
+                    table.delta_done = true;
+                    return Ok(());
+                };
+                Pass::new(bound, edge, from)
+            }
+        };
+        let started = Mono::now();
+        let outcome = loop {
+            match self.delta_page(table, seen, &mut pass).await {
+                Ok(true) => {
+                    pass.finish(&mut table.cursor);
+                    table.recent.turn();
+                    table.delta_done = true;
+                    return Ok(());
+                }
+                Ok(false) if started.elapsed() >= SLICE || self.is_over() => break Ok(()),
+                Ok(false) => {}
+                Err(fault) => break Err(fault),
+            }
+        };
+        table.pass = Some(pass);
+        outcome
+    }
+
+    /// Sends one page; true = the pass reached its end.
+    async fn delta_page(&mut self, table: &mut Table, seen: &Seen, pass: &mut Pass) -> Turn<bool> {
+        let source = self.tools.source;
+        let page = source
+            .delta(&seen.shape, &pass.from, &pass.bound, table.limit())
+            .await
+            .map_err(Fault::Table)?;
+        let end = ends(&page)?;
+        let mut deleted = Vec::new();
+        for row in 0..page.len() {
+            if page.is_deleted(row) && seen.shape.shared_key {
+                deleted.push(row);
+            } else {
+                self.send(table, seen, (&page, row), Kind::Delta).await?;
+            }
+        }
+        self.shared_deletes(table, seen, &page, &deleted).await?;
+        self.tell_poison(table, &page).await?;
+        if let Some(place) = page.last() {
+            let words = "a row of a delta has no stamp";
+            let stamp = place.stamp.cloned();
+            let stamp = stamp.ok_or_else(|| Fault::Table(Error::new(Code::StampUnfit, words)))?;
+            pass.advance(stamp, place.key.clone(), place.below_edge);
+        }
+        self.spool().await?;
+        Ok(end)
+    }
+
+    /// Deleted rows whose key a live row may share: a delete goes only where no live row has the key (F72).
+    async fn shared_deletes(&mut self, table: &mut Table, seen: &Seen, page: &Page, rows: &[usize]) -> Turn {
+        let fresh: Vec<usize> =
+            rows.iter().copied().filter(|row| !is_recent(table, seen, page, *row)).collect();
+        for rows in fresh.chunks(LOOK_UP) {
+            let mut keys: Vec<KeyBytes> = rows.iter().map(|row| seen.key(page, *row)).collect();
+            keys.sort_unstable();
+            keys.dedup();
+            let live = self.tools.source.by_keys(&seen.shape, &keys).await.map_err(Fault::Table)?;
+            let mut found = std::collections::BTreeSet::new();
+            for row in 0..live.len() {
+                found.insert(seen.key(&live, row));
+                self.send(table, seen, (&live, row), Kind::Found).await?;
+            }
+            self.tell_poison(table, &live).await?;
+            // A live row that cannot travel has no wire key here; no delete may take its place.
+            if !live.poison().is_empty() {
+                continue;
+            }
+            for row in rows {
+                if !found.contains(&seen.key(page, *row)) {
+                    self.send(table, seen, (page, *row), Kind::Delta).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts one row into the batch, unless an accepted batch carried this very image or the server refused it.
+    pub(super) async fn send(&mut self, table: &mut Table, seen: &Seen, (page, row): (&Page, usize), kind: Kind) -> Turn {
+        let (key, hash) = (seen.key(page, row), seen.hash(page, row));
+        let deleted = page.is_deleted(row);
+        if kind == Kind::Delta && is_recent(table, seen, page, row) {
+            if let Some(stamp) = page.stamp(row).filter(|_| !page.below_edge(row)) {
+                table.recent.keep(key, stamp.clone(), image(hash, deleted));
+            }
+            return Ok(());
+        }
+        match table.quarantined.get(&key) {
+            Some(refused) if *refused == hash && !deleted => return Ok(()),
+            Some(_) => {
+                table.quarantined.remove(&key);
+                let name = &table.query.table;
+                let forgiven = self.tools.journal.forgive(name, vec![key.clone()]).await;
+                forgiven.map_err(Fault::Session)?;
+            }
+            None => {}
+        }
+        let known = seen.keeps_known().then(|| (key.clone(), (!deleted).then_some(hash)));
+        self.batch.turn_to(&table.query.table, &seen.schema, kind == Kind::Load, table.suspect);
+        let cell = |at: usize| page.cell(row, at).filter(|_| !deleted || seen.shape.key.contains(&at));
+        if !self.batch.push(cell, deleted, known) {
+            return self.tell(table, &key, Code::RowTooLarge, "the row is larger than a message may be").await;
+        }
+        count(table, deleted);
+        table.recent.forget(&key);
+        if let (Kind::Delta, Some(stamp), false) = (kind, page.stamp(row), page.below_edge(row)) {
+            table.recent.keep(key, stamp.clone(), image(hash, deleted));
+        }
+        Ok(())
+    }
+
+    /// Sends a delete that names the key alone.
+    pub(super) fn send_delete(&mut self, table: &mut Table, seen: &Seen, key: &KeyBytes) -> Turn {
+        let values = key.values().map_err(Fault::Table)?;
+        let cell = |at: usize| {
+            let part = seen.shape.key.iter().position(|column| *column == at)?;
+            values.get(part).copied()
+        };
+        self.batch.turn_to(&table.query.table, &seen.schema, false, table.suspect);
+        self.batch.push(cell, true, Some((key.clone(), None)));
+        count(table, true);
+        table.recent.forget(key);
+        Ok(())
+    }
+
+    pub(super) async fn tell_poison(&mut self, table: &mut Table, page: &Page) -> Turn {
+        for poison in page.poison() {
+            self.tell(table, &page_key_bytes(&poison.key), poison.code, &poison.words).await?;
+        }
+        Ok(())
+    }
+
+    /// A row is skipped: an incident, once.
+    async fn tell(&mut self, table: &mut Table, key: &KeyBytes, code: Code, words: &str) -> Turn {
+        let hash = key_hash(key);
+        if !table.tell(hash) {
+            return Ok(());
+        }
+        let key_hash = Some(hash.iter().map(|byte| format!("{byte:02x}")).collect());
+        self.incident(table, key_hash, code, words).await
+    }
+
+    pub(super) async fn incident(
+        &self,
+        table: &Table,
+        key_hash: Option<String>,
+        code: Code,
+        words: &str,
+    ) -> Turn {
+        let name = table.query.table.clone();
+        tracing::warn!(table = %name, %code, words, "incident");
+        let at_micros = Wall::now().0;
+        let incident = Incident { table: Some(name), key_hash, code, words: words.to_owned(), at_micros };
+        self.tools.journal.incident(incident).await.map_err(Fault::Session)
+    }
+
+    /// Hands finished messages to the journal; waits while the cloud is too far behind.
+    pub(super) async fn spool(&mut self) -> Turn {
+        let messages = self.batch.take();
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let (journal, id) = (self.tools.journal, self.batch.id());
+        if !self.opened {
+            journal.open_batch(self.tools.epoch, id).await.map_err(Fault::Session)?;
+            self.opened = true;
+        }
+        let mut spool = journal.spool();
+        let room = spool
+            .wait_for(|state| state.batch != Some(id) || state.unacked_bytes <= UNACKED_BYTES)
+            .await;
+        if room.is_err() {
+            return Err(Fault::Session(Error::new(Code::JournalFailed, "the journal is closed")));
+        }
+        drop(room);
+        journal.append(id, messages).await.map_err(Fault::Session)
+    }
+
+    /// The ERP rests after a chunk, by the duty cycle.
+    pub(super) async fn rest(&self, took: Duration) {
+        let duty = self.tools.config.capture.duty_percent.clamp(1, 100);
+        let rest = took.mul_f64(f64::from(100 - duty) / f64::from(duty));
+        if !rest.is_zero() {
+            clock::sleep(rest.min(limits::BATCH_READING)).await;
+        }
+    }
+}
+
+/// A page that holds nothing and is not the last one would be read again for ever.
+pub(super) fn ends(page: &Page) -> Turn<bool> {
+    if !page.is_complete() && page.last().is_none() {
+        let words = "a page is empty although more rows follow";
+        return Err(Fault::Table(Error::new(Code::Internal, words)));
+    }
+    Ok(page.is_complete())
+}
+
+fn count(table: &mut Table, deleted: bool) {
+    table.pending.0 += 1;
+    table.pending.1 += u64::from(deleted);
+}
+
+fn is_recent(table: &Table, seen: &Seen, page: &Page, row: usize) -> bool {
+    let Some(stamp) = page.stamp(row) else { return false };
+    let image = image(seen.hash(page, row), page.is_deleted(row));
+    table.recent.holds(&seen.key(page, row), stamp, image)
+}
+
+/// A deleted row and a live one with the same values are two images.
+fn image(hash: protocol::hash::RowHash, deleted: bool) -> protocol::hash::RowHash {
+    if deleted { hash.xor(protocol::hash::RowHash([0xff; 16])) } else { hash }
+}

@@ -1,0 +1,236 @@
+//! Scan: what comparison with the known rows finds: changes of tables without stamp, and deletes.
+//!
+//! Promises: deletes come from a complete scan alone, each key read again in a fresh snapshot right before its delete
+//! goes out (F29); above the cap none goes until a person confirms.
+//! Never: takes a half-read list of keys for the whole.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use protocol::{Code, hash::RowHash, key::KeyBytes};
+use runtime::clock::Mono;
+
+use super::{
+    cycle::{Cycle, Fault, Kind, LOOK_UP, Turn, ends},
+    table::{Seen, Table},
+};
+use crate::{
+    config::Deletes,
+    source::{Page, PageKey, Source},
+};
+
+/// Where a table's scan stands.
+#[derive(Debug)]
+pub(super) enum Scan {
+    Idle { not_before: Mono },
+    /// Reading all rows, or their keys.
+    Reading { after: Option<PageKey>, started: Mono, busy: Duration },
+    /// The scan was complete: what it did not see is looked at, ascending by key.
+    Suspects { after: Option<KeyBytes>, started: Mono, busy: Duration, checked: bool },
+}
+
+impl Scan {
+    #[must_use]
+    pub(super) fn is_under_way(&self) -> bool {
+        !matches!(self, Self::Idle { .. })
+    }
+}
+
+/// How many deletes one scan may find: 1 % of the known rows or 10,000, whichever is more, but never more than half
+/// of a table above 200 rows. (10,000 alone would let a table of 9,000 rows vanish unasked; 1 % alone would ask a person
+/// for two rows of a hundred.)
+#[must_use]
+pub(super) fn cap(known: u64) -> u64 {
+    (known / 100).max(10_000.min(known / 2)).max(100)
+}
+
+impl<S: Source> Cycle<'_, S> {
+    /// One page of the scan, or its suspects.
+    pub(super) async fn scan(&mut self, table: &mut Table, seen: &Seen) -> Turn {
+        let now = Mono::now();
+        match std::mem::replace(&mut table.scan, Scan::Idle { not_before: now }) {
+            Scan::Idle { not_before } if not_before > now => {
+                table.scan = Scan::Idle { not_before };
+                table.scan_done = true;
+                Ok(())
+            }
+            Scan::Idle { .. } => {
+                let begun = self.tools.journal.scan_begin(&table.query.table).await;
+                begun.map_err(Fault::Session)?;
+                self.scan_page(table, seen, None, (now, Duration::ZERO)).await
+            }
+            Scan::Reading { after, started, busy } => {
+                self.scan_page(table, seen, after, (started, busy)).await
+            }
+            Scan::Suspects { after, started, busy, checked } => {
+                if !checked && self.is_capped(table, seen).await? {
+                    self.end(table, seen, started, busy);
+                    return Ok(());
+                }
+                self.suspects(table, seen, after, (started, busy)).await
+            }
+        }
+    }
+
+    async fn scan_page(
+        &mut self,
+        table: &mut Table,
+        seen: &Seen,
+        after: Option<PageKey>,
+        (started, busy): (Mono, Duration),
+    ) -> Turn {
+        let (source, limit, before) = (self.tools.source, table.limit(), Mono::now());
+        let page = if seen.shape.stamp.is_some() {
+            source.keys(&seen.shape, after.as_ref(), limit).await
+        } else {
+            source.chunk(&seen.shape, after.as_ref(), seen.filter.as_ref(), limit).await
+        };
+        let page = page.map_err(Fault::Table)?;
+        let took = before.elapsed();
+        table.took(took, page.len());
+        let keys: Vec<KeyBytes> = (0..page.len()).map(|row| seen.key(&page, row)).collect();
+        if seen.shape.stamp.is_none() {
+            self.send_changed(table, seen, &page, &keys).await?;
+        }
+        self.tell_poison(table, &page).await?;
+        let told = self.tools.journal.scan_seen(&table.query.table, keys).await;
+        told.map_err(Fault::Session)?;
+        let busy = busy + took;
+        table.scan = if ends(&page)? {
+            Scan::Suspects { after: None, started, busy, checked: false }
+        } else {
+            let after = page.last().map(|place| place.key.clone());
+            Scan::Reading { after, started, busy }
+        };
+        self.spool().await?;
+        self.rest(took).await;
+        Ok(())
+    }
+
+    /// Sends the rows whose image differs from the known one; hash zero differs from all.
+    async fn send_changed(&mut self, table: &mut Table, seen: &Seen, page: &Page, keys: &[KeyBytes]) -> Turn {
+        let known = self.known(table, keys).await?;
+        for (row, known) in known.iter().enumerate() {
+            if *known != Some(seen.hash(page, row)) {
+                self.send(table, seen, (page, row), Kind::Found).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn known(&self, table: &Table, keys: &[KeyBytes]) -> Turn<Vec<Option<RowHash>>> {
+        let known = self.tools.journal.known(&table.query.table, keys.to_vec()).await;
+        known.map_err(Fault::Session)
+    }
+
+    async fn missing(&self, table: &Table, after: Option<KeyBytes>, limit: usize) -> Turn<Vec<KeyBytes>> {
+        let missing = self.tools.journal.scan_missing(&table.query.table, after, limit).await;
+        missing.map_err(Fault::Session)
+    }
+
+    /// Whether more rows vanished than may go unasked. Live suspects (their filter no longer fits) do not count.
+    async fn is_capped(&mut self, table: &mut Table, seen: &Seen) -> Turn<bool> {
+        if self.tools.config.deletes(&table.query.table) == Deletes::Always {
+            return Ok(false);
+        }
+        let known = self.tools.journal.known_count(&table.query.table).await.map_err(Fault::Session)?;
+        let cap = cap(known);
+        let (mut after, mut gone) = (None, 0u64);
+        loop {
+            let keys = self.missing(table, after, LOOK_UP).await?;
+            // As many suspects as the cap allows need no look.
+            if gone + keys.len() as u64 <= cap && keys.len() < LOOK_UP {
+                return Ok(false);
+            }
+            let live = self.tools.source.by_keys(&seen.shape, &keys).await.map_err(Fault::Table)?;
+            gone += keys.len().saturating_sub(live.len() + live.poison().len()) as u64;
+            if gone > cap {
+                let words = format!("{gone} or more of {known} rows vanished, {cap} may go without a person");
+                self.incident(table, None, Code::DeletesCapped, &words).await?;
+                return Ok(true);
+            }
+            if keys.len() < LOOK_UP {
+                return Ok(false);
+            }
+            after = keys.into_iter().next_back();
+        }
+    }
+
+    /// Reads suspects again: those still missing are deleted, live ones that changed are sent.
+    async fn suspects(
+        &mut self,
+        table: &mut Table,
+        seen: &Seen,
+        after: Option<KeyBytes>,
+        (started, busy): (Mono, Duration),
+    ) -> Turn {
+        let keys = self.missing(table, after, LOOK_UP).await?;
+        let Some(last) = keys.last().cloned() else {
+            self.end(table, seen, started, busy);
+            return Ok(());
+        };
+        let gone = self.look_again(table, seen, &keys).await?;
+        for key in gone {
+            self.send_delete(table, seen, &key)?;
+        }
+        if keys.len() < LOOK_UP {
+            self.end(table, seen, started, busy);
+        } else {
+            table.scan = Scan::Suspects { after: Some(last), started, busy, checked: true };
+        }
+        Ok(())
+    }
+
+    /// Sends the live ones that changed; gives those that are gone.
+    async fn look_again(&mut self, table: &mut Table, seen: &Seen, keys: &[KeyBytes]) -> Turn<Vec<KeyBytes>> {
+        let live = self.tools.source.by_keys(&seen.shape, keys).await.map_err(Fault::Table)?;
+        let found: Vec<KeyBytes> = (0..live.len()).map(|row| seen.key(&live, row)).collect();
+        let asked: BTreeSet<&KeyBytes> = keys.iter().collect();
+        let known = self.known(table, &found).await?;
+        for (row, (key, known)) in found.iter().zip(known).enumerate() {
+            if asked.contains(key) && known != Some(seen.hash(&live, row)) {
+                self.send(table, seen, (&live, row), Kind::Found).await?;
+            }
+        }
+        self.tell_poison(table, &live).await?;
+        let found: BTreeSet<&KeyBytes> = found.iter().collect();
+        let mut gone: Vec<KeyBytes> = keys.iter().filter(|key| !found.contains(key)).cloned().collect();
+        if !live.poison().is_empty() {
+            // A row that cannot travel is not gone; only one key alone tells which it is.
+            let mut surely = Vec::new();
+            for key in gone {
+                let alone = std::slice::from_ref(&key);
+                let page = self.tools.source.by_keys(&seen.shape, alone).await.map_err(Fault::Table)?;
+                if page.is_empty() && page.poison().is_empty() {
+                    surely.push(key);
+                }
+            }
+            gone = surely;
+        }
+        Ok(gone)
+    }
+
+    /// The scan is over. Tables without stamp rest three times as long as they were read; key scans by the clock.
+    fn end(&self, table: &mut Table, seen: &Seen, started: Mono, busy: Duration) {
+        let not_before = if seen.shape.stamp.is_some() {
+            started + Duration::from_secs(self.tools.config.capture.key_scan_seconds)
+        } else {
+            Mono::now() + busy * 3
+        };
+        table.scan = Scan::Idle { not_before };
+        table.scan_done = true;
+        if seen.shape.stamp.is_none() {
+            table.scanned();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cap;
+
+    #[test]
+    fn f29_the_cap_is_a_hundredth_or_ten_thousand_and_never_most_of_a_table() {
+        let caps = [0, 100, 200, 1_000, 100_000, 5_000_000].map(cap);
+        assert_eq!(caps, [100, 100, 100, 500, 10_000, 50_000]);
+    }
+}

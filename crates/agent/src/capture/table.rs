@@ -1,0 +1,294 @@
+//! Table: what capture holds of one table between cycles.
+//!
+//! Promises: everything here can be forgotten and made again from the plan, the catalogue and the cursor entry.
+//! Never: reads; the cycle does.
+
+use std::{collections::{BTreeMap, HashSet}, sync::Arc, time::Duration};
+
+use protocol::{
+    Class, Code, Error, Result,
+    filter::Filter,
+    hash::{RowHash, RowHasher},
+    json::EntityQuery,
+    key::KeyBytes,
+    names::ColumnName,
+    proto::totvs::table::{
+        Schema,
+        schema::{SchemaColumn, SchemaPrimaryKey},
+    },
+};
+use runtime::{backoff::Backoff, clock::{Mono, Wall}};
+
+use super::{cursor::Cursor, edge::Pass, load::Wish, recent::RecentRows, scan::Scan};
+use crate::{
+    journal::TableStatus,
+    source::{Bound, Page, PageKey, ReadLimit, TableShape},
+};
+
+/// Canonical text of a page.
+const PAGE_BYTES: usize = 4 * 1024 * 1024;
+/// Encoded bytes a page may become: names count too, so tables with many columns get fewer rows.
+const PAGE_ENCODED: usize = 8 * 1024 * 1024;
+const PAGE_ROWS: usize = 5_000;
+const FIRST_ROWS: usize = 500;
+const LEAST_ROWS: usize = 50;
+/// A chunk may take this much of the ERP's time (`correctness.md` 3 b).
+const CHUNK_TIME: Duration = Duration::from_millis(200);
+/// How often a table that waits for a person is tried again.
+const OPERATOR_RETRY: Duration = Duration::from_secs(60);
+/// Rows told as skipped, remembered so that each is told once.
+const TOLD: usize = 10_000;
+
+/// A described table with what follows from its shape.
+pub(super) struct Seen {
+    pub(super) shape: TableShape,
+    pub(super) schema: Schema,
+    pub(super) filter: Option<Filter>,
+    hasher: RowHasher,
+    max_rows: usize,
+}
+
+impl Seen {
+    /// # Errors
+    /// `FILTER_REFUSED`.
+    pub(super) fn new(shape: TableShape, query: &EntityQuery) -> Result<Self> {
+        let names: Vec<ColumnName> = shape.columns.iter().map(|column| column.name.clone()).collect();
+        let text = query.filter.as_deref().map(str::trim).filter(|text| !text.is_empty());
+        let filter = text.map(|text| Filter::parse(text, &shape.wire, &names)).transpose()?;
+        let overhead: usize = names.iter().map(|name| name.as_str().len() + 8).sum();
+        Ok(Self {
+            schema: schema(&shape),
+            hasher: RowHasher::new(&names),
+            max_rows: (PAGE_ENCODED / overhead.max(1)).clamp(1, PAGE_ROWS),
+            filter,
+            shape,
+        })
+    }
+
+    #[must_use]
+    pub(super) fn key(&self, page: &Page, row: usize) -> KeyBytes {
+        KeyBytes::of(self.shape.key.iter().map(|at| page.cell(row, *at).unwrap_or_default()))
+    }
+
+    #[must_use]
+    pub(super) fn hash(&self, page: &Page, row: usize) -> RowHash {
+        self.hasher.hash(|at| page.cell(row, at))
+    }
+
+    /// Rows are remembered by key and hash: changes or deletes are found by comparison alone.
+    #[must_use]
+    pub(super) fn keeps_known(&self) -> bool {
+        self.shape.stamp.is_none() || self.shape.soft_delete.is_none()
+    }
+
+    #[must_use]
+    pub(super) fn allowance(&self) -> Duration {
+        self.shape.stamp.as_ref().map_or(Duration::ZERO, |stamp| stamp.allowance)
+    }
+}
+
+fn schema(shape: &TableShape) -> Schema {
+    let column = |column: &crate::source::ColumnShape| SchemaColumn {
+        name: column.name.to_string(),
+        r#type: column.type_name.to_string(),
+    };
+    let key = shape.key.iter().filter_map(|at| shape.columns.get(*at));
+    Schema {
+        flexible: true,
+        export_data: true,
+        columns: shape.columns.iter().map(column).collect(),
+        primary_key: Some(SchemaPrimaryKey {
+            name: shape.wire.folded().to_owned(),
+            columns: key.map(|column| column.name.to_string()).collect(),
+        }),
+    }
+}
+
+/// Why a table rests, and until when.
+#[derive(Debug)]
+pub(super) struct Park {
+    pub(super) code: Code,
+    pub(super) words: String,
+    pub(super) until: Mono,
+}
+
+/// One table of the plan.
+pub(super) struct Table {
+    pub(super) query: EntityQuery,
+    pub(super) wish: Wish,
+    pub(super) seen: Option<Arc<Seen>>,
+    pub(super) cursor: Cursor,
+    /// The entry as the server holds it.
+    pub(super) stored: Vec<u8>,
+    pub(super) pass: Option<Pass>,
+    pub(super) recent: RecentRows,
+    pub(super) scan: Scan,
+    pub(super) park: Option<Park>,
+    /// Rows the server refused, by key: they go again once they changed.
+    pub(super) quarantined: BTreeMap<KeyBytes, RowHash>,
+    /// One row a message, until the refused one is found.
+    pub(super) suspect: bool,
+    /// The delta of this cycle is done.
+    pub(super) delta_done: bool,
+    /// The scan of this cycle is done or must wait for the next one.
+    pub(super) scan_done: bool,
+    /// Rows and deletes in the batch under way.
+    pub(super) pending: (u64, u64),
+    sent: (u64, u64),
+    told: HashSet<[u8; 32]>,
+    rows: usize,
+    backoff: Backoff,
+    weak: (Option<String>, Option<String>),
+}
+
+impl Table {
+    #[must_use]
+    pub(super) fn new(query: EntityQuery, stored: Vec<u8>, now: Mono) -> Self {
+        Self {
+            wish: Wish::of(&query, 0),
+            query,
+            seen: None,
+            cursor: Cursor::decode(&stored).unwrap_or_default(),
+            stored,
+            pass: None,
+            recent: RecentRows::default(),
+            scan: Scan::Idle { not_before: now },
+            park: None,
+            quarantined: BTreeMap::new(),
+            suspect: false,
+            delta_done: false,
+            scan_done: false,
+            pending: (0, 0),
+            sent: (0, 0),
+            told: HashSet::new(),
+            rows: FIRST_ROWS,
+            backoff: Backoff::new(Duration::from_secs(1), OPERATOR_RETRY),
+            weak: (None, None),
+        }
+    }
+
+    /// Another filter is parsed again; the rest of the plan's entry is taken as it is.
+    pub(super) fn replan(&mut self, query: EntityQuery, local: u64) {
+        if query.filter != self.query.filter {
+            self.seen = None;
+            self.park = None;
+        }
+        self.wish = Wish::of(&query, local);
+        self.query = query;
+    }
+
+    #[must_use]
+    pub(super) fn limit(&self) -> ReadLimit {
+        let most = self.seen.as_ref().map_or(PAGE_ROWS, |seen| seen.max_rows);
+        let most = if self.suspect { most.min(200) } else { most };
+        ReadLimit { rows: self.rows.min(most), bytes: PAGE_BYTES }
+    }
+
+    /// Chunks grow until one takes 200 ms, no further.
+    pub(super) fn took(&mut self, time: Duration, rows: usize) {
+        if time > CHUNK_TIME {
+            self.rows = (self.rows / 2).max(LEAST_ROWS);
+        } else if time < CHUNK_TIME / 2 && rows >= self.rows {
+            self.rows = (self.rows * 2).min(PAGE_ROWS);
+        }
+    }
+
+    /// Puts the table aside. Tells whether that is news.
+    pub(super) fn park(&mut self, error: &Error, now: Mono) -> bool {
+        let pause = match error.class() {
+            Class::Transient => error.retry_after.unwrap_or_else(|| self.backoff.next_pause()),
+            Class::Caller | Class::Operator | Class::Bug => OPERATOR_RETRY,
+        };
+        let news = self.park.as_ref().is_none_or(|park| park.code != error.code);
+        self.park = Some(Park { code: error.code, words: error.message.clone(), until: now + pause });
+        // Described again before the next try: the person may have changed the table.
+        self.seen = None;
+        news
+    }
+
+    #[must_use]
+    pub(super) fn rests(&self, now: Mono) -> bool {
+        self.park.as_ref().is_some_and(|park| park.until > now)
+    }
+
+    /// A whole turn went well.
+    pub(super) fn well(&mut self) {
+        self.park = None;
+        self.backoff.reset();
+    }
+
+    pub(super) fn bounded(&mut self, bound: &Bound) {
+        self.weak = (bound.degraded.clone(), bound.held_by.clone());
+    }
+
+    /// A complete scan ended: everything up to now was seen.
+    pub(super) fn scanned(&mut self) {
+        self.cursor.micros = Some(Wall::now().0);
+    }
+
+    /// Whether the row is to be told as skipped: once, by its hash.
+    pub(super) fn tell(&mut self, hash: [u8; 32]) -> bool {
+        if self.told.len() >= TOLD {
+            self.told.clear();
+        }
+        self.told.insert(hash)
+    }
+
+    /// The batch was accepted.
+    pub(super) fn accepted(&mut self) {
+        self.sent.0 += self.pending.0;
+        self.sent.1 += self.pending.1;
+        self.pending = (0, 0);
+    }
+
+    /// The entry, where it differs from what the server holds.
+    #[must_use]
+    pub(super) fn moved(&self) -> Option<Vec<u8>> {
+        let entry = self.cursor.encode();
+        (entry != self.stored).then_some(entry)
+    }
+
+    /// Something is left to read at once.
+    #[must_use]
+    pub(super) fn has_more(&self, now: Mono) -> bool {
+        let rests = self.rests(now);
+        !rests && (self.cursor.load.is_some() || self.pass.is_some() || self.scan.is_under_way())
+    }
+
+    #[must_use]
+    pub(super) fn status(&self, now: Wall) -> TableStatus {
+        let stamped = self.seen.as_ref().map(|seen| seen.shape.stamp.is_some());
+        let state = match (&self.park, &self.cursor.load, self.cursor.loaded) {
+            (Some(_), _, _) => "PARKED",
+            (None, Some(_), false) | (None, None, false) => "BASE_LOAD",
+            (None, Some(_), true) => "RELOAD",
+            (None, None, true) => "STREAMING",
+        };
+        let stamped = stamped.unwrap_or(self.cursor.watermark.is_some());
+        TableStatus {
+            table: self.query.table.clone(),
+            state: state.into(),
+            mode: if stamped { "TIMESTAMP" } else { "SNAPSHOT_DIFF" }.into(),
+            watermark: self.cursor.watermark.as_ref().map(|mark| mark.0.clone()),
+            lag_ms: self.cursor.micros.map(|micros| now.0.saturating_sub(micros).max(0) / 1_000),
+            degraded: self.weak.0.clone().filter(|_| stamped),
+            held_by: self.weak.1.clone().filter(|_| stamped),
+            parked: self.park.as_ref().map(|park| (park.code.to_string(), park.words.clone())),
+            rows_sent: self.sent.0,
+            deletes_sent: self.sent.1,
+            quarantined: (self.told.len() + self.quarantined.len()) as u64,
+            loaded: self.cursor.load.as_ref().map(|load| load.rows),
+        }
+    }
+}
+
+/// SHA-256 of a row's key: what logs and incidents know it by.
+#[must_use]
+pub(super) fn key_hash(key: &KeyBytes) -> [u8; 32] {
+    <sha2::Sha256 as sha2::Digest>::digest(&key.0).into()
+}
+
+#[must_use]
+pub(super) fn page_key_bytes(key: &PageKey) -> KeyBytes {
+    KeyBytes::of(key.0.iter().map(String::as_str))
+}

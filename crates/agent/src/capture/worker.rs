@@ -1,0 +1,350 @@
+//! Worker: waits for a grant, reads batch after batch under it, starts over with the next one.
+//!
+//! Promises: one batch is open at a time; whatever happens to a batch, the tables go on from the grant's entries.
+//! Never: goes on with what it held in memory after a batch was lost.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use protocol::{
+    Code, Error, Result,
+    ids::{BatchId, Epoch, Generation},
+    names::{ErpName, TableName},
+};
+use runtime::{
+    clock::{Mono, Wall},
+    shutdown::Shutdown,
+};
+use tokio::sync::watch;
+
+use super::{
+    batcher::{Batcher, batch_id},
+    cycle::{Cycle, Fault, Tools},
+    load,
+    table::Table,
+};
+use crate::{
+    config::AgentConfig,
+    journal::{Grant, Journal, Seal},
+    source::Source,
+};
+
+/// How often orders of the admin door are looked for while nothing happens.
+const LOOK: Duration = Duration::from_secs(1);
+/// Pause after the journal refused something, before the next grant is looked for.
+const FAULT_PAUSE: Duration = Duration::from_secs(1);
+
+/// The capture of one stream.
+pub struct Worker<S> {
+    source: Arc<S>,
+    journal: Journal,
+    config: Arc<AgentConfig>,
+    erp: ErpName,
+    shutdown: Shutdown,
+}
+
+/// What is held under one grant.
+struct Session {
+    epoch: Epoch,
+    tables: Vec<Table>,
+    /// Entries of tables that are not in the plan now.
+    cursors: BTreeMap<TableName, Vec<u8>>,
+    /// Base loads that ended without a row to send: told with the next batch.
+    loads_done: Vec<(TableName, Generation)>,
+    /// The table whose turn is first.
+    first: usize,
+    plan: watch::Receiver<u64>,
+    planned: bool,
+    orders: BTreeMap<TableName, u64>,
+}
+
+impl<S: Source> Worker<S> {
+    #[must_use]
+    pub fn new(
+        source: Arc<S>,
+        journal: Journal,
+        config: Arc<AgentConfig>,
+        erp: ErpName,
+        shutdown: Shutdown,
+    ) -> Self {
+        Self { source, journal, config, erp, shutdown }
+    }
+
+    /// Runs until the shutdown.
+    ///
+    /// # Errors
+    /// `JOURNAL_FAILED` where the journal is closed.
+    pub async fn run(mut self) -> Result<()> {
+        let mut granted = self.journal.granted();
+        loop {
+            let grant = {
+                let mut draining = self.shutdown.clone();
+                tokio::select! {
+                    () = draining.draining() => return Ok(()),
+                    grant = granted.wait_for(Option::is_some) => {
+                        let grant = grant.map_err(|_| closed())?.clone();
+                        let Some(grant) = grant else { continue };
+                        grant
+                    }
+                }
+            };
+            let mut draining = self.shutdown.clone();
+            let mut changed = granted.clone();
+            let ended = tokio::select! {
+                () = draining.draining() => return Ok(()),
+                _ = changed.changed() => continue,
+                ended = self.session(&grant) => ended,
+            };
+            match ended {
+                Fault::Session(error) if error.code == Code::Fenced => {}
+                Fault::Session(error) | Fault::Table(error) => {
+                    tracing::error!(%error, cause = error.chain(), "capture lost its batch");
+                    // An error here means that the journal is ill itself; its own watch ends the process.
+                    let _ = self.journal.drop_batch(error.code, &error.message).await;
+                }
+            }
+            self.next_grant(&mut granted).await;
+        }
+    }
+
+    /// Waits until the grant is another one; a fault is not repeated at full speed.
+    async fn next_grant(&mut self, granted: &mut watch::Receiver<Option<Arc<Grant>>>) {
+        let mut draining = self.shutdown.clone();
+        tokio::select! {
+            () = draining.draining() => {}
+            _ = granted.changed() => {}
+            () = runtime::clock::sleep(FAULT_PAUSE) => {}
+        }
+    }
+
+    /// Batch after batch; ends by a fault of the session alone.
+    async fn session(&self, grant: &Grant) -> Fault {
+        let mut session = Session {
+            epoch: grant.epoch,
+            tables: Vec::new(),
+            cursors: grant.cursors.clone(),
+            loads_done: Vec::new(),
+            first: 0,
+            plan: self.journal.plan_changed(),
+            planned: false,
+            orders: BTreeMap::new(),
+        };
+        let mut spool = self.journal.spool();
+        // A batch resent from before the start comes first.
+        if spool.wait_for(|state| state.batch.is_none()).await.is_err() {
+            return Fault::Session(closed());
+        }
+        loop {
+            match self.cycle(&mut session).await {
+                Ok(more) => self.pause(&mut session, more).await,
+                Err(fault) => return fault,
+            }
+        }
+    }
+
+    /// Reads and seals one batch. True = there is more to read at once.
+    async fn cycle(&self, session: &mut Session) -> Result<bool, Fault> {
+        self.refresh(session).await.map_err(Fault::Session)?;
+        let now = Wall::now().0;
+        let start = session.tables.iter().filter(|table| table.park.is_none());
+        let start = start.filter(|table| table.cursor.loaded).filter_map(|table| table.cursor.micros).min();
+        let start = start.map(|start| start.min(now));
+        let last = self.journal.granted().borrow().as_ref().map_or(BatchId(0), |grant| grant.last_batch);
+        let batch = Batcher::new(batch_id(start.unwrap_or(now), last), self.erp.clone());
+        let tools = Tools {
+            source: &*self.source,
+            journal: &self.journal,
+            config: &self.config,
+            epoch: session.epoch,
+        };
+        let mut cycle = Cycle::new(tools, batch);
+        let cut = self.turns(session, &mut cycle).await?;
+        for table in &mut session.tables {
+            let allowance = table.seen.as_ref().map_or(Duration::ZERO, |seen| seen.allowance());
+            if let Some(pass) = table.pass.take() {
+                table.pass = pass.cut(&mut table.cursor, allowance);
+            }
+        }
+        cycle.batch.finish();
+        cycle.spool().await?;
+        session.loads_done.append(&mut cycle.loads_done);
+        if cycle.is_open() {
+            self.end(session, &cycle.batch, start).await?;
+        }
+        self.tell(session).await.map_err(Fault::Session)?;
+        let mono = Mono::now();
+        Ok(cut || session.tables.iter().any(|table| table.has_more(mono)))
+    }
+
+    /// Round after round over the tables until none has more or the batch is over. True = cut.
+    async fn turns(&self, session: &mut Session, cycle: &mut Cycle<'_, S>) -> Result<bool, Fault> {
+        let apart = self.journal.parked();
+        let suspects = self.journal.suspects();
+        let count = session.tables.len();
+        let mut waiting: Vec<usize> = (0..count).map(|at| (at + session.first) % count).collect();
+        for table in &mut session.tables {
+            (table.delta_done, table.scan_done) = (false, false);
+            table.suspect = suspects.contains_key(&table.query.table);
+        }
+        while !waiting.is_empty() {
+            let mut next = Vec::new();
+            for (place, at) in waiting.iter().copied().enumerate() {
+                if cycle.is_over() {
+                    session.first = at;
+                    return Ok(place < waiting.len());
+                }
+                let Some(table) = session.tables.get_mut(at) else { continue };
+                if let Some((code, words)) = apart.get(&table.query.table) {
+                    table.park(&Error::new(*code, words.clone()), Mono::now());
+                    continue;
+                }
+                if table.rests(Mono::now()) {
+                    continue;
+                }
+                match cycle.turn(table).await {
+                    Ok(true) => next.push(at),
+                    Ok(false) => {}
+                    Err(Fault::Table(error)) => self.put_aside(cycle, table, &error).await?,
+                    Err(fault) => return Err(fault),
+                }
+            }
+            waiting = next;
+        }
+        Ok(false)
+    }
+
+    async fn put_aside(&self, cycle: &Cycle<'_, S>, table: &mut Table, error: &Error) -> Result<(), Fault> {
+        if error.code == Code::SchemaChanged && table.park.is_none() {
+            // Described and read again with the next cycle; the second time in a row it rests.
+            table.seen = None;
+            table.pass = None;
+        }
+        let news = table.park(error, Mono::now());
+        if !news {
+            return Ok(());
+        }
+        tracing::warn!(table = %table.query.table, %error, cause = error.chain(), "table parked");
+        if error.is_transient() { Ok(()) } else { cycle.incident(table, None, error.code, &error.message).await }
+    }
+
+    /// Seals the batch and waits until it is accepted.
+    async fn end(&self, session: &mut Session, batch: &Batcher, start: Option<i64>) -> Result<(), Fault> {
+        let id = batch.id();
+        let moved: Vec<_> = session
+            .tables
+            .iter()
+            .filter_map(|table| Some((table.query.table.clone(), table.moved()?)))
+            .collect();
+        let seal = Seal {
+            messages: batch.messages(),
+            records: batch.records(),
+            start,
+            end: Wall::now().0.max(start.unwrap_or(i64::MIN)),
+            cursors: moved.clone(),
+            loads_done: std::mem::take(&mut session.loads_done),
+        };
+        self.journal.seal(id, seal).await.map_err(Fault::Session)?;
+        let mut spool = self.journal.spool();
+        let over = spool.wait_for(|state| state.batch != Some(id)).await;
+        let completed = over.map_err(|_| Fault::Session(closed()))?.completed == Some(id);
+        if !completed {
+            return Err(Fault::Session(Error::new(Code::Fenced, "the batch was dropped")));
+        }
+        let mut moved: BTreeMap<_, _> = moved.into_iter().collect();
+        for table in &mut session.tables {
+            if let Some(entry) = moved.remove(&table.query.table) {
+                table.stored = entry;
+            }
+            let name = table.query.table.to_string();
+            metrics::counter!("malote_agent_rows_total", "table" => name).increment(table.pending.0);
+            table.accepted();
+        }
+        metrics::counter!("malote_agent_batches_total").increment(1);
+        Ok(())
+    }
+
+    /// Takes over the plan and the orders where they changed.
+    async fn refresh(&self, session: &mut Session) -> Result<()> {
+        let orders = self.journal.reload_requests().await?;
+        let changed = session.plan.has_changed().unwrap_or(false);
+        if session.planned && !changed && orders == session.orders {
+            for table in &mut session.tables {
+                // A request that came while a load was under way is due after its end.
+                load::settle(&mut table.cursor, &table.wish);
+            }
+            return Ok(());
+        }
+        session.plan.mark_unchanged();
+        let Some(plan) = self.journal.plan().await? else { return Ok(()) };
+        session.planned = true;
+        let mut held: BTreeMap<TableName, Table> =
+            session.tables.drain(..).map(|table| (table.query.table.clone(), table)).collect();
+        let now = Mono::now();
+        for query in plan.queries {
+            let name = query.table.clone();
+            let local = orders.get(&name).copied().unwrap_or_default();
+            let mut table = held.remove(&name).unwrap_or_else(|| {
+                Table::new(query.clone(), session.cursors.get(&name).cloned().unwrap_or_default(), now)
+            });
+            table.replan(query, local);
+            let ordered = session.orders.get(&name).copied().unwrap_or_default() < local;
+            if load::settle(&mut table.cursor, &table.wish) || (ordered && !session.orders.is_empty()) {
+                // A load asked for is a new try, whatever parked the table.
+                table.park = None;
+                self.journal.unpark(&name);
+            }
+            session.tables.push(table);
+        }
+        // Withdrawn tables stop; should one come back it goes on where it was accepted last.
+        session.cursors.extend(held.into_iter().map(|(name, table)| (name, table.stored)));
+        session.orders = orders;
+        Ok(())
+    }
+
+    async fn tell(&self, session: &Session) -> Result<()> {
+        let now = Wall::now();
+        let statuses: Vec<_> = session.tables.iter().map(|table| table.status(now)).collect();
+        for status in &statuses {
+            let name = status.table.to_string();
+            let parked = if status.parked.is_some() { 1.0 } else { 0.0 };
+            metrics::gauge!("malote_agent_table_parked", "table" => name.clone()).set(parked);
+            if let Some(lag) = status.lag_ms {
+                metrics::gauge!("malote_agent_lag_seconds", "table" => name).set(seconds(lag));
+            }
+        }
+        self.journal.save_status(statuses).await
+    }
+
+    /// The pause between two cycles; a new plan or an order ends it.
+    async fn pause(&self, session: &mut Session, more: bool) {
+        if more {
+            return;
+        }
+        let until = Mono::now() + Duration::from_secs(self.config.capture.cycle_seconds);
+        loop {
+            let left = until - Mono::now();
+            if left.is_zero() {
+                return;
+            }
+            tokio::select! {
+                () = runtime::clock::sleep(left.min(LOOK)) => {}
+                changed = session.plan.changed() => {
+                    session.planned = session.planned && changed.is_err();
+                    return;
+                }
+            }
+            let orders = self.journal.reload_requests().await.unwrap_or_default();
+            if orders != session.orders {
+                return;
+            }
+        }
+    }
+}
+
+fn closed() -> Error {
+    Error::new(Code::JournalFailed, "the journal is closed")
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a lag shown to people")]
+fn seconds(millis: i64) -> f64 {
+    millis as f64 / 1_000.0
+}
