@@ -44,8 +44,12 @@ impl Stream {
             return Answer::Refused(code);
         }
         self.silence(now);
+        let was_open = self.ledger.open_batch();
         let answer = self.ledger.write(now, write);
-        self.forget_pending();
+        // A batch that opens ends what was prepared for any other.
+        if self.ledger.open_batch() != was_open {
+            self.pending = None;
+        }
         answer
     }
 
@@ -99,6 +103,7 @@ impl Stream {
         batch: i64,
         entries: &[(String, Vec<u8>)],
     ) -> Result<(), Code> {
+        self.silence(now);
         self.lease.live_epoch(now, epoch)?;
         if self.pending.as_ref().is_none_or(|(prepared, _)| *prepared != batch) {
             self.pending = Some((batch, BTreeMap::new()));

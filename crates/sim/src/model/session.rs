@@ -17,8 +17,8 @@ pub struct Sender {
     pub nonce: u8,
     /// Facts of the database, as one text.
     pub facts: String,
-    /// Log position; `None` = the database has none.
-    pub position: Option<u64>,
+    /// Log position; 0 = the database has none.
+    pub position: u64,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -40,7 +40,10 @@ pub struct Grant {
 pub struct Lease {
     pub epoch: u64,
     holder: Option<Holder>,
-    database: Option<(String, Option<u64>)>,
+    /// Facts and position of the last grant.
+    database: Option<(String, u64)>,
+    /// The database that was refused last, for a person to accept.
+    offered: Option<(String, u64)>,
 }
 
 #[derive(Clone, Debug)]
@@ -80,7 +83,13 @@ impl Lease {
         if self.epoch == epoch && self.live(now).is_some() { Ok(()) } else { Err(Code::Fenced) }
     }
 
+    /// Another database is refused before anything else: a clone must not stop the original.
     pub fn open(&mut self, now: i64, sender: &Sender) -> Opening {
+        let database = (sender.facts.clone(), sender.position);
+        if self.database.as_ref().is_some_and(|seen| seen.0 != database.0 || database.1 < seen.1) {
+            self.offered = Some(database);
+            return Opening::Refused(Code::DatabaseChanged);
+        }
         if let Some(holder) = self.holder.as_mut().filter(|holder| now < holder.until) {
             if holder.instance != sender.instance {
                 return Opening::Held;
@@ -90,18 +99,22 @@ impl Lease {
                 return Opening::Refused(Code::InstanceTwice);
             }
         }
-        if let Some((facts, position)) = &self.database {
-            let back = position.zip(sender.position).is_some_and(|(seen, now)| now < seen);
-            if *facts != sender.facts || back {
-                return Opening::Refused(Code::DatabaseChanged);
-            }
-        }
         self.epoch += 1;
-        self.database = Some((sender.facts.clone(), sender.position));
+        self.database = Some(database);
+        self.offered = None;
         let (instance, nonce, until) = (sender.instance, sender.nonce, now + TTL);
         self.holder =
             Some(Holder { instance, nonce, former: BTreeSet::new(), until, twice: false });
         Opening::Granted(self.epoch)
+    }
+
+    /// A person takes the database that was refused last for the stream's own.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` where none waits.
+    pub fn accept_database(&mut self) -> Result<(), Code> {
+        self.database = Some(self.offered.take().ok_or(Code::NotFound)?);
+        Ok(())
     }
 
     /// # Errors
@@ -126,7 +139,7 @@ impl Lease {
     /// # Errors
     /// `FENCED` for an older epoch.
     pub fn release(&mut self, epoch: u64) -> Result<(), Code> {
-        if epoch != self.epoch {
+        if epoch != self.epoch || epoch == 0 {
             return Err(Code::Fenced);
         }
         self.holder = None;
@@ -139,7 +152,7 @@ mod tests {
     use super::*;
 
     fn sender(instance: u8, nonce: u8) -> Sender {
-        Sender { instance, nonce, facts: "erp".into(), position: Some(7) }
+        Sender { instance, nonce, facts: "erp".into(), position: 7 }
     }
 
     #[test]
@@ -172,9 +185,13 @@ mod tests {
         assert_eq!(lease.open(0, &sender(1, 1)), Opening::Granted(1));
         assert_eq!(lease.release(1), Ok(()));
         let clone = Sender { facts: "clone".into(), ..sender(1, 1) };
-        let restored = Sender { position: Some(6), ..sender(1, 1) };
+        let restored = Sender { position: 6, ..sender(1, 1) };
         assert_eq!(lease.open(1, &clone), Opening::Refused(Code::DatabaseChanged));
         assert_eq!(lease.open(1, &restored), Opening::Refused(Code::DatabaseChanged));
         assert_eq!(lease.open(1, &sender(1, 1)), Opening::Granted(2));
+        assert_eq!(lease.accept_database(), Err(Code::NotFound));
+        assert_eq!(lease.open(2, &clone), Opening::Refused(Code::DatabaseChanged));
+        assert_eq!(lease.accept_database(), Ok(()));
+        assert_eq!(lease.open(TTL * 2, &clone), Opening::Granted(3));
     }
 }

@@ -22,7 +22,13 @@ async fn script(name: &'static str, arguments: Vec<String>, token: String) -> St
     let run = move || {
         let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(name);
         let mut command = Command::new(python());
-        command.arg("-B").arg(path).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .arg("-B")
+            .arg(path)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         child.stdin.take().unwrap().write_all(token.as_bytes()).unwrap();
         let done = child.wait_with_output().unwrap();
@@ -72,15 +78,20 @@ async fn curl_gets_a_token_by_the_printed_call_and_a_stranger_can_verify_it() {
 #[tokio::test]
 async fn a_client_made_from_the_printed_proto_sends_and_is_answered_as_documented() {
     let cloud = Cloud::start("RM", &["FLAN"]).await;
-    let arguments = vec![cloud.grpc_target(), "RM".to_owned(), "FLAN".to_owned(), now_seconds().to_string()];
+    let arguments =
+        vec![cloud.grpc_target(), "RM".to_owned(), "FLAN".to_owned(), now_seconds().to_string()];
     script("printed_proto.py", arguments, cloud.token().await).await;
     // Row 1 was deleted by its key alone, row 2 has the empty string, row 900 came with the largest message and went.
-    let expected = [(1, None, true), (2, Some(""), false), (3, Some("três"), false), (900, None, true)];
-    let expected: Vec<_> = expected.map(|(id, name, gone)| (id, name.map(str::to_owned), gone)).into();
+    let expected =
+        [(1, None, true), (2, Some(""), false), (3, Some("três"), false), (900, None, true)];
+    let expected: Vec<_> =
+        expected.map(|(id, name, gone)| (id, name.map(str::to_owned), gone)).into();
     cloud
         .staged("the rows of both batches", move |staging| {
-            let mut rows = staging.prepare("SELECT ID, NAME, _deleted FROM flan ORDER BY ID").ok()?;
-            let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).ok()?;
+            let mut rows =
+                staging.prepare("SELECT ID, NAME, _deleted FROM flan ORDER BY ID").ok()?;
+            let rows =
+                rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).ok()?;
             let rows: Vec<(i64, Option<String>, bool)> = rows.collect::<Result<_, _>>().ok()?;
             (rows == expected).then_some(())
         })
@@ -90,11 +101,22 @@ async fn a_client_made_from_the_printed_proto_sends_and_is_answered_as_documente
 #[tokio::test]
 async fn a_client_that_knows_reflection_alone_sends() {
     let cloud = Cloud::start("PROTHEUS", &["SE1"]).await;
-    let arguments = vec![cloud.grpc_target(), "PROTHEUS".to_owned(), "SE1".to_owned(), now_seconds().to_string()];
+    let arguments = vec![
+        cloud.grpc_target(),
+        "PROTHEUS".to_owned(),
+        "SE1".to_owned(),
+        now_seconds().to_string(),
+    ];
     script("reflection.py", arguments, cloud.token().await).await;
     cloud
         .staged("the discovered row", |staging| {
-            staging.query_row("SELECT 1 FROM se1 WHERE ID = 77 AND NAME = 'found by reflection'", [], |_| Ok(())).ok()
+            staging
+                .query_row(
+                    "SELECT 1 FROM se1 WHERE ID = 77 AND NAME = 'found by reflection'",
+                    [],
+                    |_| Ok(()),
+                )
+                .ok()
         })
         .await;
     assert!(compare::staging(&cloud.staging()).is_some());

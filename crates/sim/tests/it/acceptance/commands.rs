@@ -1,0 +1,190 @@
+//! Random commands: what senders right and wrong may send, told relative to where the stream stands.
+
+use proptest::{collection::vec, option, prelude::*};
+
+/// An epoch relative to the stream's.
+#[derive(Clone, Copy, Debug)]
+pub enum Epoch {
+    None,
+    Current,
+    Older,
+    Newer,
+}
+
+/// A batch relative to the stream's last one.
+#[derive(Clone, Copy, Debug)]
+pub enum Batch {
+    Last,
+    Next,
+    Later(i64),
+    /// Known or not, below the last one.
+    Earlier(i64),
+    /// Seconds of the clock.
+    Clock,
+    Ahead,
+}
+
+/// A number relative to the batch's next one.
+#[derive(Clone, Copy, Debug)]
+pub enum Number {
+    Next,
+    First,
+    Again(u8),
+    Skip(i32),
+    Wrong(i32),
+}
+
+/// What is wrong with a message's form.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    None,
+    RecordCount,
+    MissingKey,
+    UnlistedTable,
+    OtherErp,
+    OtherKey,
+}
+
+/// Rows of a message: key, value, deleted.
+#[derive(Clone, Debug)]
+pub struct Content {
+    pub table: u8,
+    pub rows: Vec<(u8, Option<u8>, bool)>,
+    pub base_load: bool,
+    pub fault: Fault,
+}
+
+#[derive(Clone, Debug)]
+pub struct Sending {
+    pub epoch: Epoch,
+    pub batch: Batch,
+    pub number: Number,
+    /// A number that is stored is sent again with its own bytes.
+    pub same: bool,
+    pub content: Content,
+}
+
+#[derive(Clone, Debug)]
+pub struct Closing {
+    pub epoch: Epoch,
+    pub batch: Batch,
+    pub messages: i32,
+    pub records: i32,
+    /// 0: range of the batch; 1: no start; 2: other range; 3: backwards.
+    pub range: u8,
+}
+
+#[derive(Clone, Debug)]
+pub enum Command {
+    Open {
+        instance: u8,
+        nonce: u8,
+        facts: u8,
+        position: u64,
+    },
+    Renew {
+        epoch: Epoch,
+        nonce: u8,
+    },
+    Release {
+        epoch: Epoch,
+    },
+    Prepare {
+        epoch: Epoch,
+        batch: Batch,
+        entries: Vec<(u8, u8)>,
+    },
+    AcceptDatabase,
+    Write(Sending),
+    Summary(Closing),
+    Wait {
+        seconds: i64,
+    },
+    /// The process dies and starts again on the same store.
+    Crash,
+}
+
+fn epoch() -> impl Strategy<Value = Epoch> {
+    prop_oneof![20 => Just(Epoch::Current), 3 => Just(Epoch::None), 1 => Just(Epoch::Older), 1 => Just(Epoch::Newer)]
+}
+
+fn batch() -> impl Strategy<Value = Batch> {
+    prop_oneof![
+        16 => Just(Batch::Last),
+        4 => Just(Batch::Next),
+        2 => (2i64..5).prop_map(Batch::Later),
+        2 => (1i64..5).prop_map(Batch::Earlier),
+        1 => Just(Batch::Clock),
+        1 => Just(Batch::Ahead),
+    ]
+}
+
+fn number() -> impl Strategy<Value = Number> {
+    prop_oneof![
+        16 => Just(Number::Next),
+        4 => Just(Number::First),
+        4 => (0u8..4).prop_map(Number::Again),
+        2 => (1i32..3).prop_map(Number::Skip),
+        1 => (-1i32..1).prop_map(Number::Wrong),
+    ]
+}
+
+fn fault() -> impl Strategy<Value = Fault> {
+    prop_oneof![
+        30 => Just(Fault::None),
+        1 => Just(Fault::RecordCount),
+        1 => Just(Fault::MissingKey),
+        1 => Just(Fault::UnlistedTable),
+        1 => Just(Fault::OtherErp),
+        1 => Just(Fault::OtherKey),
+    ]
+}
+
+pub fn content() -> impl Strategy<Value = Content> {
+    let rows = vec(
+        (0u8..6, option::weighted(0.8, 0u8..5), any::<bool>().prop_map(|deleted| deleted)),
+        1..6,
+    );
+    (0u8..2, rows, any::<bool>(), fault()).prop_map(|(table, rows, base_load, fault)| Content {
+        table,
+        rows,
+        base_load,
+        fault,
+    })
+}
+
+fn sending() -> impl Strategy<Value = Sending> {
+    (epoch(), batch(), number(), prop::bool::weighted(0.7), content()).prop_map(
+        |(epoch, batch, number, same, content)| Sending { epoch, batch, number, same, content },
+    )
+}
+
+fn closing() -> impl Strategy<Value = Closing> {
+    let counts = prop_oneof![6 => Just((0, 0)), 1 => Just((1, 0)), 1 => Just((-1, 0)), 1 => Just((0, 1)), 1 => Just((0, -1))];
+    let range = prop_oneof![8 => Just(0u8), 1 => Just(1), 1 => Just(2), 1 => Just(3)];
+    (epoch(), batch(), counts, range).prop_map(|(epoch, batch, (messages, records), range)| {
+        Closing { epoch, batch, messages, records, range }
+    })
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    let facts = prop_oneof![12 => Just(0u8), 1 => Just(1)];
+    let seconds = prop_oneof![6 => 1i64..8, 2 => 25i64..40, 1 => 590i64..620];
+    prop_oneof![
+        3 => (0u8..2, 0u8..3, facts, 5u64..8)
+            .prop_map(|(instance, nonce, facts, position)| Command::Open { instance, nonce, facts, position }),
+        2 => (epoch(), 0u8..3).prop_map(|(epoch, nonce)| Command::Renew { epoch, nonce }),
+        1 => epoch().prop_map(|epoch| Command::Release { epoch }),
+        2 => (epoch(), batch(), vec((0u8..3, any::<u8>()), 0..4))
+            .prop_map(|(epoch, batch, entries)| Command::Prepare { epoch, batch, entries }),
+        1 => Just(Command::AcceptDatabase),
+        18 => sending().prop_map(Command::Write),
+        5 => closing().prop_map(Command::Summary),
+        2 => seconds.prop_map(|seconds| Command::Wait { seconds }),
+        1 => Just(Command::Crash),
+    ]
+}
+
+pub fn commands() -> impl Strategy<Value = Vec<Command>> {
+    vec(command(), 1..60)
+}

@@ -1,0 +1,265 @@
+//! The real thing under test: the server's service on its SQLite store, and readers of what it left behind.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use bytes::Bytes;
+use protocol::{
+    Code, Error,
+    ids::{ClientId, Epoch},
+    proto::{
+        ingestion::{
+            CursorEntry, DatabaseIdentity, OpenRequest, PrepareRequest, ReleaseRequest,
+            RenewRequest, Versions, open_response,
+        },
+        totvs::BatchSummary,
+    },
+};
+use runtime::clock::Wall;
+use rusqlite::{Connection, OpenFlags};
+use server::{
+    model::catalog::EnvironmentType,
+    service::{
+        Caller,
+        catalog::{Catalog, NewEntity},
+        ingest::Ingest,
+        session::Sessions,
+    },
+    store::{Store, sqlite},
+};
+use sim::model::{
+    Answer,
+    session::{Grant, Opening, Sender},
+};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+pub const ERP: &str = "RM";
+pub const TABLES: [&str; 2] = ["FLAN", "TMOV"];
+
+pub struct Real {
+    folder: TempDir,
+    ingest: Ingest,
+    sessions: Sessions,
+    caller: Caller,
+}
+
+/// (state, messages as (sha, rows, accept_seq)).
+pub type BatchRow = (String, Vec<(Vec<u8>, i64, i64)>);
+
+impl Real {
+    pub async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.sqlite");
+        sqlite::migrate(&path).unwrap();
+        let store = Store::open(&path).unwrap();
+        let catalog = Catalog::new(store.clone());
+        let tenant = catalog.create_tenant("tenant").await.unwrap().id;
+        let environment =
+            catalog.create_environment(tenant, "e", EnvironmentType::Production).await.unwrap().id;
+        let erp: protocol::names::ErpName = ERP.parse().unwrap();
+        let installation = catalog
+            .create_installation(tenant, "i", erp.clone(), Some(environment))
+            .await
+            .unwrap()
+            .id;
+        let place = catalog.place(tenant, "", "").await.unwrap();
+        let entity = |table: &str| NewEntity {
+            table: table.parse().unwrap(),
+            filter: None,
+            is_custom: false,
+        };
+        catalog.add_entities(&place, TABLES.map(entity).into()).await.unwrap();
+        let client: ClientId = "client".parse().unwrap();
+        let caller = Caller { tenant, environment, installation, client, erp, connection: 0 };
+        let (ingest, sessions) = (Ingest::new(store.clone()), Sessions::new(store));
+        Self { folder, ingest, sessions, caller }
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.folder.path().join("store.sqlite")
+    }
+
+    /// A process that died and came back: nothing but the file is left.
+    pub fn crash(&mut self) {
+        let store = Store::open(&self.path()).unwrap();
+        (self.ingest, self.sessions) = (Ingest::new(store.clone()), Sessions::new(store));
+    }
+
+    /// Each call on a connection of its own, so that no window joins two of them.
+    fn caller(&mut self) -> Caller {
+        self.caller.connection += 1;
+        self.caller.clone()
+    }
+
+    pub async fn write(&mut self, now: i64, epoch: Option<u64>, bytes: &Bytes) -> Answer {
+        let caller = self.caller();
+        answer(self.ingest.write(&caller, epoch.map(Epoch), bytes.clone(), Wall(now)).await)
+    }
+
+    /// All at once on one connection, polled in the order given.
+    pub async fn write_all(
+        &mut self,
+        now: i64,
+        epoch: Option<u64>,
+        messages: Vec<Bytes>,
+    ) -> Vec<Answer> {
+        let caller = self.caller();
+        let mut running = Vec::new();
+        for bytes in messages {
+            let (ingest, caller) = (self.ingest.clone(), caller.clone());
+            running.push(runtime::task::spawn("write", async move {
+                answer(ingest.write(&caller, epoch.map(Epoch), bytes, Wall(now)).await)
+            }));
+        }
+        let mut answers = Vec::new();
+        for task in running {
+            answers.push(task.join().await.unwrap());
+        }
+        answers
+    }
+
+    pub async fn summary(
+        &mut self,
+        now: i64,
+        epoch: Option<u64>,
+        summary: &BatchSummary,
+    ) -> Answer {
+        let caller = self.caller();
+        answer(self.ingest.summary(&caller, epoch.map(Epoch), &[], summary, Wall(now)).await)
+    }
+
+    pub async fn open(&mut self, now: i64, sender: &Sender) -> (Opening, Option<Grant>) {
+        let facts = [("system_identifier".to_owned(), sender.facts.clone())].into_iter().collect();
+        let position = sender.position.to_be_bytes().to_vec().into();
+        let request = OpenRequest {
+            erp: ERP.to_owned(),
+            instance_id: uuid(sender.instance),
+            nonce: uuid(100 + sender.nonce),
+            database_identity: Some(DatabaseIdentity {
+                kind: "postgres".to_owned(),
+                facts,
+                position,
+            }),
+            versions: Some(Versions {
+                agent: "test".to_owned(),
+                protocol: 1,
+                database: "15".to_owned(),
+            }),
+        };
+        let caller = self.caller();
+        match self.sessions.open(&caller, request, Wall(now)).await.unwrap().result.unwrap() {
+            open_response::Result::Granted(granted) => {
+                let cursors = granted
+                    .cursor
+                    .into_iter()
+                    .map(|entry| (entry.table, entry.value.to_vec()))
+                    .collect();
+                let grant = Grant { epoch: granted.epoch, cursors, last_batch: granted.last_batch };
+                (Opening::Granted(granted.epoch), Some(grant))
+            }
+            open_response::Result::Held(_) => (Opening::Held, None),
+            open_response::Result::Refused(refused) => {
+                (Opening::Refused(refused.code.parse().unwrap()), None)
+            }
+        }
+    }
+
+    pub async fn renew(&mut self, now: i64, epoch: u64, nonce: u8) -> Result<(), Code> {
+        let request = RenewRequest { erp: ERP.to_owned(), epoch, nonce: uuid(100 + nonce) };
+        let caller = self.caller();
+        self.sessions
+            .renew(&caller, request, Wall(now))
+            .await
+            .map(|_| ())
+            .map_err(|error| error.code)
+    }
+
+    pub async fn release(&mut self, now: i64, epoch: u64) -> Result<(), Code> {
+        let request = ReleaseRequest { erp: ERP.to_owned(), epoch };
+        let caller = self.caller();
+        self.sessions
+            .release(&caller, request, Wall(now))
+            .await
+            .map(|_| ())
+            .map_err(|error| error.code)
+    }
+
+    pub async fn prepare(
+        &mut self,
+        now: i64,
+        (epoch, batch): (u64, i64),
+        entries: &[(String, Vec<u8>)],
+    ) -> Result<(), Code> {
+        let entry = |(table, value): &(String, Vec<u8>)| CursorEntry {
+            table: table.clone(),
+            value: value.clone().into(),
+        };
+        let entries = entries.iter().map(entry).collect();
+        let request = PrepareRequest { erp: ERP.to_owned(), epoch, batch_id: batch, entries };
+        let caller = self.caller();
+        self.sessions
+            .prepare(&caller, request, Wall(now))
+            .await
+            .map(|_| ())
+            .map_err(|error| error.code)
+    }
+
+    pub async fn accept_database(&mut self) -> Result<(), Code> {
+        self.sessions.accept_database(self.caller.stream()).await.map_err(|error| error.code)
+    }
+
+    fn read(&self) -> Connection {
+        Connection::open_with_flags(self.path(), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap()
+    }
+
+    /// The ledger as it lies in the file.
+    pub fn ledger(&self) -> BTreeMap<i64, BatchRow> {
+        let connection = self.read();
+        let mut batches = connection.prepare("SELECT id, state FROM batch").unwrap();
+        let batches = batches.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        let mut messages = connection
+            .prepare("SELECT sha256, row_count, accept_seq, number FROM ingest_message WHERE batch = ?1 ORDER BY number")
+            .unwrap();
+        let mut ledger = BTreeMap::new();
+        for batch in batches {
+            let (id, state): (i64, String) = batch.unwrap();
+            let rows = messages
+                .query_map([id], |row| Ok(((row.get(0)?, row.get(1)?, row.get(2)?), row.get(3)?)));
+            let rows: Vec<((Vec<u8>, i64, i64), i64)> = rows.unwrap().map(Result::unwrap).collect();
+            // I3: the stored numbers of a batch are 1..k.
+            assert!(rows.iter().zip(1..).all(|((_, number), expected)| *number == expected));
+            ledger.insert(id, (state, rows.into_iter().map(|(row, _)| row).collect()));
+        }
+        ledger
+    }
+
+    pub fn cursors(&self) -> BTreeMap<String, Vec<u8>> {
+        let connection = self.read();
+        let mut entries = connection.prepare("SELECT name, value FROM cursor").unwrap();
+        entries
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect()
+    }
+}
+
+fn uuid(number: u8) -> String {
+    Uuid::from_u128(u128::from(number) + 1).to_string()
+}
+
+fn answer(result: Result<(), Error>) -> Answer {
+    let Err(error) = result else { return Answer::Success };
+    let numbers: Vec<i32> = error
+        .message
+        .split(|c: char| !c.is_ascii_digit())
+        .filter_map(|digits| digits.parse().ok())
+        .collect();
+    match (error.code, numbers.as_slice()) {
+        // "batch B of RM expects message N, got G"
+        (Code::SequenceGap, [.., expected, _got]) => Answer::Gap(*expected),
+        // "batch B of RM lacks messages A to Z"
+        (Code::MessagesMissing, [.., from, to]) => Answer::Missing(*from, *to),
+        (code, _) => Answer::Refused(code),
+    }
+}

@@ -1,0 +1,190 @@
+//! The cloud: a real `malote server` process with a tenant, an environment, an ERP and its tables.
+//!
+//! Promises: set up by the command line; the same ports, data and credentials after each start.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use runtime::clock;
+use rusqlite::Connection;
+use serde_json::Value;
+use sim::{
+    process::{self, Process},
+    servers,
+};
+use tempfile::TempDir;
+
+use super::compare;
+
+const START: Duration = Duration::from_secs(30);
+
+pub struct Cloud {
+    pub folder: TempDir,
+    process: Option<Process>,
+    http: u16,
+    grpc: u16,
+    pub erp: String,
+    pub tenant: String,
+    pub client_id: String,
+    pub secret: String,
+}
+
+impl Cloud {
+    pub async fn start(erp: &str, tables: &[&str]) -> Self {
+        runtime::tls::install_provider();
+        let folder = tempfile::Builder::new().prefix("malote-cloud-").tempdir().unwrap();
+        let (http, grpc) = (servers::free_port().unwrap(), servers::free_port().unwrap());
+        let config = format!(
+            "data = 'data'\nhttp_listen = '127.0.0.1:{http}'\ngrpc_listen = '127.0.0.1:{grpc}'\nallow_private = true\n"
+        );
+        fs::write(folder.path().join("server.toml"), config).unwrap();
+        let tables = tables.join(",");
+        let setup =
+            ["setup", "--tenant", "Loja São João", "--erp", erp, "--tables", &tables, "--json"];
+        let made: Value = serde_json::from_str(&command(folder.path(), &setup)).unwrap();
+        let word = |key: &str| made[key].as_str().unwrap().to_owned();
+        let mut cloud = Self {
+            process: None,
+            http,
+            grpc,
+            erp: erp.to_owned(),
+            tenant: word("tenantId"),
+            client_id: word("clientId"),
+            secret: word("clientSecret"),
+            folder,
+        };
+        cloud.run().await;
+        cloud
+    }
+
+    /// Starts the process again after [`Cloud::kill`] or [`Cloud::stop`].
+    pub async fn run(&mut self) {
+        self.launch();
+        self.ready().await;
+    }
+
+    /// Starts the process and does not wait for it.
+    pub fn launch(&mut self) {
+        let log = self.folder.path().join("server.log");
+        let started =
+            Process::start(self.folder.path(), &log, &["server", "run", "--config", "server.toml"]);
+        self.process = Some(started.unwrap());
+    }
+
+    pub async fn ready(&mut self) {
+        let address = format!("{}/readyz", self.registry_base());
+        let begun = clock::Mono::now();
+        while !reqwest::get(&address).await.is_ok_and(|answer| answer.status().is_success()) {
+            let process = self.process.as_mut().unwrap();
+            let ended = process.ended().unwrap();
+            assert!(
+                ended.is_none() && begun.elapsed() < START,
+                "no server: {}",
+                process.log_end(20)
+            );
+            clock::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub fn kill(&mut self) {
+        self.process.take().unwrap().kill().unwrap();
+    }
+
+    pub async fn stop(&mut self) {
+        let status = self.process.take().unwrap().stop(Duration::from_secs(20)).await.unwrap();
+        assert!(status.success(), "{status}");
+    }
+
+    /// Runs `malote server …` beside the running server.
+    pub fn command(&self, words: &[&str]) -> String {
+        command(self.folder.path(), words)
+    }
+
+    pub fn registry_base(&self) -> String {
+        format!("http://127.0.0.1:{}", self.http)
+    }
+
+    pub fn registry(&self) -> String {
+        format!("{}/api/v1/services", self.registry_base())
+    }
+
+    pub fn grpc_target(&self) -> String {
+        format!("127.0.0.1:{}", self.grpc)
+    }
+
+    /// Address of a service by its registry key.
+    pub async fn service(&self, key: &str) -> String {
+        let services: Value = serde_json::from_slice(
+            &reqwest::get(self.registry()).await.unwrap().bytes().await.unwrap(),
+        )
+        .unwrap();
+        let found = services.as_array().unwrap().iter().find(|service| service["service"] == key);
+        found.unwrap()["endpoints"][0]["address"].as_str().unwrap().to_owned()
+    }
+
+    pub async fn token(&self) -> String {
+        let form = [
+            ("grant_type", "client_credentials"),
+            ("scope", "authorization_api"),
+            ("client_id", &self.client_id),
+            ("client_secret", &self.secret),
+        ];
+        let client = reqwest::Client::new();
+        let answer = client.post(self.service("rac-token").await).form(&form).send().await.unwrap();
+        let answer: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+        answer["access_token"].as_str().unwrap().to_owned()
+    }
+
+    pub fn store(&self) -> PathBuf {
+        self.folder.path().join("data/store.sqlite")
+    }
+
+    /// The staging file: the one file of the data folder beside the store; made with the first rows.
+    pub fn staging(&self) -> PathBuf {
+        let mut found = Vec::new();
+        databases(&self.folder.path().join("data"), &mut found);
+        found.retain(|path| *path != self.store());
+        assert!(found.len() <= 1, "one environment and ERP have one staging file: {found:?}");
+        found.pop().unwrap_or_default()
+    }
+
+    /// Waits until the staging file shows what is looked for.
+    pub async fn staged<T>(&self, what: &str, look: impl Fn(&Connection) -> Option<T>) -> T {
+        let begun = clock::Mono::now();
+        loop {
+            if let Some(found) = compare::staging(&self.staging()).as_ref().and_then(&look) {
+                return found;
+            }
+            assert!(
+                begun.elapsed() < Duration::from_secs(30),
+                "not staged: {what}\n{}",
+                self.log()
+            );
+            clock::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    pub fn log(&self) -> String {
+        self.process.as_ref().map(|process| process.log_end(30)).unwrap_or_default()
+    }
+}
+
+fn command(folder: &Path, words: &[&str]) -> String {
+    let mut all = vec!["server", "--config", "server.toml"];
+    all.extend(words);
+    process::command(folder, &all).unwrap()
+}
+
+fn databases(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            databases(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "sqlite") {
+            found.push(path);
+        }
+    }
+}
