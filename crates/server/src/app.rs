@@ -24,6 +24,7 @@ use crate::{
     grpc, http,
     service::{Services, catalog},
     store::sqlite::{self, State},
+    tasks,
 };
 
 /// How long calls in flight may take to end.
@@ -41,7 +42,7 @@ pub struct App {
     /// For whoever runs in the same process (demo, tests).
     pub services: Services,
     trigger: Trigger,
-    edges: Vec<Task<()>>,
+    parts: Vec<Task<()>>,
     _lock: File,
 }
 
@@ -90,26 +91,28 @@ impl App {
             issuer: addresses.issuer().into(),
             shutdown: shutdown.clone(),
         };
-        let edges = vec![
+        let parts = vec![
             task::spawn("http", http::serve(http, http::router(desk), shutdown.clone())),
-            task::spawn("grpc", grpc::serve(grpc, services.clone(), config.trusted_proxies.clone().into(), shutdown)),
+            task::spawn("grpc", grpc::serve(grpc, services.clone(), config.trusted_proxies.clone().into(), shutdown.clone())),
+            task::spawn("apply", tasks::apply::run(services.staging.clone(), services.ingest.hint(), shutdown.clone())),
+            task::spawn("silence", tasks::silence::run(services.ingest.clone(), shutdown)),
         ];
-        Ok(Self { http: bound.0, grpc: bound.1, addresses, services, trigger, edges, _lock: lock })
+        Ok(Self { http: bound.0, grpc: bound.1, addresses, services, trigger, parts, _lock: lock })
     }
 
     /// Drains: no new calls, those in flight may end, then what is left is cut.
     pub async fn stop(self) {
         self.trigger.drain();
-        let edges = self.edges;
+        let parts = self.parts;
         let ended = tokio::time::timeout(DRAIN, async {
-            for edge in &edges {
-                ended(edge).await;
+            for part in &parts {
+                ended(part).await;
             }
         })
         .await;
         if ended.is_err() {
             tracing::warn!("calls were still in flight after {} s; their senders repeat them", DRAIN.as_secs());
-            edges.iter().for_each(Task::abort);
+            parts.iter().for_each(Task::abort);
         }
     }
 }

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 
 use protocol::ids::ClientId;
-use secrecy::ExposeSecret as _;
 
 use super::App;
 use crate::{
@@ -93,5 +92,5 @@ impl Running {
 }
 
 pub(crate) fn told(new: NewCredential) -> (ClientId, String) {
-    (new.credential.client, new.secret.expose_secret().to_owned())
+    (new.credential.client.clone(), new.reveal().to_owned())
 }

@@ -17,7 +17,7 @@ use crate::service::Services;
 
 /// A service whose methods are one call each: the caller, the request and the time go in, the answer comes out.
 macro_rules! service {
-    ($(#[$doc:meta])* $name:ident, $full:literal, $room:ident { $($path:literal => $method:ident,)+ }) => {
+    ($(#[$doc:meta])* $name:ident, $full:literal, $room:ident { $($path:literal => $method:ident($($now:expr)?),)+ }) => {
         $(#[$doc])*
         #[derive(Clone, Debug)]
         pub(super) struct $name {
@@ -52,7 +52,7 @@ macro_rules! service {
                                 let services = services.clone();
                                 async move {
                                     let caller = gate::caller(request.extensions())?;
-                                    services.$room.$method(&caller, request.into_inner(), Wall::now()).await
+                                    services.$room.$method(&caller, request.into_inner() $(, $now)?).await
                                 }
                             };
                             unary(ProstCodec::default(), request, work).await
@@ -68,9 +68,17 @@ macro_rules! service {
 service! {
     /// Who sends a stream, and where it resumes.
     Session, "malote.ingestion.v1.Session", sessions {
-        "/Open" => open,
-        "/Renew" => renew,
-        "/Release" => release,
-        "/Prepare" => prepare,
+        "/Open" => open(Wall::now()),
+        "/Renew" => renew(Wall::now()),
+        "/Release" => release(Wall::now()),
+        "/Prepare" => prepare(Wall::now()),
+    }
+}
+
+service! {
+    /// What is staged, in sums and in keys.
+    Reconcile, "malote.ingestion.v1.Reconcile", reconcile {
+        "/Ranges" => ranges(),
+        "/Rows" => rows(),
     }
 }

@@ -50,8 +50,10 @@ pub(crate) async fn serve(listener: TcpListener, services: Services, proxies: Ar
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<table_stream::TableStream>().await;
     health.set_serving::<ingestion::Session>().await;
+    health.set_serving::<ingestion::Reconcile>().await;
     let mut routes = Routes::new(table_stream::TableStream::new(services.clone()))
         .add_service(ingestion::Session::new(services.clone()))
+        .add_service(ingestion::Reconcile::new(services.clone()))
         .add_service(health_service.max_decoding_message_size(SMALL_MESSAGE));
     match (reflection().build_v1(), reflection().build_v1alpha()) {
         (Ok(v1), Ok(v1alpha)) => {
@@ -65,6 +67,7 @@ pub(crate) async fn serve(listener: TcpListener, services: Services, proxies: Ar
         shutdown.draining().await;
         health.set_not_serving::<table_stream::TableStream>().await;
         health.set_not_serving::<ingestion::Session>().await;
+        health.set_not_serving::<ingestion::Reconcile>().await;
         health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
     };
     let served = limited()
@@ -124,3 +127,6 @@ where
 fn unknown_method() -> http::Response<Body> {
     tonic::Status::unimplemented("METHOD_NOT_ALLOWED: the service has no such method").into_http()
 }
+
+#[cfg(test)]
+mod tests;

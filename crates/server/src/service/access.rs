@@ -22,7 +22,7 @@ use protocol::{
     names::ErpName,
 };
 use runtime::clock::{Mono, Wall};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::Caller;
 use crate::{
@@ -67,7 +67,15 @@ pub struct Identity {
 #[derive(Debug)]
 pub struct NewCredential {
     pub credential: Credential,
-    pub secret: SecretString,
+    secret: SecretString,
+}
+
+impl NewCredential {
+    /// The secret, for the one who asked for it.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        self.secret.expose_secret()
+    }
 }
 
 impl Access {

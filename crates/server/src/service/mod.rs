@@ -4,9 +4,14 @@
 
 pub mod access;
 pub mod catalog;
+pub mod reconcile;
+pub mod staging;
 pub mod overview;
 pub mod session;
 pub mod ingest;
+
+#[cfg(test)]
+mod trial;
 
 use protocol::{
     Code, Error, Result,
@@ -48,6 +53,8 @@ pub struct Services {
     pub ingest: ingest::Ingest,
     pub sessions: session::Sessions,
     pub overview: overview::Overview,
+    pub staging: staging::Staging,
+    pub reconcile: reconcile::Reconcile,
 }
 
 impl Services {
@@ -60,12 +67,15 @@ impl Services {
         let store = crate::store::Store::open(&data.join("store.sqlite"))?;
         let access = access::Access::open(store.clone(), data, issuer).await?;
         let sessions = session::Sessions::new(store.clone());
+        let staging = staging::Staging::new(store.clone(), data);
         Ok(Self {
             access,
             catalog: catalog::Catalog::new(store.clone()),
             ingest: ingest::Ingest::new(store.clone()),
             overview: overview::Overview::new(store, sessions.clone()),
             sessions,
+            reconcile: reconcile::Reconcile::new(staging.clone()),
+            staging,
         })
     }
 }

@@ -34,7 +34,7 @@ impl Overview {
     /// # Errors
     /// `STORE_FAILED`.
     pub async fn streams(&self, tenant: TenantId) -> Result<Vec<StreamView>> {
-        self.store.streams(tenant).await
+        self.store.stream_views(tenant).await
     }
 
     /// Takes the database that was offered and refused last for the stream's own.
@@ -59,7 +59,7 @@ impl Overview {
     /// # Errors
     /// `BAD_ID` where `page.after` is no batch id.
     pub async fn batches(&self, place: Place, page: Page) -> Result<Vec<BatchView>> {
-        self.store.batches(place, page).await
+        self.store.batch_views(place, page).await
     }
 
     /// Messages of a batch in order.
@@ -67,6 +67,6 @@ impl Overview {
     /// # Errors
     /// `BAD_ID` where `page.after` is no number.
     pub async fn messages(&self, place: Place, batch: BatchId, page: Page) -> Result<Vec<MessageView>> {
-        self.store.messages(place, batch, page).await
+        self.store.message_views(place, batch, page).await
     }
 }

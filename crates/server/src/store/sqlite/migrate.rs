@@ -20,7 +20,7 @@ pub struct Migration {
 macro_rules! migrations {
     ($($number:literal $name:literal;)+) => {
         /// All steps, ascending.
-        pub const MIGRATIONS: &[Migration] = &[$(Migration {
+        pub(super) const MIGRATIONS: &[Migration] = &[$(Migration {
             number: $number,
             name: $name,
             sql: include_str!(concat!("../../../migrations/sqlite/", $name, ".sql")),

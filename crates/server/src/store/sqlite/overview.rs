@@ -19,7 +19,7 @@ use crate::model::{
 };
 
 impl Store {
-    pub(crate) async fn streams(&self, tenant: TenantId) -> Result<Vec<StreamView>> {
+    pub(crate) async fn stream_views(&self, tenant: TenantId) -> Result<Vec<StreamView>> {
         self.read(move |connection| {
             rows(
                 connection,
@@ -65,7 +65,7 @@ impl Store {
     }
 
     /// Batches, the newest first; the page goes on below the id given as `after`.
-    pub(crate) async fn batches(&self, place: Place, page: Page) -> Result<Vec<BatchView>> {
+    pub(crate) async fn batch_views(&self, place: Place, page: Page) -> Result<Vec<BatchView>> {
         let below = match page.after.trim() {
             "" => i64::MAX,
             text => text.parse().map_err(|_| Error::new(Code::BadId, "a batch id is a number"))?,
@@ -98,7 +98,7 @@ impl Store {
     }
 
     /// Messages of a batch in order; the page goes on above the number given as `after`.
-    pub(crate) async fn messages(&self, place: Place, batch: BatchId, page: Page) -> Result<Vec<MessageView>> {
+    pub(crate) async fn message_views(&self, place: Place, batch: BatchId, page: Page) -> Result<Vec<MessageView>> {
         let above: i64 = match page.after.trim() {
             "" => 0,
             text => text.parse().map_err(|_| Error::new(Code::BadId, "a message number is a number"))?,

@@ -1,0 +1,217 @@
+//! `malote server`: runs the cloud side, and sets it up. The store may be in use by a running server meanwhile.
+//!
+//! Promises: stdout is data, as a table or, with `--json`, one object a line; ids and names are taken alike where they
+//! are unambiguous; a secret is shown once, when it is made.
+//! Never: decides; the services do.
+
+mod catalog;
+mod entity;
+mod lists;
+mod setup;
+mod watch;
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use protocol::{Code, Error, Result};
+use runtime::{exit, shutdown, telemetry};
+use server::{
+    app,
+    config::ServerConfig,
+    model::catalog::{Page, Place, Tenant},
+    service::Services,
+    store::sqlite,
+};
+
+use crate::{lang::Lang, out};
+
+/// `malote server`.
+#[derive(Debug, Args)]
+pub(crate) struct ServerCommand {
+    #[command(flatten)]
+    shared: Shared,
+    #[command(subcommand)]
+    noun: ServerNoun,
+}
+
+/// What every command of the server takes.
+#[derive(Debug, Args)]
+struct Shared {
+    /// Configuration file (server.toml); each key also as MALOTE_SERVER_… in the environment.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Data folder; wins over the configuration.
+    #[arg(long, global = true, value_name = "FOLDER")]
+    data: Option<PathBuf>,
+    /// One JSON object a line on stdout.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum ServerNoun {
+    /// Run the server until SIGTERM or Ctrl-C.
+    Run {
+        /// Print the configuration in force and end.
+        #[arg(long)]
+        dump_config: bool,
+    },
+    /// Bring the store to this program's schema; stop the server first.
+    Migrate,
+    /// Print the configuration in force.
+    Config {
+        /// Print the defaults instead, as a file to begin with.
+        #[arg(long)]
+        defaults: bool,
+    },
+    /// Make tenant, environment, installation, tables and credentials in one go; what is there is used.
+    Setup(setup::Setup),
+    /// Customers.
+    #[command(subcommand)]
+    Tenant(catalog::TenantCommand),
+    /// Products of the platform that a tenant has.
+    #[command(subcommand)]
+    App(catalog::AppCommand),
+    /// Workspaces of a tenant.
+    #[command(subcommand)]
+    Environment(catalog::EnvironmentCommand),
+    /// ERP set-ups and their tie to an environment.
+    #[command(subcommand)]
+    Installation(catalog::InstallationCommand),
+    /// Client ids and secrets.
+    #[command(subcommand)]
+    Credential(catalog::CredentialCommand),
+    /// Tables to be shared.
+    #[command(subcommand)]
+    Entity(entity::EntityCommand),
+    /// Ask for a table to be sent again whole.
+    Reload(entity::Reload),
+    /// Who sends, and what waits for a decision.
+    #[command(subcommand)]
+    Session(watch::SessionCommand),
+    /// Batches and their messages.
+    #[command(subcommand)]
+    Batches(watch::BatchesCommand),
+}
+
+/// The tenant a command is about.
+#[derive(Debug, Args)]
+struct OfTenant {
+    /// Tenant, by id or name; may be left out where there is one.
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "ID|NAME")]
+    tenant: String,
+}
+
+/// The environment and ERP a command is about.
+#[derive(Debug, Args)]
+struct OfPlace {
+    #[command(flatten)]
+    of: OfTenant,
+    /// Environment, by id or name; may be left out where there is one.
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "ID|NAME")]
+    environment: String,
+    /// RM, PROTHEUS, DATASUL, LOGIX or another; may be left out where the environment has one.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    erp: String,
+}
+
+/// Which part of a list.
+#[derive(Debug, Args)]
+struct Paging {
+    /// At most this many.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    limit: u32,
+    /// Go on behind this one (the first column of the last line).
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "LAST")]
+    after: String,
+}
+
+impl Paging {
+    fn page(&self) -> Page {
+        Page { after: self.after.clone(), limit: self.limit }
+    }
+}
+
+impl OfTenant {
+    async fn find(&self, services: &Services) -> Result<Tenant> {
+        services.catalog.tenant(&self.tenant).await
+    }
+}
+
+impl OfPlace {
+    async fn find(&self, services: &Services) -> Result<Place> {
+        let tenant = self.of.find(services).await?;
+        services.catalog.place(tenant.id, &self.environment, &self.erp).await
+    }
+}
+
+impl ServerCommand {
+    pub(crate) async fn run(self, _lang: Lang) -> Result<u8> {
+        let mut config = ServerConfig::load(self.shared.config.as_deref())?;
+        if let Some(data) = &self.shared.data {
+            config.data.clone_from(data);
+        }
+        let json = self.shared.json;
+        match self.noun {
+            ServerNoun::Run { dump_config: false } => return serve(config).await,
+            ServerNoun::Run { dump_config: true } | ServerNoun::Config { defaults: false } => {
+                out::data(config.dump().trim_end())
+            }
+            ServerNoun::Config { defaults: true } => {
+                out::data(ServerConfig::default().dump().trim_end())
+            }
+            ServerNoun::Migrate => migrate(&config, json)?,
+            noun => {
+                telemetry::start("warn", config.log.format);
+                let services = Box::pin(app::open(&config)).await?;
+                Box::pin(with_store(noun, &services, json)).await?;
+            }
+        }
+        Ok(exit::OK)
+    }
+}
+
+async fn with_store(noun: ServerNoun, services: &Services, json: bool) -> Result<()> {
+    match noun {
+        ServerNoun::Setup(command) => command.run(services, json).await,
+        ServerNoun::Tenant(command) => command.run(services, json).await,
+        ServerNoun::App(command) => command.run(services, json).await,
+        ServerNoun::Environment(command) => command.run(services, json).await,
+        ServerNoun::Installation(command) => command.run(services, json).await,
+        ServerNoun::Credential(command) => command.run(services, json).await,
+        ServerNoun::Entity(command) => command.run(services, json).await,
+        ServerNoun::Reload(command) => command.run(services, json).await,
+        ServerNoun::Session(command) => command.run(services, json).await,
+        ServerNoun::Batches(command) => command.run(services, json).await,
+        ServerNoun::Run { .. } | ServerNoun::Migrate | ServerNoun::Config { .. } => Ok(()),
+    }
+}
+
+async fn serve(config: ServerConfig) -> Result<u8> {
+    telemetry::start(&config.log.level, config.log.format);
+    let (trigger, shutdown) = shutdown::channel();
+    let signals = runtime::task::spawn("signals", shutdown::on_signal(trigger));
+    let ended = Box::pin(app::run(config, shutdown)).await;
+    signals.abort();
+    ended.map(|()| exit::OK)
+}
+
+fn migrate(config: &ServerConfig, json: bool) -> Result<()> {
+    let store = config.store();
+    std::fs::create_dir_all(&config.data).map_err(|cause| {
+        Error::new(Code::ConfigInvalid, format!("cannot make {}", config.data.display()))
+            .because(cause)
+    })?;
+    for step in sqlite::migrate(&store)? {
+        out::data(if json {
+            serde_json::json!({ "migrated": step }).to_string()
+        } else {
+            format!("migrated {step}")
+        });
+    }
+    out::talk(format!("the store {} is current", store.display()));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,341 @@
+//! Commands of the catalog: tenants, apps, environments, installations, credentials.
+//!
+//! Promises: a command that makes something prints it.
+//! Never: prints a secret but in `credential create`.
+
+use clap::{Args, Subcommand};
+use protocol::{Result, names::ErpName};
+use serde_json::json;
+use server::{
+    model::catalog::{App, Credential, Environment, EnvironmentType, Holder, Installation, Tenant},
+    service::{Services, access::NewCredential},
+};
+
+use super::{
+    OfTenant, Paging,
+    lists::{Column, show, show_page},
+};
+use crate::out;
+
+const TENANT: &[Column<Tenant>] = &[
+    ("NAME", |t| t.name.clone()),
+    ("ID", |t| t.id.to_string()),
+    ("CREATED", |t| t.created_at.to_string()),
+];
+const APP: &[Column<App>] = &[
+    ("NAME", |a| a.name.clone()),
+    ("ID", |a| a.id.to_string()),
+    ("ACTIVE", |a| a.active.to_string()),
+    ("DESCRIPTION", |a| a.description.clone()),
+];
+const ENVIRONMENT: &[Column<Environment>] = &[
+    ("NAME", |e| e.name.clone()),
+    ("ID", |e| e.id.to_string()),
+    ("TYPE", |e| e.kind.as_str().to_owned()),
+];
+const INSTALLATION: &[Column<Installation>] = &[
+    ("NAME", |i| i.name.clone()),
+    ("ID", |i| i.id.to_string()),
+    ("ERP", |i| i.erp.to_string()),
+    ("ENVIRONMENT", |i| i.environment.map_or_else(|| "not bound".to_owned(), |id| id.to_string())),
+];
+const CREDENTIAL: &[Column<Credential>] = &[
+    ("CLIENT", |c| c.client.to_string()),
+    ("HOLDER", |c| match c.holder {
+        Holder::Installation(id) => format!("installation {id}"),
+        Holder::App(id) => format!("app {id}"),
+    }),
+    ("CREATED", |c| c.created_at.to_string()),
+    ("REVOKED", |c| c.revoked_at.map_or_else(|| "no".to_owned(), |at| at.to_string())),
+];
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TenantCommand {
+    /// Make a tenant.
+    Create {
+        name: String,
+    },
+    List(Paging),
+    /// Show one with what it has.
+    Show {
+        #[arg(default_value = "", hide_default_value = true)]
+        tenant: String,
+    },
+    Rename {
+        tenant: String,
+        name: String,
+    },
+}
+
+impl TenantCommand {
+    pub(super) async fn run(self, services: &Services, json: bool) -> Result<()> {
+        let catalog = &services.catalog;
+        match self {
+            Self::Create { name } => show(json, &[catalog.create_tenant(&name).await?], TENANT),
+            Self::List(paging) => {
+                show_page(json, &catalog.tenants(paging.page()).await?, TENANT, paging.limit)
+            }
+            Self::Rename { tenant, name } => {
+                let tenant = catalog.tenant(&tenant).await?;
+                show(json, &[catalog.rename_tenant(&tenant, &name).await?], TENANT);
+            }
+            Self::Show { tenant } => {
+                let tenant = catalog.tenant(&tenant).await?;
+                let all = Paging { limit: 10_000, after: String::new() };
+                show(json, std::slice::from_ref(&tenant), TENANT);
+                show(json, &catalog.environments(tenant.id, all.page()).await?, ENVIRONMENT);
+                show(json, &catalog.installations(tenant.id, all.page()).await?, INSTALLATION);
+                show(json, &catalog.apps(tenant.id, all.page()).await?, APP);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AppCommand {
+    /// Make an app; it is active.
+    Create {
+        name: String,
+        #[arg(long, default_value = "", hide_default_value = true)]
+        description: String,
+        #[command(flatten)]
+        of: OfTenant,
+    },
+    List {
+        #[command(flatten)]
+        of: OfTenant,
+        #[command(flatten)]
+        paging: Paging,
+    },
+    Activate {
+        app: String,
+        #[command(flatten)]
+        of: OfTenant,
+    },
+    Deactivate {
+        app: String,
+        #[command(flatten)]
+        of: OfTenant,
+    },
+}
+
+impl AppCommand {
+    pub(super) async fn run(self, services: &Services, json: bool) -> Result<()> {
+        let catalog = &services.catalog;
+        let (app, of, active) = match self {
+            Self::Create { name, description, of } => {
+                let tenant = of.find(services).await?.id;
+                show(json, &[catalog.create_app(tenant, &name, &description).await?], APP);
+                return Ok(());
+            }
+            Self::List { of, paging } => {
+                let tenant = of.find(services).await?.id;
+                show_page(json, &catalog.apps(tenant, paging.page()).await?, APP, paging.limit);
+                return Ok(());
+            }
+            Self::Activate { app, of } => (app, of, true),
+            Self::Deactivate { app, of } => (app, of, false),
+        };
+        let app = catalog.app(of.find(services).await?.id, &app).await?;
+        show(json, &[catalog.set_app_active(&app, active).await?], APP);
+        Ok(())
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum EnvironmentCommand {
+    /// Make an environment.
+    Create {
+        name: String,
+        /// production, staging, development or custom.
+        #[arg(long = "type", default_value = "production")]
+        kind: EnvironmentType,
+        #[command(flatten)]
+        of: OfTenant,
+    },
+    List {
+        #[command(flatten)]
+        of: OfTenant,
+        #[command(flatten)]
+        paging: Paging,
+    },
+}
+
+impl EnvironmentCommand {
+    pub(super) async fn run(self, services: &Services, json: bool) -> Result<()> {
+        let catalog = &services.catalog;
+        match self {
+            Self::Create { name, kind, of } => {
+                let tenant = of.find(services).await?.id;
+                show(json, &[catalog.create_environment(tenant, &name, kind).await?], ENVIRONMENT);
+            }
+            Self::List { of, paging } => {
+                let tenant = of.find(services).await?.id;
+                show_page(
+                    json,
+                    &catalog.environments(tenant, paging.page()).await?,
+                    ENVIRONMENT,
+                    paging.limit,
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum InstallationCommand {
+    /// Make an installation, bound where an environment is named.
+    Create {
+        name: String,
+        #[arg(long)]
+        erp: ErpName,
+        /// Environment to bind it to.
+        #[arg(long, value_name = "ID|NAME")]
+        environment: Option<String>,
+        #[command(flatten)]
+        of: OfTenant,
+    },
+    List {
+        #[command(flatten)]
+        of: OfTenant,
+        #[command(flatten)]
+        paging: Paging,
+    },
+    /// Tie an installation to an environment.
+    Bind {
+        installation: String,
+        environment: String,
+        #[command(flatten)]
+        of: OfTenant,
+    },
+    /// Untie it; its senders are refused within 60 s.
+    Unbind {
+        installation: String,
+        #[command(flatten)]
+        of: OfTenant,
+    },
+}
+
+impl InstallationCommand {
+    pub(super) async fn run(self, services: &Services, json: bool) -> Result<()> {
+        let catalog = &services.catalog;
+        match self {
+            Self::Create { name, erp, environment, of } => {
+                let tenant = of.find(services).await?.id;
+                let environment = match environment {
+                    Some(key) => Some(catalog.environment(tenant, &key).await?.id),
+                    None => None,
+                };
+                show(
+                    json,
+                    &[catalog.create_installation(tenant, &name, erp, environment).await?],
+                    INSTALLATION,
+                );
+            }
+            Self::List { of, paging } => {
+                let tenant = of.find(services).await?.id;
+                show_page(
+                    json,
+                    &catalog.installations(tenant, paging.page()).await?,
+                    INSTALLATION,
+                    paging.limit,
+                );
+            }
+            Self::Bind { installation, environment, of } => {
+                let tenant = of.find(services).await?.id;
+                let found = catalog.installation(tenant, &installation).await?;
+                let environment = catalog.environment(tenant, &environment).await?.id;
+                catalog.bind(&found, environment).await?;
+                show(
+                    json,
+                    &[Installation { environment: Some(environment), ..found }],
+                    INSTALLATION,
+                );
+            }
+            Self::Unbind { installation, of } => {
+                let found =
+                    catalog.installation(of.find(services).await?.id, &installation).await?;
+                catalog.unbind(&found).await?;
+                show(json, &[Installation { environment: None, ..found }], INSTALLATION);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CredentialCommand {
+    /// Make a client id and secret; the secret is shown now and never again.
+    Create {
+        #[command(flatten)]
+        holder: HolderArgs,
+        #[command(flatten)]
+        of: OfTenant,
+    },
+    List {
+        #[command(flatten)]
+        of: OfTenant,
+        #[command(flatten)]
+        paging: Paging,
+    },
+    /// Revoke a client for ever; it is refused within 60 s.
+    Revoke {
+        client: String,
+        #[command(flatten)]
+        of: OfTenant,
+    },
+}
+
+/// Whose credential.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub(super) struct HolderArgs {
+    /// Installation, by id or name; the only one where neither is named.
+    #[arg(long, value_name = "ID|NAME")]
+    installation: Option<String>,
+    /// App, by id or name.
+    #[arg(long, value_name = "ID|NAME")]
+    app: Option<String>,
+}
+
+impl CredentialCommand {
+    pub(super) async fn run(self, services: &Services, json: bool) -> Result<()> {
+        match self {
+            Self::Create { holder, of } => {
+                let tenant = of.find(services).await?.id;
+                let holder = match holder.app {
+                    Some(app) => Holder::App(services.catalog.app(tenant, &app).await?.id),
+                    None => {
+                        let key = holder.installation.unwrap_or_default();
+                        Holder::Installation(services.catalog.installation(tenant, &key).await?.id)
+                    }
+                };
+                show_secret(json, &services.access.create_credential(tenant, holder).await?);
+            }
+            Self::List { of, paging } => {
+                let tenant = of.find(services).await?.id;
+                let found = services.catalog.credentials(tenant, paging.page()).await?;
+                show_page(json, &found, CREDENTIAL, paging.limit);
+            }
+            Self::Revoke { client, of } => {
+                let tenant = of.find(services).await?.id;
+                services.access.revoke_credential(tenant, &client.parse()?).await?;
+                out::talk("revoked; a running server refuses it within 60 s");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The one place where a secret is printed.
+pub(super) fn show_secret(json: bool, new: &NewCredential) {
+    let (client, secret) = (new.credential.client.as_str(), new.reveal());
+    if json {
+        out::data(json!({ "clientId": client, "clientSecret": secret }).to_string());
+    } else {
+        out::data(format!("client_id      {client}\nclient_secret  {secret}"));
+        out::talk("keep the secret now: it is not shown again");
+    }
+}

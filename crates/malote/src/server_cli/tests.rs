@@ -1,0 +1,93 @@
+use clap::Parser as _;
+
+use super::*;
+
+#[derive(Debug, clap::Parser)]
+struct Line {
+    #[command(flatten)]
+    command: ServerCommand,
+}
+
+/// Runs a command line against a data folder.
+async fn run(data: &std::path::Path, line: &str) -> Result<u8> {
+    let words = std::iter::once("server").chain(line.split_whitespace());
+    let mut command = Line::try_parse_from(words).unwrap().command;
+    command.shared.data = Some(data.to_owned());
+    Box::pin(command.run(Lang::En)).await
+}
+
+#[tokio::test]
+async fn a_folder_is_set_up_watched_and_changed_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = [
+        "setup --tenant Loja --environment prod --erp RM --tables FLAN,TMOV",
+        "setup --tenant Loja --environment prod --erp RM --tables FLAN,FCFO --json",
+        "tenant list",
+        "tenant show --json",
+        "tenant rename Loja Mercado",
+        "app create techfin --description finance",
+        "app deactivate techfin",
+        "app list --json",
+        "environment create test --type development",
+        "environment list --limit 1",
+        "installation create second --erp PROTHEUS",
+        "installation bind second test",
+        "installation unbind second",
+        "installation list",
+        "credential create --installation RM",
+        "credential create --app techfin --json",
+        "credential list",
+        "entity list --environment prod",
+        "entity set-filter FLAN FLAN.IDLAN>1000 --environment prod",
+        "entity remove TMOV --environment prod",
+        "entity list --environment prod --withdrawn --json",
+        "reload FLAN --environment prod",
+        "reload --all --rebuild --environment prod --json",
+        "session list",
+        "batches list --environment prod",
+        "batches show 1 --environment prod",
+        "migrate",
+        "config",
+        "config --defaults",
+        "run --dump-config",
+    ];
+    for line in lines {
+        assert_eq!(run(folder.path(), line).await.unwrap(), exit::OK, "{line}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_told_with_its_code() {
+    let folder = tempfile::tempdir().unwrap();
+    run(folder.path(), "setup --tenant Loja --erp RM --tables FLAN").await.unwrap();
+    let cases = [
+        ("tenant show Nobody", Code::NotFound),
+        ("tenant create Loja", Code::AlreadyExists),
+        ("entity add FLAN", Code::AlreadyExists),
+        ("entity remove TMOV", Code::NotFound),
+        ("reload TMOV", Code::NotFound),
+        ("credential revoke nobody", Code::NotFound),
+        ("session accept", Code::NotFound),
+        ("session release", Code::NotFound),
+        ("batches list --after x", Code::BadId),
+        ("setup --tenant Loja --erp PROTHEUS --installation RM", Code::AlreadyExists),
+    ];
+    for (line, code) in cases {
+        assert_eq!(run(folder.path(), line).await.unwrap_err().code, code, "{line}");
+    }
+}
+
+#[test]
+fn wrong_command_lines_are_refused() {
+    for line in [
+        "server",
+        "server reload",
+        "server reload A --all",
+        "server entity add",
+        "server installation create x --erp a/b",
+        "server environment create x --type y",
+        "server tenant list --limit 0",
+    ] {
+        assert!(Line::try_parse_from(line.split_whitespace()).is_err(), "{line}");
+    }
+}

@@ -1,0 +1,139 @@
+//! Commands to watch: sessions, batches and messages.
+//!
+//! Promises: what is shown is the store's state now, whether or not a server runs.
+//! Never: shows a row.
+
+use clap::Subcommand;
+use protocol::{Result, ids::BatchId};
+use runtime::clock::Wall;
+use server::{
+    model::{
+        catalog::At,
+        overview::{BatchView, MessageView, StreamView},
+    },
+    service::Services,
+};
+
+use super::{
+    OfPlace, OfTenant, Paging,
+    lists::{Column, show, show_page},
+};
+use crate::out;
+
+const STREAM: &[Column<StreamView>] = &[
+    ("ENVIRONMENT", |s| s.environment.clone()),
+    ("ERP", |s| s.erp.to_string()),
+    ("EPOCH", |s| s.epoch.to_string()),
+    ("HELD BY", |s| match &s.holder {
+        Some(holder) if s.expires_at > now() => holder.clone(),
+        Some(_) => "lapsed".to_owned(),
+        None => "free".to_owned(),
+    }),
+    ("LAST BATCH", |s| s.last_batch.to_string()),
+    ("WAITS FOR YOU", |s| match (s.database_waits, s.disputed) {
+        (true, _) => "DATABASE_CHANGED: session accept".to_owned(),
+        (false, true) => "INSTANCE_TWICE: stop one agent, then session release".to_owned(),
+        (false, false) => String::new(),
+    }),
+];
+const BATCH: &[Column<BatchView>] = &[
+    ("BATCH", |b| b.batch.to_string()),
+    ("ERP", |b| b.erp.to_string()),
+    ("STATE", |b| b.shown(now()).to_owned()),
+    ("MESSAGES", |b| b.messages.to_string()),
+    ("ROWS", |b| b.rows.to_string()),
+    ("BYTES", |b| b.bytes.to_string()),
+    ("OPENED", |b| b.opened_at.to_string()),
+    ("CLOSED", |b| b.closed_at.map_or_else(String::new, |at| at.to_string())),
+    ("REFUSED", |b| b.refused.clone().unwrap_or_default()),
+];
+const MESSAGE: &[Column<MessageView>] = &[
+    ("NUMBER", |m| m.number.to_string()),
+    ("TABLE", |m| m.table.to_string()),
+    ("ROWS", |m| m.rows.to_string()),
+    ("BYTES", |m| m.bytes.to_string()),
+    ("BASE LOAD", |m| m.base_load.to_string()),
+    ("RECEIVED", |m| m.received_at.to_string()),
+    ("BODY", |m| if m.body_kept { "kept".to_owned() } else { "removed".to_owned() }),
+];
+
+fn now() -> At {
+    At(Wall::now().0)
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SessionCommand {
+    /// Streams with who sends them.
+    List {
+        #[command(flatten)]
+        of: OfTenant,
+    },
+    /// Take the database that was refused last for the stream's own (DATABASE_CHANGED).
+    Accept {
+        #[command(flatten)]
+        at: OfPlace,
+    },
+    /// End the session at once; its sender reads again from the cursor.
+    Release {
+        #[command(flatten)]
+        at: OfPlace,
+    },
+}
+
+impl SessionCommand {
+    pub(super) async fn run(self, services: &Services, json: bool) -> Result<()> {
+        match self {
+            Self::List { of } => {
+                let tenant = of.find(services).await?.id;
+                show(json, &services.overview.streams(tenant).await?, STREAM);
+            }
+            Self::Accept { at } => {
+                services.overview.accept_database(at.find(services).await?).await?;
+                out::talk("accepted; the next Open is granted");
+            }
+            Self::Release { at } => {
+                services.overview.release(at.find(services).await?).await?;
+                out::talk("released; the next Open is granted");
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum BatchesCommand {
+    /// Batches, the newest first.
+    List {
+        #[command(flatten)]
+        at: OfPlace,
+        #[command(flatten)]
+        paging: Paging,
+    },
+    /// Messages of a batch.
+    Show {
+        batch: i64,
+        #[command(flatten)]
+        at: OfPlace,
+        #[command(flatten)]
+        paging: Paging,
+    },
+}
+
+impl BatchesCommand {
+    pub(super) async fn run(self, services: &Services, json: bool) -> Result<()> {
+        match self {
+            Self::List { at, paging } => {
+                let place = at.find(services).await?;
+                let found = services.overview.batches(place, paging.page()).await?;
+                show_page(json, &found, BATCH, paging.limit);
+            }
+            Self::Show { batch, at, paging } => {
+                let place = at.find(services).await?;
+                let found =
+                    services.overview.messages(place, BatchId(batch), paging.page()).await?;
+                show_page(json, &found, MESSAGE, paging.limit);
+            }
+        }
+        Ok(())
+    }
+}
