@@ -7,9 +7,7 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 
 use agent::{
     config::{AgentConfig, CaptureConfig, CloudConfig, Deletes, ProfileName, SourceConfig},
-    source::{
-        self, AnySource, BranchLayout, Profile, Source as _, SourceOptions, TableShape, TableSpec,
-    },
+    source::{AnySource, Source as _, TableShape, TableSpec},
 };
 use protocol::{
     Result,
@@ -56,15 +54,19 @@ impl Cargo {
 
     /// The database through a connection of its own.
     pub(crate) fn connect(&self) -> Result<AnySource> {
-        let profile = match self.profile {
-            ProfileName::Rm => Profile::Rm,
-            ProfileName::Protheus => Profile::Protheus {
-                company_group: erp::COMPANY_GROUP.to_owned(),
-                layout: BranchLayout { company: erp::LAYOUT.0, unity: erp::LAYOUT.1 },
-            },
-            ProfileName::Generic => Profile::Generic,
-        };
-        source::connect(&self.url, profile, &SourceOptions::default())
+        agent::app::connect(&self.source())
+    }
+
+    fn source(&self) -> SourceConfig {
+        SourceConfig {
+            url: self.url.clone().into(),
+            profile: self.profile,
+            erp: Some(self.erp.clone()),
+            company_group: erp::COMPANY_GROUP.to_owned(),
+            company_characters: erp::LAYOUT.0,
+            unity_characters: erp::LAYOUT.1,
+            ..SourceConfig::default()
+        }
     }
 
     fn config(&self, cloud: &Cloud, login: &Login, data: &Path) -> AgentConfig {
@@ -77,15 +79,7 @@ impl Cargo {
                 allow_private: true,
                 ..CloudConfig::default()
             },
-            source: SourceConfig {
-                url: self.url.clone().into(),
-                profile: self.profile,
-                erp: Some(self.erp.clone()),
-                company_group: erp::COMPANY_GROUP.to_owned(),
-                company_characters: erp::LAYOUT.0,
-                unity_characters: erp::LAYOUT.1,
-                ..SourceConfig::default()
-            },
+            source: self.source(),
             capture: CaptureConfig {
                 cycle_seconds: CYCLE.as_secs(),
                 key_scan_seconds: CYCLE.as_secs(),
