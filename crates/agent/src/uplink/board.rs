@@ -1,0 +1,88 @@
+//! Board: what people are told of the link, put together from session and plan.
+//!
+//! Promises: a state that needs a person has code, words and hint.
+
+use std::sync::{Mutex, PoisonError};
+
+use protocol::{Code, Error, error::Class, ids::Epoch};
+
+use crate::journal::{Journal, LinkPhase, LinkState};
+
+#[derive(Debug)]
+pub(super) struct Board {
+    journal: Journal,
+    parts: Mutex<Parts>,
+}
+
+#[derive(Debug, Default)]
+struct Parts {
+    session: LinkState,
+    plan: Option<(String, String, String)>,
+}
+
+fn told(error: &Error) -> (String, String, String) {
+    (error.code.to_string(), error.message.clone(), error.code.hint().to_owned())
+}
+
+impl Board {
+    pub(super) fn new(journal: Journal) -> Self {
+        Self { journal, parts: Mutex::default() }
+    }
+
+    pub(super) fn sending(&self, epoch: Epoch, foreign_server: bool) {
+        self.set(LinkState {
+            phase: LinkPhase::Sending,
+            epoch: Some(epoch),
+            foreign_server,
+            ..LinkState::default()
+        });
+    }
+
+    /// Not sending, and why.
+    pub(super) fn waiting(&self, phase: LinkPhase, error: &Error) {
+        tracing::warn!(code = %error.code, words = error.message, cause = %error.chain(), ?phase, "not sending");
+        let (code, words, hint) = told(error);
+        self.set(LinkState {
+            phase,
+            code: Some(code),
+            words: Some(words),
+            hint: Some(hint),
+            ..LinkState::default()
+        });
+    }
+
+    pub(super) fn stopped(&self) {
+        self.set(LinkState { phase: LinkPhase::Stopped, ..LinkState::default() });
+    }
+
+    /// What keeps the plan from being read; shown where the session itself has nothing to say.
+    pub(super) fn plan(&self, error: Option<&Error>) {
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.plan = error.map(told);
+        self.publish(&parts);
+    }
+
+    fn set(&self, session: LinkState) {
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.session = session;
+        self.publish(&parts);
+    }
+
+    fn publish(&self, parts: &Parts) {
+        let mut state = parts.session.clone();
+        if let (None, Some((code, words, hint))) = (&state.code, &parts.plan) {
+            (state.code, state.words, state.hint) =
+                (Some(code.clone()), Some(words.clone()), Some(hint.clone()));
+        }
+        self.journal.set_link(state);
+    }
+}
+
+/// Another sender's turn, something a person has to mend, or a cloud that is away.
+pub(super) fn phase_of(error: &Error) -> LinkPhase {
+    match (error.code, error.class()) {
+        (Code::Fenced | Code::SessionHeld | Code::EpochRequired, _) => LinkPhase::Standby,
+        (_, Class::Transient) => LinkPhase::Unreachable,
+        (_, Class::Caller | Class::Operator | Class::Bug) => LinkPhase::Refused,
+    }
+}

@@ -1,0 +1,452 @@
+//! Sender: empties the spool: Writes in order with a window, then Prepare and Summary.
+//!
+//! Promises: a Summary goes out once every Write of its batch is acknowledged; what failed is sent again from the
+//! lowest number on, with the same bytes; a batch ends complete or dropped, never half.
+//! Never: launches a call once the lease may have lapsed.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::{
+    FutureExt as _, StreamExt as _,
+    future::BoxFuture,
+    stream::FuturesUnordered,
+};
+use protocol::{
+    Code, Error, Result,
+    hash::{RowHash, RowHasher},
+    ids::{BatchId, Epoch, MessageNumber},
+    key::KeyBytes,
+    limits,
+    names::{ColumnName, ErpName},
+    proto::{
+        ingestion::{CursorEntry, PrepareRequest, PrepareResponse},
+        totvs::BatchSummary,
+    },
+    wire::TableView,
+};
+use runtime::{
+    backoff::Backoff,
+    clock::{self, Mono, Wall},
+};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{Notify, watch};
+
+use super::{
+    cloud::Bearer,
+    decide::{Action, Outcome, Standing, decide},
+    rpc::{PREPARE, Rpc},
+};
+use crate::journal::{Incident, Journal, Poisoned, Seal, SpoolMessage};
+
+/// First and longest pause before the same bytes go again.
+pub(super) const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+pub(super) struct Sender {
+    pub journal: Journal,
+    pub rpc: Rpc,
+    pub erp: ErpName,
+    /// `None` = a server without sessions: one Write at a time, no Prepare.
+    pub epoch: Option<Epoch>,
+    /// Until when calls may be launched.
+    pub valid: Option<watch::Receiver<Mono>>,
+    /// Asks for Entities.
+    pub reread: Arc<Notify>,
+    /// A batch went through since this sender began.
+    pub completed: bool,
+}
+
+/// Why sending ended.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// The batch was dropped; a new session is wanted.
+    Dropped,
+    Fenced(Error),
+}
+
+/// An answer, with what was asked.
+struct Answered {
+    message: SpoolMessage,
+    bearer: Bearer,
+    outcome: Outcome,
+}
+
+/// One batch on its way.
+struct Flight {
+    batch: BatchId,
+    calls: FuturesUnordered<BoxFuture<'static, Answered>>,
+    bytes: usize,
+    queue: VecDeque<SpoolMessage>,
+    /// Highest number launched.
+    sent: i32,
+    troubles: BTreeMap<i32, Answered>,
+    standing: Standing,
+    pauses: Backoff,
+}
+
+impl Flight {
+    fn new(batch: BatchId) -> Self {
+        Self {
+            batch,
+            calls: FuturesUnordered::new(),
+            bytes: 0,
+            queue: VecDeque::new(),
+            sent: 0,
+            troubles: BTreeMap::new(),
+            standing: Standing::default(),
+            pauses: Backoff::new(PAUSES.0, PAUSES.1),
+        }
+    }
+
+    fn again_from(&mut self, number: i32) {
+        self.sent = number.saturating_sub(1).max(0);
+        self.queue.clear();
+        self.troubles.clear();
+    }
+}
+
+impl Sender {
+    /// Sends batch after batch until one is dropped or the stream is another's.
+    pub(super) async fn run(&mut self) -> Result<Stop> {
+        let mut spool = self.journal.spool();
+        loop {
+            let batch = match spool.wait_for(|state| state.batch.is_some()).await {
+                Ok(state) => state.batch,
+                Err(_) => return Err(Error::new(Code::JournalFailed, "the journal is closed")),
+            };
+            let Some(batch) = batch else { continue };
+            match self.batch(batch).await {
+                Ok(None) => self.completed = true,
+                Ok(Some(stop)) => return Ok(stop),
+                Err(error) if error.code == Code::JournalCorrupt => {
+                    self.drop_batch(error.code, &error.message, true).await?;
+                    return Ok(Stop::Dropped);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn batch(&mut self, batch: BatchId) -> Result<Option<Stop>> {
+        let mut flight = Flight::new(batch);
+        let mut spool = self.journal.spool();
+        loop {
+            let state = spool.borrow_and_update().clone();
+            if state.batch != Some(batch) {
+                return Ok(Some(Stop::Dropped));
+            }
+            if flight.troubles.is_empty() {
+                self.launch(&mut flight).await?;
+            } else if flight.calls.is_empty() {
+                if let Some(stop) = self.judge(&mut flight).await? {
+                    return Ok(Some(stop));
+                }
+                continue;
+            }
+            if flight.calls.is_empty() && state.sealed && state.acked >= state.appended {
+                match self.close(&mut flight).await? {
+                    Closing::Complete => return Ok(None),
+                    Closing::Stop(stop) => return Ok(Some(stop)),
+                    Closing::Again => continue,
+                }
+            }
+            tokio::select! {
+                Some(answered) = flight.calls.next() => self.land(&mut flight, answered).await?,
+                changed = spool.changed() => {
+                    changed.map_err(|_| Error::new(Code::JournalFailed, "the journal is closed"))?;
+                }
+            }
+        }
+    }
+
+    /// Fills the window, in the order of the numbers.
+    async fn launch(&mut self, flight: &mut Flight) -> Result<()> {
+        let (calls, room) = match self.epoch {
+            Some(_) => (limits::SENDER_IN_FLIGHT, limits::SENDER_IN_FLIGHT_BYTES),
+            None => (1, limits::SENDER_IN_FLIGHT_BYTES),
+        };
+        while flight.calls.len() < calls {
+            if flight.queue.is_empty() {
+                let after = MessageNumber(flight.sent);
+                let left = room.saturating_sub(flight.bytes);
+                flight.queue = self.journal.unacked(flight.batch, after, left).await?.into();
+            }
+            let fits = |message: &SpoolMessage| flight.bytes == 0 || flight.bytes + message.bytes.len() <= room;
+            if !flight.queue.front().is_some_and(fits) {
+                return Ok(());
+            }
+            self.wait_for_lease().await;
+            let bearer = match self.rpc.bearer().await {
+                Ok(bearer) => bearer,
+                Err(error) if error.code == Code::JournalFailed => return Err(error),
+                Err(error) => {
+                    tracing::warn!(code = %error.code, words = error.message, "no token; trying again");
+                    flight.pauses.pause().await;
+                    continue;
+                }
+            };
+            let Some(message) = flight.queue.pop_front() else { return Ok(()) };
+            flight.sent = message.number.0;
+            flight.bytes += message.bytes.len();
+            let call = self.rpc.clone().write(message.bytes.clone(), bearer.clone(), self.epoch);
+            flight.calls.push(call.map(|outcome| Answered { message, bearer, outcome }).boxed());
+        }
+        Ok(())
+    }
+
+    async fn wait_for_lease(&mut self) {
+        let Some(valid) = &mut self.valid else { return };
+        // Where the keeper is gone this sender is about to be dropped with it.
+        let _ = valid.wait_for(|until| Mono::now() < *until).await;
+    }
+
+    /// Takes this answer and all others that are there; acknowledges in one go.
+    async fn land(&self, flight: &mut Flight, first: Answered) -> Result<()> {
+        let mut acked = Vec::new();
+        let mut next = Some(first);
+        while let Some(answered) = next {
+            flight.bytes = flight.bytes.saturating_sub(answered.message.bytes.len());
+            let number = answered.message.number;
+            if answered.outcome == Outcome::Success {
+                acked.push(number);
+                count_sent(&answered.message);
+            } else {
+                flight.troubles.insert(number.0, answered);
+            }
+            next = flight.calls.next().now_or_never().flatten();
+        }
+        if !acked.is_empty() {
+            flight.pauses.reset();
+            flight.standing.token_renewed = false;
+            self.journal.acked(flight.batch, acked).await?;
+        }
+        Ok(())
+    }
+
+    /// All calls have ended and some failed: a fence decides, else the lowest number; what followed it is sent again.
+    async fn judge(&mut self, flight: &mut Flight) -> Result<Option<Stop>> {
+        let standing = flight.standing;
+        let decided = |answered: &Answered| decide(&answered.outcome, standing);
+        let fenced = |at: &Answered| matches!(decided(at), Action::Fenced(_));
+        let fence = flight.troubles.iter().find(|(_, at)| fenced(at)).map(|(number, _)| *number);
+        let number = fence.or_else(|| flight.troubles.keys().next().copied());
+        let Some(answered) = number.and_then(|number| flight.troubles.remove(&number)) else {
+            return Ok(None);
+        };
+        let number = answered.message.number.0;
+        let action = decided(&answered);
+        let words = words_of(&answered.outcome);
+        tracing::debug!(batch = %flight.batch, number, ?action, words, "a Write was not accepted");
+        match action {
+            Action::Done => flight.again_from(number),
+            Action::Repeat(after) => {
+                metrics::counter!("malote_agent_retries_total").increment(1);
+                let pause = flight.pauses.next_pause();
+                clock::sleep(after.unwrap_or(pause)).await;
+                flight.again_from(number);
+            }
+            Action::RenewToken => {
+                self.rpc.token_refused(&answered.bearer).await;
+                flight.standing.token_renewed = true;
+                flight.again_from(number);
+            }
+            Action::ResendFrom(expected) | Action::ResendTail(expected) => {
+                metrics::counter!("malote_agent_retries_total").increment(1);
+                flight.standing.gap_at = Some(expected);
+                self.journal.unack(flight.batch, MessageNumber(expected)).await?;
+                flight.again_from(expected.min(number));
+            }
+            Action::Drop { code, alert } => return self.drop_batch(code, words, alert).await.map(Some),
+            Action::Park(code) => {
+                self.park(&answered.message, code, words).await?;
+                return self.drop_batch(code, words, false).await.map(Some);
+            }
+            Action::Suspect(code) => {
+                self.suspect(&answered.message, code, words).await?;
+                return self.drop_batch(code, words, false).await.map(Some);
+            }
+            Action::Fenced(code) => return Ok(Some(Stop::Fenced(Error::new(code, words)))),
+        }
+        Ok(None)
+    }
+
+    async fn drop_batch(&self, code: Code, words: &str, alert: bool) -> Result<Stop> {
+        metrics::counter!("malote_agent_drops_total").increment(1);
+        if alert {
+            let words = words.to_owned();
+            let at_micros = Wall::now().0;
+            self.journal.incident(Incident { table: None, key_hash: None, code, words, at_micros }).await?;
+        }
+        self.journal.drop_batch(code, words).await?;
+        Ok(Stop::Dropped)
+    }
+
+    async fn park(&self, message: &SpoolMessage, code: Code, words: &str) -> Result<()> {
+        tracing::warn!(table = %message.table, %code, words, "table parked");
+        if code == Code::PermissionDenied {
+            self.reread.notify_one();
+        }
+        let table = Some(message.table.clone());
+        let incident =
+            Incident { table, key_hash: None, code, words: words.to_owned(), at_micros: Wall::now().0 };
+        self.journal.park(incident).await
+    }
+
+    /// A message alone holds its culprit; others are narrowed down to it.
+    async fn suspect(&self, message: &SpoolMessage, code: Code, words: &str) -> Result<()> {
+        if message.rows > 1 {
+            return self.journal.suspect(&message.table, code, words).await;
+        }
+        let Some((key, hash)) = only_row(&message.bytes) else {
+            return self.park(message, code, words).await;
+        };
+        let digest = Sha256::digest(&key.0);
+        let key_hash: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        tracing::warn!(table = %message.table, %code, key_hash, "row refused by the server, left out");
+        let table = message.table.clone();
+        let row = Poisoned { table, key, hash, code, words: words.to_owned(), at_micros: Wall::now().0 };
+        self.journal.quarantine(row, key_hash).await
+    }
+}
+
+/// How an attempt to end the batch went.
+enum Closing {
+    Complete,
+    Again,
+    Stop(Stop),
+}
+
+impl Sender {
+    /// Prepare, Summary, and the journal's end of the batch.
+    async fn close(&mut self, flight: &mut Flight) -> Result<Closing> {
+        let Some(seal) = self.journal.sealed(flight.batch).await? else { return Ok(Closing::Again) };
+        self.wait_for_lease().await;
+        let bearer = match self.rpc.bearer().await {
+            Ok(bearer) => bearer,
+            Err(error) if error.code == Code::JournalFailed => return Err(error),
+            Err(_) => {
+                flight.pauses.pause().await;
+                return Ok(Closing::Again);
+            }
+        };
+        let outcome = match self.prepare(flight.batch, &seal).await {
+            Outcome::Success => {
+                let summary = summary_of(&self.erp, flight.batch, &seal);
+                let loads = if self.epoch.is_some() { loads_done(&seal) } else { String::new() };
+                self.rpc.summary(summary, &bearer, self.epoch, &loads).await
+            }
+            other => other,
+        };
+        let words = words_of(&outcome);
+        match decide(&outcome, flight.standing) {
+            Action::Done => {
+                self.journal.complete(flight.batch).await?;
+                metrics::counter!("malote_agent_batches_total").increment(1);
+                tracing::debug!(batch = %flight.batch, messages = seal.messages, rows = seal.records, "batch complete");
+                Ok(Closing::Complete)
+            }
+            Action::Repeat(after) => {
+                metrics::counter!("malote_agent_retries_total").increment(1);
+                let pause = flight.pauses.next_pause();
+                clock::sleep(after.unwrap_or(pause)).await;
+                Ok(Closing::Again)
+            }
+            Action::RenewToken => {
+                self.rpc.token_refused(&bearer).await;
+                flight.standing.token_renewed = true;
+                Ok(Closing::Again)
+            }
+            Action::ResendTail(from) | Action::ResendFrom(from) => {
+                flight.standing.tail_resent = true;
+                self.journal.unack(flight.batch, MessageNumber(from)).await?;
+                flight.again_from(from);
+                Ok(Closing::Again)
+            }
+            Action::Fenced(code) => Ok(Closing::Stop(Stop::Fenced(Error::new(code, words)))),
+            Action::Drop { code, alert } => self.drop_batch(code, words, alert).await.map(Closing::Stop),
+            // Neither table nor row is named by these calls.
+            Action::Park(code) | Action::Suspect(code) => {
+                self.drop_batch(code, words, true).await.map(Closing::Stop)
+            }
+        }
+    }
+
+    async fn prepare(&self, batch: BatchId, seal: &Seal) -> Outcome {
+        let Some(epoch) = self.epoch.filter(|_| !seal.cursors.is_empty()) else { return Outcome::Success };
+        let entry = |(table, value): &(protocol::names::TableName, Vec<u8>)| CursorEntry {
+            table: table.to_string(),
+            value: value.clone(),
+        };
+        let request = PrepareRequest {
+            erp: self.erp.to_string(),
+            epoch: epoch.0,
+            batch_id: batch.0,
+            entries: seal.cursors.iter().map(entry).collect(),
+        };
+        match self.rpc.call::<_, PrepareResponse>(PREPARE, request).await {
+            Ok(_) => Outcome::Success,
+            Err(call) => {
+                let error = call.error();
+                let grpc = call.grpc().unwrap_or(tonic::Code::Unavailable);
+                Outcome::Status { grpc, words: error.to_string(), retry_after: None }
+            }
+        }
+    }
+}
+
+fn words_of(outcome: &Outcome) -> &str {
+    match outcome {
+        Outcome::Success => "",
+        Outcome::Refused(errors) => errors.first().map_or("refused without words", String::as_str),
+        Outcome::Status { words, .. } => words,
+    }
+}
+
+fn summary_of(erp: &ErpName, batch: BatchId, seal: &Seal) -> BatchSummary {
+    let time = |micros: i64| prost_types::Timestamp {
+        seconds: micros.div_euclid(1_000_000),
+        nanos: i32::try_from(micros.rem_euclid(1_000_000) * 1_000).unwrap_or_default(),
+    };
+    let count = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
+    BatchSummary {
+        erp: erp.to_string(),
+        batch_id: batch.0,
+        message_count: count(seal.messages),
+        record_count: count(seal.records),
+        timestamp_start: seal.start.map(time),
+        timestamp_end: Some(time(seal.end)),
+    }
+}
+
+fn loads_done(seal: &Seal) -> String {
+    let loads: Vec<_> =
+        seal.loads_done.iter().map(|(table, generation)| format!("{table}:{generation}")).collect();
+    loads.join(",")
+}
+
+/// Key and hash of a message's one row, from the bytes themselves.
+fn only_row(bytes: &[u8]) -> Option<(KeyBytes, RowHash)> {
+    let view = TableView::scan(bytes).ok()?;
+    let cells: Vec<(&str, &str)> = view.row(0).collect();
+    let cell = |name: &str| {
+        cells.iter().find(|(column, _)| column.eq_ignore_ascii_case(name)).map(|(_, value)| *value)
+    };
+    let key = view.schema.key.iter().map(|name| cell(name)).collect::<Option<Vec<_>>>()?;
+    let names = view
+        .schema
+        .columns
+        .iter()
+        .map(|(name, _)| name.parse().ok())
+        .collect::<Option<Vec<ColumnName>>>()?;
+    let hash = RowHasher::new(&names).hash(|at| names.get(at).and_then(|name| cell(name.as_str())));
+    (!key.is_empty()).then(|| (KeyBytes::of(key), hash))
+}
+
+fn count_sent(message: &SpoolMessage) {
+    let table = message.table.to_string();
+    metrics::counter!("malote_agent_rows_total", "table" => table.clone()).increment(message.rows.into());
+    metrics::counter!("malote_agent_bytes_total", "table" => table).increment(message.bytes.len() as u64);
+}

@@ -1,0 +1,426 @@
+//! Session: the lease of the stream, from the agent's side (`correctness.md` 3 e).
+//!
+//! Promises: a start asks with the journal's epoch first and keeps its spool where the server agrees; sending stops
+//! before the lease may lapse, by the monotonic clock; the lease is given back on shutdown.
+//! Never: sends as a standby; opens a session while the database's identity cannot be had.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use protocol::{
+    Code, Error, Result,
+    ids::{BatchId, Epoch, Nonce},
+    json::service,
+    limits,
+    names::TableName,
+    proto::ingestion::{
+        Granted, OpenRequest, OpenResponse, ReleaseRequest, ReleaseResponse, RenewRequest, RenewResponse, Versions,
+        open_response::Result as Opened,
+    },
+};
+use runtime::{
+    backoff::Backoff,
+    clock::{self, Mono},
+    shutdown::Shutdown,
+};
+use tokio::sync::{Notify, watch};
+
+use super::{
+    Identity, UplinkConfig,
+    board::{Board, phase_of},
+    cloud::Cloud,
+    rebuild::rebuild,
+    rpc::{CallError, OPEN, RELEASE, RENEW, Rpc},
+    sender::{Sender, Stop},
+};
+use crate::journal::{Grant, Journal, LinkPhase};
+
+/// When a refused Open is asked again: a person may have acted.
+const REFUSED_RETRY: Duration = Duration::from_secs(30);
+/// Away for longer, the addresses are asked again and the batch is read again.
+const AWAY: Duration = Duration::from_secs(60);
+/// What a sealed batch gets on shutdown to be finished.
+const FINISH: Duration = Duration::from_secs(5);
+/// The lease is given back within this or lapses by itself.
+const GIVE_BACK: Duration = Duration::from_secs(2);
+
+/// What a session works with.
+pub(super) struct Means {
+    pub journal: Journal,
+    pub cloud: Arc<Cloud>,
+    pub board: Arc<Board>,
+    pub reread: Arc<Notify>,
+    pub config: UplinkConfig,
+}
+
+pub(super) struct Link<I> {
+    means: Means,
+    identity: I,
+    shutdown: Shutdown,
+    nonce: Nonce,
+    rpc: Option<Rpc>,
+    /// Epoch to give back.
+    held: Option<Epoch>,
+    /// The journal's epoch was not yet asked for.
+    starting: bool,
+    pauses: Backoff,
+}
+
+/// A lease as the server granted it; `None` = a server without sessions.
+struct Lease {
+    epoch: Epoch,
+    ttl: Duration,
+    /// When the call that granted it was sent.
+    since: Mono,
+}
+
+enum Start {
+    Resumed(Lease),
+    Granted(Lease, Granted),
+    Held(Duration),
+    Foreign,
+}
+
+/// How a time of holding the lease ended.
+enum End {
+    /// The batch was dropped; a new session is wanted at once.
+    Dropped,
+    Lost(Error),
+}
+
+impl<I, F> Link<I>
+where
+    I: Fn() -> F + Send + Sync,
+    F: Future<Output = Result<Identity>> + Send,
+{
+    pub(super) fn new(means: Means, identity: I, shutdown: Shutdown) -> Self {
+        let pauses = Backoff::new(Duration::from_millis(200), Duration::from_secs(15));
+        let nonce = Nonce(runtime::entropy::uuid());
+        Self { means, identity, shutdown, nonce, rpc: None, held: None, starting: true, pauses }
+    }
+
+    pub(super) async fn run(mut self) -> Result<()> {
+        let stop = finished(self.shutdown.clone(), self.means.journal.clone());
+        tokio::pin!(stop);
+        let result = loop {
+            let failed = tokio::select! {
+                biased;
+                () = &mut stop => break Ok(()),
+                failed = self.once() => failed,
+            };
+            if let Err(error) = failed {
+                break Err(error);
+            }
+        };
+        if let (Some(epoch), Some(rpc)) = (self.held, &self.rpc) {
+            // Where this fails the lease lapses by itself.
+            let _ = tokio::time::timeout(GIVE_BACK, self.release(rpc, epoch)).await;
+        }
+        self.means.board.stopped();
+        result
+    }
+
+    /// One try: a lease, or a pause.
+    async fn once(&mut self) -> Result<()> {
+        match self.try_once().await {
+            Ok(()) => Ok(()),
+            Err(error) if error.code == Code::JournalFailed => Err(error),
+            Err(error) => {
+                let phase = phase_of(&error);
+                self.means.board.waiting(phase, &error);
+                self.standby(&error).await?;
+                match phase {
+                    LinkPhase::Refused => {
+                        clock::sleep(REFUSED_RETRY.min(self.pauses.next_pause() * 4)).await;
+                    }
+                    LinkPhase::Unreachable => {
+                        // It may have moved.
+                        self.rpc = None;
+                        self.means.cloud.registry_is_stale().await;
+                        self.pauses.pause().await;
+                    }
+                    _ => self.pauses.pause().await,
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn try_once(&mut self) -> Result<()> {
+        self.wait_for_plan().await;
+        let rpc = self.rpc().await?;
+        let end = match self.start(&rpc).await? {
+            Start::Held(retry) => {
+                let error = Error::new(Code::SessionHeld, "another agent sends this stream");
+                self.means.board.waiting(LinkPhase::Standby, &error);
+                self.standby(&error).await?;
+                clock::sleep(retry.mul_f64(0.8 + 0.4 * runtime::entropy::fraction())).await;
+                return Ok(());
+            }
+            Start::Foreign => return self.hold_foreign(&rpc).await,
+            Start::Resumed(lease) => {
+                tracing::info!(epoch = %lease.epoch, "session resumed");
+                self.means.journal.resume(lease.epoch).await?;
+                self.hold(&rpc, lease, None).await?
+            }
+            Start::Granted(lease, granted) => {
+                tracing::info!(epoch = %lease.epoch, "session granted");
+                let grant = grant_of(&lease, granted)?;
+                self.hold(&rpc, lease, Some(grant)).await?
+            }
+        };
+        match end {
+            End::Dropped => {
+                if let Some(epoch) = self.held.take() {
+                    self.release(&rpc, epoch).await;
+                }
+                self.pauses.pause().await;
+            }
+            End::Lost(error) => {
+                self.held = None;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing is opened before it is known what to send.
+    async fn wait_for_plan(&self) {
+        let mut changed = self.means.journal.plan_changed();
+        while !matches!(self.means.journal.plan().await, Ok(Some(_)) | Err(_)) {
+            if changed.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn rpc(&mut self) -> Result<Rpc> {
+        if let Some(rpc) = &self.rpc {
+            return Ok(rpc.clone());
+        }
+        let target = self.means.cloud.address(service::INGESTION).await?;
+        let channel = self.means.cloud.web.channel(&target)?;
+        let rpc = Rpc::new(channel, Arc::clone(&self.means.cloud));
+        self.rpc = Some(rpc.clone());
+        Ok(rpc)
+    }
+
+    async fn start(&mut self, rpc: &Rpc) -> Result<Start> {
+        if self.starting {
+            if let Some(epoch) = self.means.journal.last_epoch().await? {
+                match self.renew(rpc, epoch).await {
+                    Ok(lease) => {
+                        self.starting = false;
+                        self.held = Some(epoch);
+                        return Ok(Start::Resumed(lease));
+                    }
+                    Err(call) if call.is_unimplemented() => return Ok(Start::Foreign),
+                    // Lapsed or another's: the spool is of no use any more.
+                    Err(call)
+                        if call.grpc() == Some(tonic::Code::FailedPrecondition)
+                            && call.error().code != Code::InstanceTwice => {}
+                    Err(call) => return Err(call.error()),
+                }
+            }
+            self.starting = false;
+        }
+        self.open(rpc).await
+    }
+
+    async fn open(&mut self, rpc: &Rpc) -> Result<Start> {
+        let identity = (self.identity)().await?;
+        let config = &self.means.config;
+        let request = OpenRequest {
+            erp: config.erp.to_string(),
+            instance_id: self.means.journal.instance().to_string(),
+            nonce: self.nonce.to_string(),
+            database_identity: Some(identity.database),
+            versions: Some(Versions {
+                agent: config.agent_version.clone(),
+                protocol: limits::PROTOCOL_VERSION,
+                database: identity.version,
+            }),
+        };
+        let since = Mono::now();
+        let answer: OpenResponse = match rpc.call(OPEN, request).await {
+            Ok(answer) => answer,
+            Err(call) if call.is_unimplemented() => return Ok(Start::Foreign),
+            Err(call) => return Err(call.error()),
+        };
+        match answer.result {
+            Some(Opened::Granted(granted)) => {
+                let epoch = Epoch(granted.epoch);
+                self.held = Some(epoch);
+                let ttl = Duration::from_secs(granted.ttl_seconds.into());
+                Ok(Start::Granted(Lease { epoch, ttl, since }, granted))
+            }
+            Some(Opened::Held(held)) => {
+                Ok(Start::Held(Duration::from_secs(held.retry_after_seconds.into()).max(Duration::from_millis(500))))
+            }
+            Some(Opened::Refused(refused)) => {
+                Err(Error::new(refused.code.parse().unwrap_or(Code::PermissionDenied), refused.message))
+            }
+            None => Err(Error::new(Code::CloudUnreachable, "Open answered nothing")),
+        }
+    }
+
+    async fn renew(&self, rpc: &Rpc, epoch: Epoch) -> Result<Lease, CallError> {
+        let erp = self.means.config.erp.to_string();
+        let request = RenewRequest { erp, epoch: epoch.0, nonce: self.nonce.to_string() };
+        let since = Mono::now();
+        let answer: RenewResponse = rpc.call(RENEW, request).await?;
+        Ok(Lease { epoch, ttl: Duration::from_secs(answer.ttl_seconds.into()), since })
+    }
+
+    async fn release(&self, rpc: &Rpc, epoch: Epoch) {
+        let request = ReleaseRequest { erp: self.means.config.erp.to_string(), epoch: epoch.0 };
+        if let Err(call) = rpc.call::<_, ReleaseResponse>(RELEASE, request).await {
+            tracing::debug!(error = %call.error(), "lease not given back, it lapses by itself");
+        }
+    }
+
+    /// Sends while the lease is kept. With a new grant the journal learns it first.
+    async fn hold(&mut self, rpc: &Rpc, lease: Lease, grant: Option<Grant>) -> Result<End> {
+        let epoch = lease.epoch;
+        let (kept, valid) = watch::channel(valid_until(&lease));
+        let journal = self.means.journal.clone();
+        let mut sender = self.sender(rpc, Some(epoch), Some(valid));
+        let work = async {
+            if let Some(grant) = grant {
+                if journal.known_is_foreign(grant.last_batch).await? {
+                    journal.revoke(Code::SessionHeld, "another sender fed the stream last").await?;
+                    rebuild(&journal, rpc, &self.means.config.erp).await?;
+                }
+                journal.grant(grant).await?;
+            }
+            self.means.board.sending(epoch, false);
+            sender.run().await
+        };
+        let stop = tokio::select! {
+            lost = self.keep(rpc, lease, kept) => return Ok(End::Lost(lost)),
+            stop = work => stop?,
+        };
+        if sender.completed {
+            self.pauses.reset();
+        }
+        Ok(match stop {
+            Stop::Dropped => End::Dropped,
+            Stop::Fenced(error) => End::Lost(error),
+        })
+    }
+
+    fn sender(&self, rpc: &Rpc, epoch: Option<Epoch>, valid: Option<watch::Receiver<Mono>>) -> Sender {
+        Sender {
+            journal: self.means.journal.clone(),
+            rpc: rpc.clone(),
+            erp: self.means.config.erp.clone(),
+            epoch,
+            valid,
+            reread: Arc::clone(&self.means.reread),
+            completed: false,
+        }
+    }
+
+    /// Renews until the lease is lost.
+    async fn keep(&self, rpc: &Rpc, mut lease: Lease, kept: watch::Sender<Mono>) -> Error {
+        let mut away = false;
+        loop {
+            let pause = if away { Duration::from_secs(1) } else { limits::SESSION_RENEW };
+            clock::sleep(pause.min(lease.ttl / 3)).await;
+            match self.renew(rpc, lease.epoch).await {
+                Ok(renewed) => {
+                    kept.send_replace(valid_until(&renewed));
+                    lease = renewed;
+                    if std::mem::take(&mut away) {
+                        self.means.board.sending(lease.epoch, false);
+                    }
+                }
+                Err(call) if call.grpc() == Some(tonic::Code::FailedPrecondition) => return call.error(),
+                Err(call) => {
+                    let error = call.error();
+                    if lease.since.elapsed() > AWAY {
+                        return error;
+                    }
+                    if !std::mem::replace(&mut away, true) {
+                        self.means.board.waiting(LinkPhase::Unreachable, &error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A server without sessions: cursor and last batch are the journal's, and this agent is the only one.
+    async fn hold_foreign(&mut self, rpc: &Rpc) -> Result<()> {
+        let journal = self.means.journal.clone();
+        let last = journal.last_epoch().await?;
+        let mut epoch = last.unwrap_or_default();
+        let spooled = self.starting && last.is_some() && journal.spool().borrow().batch.is_some();
+        self.starting = false;
+        if spooled {
+            journal.resume(epoch).await?;
+        }
+        tracing::info!("the server has no sessions: this agent must be the only sender of the stream");
+        let mut fresh = !spooled;
+        loop {
+            if std::mem::replace(&mut fresh, true) {
+                epoch = epoch.next();
+                let last_batch = journal.last_batch().await?.unwrap_or(BatchId(0));
+                let cursors = journal.cursors().await?;
+                journal.grant(Grant { epoch, last_batch, cursors }).await?;
+            }
+            self.means.board.sending(epoch, true);
+            let mut sender = self.sender(rpc, None, None);
+            let stop = sender.run().await?;
+            if sender.completed {
+                self.pauses.reset();
+            }
+            if let Stop::Fenced(error) = stop {
+                return Err(error);
+            }
+            self.pauses.pause().await;
+        }
+    }
+
+    /// No grant, no spool; said once.
+    async fn standby(&self, error: &Error) -> Result<()> {
+        let journal = &self.means.journal;
+        let granted = journal.granted().borrow().is_some();
+        // Until the journal's epoch was asked for, its spool may still be good.
+        let spooled = !self.starting && journal.spool().borrow().batch.is_some();
+        if granted || spooled {
+            return match journal.revoke(error.code, &error.message).await {
+                // Tried again with the next pause.
+                Err(full) if full.code == Code::DiskFull => Ok(()),
+                revoked => revoked,
+            };
+        }
+        Ok(())
+    }
+}
+
+fn valid_until(lease: &Lease) -> Mono {
+    lease.since + lease.ttl.saturating_sub(limits::SESSION_MARGIN)
+}
+
+fn grant_of(lease: &Lease, granted: Granted) -> Result<Grant> {
+    let entry = |entry: protocol::proto::ingestion::CursorEntry| {
+        let table: TableName = entry.table.parse()?;
+        Ok((table, entry.value))
+    };
+    Ok(Grant {
+        epoch: lease.epoch,
+        last_batch: BatchId(granted.last_batch),
+        cursors: granted.cursor.into_iter().map(entry).collect::<Result<_>>()?,
+    })
+}
+
+/// The drain was asked for, and the sealed batch, if any, is through or had its time.
+async fn finished(mut shutdown: Shutdown, journal: Journal) {
+    shutdown.draining().await;
+    let mut spool = journal.spool();
+    let sending = journal.link().borrow().phase == LinkPhase::Sending;
+    if sending {
+        let done = spool.wait_for(|state| state.batch.is_none() || !state.sealed);
+        // Late or closed: the rows are read again by whoever sends next.
+        let _ = tokio::time::timeout(FINISH, done).await;
+    }
+}

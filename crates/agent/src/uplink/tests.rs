@@ -1,0 +1,369 @@
+use std::collections::BTreeMap;
+
+use prost::Message as _;
+use protocol::{
+    Code,
+    hash::RowHash,
+    ids::{BatchId, Epoch, Generation, MessageNumber},
+    key::KeyBytes,
+    names::TableName,
+    proto::totvs::{Table, table},
+};
+use runtime::shutdown::{self, Trigger};
+
+use super::{tests::double::Double, *};
+use crate::journal::{Grant, LinkPhase, Recovery, Seal, SpoolMessage};
+
+mod double;
+
+use double::Fault;
+
+fn table_name(name: &str) -> TableName {
+    name.parse().unwrap()
+}
+
+fn row(id: &str, deleted: bool) -> table::TableRow {
+    let column = |name: &str, value: &str| table::RowColumn { name: name.into(), value: value.into() };
+    let mut columns = vec![column("ID", id), column("V", "x")];
+    if deleted {
+        columns.push(column("DELETED", "true"));
+    }
+    table::TableRow { columns }
+}
+
+fn message(batch: BatchId, number: i32, name: &str, ids: &[&str]) -> SpoolMessage {
+    let column = |name: &str| table::schema::SchemaColumn { name: name.into(), r#type: "string".into() };
+    let wire = Table {
+        table_name: name.into(),
+        erp: "RM".into(),
+        rows: ids.iter().map(|id| row(id, false)).collect(),
+        schema: Some(table::Schema {
+            flexible: true,
+            export_data: true,
+            columns: vec![column("ID"), column("V")],
+            primary_key: Some(table::schema::SchemaPrimaryKey { name: name.into(), columns: vec!["ID".into()] }),
+        }),
+        batch_id: batch.0,
+        message_number: number,
+        record_count: i32::try_from(ids.len()).unwrap(),
+        is_base_load: false,
+    };
+    SpoolMessage {
+        number: MessageNumber(number),
+        table: table_name(name),
+        rows: u32::try_from(ids.len()).unwrap(),
+        bytes: wire.encode_to_vec().into(),
+        known: ids.iter().map(|id| (KeyBytes::of([*id]), Some(RowHash([1; 16])))).collect(),
+    }
+}
+
+fn seal(messages: u32, records: u32) -> Seal {
+    Seal {
+        messages,
+        records,
+        start: Some(1_700_000_000_000_000),
+        end: 1_700_000_005_500_000,
+        cursors: vec![(table_name("FLAN"), b"cursor".to_vec())],
+        loads_done: vec![(table_name("FLAN"), Generation(4))],
+    }
+}
+
+/// A running uplink against the double.
+struct Stage {
+    double: Double,
+    folder: tempfile::TempDir,
+    journal: Journal,
+    trigger: Option<Trigger>,
+    task: Option<runtime::task::Task<Result<()>>>,
+}
+
+impl Stage {
+    async fn start(double: Double) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (journal, recovery) = Journal::open(folder.path()).await.unwrap();
+        assert_eq!(recovery, Recovery::Fresh);
+        let mut stage = Self { double, folder, journal, trigger: None, task: None };
+        stage.launch();
+        stage
+    }
+
+    fn launch(&mut self) {
+        let config = UplinkConfig {
+            registry_url: self.double.registry(),
+            client_id: "erp-1".parse().unwrap(),
+            client_secret: "s3cret".to_owned().into(),
+            erp: "RM".parse().unwrap(),
+            allow_private: true,
+            ca_pem: None,
+            entities_every: Duration::from_millis(200),
+            agent_version: "test".into(),
+        };
+        let (trigger, seen) = shutdown::channel();
+        let identity = || async {
+            let database = DatabaseIdentity { kind: "sqlite".into(), ..DatabaseIdentity::default() };
+            Ok(Identity { database, version: "3".into() })
+        };
+        let run = run(self.journal.clone(), config, identity, seen);
+        self.task = Some(runtime::task::spawn("uplink", run));
+        self.trigger = Some(trigger);
+    }
+
+    /// The process dies: no release, no drain.
+    async fn kill(&mut self) {
+        let task = self.task.take().unwrap();
+        task.abort();
+        let _ = task.join().await;
+        let gone = Journal::open(tempfile::tempdir().unwrap().path()).await.unwrap().0;
+        drop(std::mem::replace(&mut self.journal, gone));
+        self.journal = Journal::open(self.folder.path()).await.unwrap().0;
+    }
+
+    async fn stop(&mut self) -> Result<()> {
+        self.trigger.take().unwrap().drain();
+        self.task.take().unwrap().join().await.unwrap()
+    }
+
+    /// A grant other than `before`'s epoch.
+    async fn grant(&self, before: u64) -> Grant {
+        let mut granted = self.journal.granted();
+        let new = |grant: &Option<Arc<Grant>>| grant.as_ref().is_some_and(|grant| grant.epoch != Epoch(before));
+        let grant = within(granted.wait_for(new)).await.unwrap().clone().unwrap();
+        (*grant).clone()
+    }
+
+    /// Writes a batch of `messages` messages with one row each.
+    async fn write(&self, grant: &Grant, messages: i32) -> BatchId {
+        let batch = grant.last_batch.next();
+        self.journal.open_batch(grant.epoch, batch).await.unwrap();
+        for number in 1..=messages {
+            let one = message(batch, number, "FLAN", &[&number.to_string()]);
+            if self.journal.append(batch, vec![one]).await.is_err() {
+                return batch;
+            }
+        }
+        let count = u32::try_from(messages).unwrap();
+        // Where the batch was dropped meanwhile the test looks at that.
+        let _ = self.journal.seal(batch, seal(count, count)).await;
+        batch
+    }
+
+    async fn complete(&self, batch: BatchId) {
+        let mut spool = self.journal.spool();
+        within(spool.wait_for(|state| state.completed == Some(batch))).await.unwrap();
+    }
+
+    async fn phase(&self, phase: LinkPhase) -> crate::journal::LinkState {
+        let mut link = self.journal.link();
+        within(link.wait_for(|state| state.phase == phase)).await.unwrap().clone()
+    }
+}
+
+async fn within<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), work).await.expect("it happens in time")
+}
+
+#[tokio::test]
+async fn a_batch_goes_out_in_order_with_its_cursor_and_its_end() {
+    let mut stage = Stage::start(Double::start().await).await;
+    let grant = stage.grant(0).await;
+    let batch = stage.write(&grant, 100).await;
+    stage.complete(batch).await;
+    let double = stage.double.clone();
+    let seen = double.seen();
+    assert_eq!(seen.stored[&batch.0].len(), 100);
+    let summary = &seen.summaries[0];
+    assert_eq!((summary.0.message_count, summary.0.record_count), (100, 100));
+    assert_eq!(summary.0.timestamp_end.unwrap().nanos, 500_000_000);
+    assert_eq!(summary.1, "FLAN:4");
+    assert_eq!(seen.committed, BTreeMap::from([("FLAN".to_owned(), b"cursor".to_vec())]));
+    assert!(seen.most_in_flight > 1, "several Writes are in flight");
+    drop(seen);
+    assert_eq!(stage.journal.cursors().await.unwrap()[&table_name("FLAN")], b"cursor");
+    let known = stage.journal.known_count(&table_name("FLAN")).await.unwrap();
+    assert_eq!(known, 100);
+    assert_eq!(stage.phase(LinkPhase::Sending).await.epoch, Some(grant.epoch));
+    stage.stop().await.unwrap();
+    assert_eq!(stage.double.seen().released, [grant.epoch.0]);
+}
+
+#[tokio::test]
+async fn unknown_outcomes_gaps_and_old_tokens_cost_a_repeat_and_never_the_batch() {
+    for fault in [
+        Fault::LostAnswer,
+        Fault::Unavailable,
+        Fault::RateLimited,
+        Fault::Unauthenticated,
+        Fault::Forget,
+        Fault::Gap,
+    ] {
+        let double = Double::start().await;
+        double.script(7, fault);
+        let mut stage = Stage::start(double).await;
+        let grant = stage.grant(0).await;
+        let batch = stage.write(&grant, 20).await;
+        stage.complete(batch).await;
+        let double = stage.double.clone();
+        let seen = double.seen();
+        assert_eq!(seen.stored[&batch.0].len(), 20, "{fault:?}");
+        assert_eq!(seen.conflicts, 0, "{fault:?}: the same bytes each time");
+        assert_eq!(stage.journal.spool().borrow().dropped, 0, "{fault:?}");
+        assert!(seen.script.is_empty(), "{fault:?} happened");
+        let tokens = if fault == Fault::Unauthenticated { 2 } else { 1 };
+        assert_eq!(seen.tokens, tokens, "{fault:?}");
+        drop(seen);
+        stage.stop().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_gap_without_progress_or_a_conflict_drops_and_a_new_session_reads_again() {
+    for fault in [Fault::GapAlways, Fault::Conflict, Fault::Fenced] {
+        let double = Double::start().await;
+        double.script(3, fault);
+        let mut stage = Stage::start(double).await;
+        let first = stage.grant(0).await;
+        let lost = stage.write(&first, 5).await;
+        let second = stage.grant(first.epoch.0).await;
+        assert!(second.epoch > first.epoch, "{fault:?}");
+        assert!(second.last_batch >= lost, "{fault:?}: ids rise");
+        assert_eq!(stage.journal.spool().borrow().dropped, 1, "{fault:?}");
+        stage.double.clear();
+        let batch = stage.write(&second, 5).await;
+        stage.complete(batch).await;
+        stage.stop().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_denied_table_is_parked_and_one_row_that_is_refused_alone_is_quarantined() {
+    let double = Double::start().await;
+    double.script(2, Fault::Denied);
+    let mut stage = Stage::start(double).await;
+    let first = stage.grant(0).await;
+    stage.write(&first, 3).await;
+    let second = stage.grant(first.epoch.0).await;
+    assert_eq!(stage.journal.parked()[&table_name("FLAN")].0, Code::PermissionDenied);
+    let entities = stage.double.seen().entities;
+    within(stage.double.until(move |seen| seen.entities > entities)).await;
+
+    stage.double.script(1, Fault::Invalid);
+    let batch = second.last_batch.next();
+    stage.journal.open_batch(second.epoch, batch).await.unwrap();
+    stage.journal.append(batch, vec![message(batch, 1, "TMOV", &["a", "b"])]).await.unwrap();
+    let third = stage.grant(second.epoch.0).await;
+    let suspect = stage.journal.suspects()[&table_name("TMOV")].clone();
+    assert_eq!((suspect.code, suspect.rows_left), (Code::InvalidArgument, 2));
+
+    stage.double.script(2, Fault::Invalid);
+    let batch = third.last_batch.next();
+    stage.journal.open_batch(third.epoch, batch).await.unwrap();
+    let singles = vec![message(batch, 1, "TMOV", &["a"]), message(batch, 2, "TMOV", &["b"])];
+    stage.journal.append(batch, singles).await.unwrap();
+    stage.grant(third.epoch.0).await;
+    let rows = stage.journal.quarantined(&table_name("TMOV")).await.unwrap();
+    let key = KeyBytes::of(["b"]);
+    let names = ["ID".parse().unwrap(), "V".parse().unwrap()];
+    let hash = protocol::hash::RowHasher::new(&names).hash(|at| Some(["b", "x"][at]));
+    assert_eq!(rows, BTreeMap::from([(key, hash)]));
+    let incidents = stage.journal.incidents(10).await.unwrap();
+    assert!(incidents.iter().any(|i| i.table == Some(table_name("TMOV")) && i.key_hash.is_some()));
+    stage.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_restart_resumes_under_the_old_epoch_and_sends_the_same_bytes_again() {
+    let double = Double::start().await;
+    double.script(4, Fault::Hang);
+    let mut stage = Stage::start(double).await;
+    let grant = stage.grant(0).await;
+    let batch = stage.write(&grant, 5).await;
+    within(stage.double.until(|seen| seen.script.is_empty())).await;
+    stage.kill().await;
+    stage.launch();
+    stage.complete(batch).await;
+    let double = stage.double.clone();
+    let seen = double.seen();
+    assert_eq!((seen.opens, seen.conflicts, seen.epoch), (1, 0, grant.epoch.0));
+    assert_eq!(seen.stored[&batch.0].len(), 5);
+    drop(seen);
+    stage.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_journal_whose_lease_is_another_s_now_drops_its_spool_and_learns_what_is_staged() {
+    let double = Double::start().await;
+    double.script(2, Fault::Hang);
+    let mut stage = Stage::start(double).await;
+    let grant = stage.grant(0).await;
+    stage.write(&grant, 3).await;
+    within(stage.double.until(|seen| seen.script.is_empty())).await;
+    stage.kill().await;
+    stage.double.taken_over(vec![(KeyBytes::of(["77"]), RowHash([7; 16]))]);
+    stage.launch();
+    let next = stage.grant(grant.epoch.0).await;
+    assert!(next.epoch.0 > grant.epoch.0 + 1);
+    let asked = vec![KeyBytes::of(["77"]), KeyBytes::of(["1"])];
+    let known = stage.journal.known(&table_name("FLAN"), asked).await.unwrap();
+    assert_eq!(known, [Some(RowHash([7; 16])), None]);
+    stage.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_standby_waits_for_the_lease_and_a_refused_agent_says_why() {
+    let double = Double::start().await;
+    double.hold(true);
+    let mut stage = Stage::start(double).await;
+    let link = stage.phase(LinkPhase::Standby).await;
+    assert_eq!(link.code.as_deref(), Some("SESSION_HELD"));
+    assert!(stage.journal.granted().borrow().is_none());
+    stage.double.hold(false);
+    stage.grant(0).await;
+    stage.stop().await.unwrap();
+
+    let double = Double::start().await;
+    double.refuse("DATABASE_CHANGED");
+    let mut stage = Stage::start(double).await;
+    let link = stage.phase(LinkPhase::Refused).await;
+    assert_eq!(link.code.as_deref(), Some("DATABASE_CHANGED"));
+    assert!(link.hint.unwrap().contains("session accept"));
+    stage.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_without_sessions_gets_one_write_at_a_time_and_the_journal_keeps_the_cursor() {
+    let double = Double::foreign().await;
+    let mut stage = Stage::start(double).await;
+    let grant = stage.grant(0).await;
+    assert!(stage.phase(LinkPhase::Sending).await.foreign_server);
+    let batch = stage.write(&grant, 6).await;
+    stage.complete(batch).await;
+    assert_eq!(stage.double.seen().most_in_flight, 1);
+    assert_eq!(stage.double.seen().epochs_seen, 0, "no epoch toward a server that knows none");
+    stage.double.script(2, Fault::Conflict);
+    let mut again = grant.clone();
+    again.last_batch = batch;
+    stage.write(&again, 3).await;
+    let next = stage.grant(grant.epoch.0).await;
+    assert_eq!(next.cursors[&table_name("FLAN")], b"cursor", "dropping the spool never loses the cursor");
+    assert!(next.last_batch > batch);
+    stage.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn wrong_credentials_and_an_old_upload_version_are_shown_with_their_codes() {
+    let double = Double::start().await;
+    double.secret("other");
+    let mut stage = Stage::start(double).await;
+    let code = |code: &'static str| move |state: &crate::journal::LinkState| state.code.as_deref() == Some(code);
+    within(stage.journal.link().wait_for(code("INVALID_CLIENT"))).await.unwrap();
+    stage.stop().await.unwrap();
+
+    let double = Double::start().await;
+    double.upload_version(1);
+    let mut stage = Stage::start(double).await;
+    within(stage.journal.link().wait_for(code("UPLOAD_VERSION"))).await.unwrap();
+    assert!(stage.journal.plan().await.unwrap().is_none());
+    stage.double.upload_version(2);
+    stage.grant(0).await;
+    stage.stop().await.unwrap();
+}

@@ -1,0 +1,250 @@
+//! The agent's way out: one HTTP client and one gRPC connector that connect only where they may (`correctness.md` k 6).
+//!
+//! Promises: https and public addresses unless private ones are allowed; the address that was checked is the one
+//! connected to; no redirects; answers are bounded.
+//! Never: uses a proxy of the environment, logs a body.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use protocol::{Code, Coded as _, Error, Result, limits};
+use reqwest::{RequestBuilder, StatusCode, Url, dns};
+use tokio::net::TcpStream;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+
+const CONNECT: Duration = Duration::from_secs(10);
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+const KEEP_ALIVE_ANSWER: Duration = Duration::from_secs(10);
+/// Flow control: what the sender keeps in flight.
+const WINDOW: u32 = 16 * 1024 * 1024;
+
+/// Who may be called.
+#[derive(Clone, Debug)]
+pub(super) struct Web {
+    client: reqwest::Client,
+    allow_private: bool,
+    ca_pem: Option<Arc<[u8]>>,
+}
+
+impl Web {
+    pub(super) fn new(allow_private: bool, ca_pem: Option<&[u8]>) -> Result<Self> {
+        runtime::tls::install_provider();
+        let mut builder = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .connect_timeout(CONNECT)
+            .timeout(limits::CALL_TIMEOUT)
+            .dns_resolver(Arc::new(Resolver { allow_private }));
+        if let Some(pem) = ca_pem {
+            let certificate = reqwest::Certificate::from_pem(pem)
+                .coded(Code::ConfigInvalid, "the CA certificate is not PEM")?;
+            builder = builder.add_root_certificate(certificate);
+        }
+        let client = builder.build().coded(Code::Internal, "the HTTP client cannot be made")?;
+        Ok(Self { client, allow_private, ca_pem: ca_pem.map(Into::into) })
+    }
+
+    /// A GET to a checked address.
+    pub(super) fn get(&self, address: &str) -> Result<RequestBuilder> {
+        Ok(self.client.get(self.checked(address)?))
+    }
+
+    /// A POST to a checked address.
+    pub(super) fn post(&self, address: &str) -> Result<RequestBuilder> {
+        Ok(self.client.post(self.checked(address)?))
+    }
+
+    /// Sends and reads the whole answer, at most `limit` bytes.
+    pub(super) async fn send(request: RequestBuilder, limit: usize) -> Result<(StatusCode, Vec<u8>)> {
+        let unreachable = |cause: reqwest::Error| {
+            let refused = refused_by(&cause);
+            // The URL may hold what a person typed; the log gets the causes without it.
+            refused.unwrap_or_else(|| {
+                Error::new(Code::CloudUnreachable, "the server does not answer").because(cause.without_url())
+            })
+        };
+        let mut answer = request.send().await.map_err(unreachable)?;
+        let status = answer.status();
+        let mut body = Vec::new();
+        while let Some(part) = answer.chunk().await.map_err(unreachable)? {
+            if body.len() + part.len() > limit {
+                return Err(Error::new(Code::BodyTooLarge, format!("the answer has more than {limit} bytes")));
+            }
+            body.extend_from_slice(&part);
+        }
+        Ok((status, body))
+    }
+
+    fn checked(&self, address: &str) -> Result<Url> {
+        let url = Url::parse(address)
+            .coded(Code::RegistryInvalid, "an address is not a URL")
+            .map_err(|error| error.at(address))?;
+        let host = url.host_str().unwrap_or_default();
+        self.check(url.scheme(), host).map_err(|error| error.at(address))?;
+        Ok(url)
+    }
+
+    /// Scheme, and addresses written as numbers; names are checked when they are resolved.
+    fn check(&self, scheme: &str, host: &str) -> Result<()> {
+        if scheme != "https" && !(scheme == "http" && self.allow_private) {
+            return Err(Error::new(Code::AddressRefused, "only https may be used"));
+        }
+        let literal = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        match literal {
+            Ok(ip) if !self.allow_private && !is_public(ip) => {
+                Err(Error::new(Code::AddressRefused, "the address is not public"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A channel to a gRPC target `https://host[:port]`; connects when it is first used, and again when it broke.
+    pub(super) fn channel(&self, target: &str) -> Result<Channel> {
+        let uri: Uri = target
+            .parse()
+            .coded(Code::RegistryInvalid, "the gRPC target is not a URL")
+            .map_err(|error| error.at(target))?;
+        let scheme = uri.scheme_str().unwrap_or_default().to_owned();
+        self.check(&scheme, uri.host().unwrap_or_default()).map_err(|error| error.at(target))?;
+        let mut endpoint = Endpoint::from(uri)
+            .connect_timeout(CONNECT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE_ANSWER)
+            .keep_alive_while_idle(true)
+            .initial_connection_window_size(WINDOW)
+            .http2_max_header_list_size(limits::HEADER_LIST_BYTES);
+        if scheme == "https" {
+            let mut tls = ClientTlsConfig::new().with_enabled_roots();
+            if let Some(pem) = &self.ca_pem {
+                tls = tls.ca_certificate(Certificate::from_pem(pem));
+            }
+            endpoint = endpoint.tls_config(tls).coded(Code::Internal, "TLS cannot be set up")?;
+        }
+        let allow_private = self.allow_private;
+        let connector = tower::service_fn(move |uri: Uri| async move {
+            let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("http") { 80 } else { 443 });
+            let host = uri.host().unwrap_or_default();
+            let addresses = resolve(host, port, allow_private).await?;
+            let stream = TcpStream::connect(addresses.as_slice()).await?;
+            stream.set_nodelay(true)?;
+            Ok::<_, io::Error>(TokioIo::new(stream))
+        });
+        Ok(endpoint.connect_with_connector_lazy(connector))
+    }
+}
+
+/// The refusal of the resolver, found among the causes.
+fn refused_by(error: &(dyn std::error::Error + 'static)) -> Option<Error> {
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        if cause.to_string() == NOT_PUBLIC {
+            return Some(Error::new(Code::AddressRefused, NOT_PUBLIC));
+        }
+        next = cause.source();
+    }
+    None
+}
+
+const NOT_PUBLIC: &str = "the name leads to an address that is not public";
+
+async fn resolve(host: &str, port: u16, allow_private: bool) -> io::Result<Vec<SocketAddr>> {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let found: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
+    // One private answer spoils the name: who mixes them is up to something.
+    if !allow_private && !found.iter().all(|address| is_public(address.ip())) {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, NOT_PUBLIC));
+    }
+    Ok(found)
+}
+
+#[derive(Debug)]
+struct Resolver {
+    allow_private: bool,
+}
+
+impl dns::Resolve for Resolver {
+    fn resolve(&self, name: dns::Name) -> dns::Resolving {
+        let allow_private = self.allow_private;
+        let found: BoxFuture<'static, _> = Box::pin(async move {
+            let addresses = resolve(name.as_str(), 0, allow_private).await?;
+            Ok(Box::new(addresses.into_iter()) as dns::Addrs)
+        });
+        found
+    }
+}
+
+/// Neither loopback, link-local, private, shared, multicast nor reserved.
+fn is_public(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            let [a, b, c, _] = ip.octets();
+            let shared = a == 100 && (64..128).contains(&b);
+            let special = a == 0 || a >= 240 || (a, b, c) == (192, 0, 0) || (a == 198 && (b & 0xfe) == 18);
+            !(ip.is_loopback()
+                || ip.is_private()
+                || ip.is_link_local()
+                || ip.is_multicast()
+                || ip.is_documentation()
+                || shared
+                || special)
+        }
+        IpAddr::V6(ip) => match embedded(ip) {
+            Some(ip) => is_public(IpAddr::V4(ip)),
+            // Global unicast less documentation.
+            None => (ip.segments()[0] & 0xe000) == 0x2000 && ip.segments()[..2] != [0x2001, 0x0db8],
+        },
+    }
+}
+
+/// IPv4 inside IPv6: mapped, NAT64 and 6to4 lead to that address.
+fn embedded(ip: Ipv6Addr) -> Option<std::net::Ipv4Addr> {
+    let [a, b, c, d, e, f, g, h] = ip.segments();
+    let from = |high: u16, low: u16| std::net::Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
+    match (a, b) {
+        (0x2002, _) => Some(from(b, c)),
+        (0x64, 0xff9b) if (c, d, e, f) == (0, 0, 0, 0) => Some(from(g, h)),
+        _ => ip.to_ipv4_mapped(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_public_addresses_are_public() {
+        for no in [
+            "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
+            "224.0.0.1", "255.255.255.255", "198.18.0.1", "::1", "::", "fe80::1", "fc00::1", "ff02::1",
+            "::ffff:10.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "2001:db8::1",
+        ] {
+            assert!(!is_public(no.parse().unwrap()), "{no}");
+        }
+        for yes in ["8.8.8.8", "100.128.0.1", "2606:4700::1111", "::ffff:8.8.8.8"] {
+            assert!(is_public(yes.parse().unwrap()), "{yes}");
+        }
+    }
+
+    #[tokio::test]
+    async fn plain_http_private_numbers_and_names_that_lead_there_are_refused() {
+        let web = Web::new(false, None).unwrap();
+        for address in ["http://example.com/", "https://127.0.0.1/x", "https://[::1]:7480/", "ftp://x/"] {
+            assert_eq!(web.get(address).unwrap_err().code, Code::AddressRefused, "{address}");
+        }
+        for target in ["http://example.com", "https://10.0.0.1:7481"] {
+            assert_eq!(web.channel(target).unwrap_err().code, Code::AddressRefused, "{target}");
+        }
+        let request = web.get("https://localhost:1/").unwrap();
+        assert_eq!(Web::send(request, 10).await.unwrap_err().code, Code::AddressRefused);
+        assert_eq!(web.get("no url").unwrap_err().code, Code::RegistryInvalid);
+        assert!(Web::new(true, None).unwrap().get("http://127.0.0.1:1/").is_ok());
+    }
+}
