@@ -40,7 +40,9 @@ impl BatchState {
     /// From the ledger's own word.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Open, Self::Complete, Self::Abandoned].into_iter().find(|state| state.as_str() == text)
+        [Self::Open, Self::Complete, Self::Abandoned]
+            .into_iter()
+            .find(|state| state.as_str() == text)
     }
 }
 
@@ -66,7 +68,9 @@ pub enum Known {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
     /// Store it; `opens` its batch, abandoning the open one if there is one.
-    Accept { opens: bool },
+    Accept {
+        opens: bool,
+    },
     /// Stored already: the same answer again.
     Duplicate,
     Refuse(Refusal),
@@ -221,7 +225,10 @@ pub fn judge_summary(
             if manifest.messages > stored {
                 let to = MessageNumber(manifest.messages);
                 Refuse(SummaryRefusal::Missing { from: open.next, to })
-            } else if manifest.messages < stored || manifest.rows != open.rows || manifest.is_backwards() {
+            } else if manifest.messages < stored
+                || manifest.rows != open.rows
+                || manifest.is_backwards()
+            {
                 Refuse(SummaryRefusal::Mismatch { messages: stored, rows: open.rows })
             } else {
                 Complete
@@ -287,7 +294,8 @@ mod tests {
             batch: BatchId(batch),
             number: MessageNumber(number),
         };
-        let judge = |head: &Head, batch, number| judge(head, &offer(batch, number), Known::Nothing, NOW);
+        let judge =
+            |head: &Head, batch, number| judge(head, &offer(batch, number), Known::Nothing, NOW);
         let last = BatchId(100);
         assert_eq!(judge(&head(true), 101, 1), Verdict::Accept { opens: true });
         assert_eq!(judge(&head(true), 101, 2), Verdict::Refuse(Refusal::Unknown { last }));
@@ -319,7 +327,10 @@ mod tests {
         assert_eq!(judge(stored, manifest(3, 31)), refused(Refusal::Conflict));
         let closed = refused(Refusal::Closed(BatchState::Abandoned));
         assert_eq!(judge(Told::Abandoned, manifest(3, 30)), closed);
-        assert_eq!(judge(Told::Nothing, manifest(3, 30)), refused(Refusal::Unknown { last: BatchId(100) }));
+        assert_eq!(
+            judge(Told::Nothing, manifest(3, 30)),
+            refused(Refusal::Unknown { last: BatchId(100) })
+        );
     }
 
     #[test]

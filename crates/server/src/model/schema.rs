@@ -111,7 +111,9 @@ fn shape_fits(
         let folded = name.to_ascii_lowercase();
         if !folded.eq_ignore_ascii_case(DELETED) && !columns.contains(&folded) {
             if !flexible {
-                return Err(invalid(format!("column {name} is not in a schema that is not flexible")));
+                return Err(invalid(format!(
+                    "column {name} is not in a schema that is not flexible"
+                )));
             }
             let column: ColumnName = name.parse()?;
             if is_reserved(column.folded()) || column.as_str() != *name {
@@ -123,7 +125,9 @@ fn shape_fits(
         }
     }
     match key.iter().find(|column| !seen.contains(*column)) {
-        Some(column) => Err(Error::new(Code::MissingKeyColumn, format!("key column {column} is missing"))),
+        Some(column) => {
+            Err(Error::new(Code::MissingKeyColumn, format!("key column {column} is missing")))
+        }
         None => Ok(()),
     }
 }

@@ -202,9 +202,12 @@ mod tests {
 
     #[test]
     fn a_sender_that_was_taken_over_can_neither_renew_nor_release() {
-        let (state, _) = step(held(A, N1, false), Event::Open { by: B, nonce: N2 }, Wall(31 * SECOND));
+        let (state, _) =
+            step(held(A, N1, false), Event::Open { by: B, nonce: N2 }, Wall(31 * SECOND));
         assert_eq!(state.epoch(), Epoch(6));
-        for event in [Event::Renew { epoch: Epoch(5), nonce: N1 }, Event::Release { epoch: Epoch(5) }] {
+        for event in
+            [Event::Renew { epoch: Epoch(5), nonce: N1 }, Event::Release { epoch: Epoch(5) }]
+        {
             let (after, answer) = step(state.clone(), event, Wall(32 * SECOND));
             assert_eq!((after, answer), (state.clone(), Err(Code::Fenced)));
         }

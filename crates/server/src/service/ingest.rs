@@ -85,10 +85,18 @@ impl Ingest {
     ///
     /// # Errors
     /// Every outcome of `contracts.md` 5.5 but success.
-    pub async fn write(&self, caller: &Caller, epoch: Option<Epoch>, bytes: Bytes, now: Wall) -> Result<()> {
+    pub async fn write(
+        &self,
+        caller: &Caller,
+        epoch: Option<Epoch>,
+        bytes: Bytes,
+        now: Wall,
+    ) -> Result<()> {
         let Some(_room) = self.budget.take(caller.tenant, bytes.len()) else {
-            counter!("malote_writes_refused_total", "code" => Code::RateLimited.as_str()).increment(1);
-            return Err(Error::new(Code::RateLimited, "no room for more messages in flight").retry_in(NO_ROOM));
+            counter!("malote_writes_refused_total", "code" => Code::RateLimited.as_str())
+                .increment(1);
+            return Err(Error::new(Code::RateLimited, "no room for more messages in flight")
+                .retry_in(NO_ROOM));
         };
         let outcome = self.admit(caller, epoch, bytes, now).await;
         if let Err(error) = &outcome {
@@ -97,7 +105,13 @@ impl Ingest {
         outcome
     }
 
-    async fn admit(&self, caller: &Caller, epoch: Option<Epoch>, bytes: Bytes, now: Wall) -> Result<()> {
+    async fn admit(
+        &self,
+        caller: &Caller,
+        epoch: Option<Epoch>,
+        bytes: Bytes,
+        now: Wall,
+    ) -> Result<()> {
         let incoming = check(caller, epoch, &bytes)?;
         let words = Words::of(&incoming);
         let lane = self.windows.enter(caller.connection, &incoming.stream, incoming.offer.batch);
@@ -116,11 +130,13 @@ impl Ingest {
             }
             Admission::Refused(refusal) => Err(words.refused(refusal)),
             Admission::NotListed => {
-                let text = format!("table {} is not in the entity list of {}", words.table, words.erp);
+                let text =
+                    format!("table {} is not in the entity list of {}", words.table, words.erp);
                 Err(Error::new(Code::PermissionDenied, text))
             }
             Admission::KeyChanged { stands } => {
-                let text = format!("table {} stands under the key ({})", words.table, stands.join(", "));
+                let text =
+                    format!("table {} stands under the key ({})", words.table, stands.join(", "));
                 Err(Error::new(Code::PrimaryKeyChanged, text))
             }
         }
@@ -148,7 +164,9 @@ impl Ingest {
                     return admission;
                 }
                 Ok(Admission::Refused(Refusal::Gap { .. })) => true,
-                Ok(Admission::Refused(Refusal::Unknown { last })) => batch > *last && number > MessageNumber(1),
+                Ok(Admission::Refused(Refusal::Unknown { last })) => {
+                    batch > *last && number > MessageNumber(1)
+                }
                 _ => false,
             };
             lane.take_back(number);
@@ -188,7 +206,8 @@ impl Ingest {
             SummaryVerdict::Duplicate => Ok(()),
             SummaryVerdict::Refuse(refusal) => {
                 let error = words.summary_refused(refusal, summary);
-                counter!("malote_summaries_refused_total", "code" => error.code.as_str()).increment(1);
+                counter!("malote_summaries_refused_total", "code" => error.code.as_str())
+                    .increment(1);
                 Err(error)
             }
         }
@@ -222,7 +241,11 @@ fn check(caller: &Caller, epoch: Option<Epoch>, bytes: &Bytes) -> Result<Incomin
     let checked = schema::check(&view)?;
     Ok(Incoming {
         stream: caller.stream(),
-        offer: Offer { epoch, batch: BatchId(view.batch_id), number: MessageNumber(view.message_number) },
+        offer: Offer {
+            epoch,
+            batch: BatchId(view.batch_id),
+            number: MessageNumber(view.message_number),
+        },
         table: checked.table,
         key: checked.key,
         rows: i64::try_from(view.row_count()).unwrap_or(i64::MAX),
@@ -234,7 +257,9 @@ fn check(caller: &Caller, epoch: Option<Epoch>, bytes: &Bytes) -> Result<Incomin
 
 fn manifest(summary: &BatchSummary) -> Manifest {
     let micros = |stamp: &Option<prost_types::Timestamp>| {
-        stamp.map(|stamp| stamp.seconds.saturating_mul(1_000_000).saturating_add(i64::from(stamp.nanos) / 1000))
+        stamp.map(|stamp| {
+            stamp.seconds.saturating_mul(1_000_000).saturating_add(i64::from(stamp.nanos) / 1000)
+        })
     };
     Manifest {
         messages: summary.message_count,
@@ -268,25 +293,34 @@ impl Words {
         let Self { erp, batch, number, .. } = self;
         let (code, words) = match refusal {
             Refusal::Fenced { epoch } => (Code::Fenced, format!("the stream is at epoch {epoch}")),
-            Refusal::EpochRequired => (Code::EpochRequired, "a session of this stream is live".to_owned()),
+            Refusal::EpochRequired => {
+                (Code::EpochRequired, "a session of this stream is live".to_owned())
+            }
             Refusal::Conflict => {
                 tracing::warn!(%erp, %batch, %number, "other content under a number that is taken");
-                let text = format!("message {number} of batch {batch} of {erp} is stored with other content");
+                let text = format!(
+                    "message {number} of batch {batch} of {erp} is stored with other content"
+                );
                 (Code::MessageConflict, text)
             }
             Refusal::Gap { expected } => {
-                let text = format!("batch {batch} of {erp} expects message {expected}, got {number}");
+                let text =
+                    format!("batch {batch} of {erp} expects message {expected}, got {number}");
                 (Code::SequenceGap, text)
             }
             Refusal::Closed(state) => {
                 (Code::BatchClosed, format!("batch {batch} of {erp} is {}", state.as_str()))
             }
             Refusal::Unknown { last } => {
-                let text = format!("batch {batch} of {erp} is not known with message {number}; the last id is {last}");
+                let text = format!(
+                    "batch {batch} of {erp} is not known with message {number}; the last id is {last}"
+                );
                 (Code::BatchUnknown, text)
             }
             Refusal::ClockAhead { last } => {
-                let text = format!("batch {batch} of {erp} is more than a day ahead; the last id is {last}");
+                let text = format!(
+                    "batch {batch} of {erp} is more than a day ahead; the last id is {last}"
+                );
                 (Code::ClockAhead, text)
             }
         };
@@ -305,22 +339,30 @@ impl Words {
                 Error::new(Code::BatchUnknown, text)
             }
             SummaryRefusal::As(refusal) => self.refused(refusal),
-            SummaryRefusal::Missing { from, to } => {
-                Error::new(Code::MessagesMissing, format!("batch {batch} of {erp} lacks messages {from} to {to}"))
-            }
-            SummaryRefusal::Mismatch { .. } if manifest(summary).is_backwards() => {
-                Error::new(Code::SummaryMismatch, format!("the range of batch {batch} of {erp} ends before it starts"))
-            }
+            SummaryRefusal::Missing { from, to } => Error::new(
+                Code::MessagesMissing,
+                format!("batch {batch} of {erp} lacks messages {from} to {to}"),
+            ),
+            SummaryRefusal::Mismatch { .. } if manifest(summary).is_backwards() => Error::new(
+                Code::SummaryMismatch,
+                format!("the range of batch {batch} of {erp} ends before it starts"),
+            ),
             SummaryRefusal::Mismatch { messages, rows } => {
-                let told = format!("{} messages and {} records", summary.message_count, summary.record_count);
-                let text = format!("batch {batch} of {erp} has {messages} messages and {rows} records, not {told}");
+                let told = format!(
+                    "{} messages and {} records",
+                    summary.message_count, summary.record_count
+                );
+                let text = format!(
+                    "batch {batch} of {erp} has {messages} messages and {rows} records, not {told}"
+                );
                 Error::new(Code::SummaryMismatch, text)
             }
         }
     }
 }
 
-const _: () = assert!(limits::MESSAGE_BYTES * limits::DECODE_FACTOR <= limits::TENANT_IN_FLIGHT_BYTES);
+const _: () =
+    assert!(limits::MESSAGE_BYTES * limits::DECODE_FACTOR <= limits::TENANT_IN_FLIGHT_BYTES);
 
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,9 @@
 use protocol::{
     Code, Error, Result, limits,
     names::{ErpName, TableName},
-    proto::ingestion::{RangeSum, RangesRequest, RangesResponse, RowHash, RowsRequest, RowsResponse},
+    proto::ingestion::{
+        RangeSum, RangesRequest, RangesResponse, RowHash, RowsRequest, RowsResponse,
+    },
 };
 
 use super::{Caller, staging::Staging};
@@ -31,7 +33,11 @@ impl Reconcile {
     pub async fn ranges(&self, caller: &Caller, request: RangesRequest) -> Result<RangesResponse> {
         let (erp, table) = place(caller, &request.erp, &request.table)?;
         if request.bounds.len() > limits::RECONCILE_BOUNDS {
-            let words = format!("{} bounds, the limit is {}", request.bounds.len(), limits::RECONCILE_BOUNDS);
+            let words = format!(
+                "{} bounds, the limit is {}",
+                request.bounds.len(),
+                limits::RECONCILE_BOUNDS
+            );
             return Err(Error::new(Code::InvalidArgument, words));
         }
         let bounds: Vec<Vec<u8>> = request.bounds.into_iter().map(Into::into).collect();
@@ -56,7 +62,8 @@ impl Reconcile {
     pub async fn rows(&self, caller: &Caller, request: RowsRequest) -> Result<RowsResponse> {
         let (erp, table) = place(caller, &request.erp, &request.table)?;
         let range = request.range.unwrap_or_default();
-        let span = Span { from: range.from.into(), to: range.to.into(), after: request.after.into() };
+        let span =
+            Span { from: range.from.into(), to: range.to.into(), after: request.after.into() };
         let Some(file) = self.staging.found(caller.environment, &erp).await? else {
             return Ok(RowsResponse::default());
         };

@@ -49,11 +49,19 @@ impl Sessions {
     ///
     /// # Errors
     /// Malformed requests, another ERP, the store's own.
-    pub async fn open(&self, caller: &Caller, request: OpenRequest, now: Wall) -> Result<OpenResponse> {
+    pub async fn open(
+        &self,
+        caller: &Caller,
+        request: OpenRequest,
+        now: Wall,
+    ) -> Result<OpenResponse> {
         let stream = stream(caller, &request.erp)?;
         let version = request.versions.as_ref().map_or(0, |versions| versions.protocol);
         if version != limits::PROTOCOL_VERSION {
-            let words = format!("the server speaks protocol {}, the agent {version}", limits::PROTOCOL_VERSION);
+            let words = format!(
+                "the server speaks protocol {}, the agent {version}",
+                limits::PROTOCOL_VERSION
+            );
             return Ok(refused(Code::VersionUnsupported, words));
         }
         let identity = request.database_identity.unwrap_or_default();
@@ -91,7 +99,12 @@ impl Sessions {
     ///
     /// # Errors
     /// `FENCED` where the epoch is older, lapsed or released, `INSTANCE_TWICE`.
-    pub async fn renew(&self, caller: &Caller, request: RenewRequest, now: Wall) -> Result<RenewResponse> {
+    pub async fn renew(
+        &self,
+        caller: &Caller,
+        request: RenewRequest,
+        now: Wall,
+    ) -> Result<RenewResponse> {
         let nonce: Nonce = request.nonce.parse()?;
         let event = Event::Renew { epoch: Epoch(request.epoch), nonce };
         self.step(caller, &request.erp, event, now).await?;
@@ -102,8 +115,14 @@ impl Sessions {
     ///
     /// # Errors
     /// `FENCED` where the epoch is older.
-    pub async fn release(&self, caller: &Caller, request: ReleaseRequest, now: Wall) -> Result<ReleaseResponse> {
-        self.step(caller, &request.erp, Event::Release { epoch: Epoch(request.epoch) }, now).await?;
+    pub async fn release(
+        &self,
+        caller: &Caller,
+        request: ReleaseRequest,
+        now: Wall,
+    ) -> Result<ReleaseResponse> {
+        self.step(caller, &request.erp, Event::Release { epoch: Epoch(request.epoch) }, now)
+            .await?;
         Ok(ReleaseResponse {})
     }
 
@@ -111,7 +130,9 @@ impl Sessions {
         let stream = stream(caller, erp)?;
         match self.store.step_session(stream, event, now).await? {
             Ok(()) => Ok(()),
-            Err(Code::Fenced) => Err(Error::new(Code::Fenced, format!("the session of {erp} is over"))),
+            Err(Code::Fenced) => {
+                Err(Error::new(Code::Fenced, format!("the session of {erp} is over")))
+            }
             Err(code) => {
                 tracing::warn!(erp, %code, "session refused");
                 Err(Error::new(code, format!("the session of {erp} is shown by two processes")))
@@ -123,7 +144,12 @@ impl Sessions {
     ///
     /// # Errors
     /// `FENCED` where the epoch is older or lapsed, `INVALID_ARGUMENT` above a limit.
-    pub async fn prepare(&self, caller: &Caller, request: PrepareRequest, now: Wall) -> Result<PrepareResponse> {
+    pub async fn prepare(
+        &self,
+        caller: &Caller,
+        request: PrepareRequest,
+        now: Wall,
+    ) -> Result<PrepareResponse> {
         let stream = stream(caller, &request.erp)?;
         if request.batch_id < 1 {
             return Err(invalid("batch_id must be 1 or more"));
@@ -155,7 +181,11 @@ fn stream(caller: &Caller, erp: &str) -> Result<StreamId> {
 fn entry(entry: CursorEntry) -> Result<Entry> {
     let table = entry.table.parse()?;
     if entry.value.len() > limits::CURSOR_BYTES {
-        let words = format!("the cursor entry of {table} has {} bytes, the limit is {}", entry.value.len(), limits::CURSOR_BYTES);
+        let words = format!(
+            "the cursor entry of {table} has {} bytes, the limit is {}",
+            entry.value.len(),
+            limits::CURSOR_BYTES
+        );
         return Err(Error::new(Code::InvalidArgument, words));
     }
     Ok(Entry { table, value: entry.value.to_vec() })
@@ -163,7 +193,9 @@ fn entry(entry: CursorEntry) -> Result<Entry> {
 
 /// All facts equal, and a log position that does not go back; a database that stopped telling its position is another.
 fn may_follow(stored: &[u8], offered: &[u8]) -> bool {
-    let (Ok(stored), Ok(offered)) = (DatabaseIdentity::decode(stored), DatabaseIdentity::decode(offered)) else {
+    let (Ok(stored), Ok(offered)) =
+        (DatabaseIdentity::decode(stored), DatabaseIdentity::decode(offered))
+    else {
         return false;
     };
     let position = |identity: &DatabaseIdentity| {
@@ -178,7 +210,10 @@ fn may_follow(stored: &[u8], offered: &[u8]) -> bool {
 }
 
 fn granted(grant: Grant) -> OpenResponse {
-    let entry = |entry: Entry| CursorEntry { table: entry.table.as_str().to_owned(), value: entry.value.into() };
+    let entry = |entry: Entry| CursorEntry {
+        table: entry.table.as_str().to_owned(),
+        value: entry.value.into(),
+    };
     OpenResponse {
         result: Some(open_response::Result::Granted(Granted {
             epoch: grant.epoch.0,

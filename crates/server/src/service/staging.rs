@@ -22,7 +22,9 @@ use crate::{
     model::stream::StreamId,
     store::{
         Store,
-        sqlite::staging::{Applied, Progress, Quarantined, StagedRow, StagedTable, StagingFile, StagingFiles},
+        sqlite::staging::{
+            Applied, Progress, Quarantined, StagedRow, StagedTable, StagingFile, StagingFiles,
+        },
     },
 };
 
@@ -52,7 +54,14 @@ impl Staging {
     /// # Errors
     /// The store's own.
     pub async fn streams(&self) -> Result<BTreeSet<StreamId>> {
-        Ok(self.store.ledger_ends().await?.into_iter().filter(|(_, seq)| seq.0 > 0).map(|(id, _)| id).collect())
+        Ok(self
+            .store
+            .ledger_ends()
+            .await?
+            .into_iter()
+            .filter(|(_, seq)| seq.0 > 0)
+            .map(|(id, _)| id)
+            .collect())
     }
 
     /// Applies the next messages of a stream and mirrors its batches; `messages` 0 = all is applied.
@@ -68,7 +77,8 @@ impl Staging {
         let file = self.files.make(stream.environment, &stream.erp).await?;
         let progress = file.progress().await?;
         let place = (progress.applied, file.unmirrored().await?);
-        let (messages, batches) = self.store.ledger_after(stream.clone(), place, ROUND_BYTES).await?;
+        let (messages, batches) =
+            self.store.ledger_after(stream.clone(), place, ROUND_BYTES).await?;
         if messages.is_empty() && batches.is_empty() {
             return Ok(Applied { up_to: progress.applied, ..Applied::default() });
         }
@@ -79,7 +89,9 @@ impl Staging {
         if applied.quarantined > 0 {
             tracing::warn!(erp = %stream.erp, rows = applied.quarantined, "rows went to quarantine");
         }
-        let lag = oldest.filter(|_| applied.messages > 0).map_or(0.0, |oldest| now.since(oldest).as_secs_f64());
+        let lag = oldest
+            .filter(|_| applied.messages > 0)
+            .map_or(0.0, |oldest| now.since(oldest).as_secs_f64());
         gauge!("malote_apply_lag_seconds").set(lag);
         Ok(applied)
     }
@@ -114,7 +126,11 @@ impl Staging {
 
     /// # Errors
     /// The store's own.
-    pub async fn tables(&self, environment: EnvironmentId, erp: &ErpName) -> Result<Vec<StagedTable>> {
+    pub async fn tables(
+        &self,
+        environment: EnvironmentId,
+        erp: &ErpName,
+    ) -> Result<Vec<StagedTable>> {
         match self.files.find(environment, erp).await? {
             Some(file) => file.tables().await,
             None => Ok(Vec::new()),
@@ -123,7 +139,12 @@ impl Staging {
 
     /// # Errors
     /// `NOT_FOUND` where there is no such table.
-    pub async fn table(&self, environment: EnvironmentId, erp: &ErpName, table: &TableName) -> Result<StagedTable> {
+    pub async fn table(
+        &self,
+        environment: EnvironmentId,
+        erp: &ErpName,
+        table: &TableName,
+    ) -> Result<StagedTable> {
         let missing = || Error::new(Code::NotFound, format!("there is no staging table {table}"));
         self.file(environment, erp).await?.table(table.clone()).await?.ok_or_else(missing)
     }
@@ -132,7 +153,12 @@ impl Staging {
     ///
     /// # Errors
     /// The store's own.
-    pub async fn count(&self, environment: EnvironmentId, erp: &ErpName, table: &TableName) -> Result<u64> {
+    pub async fn count(
+        &self,
+        environment: EnvironmentId,
+        erp: &ErpName,
+        table: &TableName,
+    ) -> Result<u64> {
         match self.files.find(environment, erp).await? {
             Some(file) => file.count(table.clone()).await,
             None => Ok(0),
@@ -172,19 +198,37 @@ impl Staging {
 
     /// # Errors
     /// The store's own.
-    pub async fn quarantine(&self, environment: EnvironmentId, erp: &ErpName, limit: u32) -> Result<Vec<Quarantined>> {
+    pub async fn quarantine(
+        &self,
+        environment: EnvironmentId,
+        erp: &ErpName,
+        limit: u32,
+    ) -> Result<Vec<Quarantined>> {
         match self.files.find(environment, erp).await? {
             Some(file) => file.quarantine(limit).await,
             None => Ok(Vec::new()),
         }
     }
 
-    pub(super) async fn file(&self, environment: EnvironmentId, erp: &ErpName) -> Result<Arc<StagingFile>> {
-        let missing = || Error::new(Code::NotFound, format!("nothing of {erp} is staged in this environment"));
+    pub(super) async fn file(
+        &self,
+        environment: EnvironmentId,
+        erp: &ErpName,
+    ) -> Result<Arc<StagingFile>> {
+        let missing = || {
+            Error::new(Code::NotFound, format!("nothing of {erp} is staged in this environment"))
+        };
         self.files.find(environment, erp).await?.ok_or_else(missing)
     }
 
-    pub(super) async fn found(&self, environment: EnvironmentId, erp: &ErpName) -> Result<Option<Arc<StagingFile>>> {
+    pub(super) async fn found(
+        &self,
+        environment: EnvironmentId,
+        erp: &ErpName,
+    ) -> Result<Option<Arc<StagingFile>>> {
         self.files.find(environment, erp).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,11 +29,16 @@ pub async fn run(staging: Staging, hint: Hint, mut shutdown: Shutdown) {
             Ok(streams) => {
                 for stream in streams {
                     workers.entry(stream.clone()).or_insert_with(|| {
-                        task::spawn("apply-stream", catch_up(staging.clone(), stream, shutdown.clone()))
+                        task::spawn(
+                            "apply-stream",
+                            catch_up(staging.clone(), stream, shutdown.clone()),
+                        )
                     });
                 }
             }
-            Err(error) => tracing::warn!(code = %error.code, chain = error.chain(), "streams cannot be listed"),
+            Err(error) => {
+                tracing::warn!(code = %error.code, chain = error.chain(), "streams cannot be listed")
+            }
         }
         tokio::select! {
             () = hint.taken() => {}

@@ -23,9 +23,14 @@ pub async fn run(ingest: Ingest, mut shutdown: Shutdown) {
             Ok(0) => {}
             Ok(batches) => {
                 counter!("malote_batches_silent_total").increment(batches as u64);
-                tracing::warn!(batches, "open batches were silent for ten minutes and are abandoned");
+                tracing::warn!(
+                    batches,
+                    "open batches were silent for ten minutes and are abandoned"
+                );
             }
-            Err(error) => tracing::warn!(code = %error.code, chain = error.chain(), "silent batches cannot be ended"),
+            Err(error) => {
+                tracing::warn!(code = %error.code, chain = error.chain(), "silent batches cannot be ended")
+            }
         }
         tokio::select! {
             () = sleep(PERIOD) => {}

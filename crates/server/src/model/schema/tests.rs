@@ -13,7 +13,8 @@ use protocol::proto::totvs::{
 use super::*;
 
 fn row(cells: &[(&str, &str)]) -> TableRow {
-    let column = |(name, value): &(&str, &str)| RowColumn { name: (*name).into(), value: (*value).into() };
+    let column =
+        |(name, value): &(&str, &str)| RowColumn { name: (*name).into(), value: (*value).into() };
     TableRow { columns: cells.iter().map(column).collect() }
 }
 
@@ -48,14 +49,16 @@ fn code(change: impl FnOnce(&mut Table)) -> Code {
 
 #[test]
 fn a_good_message_passes_and_a_deleted_row_may_carry_its_key_alone() {
-    let rows = vec![row(&[("ID", "1"), ("VALOR", "1.5")]), row(&[("id", "2"), ("DELETED", "true")])];
+    let rows =
+        vec![row(&[("ID", "1"), ("VALOR", "1.5")]), row(&[("id", "2"), ("DELETED", "true")])];
     let checked = judged(&table(rows)).unwrap();
     assert_eq!((checked.table.as_str(), checked.key), ("FLAN", vec!["id".to_owned()]));
 }
 
 #[test]
 fn every_fault_of_form_has_its_code() {
-    let schema = |table: &mut Table, change: fn(&mut Schema)| change(table.schema.as_mut().unwrap());
+    let schema =
+        |table: &mut Table, change: fn(&mut Schema)| change(table.schema.as_mut().unwrap());
     let invalid = Code::InvalidArgument;
     assert_eq!(code(|t| t.table_name = String::new()), Code::BadName);
     assert_eq!(code(|t| t.table_name = "malote_batches".into()), invalid);
@@ -66,8 +69,14 @@ fn every_fault_of_form_has_its_code() {
     assert_eq!(code(|t| schema(t, |s| s.columns[1].name = "Id".into())), invalid);
     assert_eq!(code(|t| schema(t, |s| s.columns[1].name = "_SEQ".into())), invalid);
     assert_eq!(code(|t| schema(t, |s| s.columns[1].name = "deleted".into())), invalid);
-    assert_eq!(code(|t| schema(t, |s| s.primary_key.as_mut().unwrap().columns.push("X".into()))), invalid);
-    assert_eq!(code(|t| schema(t, |s| s.primary_key.as_mut().unwrap().columns.push("ID".into()))), invalid);
+    assert_eq!(
+        code(|t| schema(t, |s| s.primary_key.as_mut().unwrap().columns.push("X".into()))),
+        invalid
+    );
+    assert_eq!(
+        code(|t| schema(t, |s| s.primary_key.as_mut().unwrap().columns.push("ID".into()))),
+        invalid
+    );
     assert_eq!(code(|t| t.record_count = 2), Code::RecordCountMismatch);
     assert_eq!(code(|t| t.rows[0] = row(&[("VALOR", "1")])), Code::MissingKeyColumn);
     assert_eq!(code(|t| t.rows[0] = row(&[("ID", "1"), ("NEW", "1")])), invalid);

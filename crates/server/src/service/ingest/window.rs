@@ -60,7 +60,12 @@ pub(super) struct Turn<'a> {
 }
 
 impl Windows {
-    pub(super) fn enter(self: &Arc<Self>, connection: u64, stream: &StreamId, batch: BatchId) -> Lane {
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        connection: u64,
+        stream: &StreamId,
+        batch: BatchId,
+    ) -> Lane {
         let key = (connection, stream.clone(), batch);
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         let shared = Arc::clone(lanes.entry(key.clone()).or_default());
@@ -110,7 +115,8 @@ impl Turn<'_> {
     /// Waits until the predecessor was handed to the store. Goes at once where nothing is known on this lane: the
     /// predecessor may have come on another connection.
     pub(super) async fn handed(&self) {
-        self.wait(|progress| progress.submitted == 0 || progress.submitted >= self.number - 1).await;
+        self.wait(|progress| progress.submitted == 0 || progress.submitted >= self.number - 1)
+            .await;
     }
 
     /// After a refusal for a gap: waits until the store has the predecessor. `false` where time or room is over.

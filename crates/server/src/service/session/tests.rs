@@ -1,1 +1,105 @@
+//! Sessions on a real store: grants, refusals, cursors.
 
+use super::*;
+use crate::service::trial::{NOW, Trial, at};
+
+fn refusal(response: OpenResponse) -> String {
+    match response.result.unwrap() {
+        open_response::Result::Refused(refused) => refused.code,
+        open_response::Result::Held(held) => format!("held {}", held.retry_after_seconds),
+        open_response::Result::Granted(granted) => format!("granted {}", granted.epoch),
+    }
+}
+
+fn renew(epoch: u64, nonce: u128) -> RenewRequest {
+    RenewRequest { erp: "RM".into(), epoch, nonce: Nonce(uuid::Uuid::from_u128(nonce)).to_string() }
+}
+
+#[tokio::test]
+async fn a_lease_is_granted_held_renewed_lapsed_and_released() {
+    let trial = Trial::new();
+    let sessions = Sessions::new(trial.store.clone());
+    assert_eq!(refusal(trial.ask(Trial::request(1, 1), NOW).await), "granted 1");
+    assert_eq!(refusal(trial.ask(Trial::request(1, 1), NOW).await), "granted 2");
+    assert_eq!(refusal(trial.ask(Trial::request(2, 2), NOW).await), "held 5");
+    sessions.renew(&trial.caller, renew(2, 1), at(20)).await.unwrap();
+    assert_eq!(refusal(trial.ask(Trial::request(2, 2), at(49)).await), "held 5");
+    assert_eq!(refusal(trial.ask(Trial::request(2, 2), at(50)).await), "granted 3");
+    assert_eq!(
+        sessions.renew(&trial.caller, renew(2, 1), at(51)).await.unwrap_err().code,
+        Code::Fenced
+    );
+    let release = |epoch| ReleaseRequest { erp: "RM".into(), epoch };
+    assert_eq!(
+        sessions.release(&trial.caller, release(2), at(51)).await.unwrap_err().code,
+        Code::Fenced
+    );
+    sessions.release(&trial.caller, release(3), at(51)).await.unwrap();
+    sessions.release(&trial.caller, release(3), at(51)).await.unwrap();
+    assert_eq!(refusal(trial.ask(Trial::request(1, 1), at(51)).await), "granted 4");
+}
+
+#[tokio::test]
+async fn two_copies_of_one_instance_are_both_stopped_until_the_lease_lapses() {
+    let trial = Trial::new();
+    let sessions = Sessions::new(trial.store.clone());
+    trial.open(1, 1, NOW).await;
+    assert_eq!(refusal(trial.ask(Trial::request(1, 2), NOW).await), "INSTANCE_TWICE");
+    assert_eq!(
+        sessions.renew(&trial.caller, renew(1, 1), NOW).await.unwrap_err().code,
+        Code::InstanceTwice
+    );
+    assert_eq!(refusal(trial.ask(Trial::request(1, 1), at(29)).await), "INSTANCE_TWICE");
+    assert_eq!(refusal(trial.ask(Trial::request(1, 1), at(30)).await), "granted 2");
+}
+
+#[tokio::test]
+async fn another_database_or_one_set_back_in_time_waits_for_a_person() {
+    let trial = Trial::new();
+    let sessions = Sessions::new(trial.store.clone());
+    let with = |fact: &str, position: &'static [u8]| {
+        let mut request = Trial::request(1, 1);
+        let identity = request.database_identity.as_mut().unwrap();
+        identity.facts.insert("file_id".into(), fact.into());
+        identity.position = position.into();
+        request
+    };
+    assert_eq!(refusal(trial.ask(with("7", b"\x01\x00"), NOW).await), "granted 1");
+    assert_eq!(refusal(trial.ask(with("7", b"\x02\x00"), NOW).await), "granted 2");
+    assert_eq!(refusal(trial.ask(with("7", b"\x01\xff"), NOW).await), "DATABASE_CHANGED");
+    assert_eq!(refusal(trial.ask(with("8", b"\x02\x00"), NOW).await), "DATABASE_CHANGED");
+    assert_eq!(refusal(trial.ask(with("7", b"\x02\x00"), NOW).await), "granted 3");
+    let stream = trial.caller.stream();
+    assert_eq!(sessions.accept_database(stream.clone()).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(refusal(trial.ask(with("8", b"\x00\x01"), NOW).await), "DATABASE_CHANGED");
+    sessions.accept_database(stream).await.unwrap();
+    assert_eq!(refusal(trial.ask(with("8", b"\x00\x01"), NOW).await), "granted 4");
+}
+
+#[tokio::test]
+async fn requests_beyond_the_contract_are_refused_by_name() {
+    let trial = Trial::new();
+    let sessions = Sessions::new(trial.store.clone());
+    let mut old = Trial::request(1, 1);
+    old.versions.as_mut().unwrap().protocol = 2;
+    assert_eq!(refusal(trial.ask(old, NOW).await), "VERSION_UNSUPPORTED");
+    let mut foreign = Trial::request(1, 1);
+    foreign.erp = "PROTHEUS".into();
+    let error = sessions.open(&trial.caller, foreign, NOW).await.unwrap_err();
+    assert_eq!(error.code, Code::PermissionDenied);
+    let epoch = Some(trial.open(1, 1, NOW).await);
+    let long = &[0; limits::CURSOR_BYTES + 1];
+    assert_eq!(
+        trial.prepare(&sessions, epoch, 1, long).await.unwrap_err().code,
+        Code::InvalidArgument
+    );
+    assert_eq!(
+        trial.prepare(&sessions, epoch, 0, b"x").await.unwrap_err().code,
+        Code::InvalidArgument
+    );
+    assert_eq!(
+        trial.prepare(&sessions, Some(Epoch(9)), 1, b"x").await.unwrap_err().code,
+        Code::Fenced
+    );
+    trial.prepare(&sessions, epoch, 1, b"x").await.unwrap();
+}

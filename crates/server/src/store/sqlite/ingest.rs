@@ -20,7 +20,10 @@ use super::{Store, failed};
 pub use ledger::{LedgerBatch, LedgerMessage};
 
 use crate::model::{
-    batch::{self, BatchState, Known, Manifest, Offer, Refusal, SummaryRefusal, SummaryVerdict, Told, Verdict},
+    batch::{
+        self, BatchState, Known, Manifest, Offer, Refusal, SummaryRefusal, SummaryVerdict, Told,
+        Verdict,
+    },
     stream::{Head, Open, StreamId},
 };
 
@@ -41,13 +44,17 @@ pub struct Incoming {
 /// What became of a message.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Admission {
-    Accepted { seq: AcceptSeq },
+    Accepted {
+        seq: AcceptSeq,
+    },
     Duplicate,
     Refused(Refusal),
     /// The table is not in the stream's entity list, or was withdrawn.
     NotListed,
     /// The staging table stands under this key.
-    KeyChanged { stands: Vec<String> },
+    KeyChanged {
+        stands: Vec<String>,
+    },
 }
 
 /// A Summary with what came beside it.
@@ -160,7 +167,9 @@ pub(super) fn abandon(tx: &Transaction<'_>, stream: &StreamId, now: Wall) -> Res
 fn open_streams(tx: &Transaction<'_>) -> Result<Vec<StreamId>> {
     let sql = "SELECT tenant_id, environment_id, erp FROM batch WHERE state = 'open'";
     let mut statement = tx.prepare_cached(sql).map_err(failed)?;
-    let rows = statement.query_map([], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?])).map_err(failed)?;
+    let rows = statement
+        .query_map([], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?]))
+        .map_err(failed)?;
     rows.map(|row| stream_of(&row.map_err(failed)?)).collect()
 }
 
@@ -208,7 +217,9 @@ fn known(tx: &Transaction<'_>, message: &Incoming) -> Result<Known> {
     Ok(match found {
         None => Known::Nothing,
         Some((_, Some(same))) => Known::Message { same },
-        Some((state, None)) => Known::Batch(BatchState::parse(&state).unwrap_or(BatchState::Abandoned)),
+        Some((state, None)) => {
+            Known::Batch(BatchState::parse(&state).unwrap_or(BatchState::Abandoned))
+        }
     })
 }
 
@@ -276,8 +287,20 @@ fn store(
     tx.prepare_cached(insert)
         .map_err(failed)?
         .execute(params![
-            tenant, environment, erp, batch.0, number.0, seq, sha, table, message.rows, bytes, message.base_load,
-            rebuild, now.0, body
+            tenant,
+            environment,
+            erp,
+            batch.0,
+            number.0,
+            seq,
+            sha,
+            table,
+            message.rows,
+            bytes,
+            message.base_load,
+            rebuild,
+            now.0,
+            body
         ])
         .map_err(failed)?;
     let key = serde_json::Value::from(message.key.clone()).to_string();
@@ -385,7 +408,12 @@ fn loads_done(tx: &Transaction<'_>, closing: &Closing) -> Result<()> {
     Ok(())
 }
 
-fn note_refusal(tx: &Transaction<'_>, closing: &Closing, refusal: SummaryRefusal, now: Wall) -> Result<()> {
+fn note_refusal(
+    tx: &Transaction<'_>,
+    closing: &Closing,
+    refusal: SummaryRefusal,
+    now: Wall,
+) -> Result<()> {
     let code = match refusal {
         SummaryRefusal::Missing { .. } => protocol::Code::MessagesMissing,
         SummaryRefusal::Mismatch { .. } => protocol::Code::SummaryMismatch,

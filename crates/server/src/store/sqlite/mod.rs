@@ -8,6 +8,7 @@ mod access;
 mod catalog;
 pub mod ingest;
 pub mod session;
+pub mod staging;
 mod migrate;
 mod overview;
 mod writer;

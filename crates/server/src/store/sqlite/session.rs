@@ -71,7 +71,12 @@ impl Store {
     ///
     /// # Errors
     /// The store's own.
-    pub async fn step_session(&self, stream: StreamId, event: Event, now: Wall) -> Result<std::result::Result<(), Code>> {
+    pub async fn step_session(
+        &self,
+        stream: StreamId,
+        event: Event,
+        now: Wall,
+    ) -> Result<std::result::Result<(), Code>> {
         self.write(move |tx| {
             head(tx, &stream, now)?;
             let (state, answer) = step(load(tx, &stream)?, event, now);
@@ -178,8 +183,16 @@ fn load(tx: &Transaction<'_>, stream: &StreamId) -> Result<State> {
         return Ok(State::Free { epoch: Epoch(0) });
     };
     let Some((instance, nonce)) = holder else { return Ok(State::Free { epoch }) };
-    let former = former.as_chunks::<16>().0.iter().map(|bytes| Nonce(Uuid::from_bytes(*bytes))).collect();
-    Ok(State::Held(Held { epoch, instance: instance.parse()?, nonce: nonce.parse()?, former, until, disputed }))
+    let former =
+        former.as_chunks::<16>().0.iter().map(|bytes| Nonce(Uuid::from_bytes(*bytes))).collect();
+    Ok(State::Held(Held {
+        epoch,
+        instance: instance.parse()?,
+        nonce: nonce.parse()?,
+        former,
+        until,
+        disputed,
+    }))
 }
 
 fn save(tx: &Transaction<'_>, stream: &StreamId, state: &State) -> Result<()> {
@@ -210,7 +223,9 @@ fn cursor(tx: &Transaction<'_>, stream: &StreamId) -> Result<Vec<Entry>> {
                 ORDER BY name_folded";
     let mut statement = tx.prepare_cached(sql).map_err(failed)?;
     let rows = statement
-        .query_map(params![tenant, environment, erp], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))
+        .query_map(params![tenant, environment, erp], |row| {
+            Ok((row.get::<_, String>(0)?, row.get(1)?))
+        })
         .map_err(failed)?;
     rows.map(|row| {
         let (name, value) = row.map_err(failed)?;
@@ -242,7 +257,10 @@ fn keep(tx: &Transaction<'_>, stream: &StreamId, batch: BatchId, entries: &[Entr
         .query_row(params![tenant, environment, erp], |row| row.get(0))
         .map_err(failed)?;
     if tables > i64::try_from(limits::STREAM_TABLES).unwrap_or(i64::MAX) {
-        let words = format!("the stream would have {tables} tables, the limit is {}", limits::STREAM_TABLES);
+        let words = format!(
+            "the stream would have {tables} tables, the limit is {}",
+            limits::STREAM_TABLES
+        );
         return Err(Error::new(Code::InvalidArgument, words));
     }
     Ok(())

@@ -106,7 +106,11 @@ impl StagingFiles {
     ///
     /// # Errors
     /// `STORE_FAILED` where it cannot be opened.
-    pub async fn make(&self, environment: EnvironmentId, erp: &ErpName) -> Result<Arc<StagingFile>> {
+    pub async fn make(
+        &self,
+        environment: EnvironmentId,
+        erp: &ErpName,
+    ) -> Result<Arc<StagingFile>> {
         let key = (environment, erp.clone());
         let path = self.path(environment, erp);
         let files = self.clone();
@@ -126,7 +130,11 @@ impl StagingFiles {
     ///
     /// # Errors
     /// As [`Self::make`].
-    pub async fn find(&self, environment: EnvironmentId, erp: &ErpName) -> Result<Option<Arc<StagingFile>>> {
+    pub async fn find(
+        &self,
+        environment: EnvironmentId,
+        erp: &ErpName,
+    ) -> Result<Option<Arc<StagingFile>>> {
         if self.path(environment, erp).exists() {
             self.make(environment, erp).await.map(Some)
         } else {
@@ -138,7 +146,8 @@ impl StagingFiles {
 impl StagingFile {
     fn open(path: &Path) -> Result<Self> {
         if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).coded(Code::StoreFailed, "cannot make the staging folder")?;
+            fs::create_dir_all(folder)
+                .coded(Code::StoreFailed, "cannot make the staging folder")?;
         }
         let connection = super::connect(path, false)?;
         connection.execute_batch(SYSTEM).map_err(failed)?;

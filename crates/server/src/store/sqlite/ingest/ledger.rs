@@ -66,7 +66,11 @@ impl Store {
     /// The store's own.
     pub async fn accepted(&self, stream: StreamId) -> Result<AcceptSeq> {
         let streams = self.ledger_ends().await?;
-        Ok(streams.into_iter().find(|(id, _)| *id == stream).map(|(_, seq)| seq).unwrap_or_default())
+        Ok(streams
+            .into_iter()
+            .find(|(id, _)| *id == stream)
+            .map(|(_, seq)| seq)
+            .unwrap_or_default())
     }
 
     /// The next messages after a number of acceptance, at most `bytes` of them (but one at least), and the batches

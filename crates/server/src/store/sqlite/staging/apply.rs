@@ -170,7 +170,11 @@ struct Upsert<'a> {
 }
 
 impl<'a> Upsert<'a> {
-    fn prepare(tx: &'a Transaction<'_>, table: &'a StagedTable, message: &'a LedgerMessage) -> Result<Self> {
+    fn prepare(
+        tx: &'a Transaction<'_>,
+        table: &'a StagedTable,
+        message: &'a LedgerMessage,
+    ) -> Result<Self> {
         let places: String = (6..6 + table.columns.len()).map(|at| format!(", ?{at}")).collect();
         let sets: String = table
             .columns
@@ -222,7 +226,11 @@ impl<'a> Upsert<'a> {
         }
         self.bind(at, &key, deleted, &values)?;
         self.statement.raw_execute().map(|_| ()).map_err(|cause| {
-            if is_fatal(&cause) { failed(cause) } else { unfit("the table refused the row").because(cause) }
+            if is_fatal(&cause) {
+                failed(cause)
+            } else {
+                unfit("the table refused the row").because(cause)
+            }
         })
     }
 
@@ -243,7 +251,13 @@ impl<'a> Upsert<'a> {
         place
     }
 
-    fn bind(&mut self, at: i64, key: &KeyBytes, deleted: bool, values: &[Option<&str>]) -> Result<()> {
+    fn bind(
+        &mut self,
+        at: i64,
+        key: &KeyBytes,
+        deleted: bool,
+        values: &[Option<&str>],
+    ) -> Result<()> {
         let bound = |cause| failed(cause);
         let seq = self.message.seq.0.saturating_mul(ROWS_PER_SEQ).saturating_add(at);
         let statement = &mut self.statement;
@@ -262,11 +276,16 @@ impl<'a> Upsert<'a> {
                     Storage::Boolean => "a boolean",
                     Storage::Base64 => "base64",
                 };
-                return Err(unfit(&format!("column {} is not {kind} in canonical form", column.name)));
+                return Err(unfit(&format!(
+                    "column {} is not {kind} in canonical form",
+                    column.name
+                )));
             };
             match fitted {
                 Fitted::Null => {}
-                Fitted::Integer(integer) => statement.raw_bind_parameter(place, integer).map_err(bound)?,
+                Fitted::Integer(integer) => {
+                    statement.raw_bind_parameter(place, integer).map_err(bound)?
+                }
                 Fitted::Text(text) => statement.raw_bind_parameter(place, text).map_err(bound)?,
                 Fitted::Blob(bytes) => statement.raw_bind_parameter(place, bytes).map_err(bound)?,
             }

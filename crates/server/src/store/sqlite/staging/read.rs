@@ -86,7 +86,9 @@ impl StagingFile {
             .read(move |connection| {
                 let Some(table) = tables::find(connection, &name)? else { return Ok(0) };
                 let sql = format!("SELECT count(*) FROM {} WHERE _deleted = 0", table.quoted());
-                connection.query_row(&sql, [], |row| row.get(0).map(i64::cast_unsigned)).map_err(failed)
+                connection
+                    .query_row(&sql, [], |row| row.get(0).map(i64::cast_unsigned))
+                    .map_err(failed)
             })
             .await
     }
@@ -123,7 +125,11 @@ impl StagingFile {
     ///
     /// # Errors
     /// The store's own.
-    pub async fn rows_by_keys(&self, name: TableName, keys: Vec<KeyBytes>) -> Result<Vec<Option<StagedRow>>> {
+    pub async fn rows_by_keys(
+        &self,
+        name: TableName,
+        keys: Vec<KeyBytes>,
+    ) -> Result<Vec<Option<StagedRow>>> {
         self.file
             .read(move |connection| {
                 let Some(table) = tables::find(connection, &name)? else {
@@ -180,7 +186,8 @@ impl StagingFile {
     pub async fn unmirrored(&self) -> Result<BatchId> {
         self.file
             .read(|connection| {
-                let sql = "SELECT coalesce(min(batch) FILTER (WHERE state = 'open'), max(batch) + 1, 1)
+                let sql =
+                    "SELECT coalesce(min(batch) FILTER (WHERE state = 'open'), max(batch) + 1, 1)
                              FROM malote_batches";
                 connection.query_row(sql, [], |row| row.get(0).map(BatchId)).map_err(failed)
             })
@@ -191,7 +198,11 @@ impl StagingFile {
     ///
     /// # Errors
     /// The store's own.
-    pub async fn ranges(&self, name: TableName, bounds: Vec<Vec<u8>>) -> Result<(Vec<Sum>, Progress)> {
+    pub async fn ranges(
+        &self,
+        name: TableName,
+        bounds: Vec<Vec<u8>>,
+    ) -> Result<(Vec<Sum>, Progress)> {
         self.file
             .read(move |connection| {
                 let mut sums = vec![Sum::default(); bounds.len() + 1];
@@ -215,7 +226,11 @@ impl StagingFile {
     ///
     /// # Errors
     /// The store's own.
-    pub async fn hashes(&self, name: TableName, span: Span) -> Result<(Vec<(KeyBytes, RowHash)>, bool)> {
+    pub async fn hashes(
+        &self,
+        name: TableName,
+        span: Span,
+    ) -> Result<(Vec<(KeyBytes, RowHash)>, bool)> {
         self.file
             .read(move |connection| {
                 let (mut rows, mut bytes, mut more) = (Vec::new(), 0, false);

@@ -77,8 +77,9 @@ fn storage_of(name: &str) -> Storage {
 
 /// All tables of a file, by name.
 pub(super) fn all(connection: &Connection) -> Result<Vec<StagedTable>> {
-    let mut statement =
-        connection.prepare_cached("SELECT name FROM malote_tables ORDER BY name_folded").map_err(failed)?;
+    let mut statement = connection
+        .prepare_cached("SELECT name FROM malote_tables ORDER BY name_folded")
+        .map_err(failed)?;
     let names = statement.query_map([], |row| row.get::<_, String>(0)).map_err(failed)?;
     let mut tables = Vec::new();
     for name in names {
@@ -164,7 +165,10 @@ fn unlisted<'a>(view: &TableView<'a>) -> Vec<&'a str> {
         shape = row.map(|(name, _)| name).collect();
         for name in &shape {
             let folded = name.to_ascii_lowercase();
-            if !name.eq_ignore_ascii_case(DELETED) && !listed.contains_key(&folded) && !found.contains(name) {
+            if !name.eq_ignore_ascii_case(DELETED)
+                && !listed.contains_key(&folded)
+                && !found.contains(name)
+            {
                 found.push(name);
             }
         }
@@ -173,7 +177,8 @@ fn unlisted<'a>(view: &TableView<'a>) -> Vec<&'a str> {
 }
 
 fn create(connection: &Connection, checked: &schema::Checked) -> Result<StagedTable> {
-    let table = StagedTable { name: checked.table.clone(), key: checked.key.clone(), columns: Vec::new() };
+    let table =
+        StagedTable { name: checked.table.clone(), key: checked.key.clone(), columns: Vec::new() };
     run(
         connection,
         &format!(
@@ -301,13 +306,19 @@ fn alter(connection: &Connection, table: &StagedTable, change: &str) -> Result<(
 
 fn run(connection: &Connection, sql: &str) -> Result<()> {
     connection.execute(sql, []).map(|_| ()).map_err(|cause| {
-        if is_fatal(&cause) { failed(cause) } else { unfit("the table cannot take this shape").because(cause) }
+        if is_fatal(&cause) {
+            failed(cause)
+        } else {
+            unfit("the table cannot take this shape").because(cause)
+        }
     })
 }
 
 /// Whether a database error is the machine's and not the row's: the whole message waits and is tried again.
 pub(super) fn is_fatal(cause: &rusqlite::Error) -> bool {
-    use rusqlite::ErrorCode::{ConstraintViolation, ParameterOutOfRange, TooBig, TypeMismatch, Unknown};
+    use rusqlite::ErrorCode::{
+        ConstraintViolation, ParameterOutOfRange, TooBig, TypeMismatch, Unknown,
+    };
     !matches!(
         cause.sqlite_error_code(),
         Some(ConstraintViolation | ParameterOutOfRange | TooBig | TypeMismatch | Unknown)

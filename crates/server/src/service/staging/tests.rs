@@ -1,0 +1,334 @@
+//! From accepted bytes to typed rows, poison and order included.
+
+use prost::Message as _;
+use protocol::{
+    hash::RowHasher,
+    names::ColumnName,
+    proto::{
+        ingestion::{KeyRange, RangesRequest, RowsRequest},
+        totvs::{
+            BatchSummary, Table,
+            table::{
+                RowColumn, Schema, TableRow,
+                schema::{SchemaColumn, SchemaPrimaryKey},
+            },
+        },
+    },
+};
+
+use super::*;
+use crate::service::{
+    ingest::Ingest,
+    reconcile::Reconcile,
+    trial::{NOW, Trial, at},
+};
+
+type Cells<'a> = &'a [(&'a str, &'a str)];
+
+struct Stage {
+    trial: Trial,
+    ingest: Ingest,
+    staging: Staging,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let trial = Trial::new();
+        let ingest = Ingest::new(trial.store.clone());
+        let staging = Staging::new(trial.store.clone(), &trial.data());
+        Self { trial, ingest, staging }
+    }
+
+    async fn send(&self, place: (i64, i32), columns: Cells<'_>, rows: &[Cells<'_>]) {
+        self.send_with(place, columns, rows, |_| {}).await;
+    }
+
+    async fn send_with(
+        &self,
+        (batch_id, message_number): (i64, i32),
+        columns: Cells<'_>,
+        rows: &[Cells<'_>],
+        change: impl FnOnce(&mut Table),
+    ) {
+        let cell = |(name, value): &(&str, &str)| RowColumn {
+            name: (*name).into(),
+            value: (*value).into(),
+        };
+        let column = |(name, kind): &(&str, &str)| SchemaColumn {
+            name: (*name).into(),
+            r#type: (*kind).into(),
+        };
+        let mut table = Table {
+            table_name: "FLAN".into(),
+            erp: "RM".into(),
+            rows: rows
+                .iter()
+                .map(|row| TableRow { columns: row.iter().map(cell).collect() })
+                .collect(),
+            schema: Some(Schema {
+                flexible: true,
+                export_data: true,
+                columns: columns.iter().map(column).collect(),
+                primary_key: Some(SchemaPrimaryKey {
+                    name: "FLAN".into(),
+                    columns: vec!["ID".into()],
+                }),
+            }),
+            batch_id,
+            message_number,
+            record_count: i32::try_from(rows.len()).unwrap(),
+            is_base_load: false,
+        };
+        change(&mut table);
+        self.ingest
+            .write(&self.trial.caller, None, table.encode_to_vec().into(), NOW)
+            .await
+            .unwrap();
+    }
+
+    async fn end(&self, batch_id: i64, message_count: i32, record_count: i32) {
+        let summary = BatchSummary {
+            erp: "RM".into(),
+            batch_id,
+            message_count,
+            record_count,
+            timestamp_start: None,
+            timestamp_end: None,
+        };
+        self.ingest.summary(&self.trial.caller, None, &[], &summary, NOW).await.unwrap();
+    }
+
+    async fn caught_up(&self) {
+        self.staging.catch_up(&self.trial.caller.stream(), at(1)).await.unwrap();
+    }
+
+    fn place(&self) -> (EnvironmentId, ErpName, TableName) {
+        (self.trial.caller.environment, self.trial.caller.erp.clone(), "flan".parse().unwrap())
+    }
+
+    /// Live rows as `name=value` texts.
+    async fn rows(&self) -> Vec<String> {
+        let (environment, erp, name) = self.place();
+        let table = self.staging.table(environment, &erp, &name).await.unwrap();
+        let rows =
+            self.staging.page(environment, &erp, &name, (KeyBytes::default(), 100)).await.unwrap();
+        rows.iter()
+            .map(|row| {
+                let cells = table.columns.iter().zip(&row.values);
+                let shown = cells.filter_map(|(column, value)| {
+                    Some(format!("{}={}", column.name, value.as_ref()?))
+                });
+                shown.collect::<Vec<_>>().join(" ")
+            })
+            .collect()
+    }
+}
+
+const COLUMNS: Cells<'static> =
+    &[("ID", "integer"), ("Valor", "decimal"), ("OK", "boolean"), ("B", "base64"), ("S", "string")];
+
+#[tokio::test]
+async fn values_are_kept_typed_and_come_back_digit_for_digit() {
+    let stage = Stage::new();
+    let row: Cells<'_> =
+        &[("ID", "-5"), ("Valor", "1234.50"), ("OK", "true"), ("B", "AP8="), ("S", "")];
+    stage.send((100, 1), COLUMNS, &[row, &[("ID", "6")]]).await;
+    stage.end(100, 1, 2).await;
+    stage.caught_up().await;
+    assert_eq!(stage.rows().await, ["ID=6", "ID=-5 Valor=1234.50 OK=true B=AP8= S="]);
+    let (environment, erp, name) = stage.place();
+    assert_eq!(stage.staging.count(environment, &erp, &name).await.unwrap(), 2);
+    let progress = stage.staging.applied(environment, &erp).await.unwrap();
+    assert_eq!(
+        progress.applied,
+        stage.staging.accepted(&stage.trial.caller.stream()).await.unwrap()
+    );
+    assert_eq!(progress.complete_batch.0, 100);
+    let file = rusqlite::Connection::open(stage.staging.files.path(environment, &erp)).unwrap();
+    let types: String = file
+        .query_row(r#"SELECT typeof("ID") || typeof("Valor") || typeof("OK") || typeof("B") FROM "flan" WHERE "ID" < 0"#, [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(types, "integertextintegerblob");
+}
+
+#[tokio::test]
+async fn the_last_image_of_a_key_wins_within_a_message_and_between_messages() {
+    let stage = Stage::new();
+    let columns: Cells<'_> = &[("ID", "integer"), ("S", "string")];
+    stage.send((100, 1), columns, &[&[("ID", "1"), ("S", "a")], &[("ID", "1"), ("S", "b")]]).await;
+    stage.caught_up().await;
+    assert_eq!(stage.rows().await, ["ID=1 S=b"]);
+    stage.send((100, 2), columns, &[&[("ID", "1")]]).await;
+    stage.caught_up().await;
+    assert_eq!(stage.rows().await, ["ID=1"], "a column that is absent is NULL");
+}
+
+#[tokio::test]
+async fn a_deleted_row_keeps_its_place_and_its_key_alone() {
+    let stage = Stage::new();
+    let columns: Cells<'_> = &[("ID", "integer"), ("S", "string")];
+    stage.send((100, 1), columns, &[&[("ID", "1"), ("S", "a")], &[("ID", "2"), ("S", "b")]]).await;
+    stage.send((100, 2), columns, &[&[("ID", "1"), ("S", "a"), ("DELETED", "true")]]).await;
+    stage.caught_up().await;
+    assert_eq!(stage.rows().await, ["ID=2 S=b"]);
+    let (environment, erp, name) = stage.place();
+    let keys = vec![KeyBytes::of(["1"]), KeyBytes::of(["9"])];
+    let rows = stage.staging.rows_by_keys(environment, &erp, &name, keys).await.unwrap();
+    let tombstone = rows[0].as_ref().unwrap();
+    assert!(tombstone.deleted && rows[1].is_none());
+    assert_eq!(tombstone.values, [Some("1".to_owned()), None]);
+    stage.send((100, 3), columns, &[&[("ID", "1"), ("S", "again"), ("DELETED", "false")]]).await;
+    stage.caught_up().await;
+    assert_eq!(stage.rows().await, ["ID=1 S=again", "ID=2 S=b"]);
+}
+
+#[tokio::test]
+async fn applying_the_ledger_again_changes_nothing() {
+    let stage = Stage::new();
+    let columns: Cells<'_> = &[("ID", "integer"), ("S", "string")];
+    stage.send((100, 1), columns, &[&[("ID", "1"), ("S", "a")]]).await;
+    stage.send((100, 2), columns, &[&[("ID", "1"), ("S", "b")]]).await;
+    stage.caught_up().await;
+    let (environment, erp, _) = stage.place();
+    let file = rusqlite::Connection::open(stage.staging.files.path(environment, &erp)).unwrap();
+    file.execute("UPDATE malote_progress SET applied_seq = 0", []).unwrap();
+    let first = stage.trial.store.ledger_after(
+        stage.trial.caller.stream(),
+        (AcceptSeq(0), Default::default()),
+        1,
+    );
+    let messages = first.await.unwrap().0;
+    assert_eq!(messages.len(), 1);
+    let staged = stage.staging.file(environment, &erp).await.unwrap();
+    assert_eq!(staged.apply(messages, vec![], NOW).await.unwrap().messages, 1);
+    assert_eq!(stage.rows().await, ["ID=1 S=b"], "an older image never comes back");
+}
+
+#[tokio::test]
+async fn a_poison_row_goes_to_quarantine_and_stops_nothing() {
+    let stage = Stage::new();
+    let columns: Cells<'_> = &[("ID", "integer"), ("N", "long")];
+    let rows: [Cells<'_>; 3] =
+        [&[("ID", "1"), ("N", "1")], &[("ID", "2"), ("N", "1.5")], &[("ID", "3"), ("N", "3")]];
+    stage.send((100, 1), columns, &rows).await;
+    stage.send((100, 2), columns, &[&[("ID", "4")]]).await;
+    stage.caught_up().await;
+    assert_eq!(stage.rows().await, ["ID=1 N=1", "ID=3 N=3", "ID=4"]);
+    let (environment, erp, _) = stage.place();
+    let quarantined = stage.staging.quarantine(environment, &erp, 10).await.unwrap();
+    assert_eq!(quarantined.len(), 1);
+    assert_eq!((quarantined[0].row, quarantined[0].code.as_str()), (1, "VALUE_UNFIT"));
+    assert_eq!(quarantined[0].reason, "column N is not a 64-bit integer in canonical form");
+}
+
+#[tokio::test]
+async fn columns_appear_and_a_column_whose_kind_changes_keeps_its_values_as_text() {
+    let stage = Stage::new();
+    let columns: Cells<'_> =
+        &[("ID", "integer"), ("OK", "boolean"), ("B", "base64"), ("N", "long")];
+    stage
+        .send((100, 1), columns, &[&[("ID", "1"), ("OK", "false"), ("B", "AP8="), ("N", "7")]])
+        .await;
+    stage.caught_up().await;
+    let changed: Cells<'_> = &[
+        ("id", "integer"),
+        ("ok", "string"),
+        ("B", "string"),
+        ("N", "decimal"),
+        ("New \"x", "date"),
+    ];
+    let row: Cells<'_> = &[
+        ("id", "2"),
+        ("ok", "maybe"),
+        ("B", "?"),
+        ("N", "7.5"),
+        ("New \"x", "2026-01-05"),
+        ("extra", "e"),
+    ];
+    stage.send((100, 2), changed, &[row]).await;
+    stage.caught_up().await;
+    assert_eq!(
+        stage.rows().await,
+        ["ID=1 OK=false B=AP8= N=7", "ID=2 OK=maybe B=? N=7.5 New \"x=2026-01-05 extra=e"]
+    );
+}
+
+#[tokio::test]
+async fn a_reload_under_another_key_makes_the_table_anew() {
+    let stage = Stage::new();
+    let columns: Cells<'_> = &[("ID", "integer"), ("S", "string")];
+    stage.send((100, 1), columns, &[&[("ID", "1"), ("S", "a")]]).await;
+    stage.caught_up().await;
+    stage.trial.run("UPDATE entity SET generation = 1, reload_asked_at = 1");
+    let rekeyed = |table: &mut Table| {
+        table.is_base_load = true;
+        table.schema.as_mut().unwrap().primary_key.as_mut().unwrap().columns = vec!["S".into()];
+    };
+    stage.send_with((101, 1), columns, &[&[("ID", "2"), ("S", "b")]], rekeyed).await;
+    stage.caught_up().await;
+    assert_eq!(stage.rows().await, ["ID=2 S=b"]);
+}
+
+#[tokio::test]
+async fn a_batch_is_shown_as_closed_only_when_its_rows_are_staged() {
+    let stage = Stage::new();
+    let columns: Cells<'_> = &[("ID", "integer")];
+    let state = |batch: i64| {
+        let (environment, erp, _) = stage.place();
+        let file = rusqlite::Connection::open(stage.staging.files.path(environment, &erp)).unwrap();
+        let sql = "SELECT state || coalesce(completed_at, '') FROM malote_batches WHERE batch = ?1";
+        file.query_row(sql, [batch], |row| row.get::<_, String>(0)).unwrap()
+    };
+    stage.send((100, 1), columns, &[&[("ID", "1")]]).await;
+    stage.caught_up().await;
+    assert_eq!(state(100), "open");
+    stage.send((101, 1), columns, &[&[("ID", "2")]]).await;
+    stage.end(101, 1, 1).await;
+    stage.caught_up().await;
+    assert_eq!(state(100), "abandoned");
+    assert_eq!(state(101), format!("complete{}", NOW.to_iso()));
+}
+
+#[tokio::test]
+async fn sums_and_rows_tell_what_is_staged_and_deleted_rows_do_not_count() {
+    let stage = Stage::new();
+    let columns: Cells<'_> = &[("ID", "integer"), ("S", "string")];
+    stage
+        .send(
+            (100, 1),
+            columns,
+            &[
+                &[("ID", "1"), ("S", "a")],
+                &[("ID", "2")],
+                &[("ID", "3"), ("DELETED", "true")],
+                &[("ID", "4"), ("S", "")],
+            ],
+        )
+        .await;
+    stage.end(100, 1, 4).await;
+    stage.caught_up().await;
+    let names: Vec<ColumnName> = ["S", "id"].map(|name| name.parse().unwrap()).to_vec();
+    let hasher = RowHasher::new(&names);
+    let hash = |s: Option<&'static str>, id: &'static str| {
+        hasher.hash(|at| if at == 0 { s } else { Some(id) })
+    };
+    let reconcile = Reconcile::new(stage.staging.clone());
+    let bounds: Vec<_> = ["2", "4"].map(|key| KeyBytes::of([key]).0.into()).to_vec();
+    let request = |bounds| RangesRequest { erp: "RM".into(), table: "FLAN".into(), bounds };
+    let response = reconcile.ranges(&stage.trial.caller, request(bounds.clone())).await.unwrap();
+    let sums: Vec<_> = response.sums.iter().map(|sum| (sum.count, sum.xor128.to_vec())).collect();
+    let expected = [hash(Some("a"), "1"), hash(None, "2"), hash(Some(""), "4")];
+    assert_eq!(sums, expected.map(|hash| (1, hash.0.to_vec())));
+    assert_eq!(response.applied_batch, 100);
+    let falling = bounds.into_iter().rev().collect();
+    let error = reconcile.ranges(&stage.trial.caller, request(falling)).await.unwrap_err();
+    assert_eq!(error.code, Code::InvalidArgument);
+
+    let range =
+        Some(KeyRange { from: KeyBytes::of(["1"]).0.into(), to: KeyBytes::of(["4"]).0.into() });
+    let after = KeyBytes::of(["1"]).0.into();
+    let request = RowsRequest { erp: "RM".into(), table: "FLAN".into(), range, after };
+    let response = reconcile.rows(&stage.trial.caller, request).await.unwrap();
+    assert_eq!(response.rows.len(), 1);
+    assert_eq!((response.rows[0].hash128.to_vec(), response.more), (expected[1].0.to_vec(), false));
+}

@@ -1,0 +1,124 @@
+//! Trial: a real store in a folder of its own, with one tenant, environment and two tables, for the tests of services.
+//!
+//! Promises: each trial has its own folder.
+//! Never: is compiled into the program.
+
+use std::path::PathBuf;
+
+use protocol::{
+    Error,
+    ids::{Epoch, InstanceId, Nonce},
+    proto::ingestion::{
+        CursorEntry, DatabaseIdentity, OpenRequest, OpenResponse, PrepareRequest, Versions,
+        open_response,
+    },
+};
+use runtime::clock::Wall;
+use rusqlite::Connection;
+use uuid::Uuid;
+
+use super::{Caller, session::Sessions};
+use crate::store::{Store, sqlite};
+
+pub(super) const NOW: Wall = Wall(1_800_000_000_000_000);
+
+/// Seconds after [`NOW`].
+pub(super) const fn at(seconds: i64) -> Wall {
+    Wall(NOW.0 + seconds * 1_000_000)
+}
+
+pub(super) struct Trial {
+    pub(super) store: Store,
+    pub(super) caller: Caller,
+    folder: tempfile::TempDir,
+}
+
+impl Trial {
+    pub(super) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.sqlite");
+        sqlite::migrate(&path).unwrap();
+        let id = Uuid::from_u128;
+        let caller = Caller {
+            tenant: protocol::ids::TenantId(id(1)),
+            environment: protocol::ids::EnvironmentId(id(2)),
+            installation: protocol::ids::InstallationId(id(3)),
+            client: "erp-1".parse().unwrap(),
+            erp: "RM".parse().unwrap(),
+            connection: 1,
+        };
+        let trial = Self { store: Store::open(&path).unwrap(), caller, folder };
+        let (tenant, environment) = (trial.caller.tenant, trial.caller.environment);
+        trial.run(&format!(
+            "INSERT INTO tenant (id, name, created_at) VALUES ('{tenant}', 'T', 1);
+             INSERT INTO environment (tenant_id, id, name, type, created_at)
+             VALUES ('{tenant}', '{environment}', 'E', 'PRODUCTION', 1);
+             INSERT INTO entity (tenant_id, environment_id, erp, name_folded, name, created_at)
+             VALUES ('{tenant}', '{environment}', 'RM', 'flan', 'FLAN', 1),
+                    ('{tenant}', '{environment}', 'RM', 'tmov', 'TMOV', 1);"
+        ));
+        trial
+    }
+
+    pub(super) fn data(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+
+    /// As after the end of the process.
+    pub(super) fn reopen(self) -> Self {
+        let store = Store::open(&self.folder.path().join("store.sqlite")).unwrap();
+        Self { store, ..self }
+    }
+
+    fn connection(&self) -> Connection {
+        sqlite::connect(&self.folder.path().join("store.sqlite"), false).unwrap()
+    }
+
+    pub(super) fn run(&self, sql: &str) {
+        self.connection().execute_batch(sql).unwrap();
+    }
+
+    pub(super) fn count(&self, sql: &str) -> i64 {
+        self.connection().query_row(sql, [], |row| row.get(0)).unwrap()
+    }
+
+    /// What a sender asks with; instance and nonce by small numbers.
+    pub(super) fn request(instance: u128, nonce: u128) -> OpenRequest {
+        let facts = [("file_id".to_owned(), "7".to_owned())].into();
+        OpenRequest {
+            erp: "RM".into(),
+            instance_id: InstanceId(Uuid::from_u128(instance)).to_string(),
+            nonce: Nonce(Uuid::from_u128(nonce)).to_string(),
+            database_identity: Some(DatabaseIdentity {
+                kind: "sqlite".into(),
+                facts,
+                position: Default::default(),
+            }),
+            versions: Some(Versions { agent: "1".into(), protocol: 1, database: "3".into() }),
+        }
+    }
+
+    pub(super) async fn ask(&self, request: OpenRequest, now: Wall) -> OpenResponse {
+        Sessions::new(self.store.clone()).open(&self.caller, request, now).await.unwrap()
+    }
+
+    pub(super) async fn open(&self, instance: u128, nonce: u128, now: Wall) -> Epoch {
+        match self.ask(Self::request(instance, nonce), now).await.result.unwrap() {
+            open_response::Result::Granted(granted) => Epoch(granted.epoch),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(super) async fn prepare(
+        &self,
+        sessions: &Sessions,
+        epoch: Option<Epoch>,
+        batch_id: i64,
+        value: &'static [u8],
+    ) -> Result<(), Error> {
+        let entry = CursorEntry { table: "FLAN".into(), value: value.into() };
+        let epoch = epoch.unwrap_or_default().0;
+        let request = PrepareRequest { erp: "RM".into(), epoch, batch_id, entries: vec![entry] };
+        sessions.prepare(&self.caller, request, NOW).await.map(|_| ())
+    }
+}
