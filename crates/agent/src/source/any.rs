@@ -2,9 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use protocol::{
-    Code, Error, Result, filter::Filter, key::KeyBytes, names::TableName,
-};
+use protocol::{Code, Error, Result, filter::Filter, key::KeyBytes, names::TableName};
 
 use super::{
     Bound, Finding, From, Identity, Page, PageKey, PostgresSource, Profile, ReadLimit, Source,
@@ -36,7 +34,10 @@ pub enum AnySource {
 /// `SOURCE_UNSUPPORTED` for other kinds, `CONFIG_INVALID` for a URL or option that is wrong.
 pub fn connect(url: &str, profile: Profile, options: &SourceOptions) -> Result<AnySource> {
     let Some((scheme, rest)) = url.split_once(':') else {
-        return Err(Error::new(Code::ConfigInvalid, "the source needs a URL, postgres://… or sqlite:…"));
+        return Err(Error::new(
+            Code::ConfigInvalid,
+            "the source needs a URL, postgres://… or sqlite:…",
+        ));
     };
     match scheme.to_ascii_lowercase().as_str() {
         "sqlite" => {

@@ -2,7 +2,7 @@
 //!
 //! Promises: names in the database's spelling, columns in their order; equal fingerprints mean equal descriptions.
 
-use protocol::value::{ColumnType, TypeName};
+use protocol::value::TypeName;
 use sha2::{Digest as _, Sha256};
 
 /// A table, view or anything else that rows are read from.
@@ -43,12 +43,6 @@ impl Found {
 
     pub(super) fn column(&self, name: &str) -> Option<&FoundColumn> {
         self.columns.get(self.position(name)?)
-    }
-}
-
-impl FoundColumn {
-    pub(super) fn is_text(&self) -> bool {
-        self.type_name.column_type == ColumnType::String
     }
 }
 

@@ -146,7 +146,10 @@ impl PageBuilder {
     ///
     /// # Errors
     /// What `write` says.
-    pub fn value(&mut self, write: impl FnOnce(&mut String) -> Result<(), Error>) -> Result<(), Error> {
+    pub fn value(
+        &mut self,
+        write: impl FnOnce(&mut String) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         write(&mut self.page.text)?;
         let end = self.end();
         self.page.ends.push(end);

@@ -89,9 +89,9 @@ impl ReadPlan {
     }
 
     fn select(&mut self, found: &Found, name: &str) -> Result<usize> {
-        let position = found.position(name).ok_or_else(|| {
-            Error::new(Code::SchemaChanged, format!("column {name} is gone"))
-        })?;
+        let position = found
+            .position(name)
+            .ok_or_else(|| Error::new(Code::SchemaChanged, format!("column {name} is gone")))?;
         if let Some(at) = self.selected.iter().position(|known| *known == position) {
             return Ok(at);
         }
@@ -156,9 +156,10 @@ impl<'p> Assembler<'p> {
             self.page.poison_at(Poison { key, code, words }, stamp, below_edge);
         } else {
             self.cells()?;
-            let deleted = self.plan.soft_delete.as_ref().is_some_and(|(at, mark)| {
-                self.text(*at).is_some_and(|text| text.trim() == mark)
-            });
+            let deleted =
+                self.plan.soft_delete.as_ref().is_some_and(|(at, mark)| {
+                    self.text(*at).is_some_and(|text| text.trim() == mark)
+                });
             self.page.row(key, stamp, below_edge, deleted);
         }
         self.full = self.rows >= self.limit.rows || self.page.bytes() >= self.limit.bytes;
@@ -185,12 +186,14 @@ impl<'p> Assembler<'p> {
 
     /// The key column that is NULL, in words.
     fn null_key(&self) -> Option<(Code, String)> {
-        let null = |at: &usize| match self.plan.cells.get(*at) {
+        let null = |at: &usize| {
+            match self.plan.cells.get(*at) {
             Some(Cell::Selected(from)) => self.text(*from).is_none(),
             Some(Cell::Joined(parts)) => parts.iter().any(|part| {
                 matches!(self.plan.cells.get(*part), Some(Cell::Selected(from)) if self.text(*from).is_none())
             }),
             _ => false,
+        }
         };
         let at = self.plan.key.iter().find(|at| null(at))?;
         let name = self.plan.names.get(*at).map_or("?", String::as_str);
@@ -252,6 +255,7 @@ fn slice(text: &str, from: usize, to: usize) -> &str {
 
 /// Whether a unique index stands behind these columns.
 pub(super) fn is_unique(found: &Found, key: &[String]) -> bool {
-    let covered = |columns: &[String]| !columns.is_empty() && columns.iter().all(|c| key.contains(c));
+    let covered =
+        |columns: &[String]| !columns.is_empty() && columns.iter().all(|c| key.contains(c));
     covered(&found.primary) || found.unique.iter().any(|(_, columns)| covered(columns))
 }

@@ -7,8 +7,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use protocol::{
-    Code, Error, Result,
-    limits,
+    Code, Error, Result, limits,
     names::{ColumnName, DELETED, STAGING_COLUMNS, TableName},
     value::{ColumnType, TypeName},
 };
@@ -115,8 +114,7 @@ impl Profile {
         }
         let upper = matches!(self, Self::Protheus { .. });
         let shape = |column: &FoundColumn| {
-            let wire =
-                if upper { column.name.to_ascii_uppercase() } else { column.name.clone() };
+            let wire = if upper { column.name.to_ascii_uppercase() } else { column.name.clone() };
             let name: ColumnName = wire.parse()?;
             if name.as_str() != wire {
                 return Err(Error::new(
@@ -147,7 +145,8 @@ impl Profile {
             Self::Protheus { .. } => {
                 let row_number = found.column(ROW_NUMBER).map(|column| vec![column.name.clone()]);
                 let page_key = row_number.or(primary).or_else(|| declared.clone());
-                let fields = declared.or_else(|| protheus_unique(found)).or_else(|| page_key.clone());
+                let fields =
+                    declared.or_else(|| protheus_unique(found)).or_else(|| page_key.clone());
                 (fields, page_key)
             }
             Self::Rm | Self::Generic => {
@@ -225,9 +224,7 @@ fn wanted<'f>(found: &'f Found, name: &str) -> Result<&'f FoundColumn> {
 
 fn positions(columns: &[ColumnShape], names: &[String]) -> Result<Vec<usize>> {
     let place = |name: &String| {
-        let is = |column: &ColumnShape| {
-            matches!(&column.from, ColumnSource::Physical(physical) if physical == name)
-        };
+        let is = |column: &ColumnShape| matches!(&column.from, ColumnSource::Physical(physical) if physical == name);
         columns.iter().position(is).ok_or_else(|| {
             Error::new(Code::TableWithoutKey, format!("key column {name} is not readable"))
         })
@@ -268,7 +265,8 @@ fn protheus_columns(
     let short = alias.strip_prefix(['S', 's']).filter(|rest| rest.len() == 2).unwrap_or(alias);
     let branch_field = format!("{short}_FILIAL");
     let (company, unity) = (layout.company, layout.company + layout.unity);
-    let slices = [("company", 0, company), ("unity", company, unity), ("branch", unity, usize::MAX)];
+    let slices =
+        [("company", 0, company), ("unity", company, unity), ("branch", unity, usize::MAX)];
     let of = columns.iter().position(|c| c.name.as_str().eq_ignore_ascii_case(&branch_field));
     let mut add = |name: &str, from: ColumnSource| {
         if let Ok(name) = name.parse() {

@@ -17,9 +17,7 @@ use std::{
     time::Duration,
 };
 
-use protocol::{
-    Code, Coded as _, Error, Result, filter::Filter, key::KeyBytes, names::TableName,
-};
+use protocol::{Code, Coded as _, Error, Result, filter::Filter, key::KeyBytes, names::TableName};
 use runtime::{
     clock::{Mono, Wall},
     task,
@@ -99,7 +97,9 @@ impl SqliteSource {
                 None => inner.open(OpenFlags::SQLITE_OPEN_READ_ONLY)?,
             };
             let begun = Mono::now();
-            connection.progress_handler(2_000, Some(move || begun.elapsed() > time)).map_err(fault)?;
+            connection
+                .progress_handler(2_000, Some(move || begun.elapsed() > time))
+                .map_err(fault)?;
             let done = connection.execute_batch("BEGIN").map_err(fault);
             let done = done.and_then(|()| work(&inner, &connection));
             let ended = connection.execute_batch("ROLLBACK");
@@ -127,7 +127,8 @@ impl Inner {
             let words = format!("there is no file {}", self.path.display());
             return Err(Error::new(Code::SourceUnreachable, words));
         }
-        let connection = Connection::open_with_flags(&self.path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX);
+        let connection =
+            Connection::open_with_flags(&self.path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX);
         let connection = connection.map_err(fault)?;
         // Closing must leave the ERP's write-ahead log to the ERP.
         connection
@@ -166,10 +167,15 @@ impl Inner {
         let window = now.saturating_sub(overlap);
         let (micros, degraded, held_by) = match (free, prober.free_at) {
             (Ok(true), _) => (now, None, None),
-            (Ok(false), Some(free_at)) => (free_at, None, Some("a process holds the write lock".to_owned())),
+            (Ok(false), Some(free_at)) => {
+                (free_at, None, Some("a process holds the write lock".to_owned()))
+            }
             (Ok(false), None) => (
                 window,
-                Some(format!("a writer was at work since before the start; {} s of overlap until it ends", self.overlap.as_secs())),
+                Some(format!(
+                    "a writer was at work since before the start; {} s of overlap until it ends",
+                    self.overlap.as_secs()
+                )),
                 Some("a process holds the write lock".to_owned()),
             ),
             (Err(words), _) => (
@@ -222,10 +228,7 @@ impl Source for SqliteSource {
     async fn tables(&self) -> Result<Vec<TableName>> {
         self.read(PROBE_TIME, |inner, connection| {
             let names = catalogue::tables(connection)?;
-            Ok(names
-                .iter()
-                .filter_map(|name| inner.profile.wire(name)?.parse().ok())
-                .collect())
+            Ok(names.iter().filter_map(|name| inner.profile.wire(name)?.parse().ok()).collect())
         })
         .await
     }
@@ -234,7 +237,8 @@ impl Source for SqliteSource {
         let spec = spec.clone();
         self.read(PROBE_TIME, move |inner, connection| {
             let wanted = inner.profile.physical(&spec.wire);
-            let table = catalogue::find(connection, &wanted).map_err(|error| error.at(format_args!("table {}", spec.wire)))?;
+            let table = catalogue::find(connection, &wanted)
+                .map_err(|error| error.at(format_args!("table {}", spec.wire)))?;
             let found = Arc::new(catalogue::load(connection, &table)?);
             let shape = inner.profile.shape(&spec, &found, ALLOWANCE)?;
             if let Some(stamp) = &shape.stamp {
@@ -327,7 +331,8 @@ fn file_id(path: &PathBuf) -> Result<String> {
     #[cfg(not(unix))]
     {
         // Elsewhere the path and the time of making stand in.
-        let made = about.created().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+        let made =
+            about.created().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
         Ok(format!("{}:{}", path.display(), made.unwrap_or_default().as_millis()))
     }
 }
@@ -335,9 +340,13 @@ fn file_id(path: &PathBuf) -> Result<String> {
 /// SQLite's words under our code. They name objects, never values.
 fn fault(cause: rusqlite::Error) -> Error {
     let code = match cause.sqlite_error_code() {
-        Some(ErrorCode::OperationInterrupted | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Code::SourceTimeout,
+        Some(
+            ErrorCode::OperationInterrupted | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked,
+        ) => Code::SourceTimeout,
         Some(ErrorCode::CannotOpen | ErrorCode::NotADatabase) => Code::SourceUnreachable,
-        Some(ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied) => Code::SourceRights,
+        Some(ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied) => {
+            Code::SourceRights
+        }
         _ => Code::SourceFailed,
     };
     Error::new(code, "SQLite reports an error").because(cause)

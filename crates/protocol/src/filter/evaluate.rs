@@ -77,9 +77,8 @@ pub(super) fn truth<'a>(expr: &Expr, cell: Cells<'a, '_>) -> Truth {
 }
 
 fn compare<'a>(left: &Operand, op: Comparison, right: &Operand, cell: Cells<'a, '_>) -> Truth {
-    let numeric = [left, right]
-        .into_iter()
-        .any(|side| matches!(side, Operand::Literal(Literal::Number(_))));
+    let numeric =
+        [left, right].into_iter().any(|side| matches!(side, Operand::Literal(Literal::Number(_))));
     let (Some(left), Some(right)) = (text_of(left, cell), text_of(right, cell)) else {
         return Truth::Unknown;
     };

@@ -29,7 +29,8 @@ pub(super) fn parse(text: &str, table: &TableName, columns: &[ColumnName]) -> Re
         return Err(Error::new(Code::FilterRefused, words));
     }
     let tokens = Lexer { chars: text.chars().collect(), at: 0 }.tokens()?;
-    let mut parser = Parser { tokens, at: 0, literals: 0, end: text.chars().count(), table, columns };
+    let mut parser =
+        Parser { tokens, at: 0, literals: 0, end: text.chars().count(), table, columns };
     let root = parser.disjunction(0)?;
     match parser.peek() {
         None => Ok(root),

@@ -4,11 +4,7 @@
 //! ones, so that one that is being prepared is seen in one of the two; idle ones without a write count (F02).
 //! Never: takes "I see no other session" for "there is none" (F05): then a window of overlap is used and said.
 
-use std::{
-    collections::BTreeMap,
-    sync::Mutex,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
 use protocol::Result;
 
@@ -31,11 +27,21 @@ macro_rules! micros {
     };
 }
 
-const SAFE: &str = concat!("SELECT ", micros!("at"), ", ", micros!("bound"), ", open_count FROM malote.safe_bound()");
+const SAFE: &str = concat!(
+    "SELECT ",
+    micros!("at"),
+    ", ",
+    micros!("bound"),
+    ", open_count FROM malote.safe_bound()"
+);
 
 /// All that may write in this database: clients and workers. Autovacuum and senders of the log write no rows.
 const SESSIONS: &str = concat!(
-    "SELECT ", micros!("statement_timestamp()"), ", ", micros!("a.xact_start"), ", a.pid, ",
+    "SELECT ",
+    micros!("statement_timestamp()"),
+    ", ",
+    micros!("a.xact_start"),
+    ", a.pid, ",
     "coalesce(a.application_name, ''), coalesce(a.usename::text, ''), coalesce(a.state, '') = 'disabled' ",
     "FROM (SELECT 1) one LEFT JOIN pg_stat_activity a ON a.datname = current_database() ",
     "AND a.pid <> pg_backend_pid() AND (a.xact_start IS NOT NULL OR a.state = 'disabled') ",
@@ -44,7 +50,9 @@ const SESSIONS: &str = concat!(
 );
 
 const PREPARED: &str = concat!(
-    "SELECT gid, ", micros!("prepared"), " FROM pg_prepared_xacts WHERE database = current_database()"
+    "SELECT gid, ",
+    micros!("prepared"),
+    " FROM pg_prepared_xacts WHERE database = current_database()"
 );
 
 #[derive(Debug)]
@@ -82,20 +90,29 @@ impl BoundState {
         let rights = link.query_one(RIGHTS, &[]).await.map_err(fault)?;
         let function: bool = rights.try_get(0).map_err(fault)?;
         let sees_all: bool = rights.try_get(1).map_err(fault)?;
-        let seen = if function { self.by_function(link).await? } else { self.by_sessions(link, sees_all).await? };
+        let seen = if function {
+            self.by_function(link).await?
+        } else {
+            self.by_sessions(link, sees_all).await?
+        };
         let prepared = link.query(PREPARED, &[]).await.map_err(fault)?;
         let mut gids = Vec::new();
         for row in &prepared {
-            gids.push((row.try_get::<_, String>(0).map_err(fault)?, row.try_get::<_, i64>(1).map_err(fault)?));
+            gids.push((
+                row.try_get::<_, String>(0).map_err(fault)?,
+                row.try_get::<_, i64>(1).map_err(fault)?,
+            ));
         }
         Ok(self.settle(seen, &gids))
     }
 
     async fn by_function(&self, link: &Link) -> Result<Seen> {
         let row = link.query_one(SAFE, &[]).await.map_err(fault)?;
-        let (at, bound): (i64, i64) = (row.try_get(0).map_err(fault)?, row.try_get(1).map_err(fault)?);
+        let (at, bound): (i64, i64) =
+            (row.try_get(0).map_err(fault)?, row.try_get(1).map_err(fault)?);
         let open: i64 = row.try_get(2).map_err(fault)?;
-        let held_by = (bound < at).then(|| format!("{open} open transactions, the oldest since {}", instant(bound)));
+        let held_by = (bound < at)
+            .then(|| format!("{open} open transactions, the oldest since {}", instant(bound)));
         Ok(Seen { at, bound, degraded: None, held_by })
     }
 
@@ -108,17 +125,20 @@ impl BoundState {
             let start: Option<i64> = row.try_get(1).map_err(fault)?;
             hidden |= row.try_get::<_, bool>(5).map_err(fault)?;
             if let Some(start) = start.filter(|start| *start < seen.bound) {
-                let (pid, program): (i32, String) = (row.try_get(2).map_err(fault)?, row.try_get(3).map_err(fault)?);
+                let (pid, program): (i32, String) =
+                    (row.try_get(2).map_err(fault)?, row.try_get(3).map_err(fault)?);
                 let user: String = row.try_get(4).map_err(fault)?;
                 seen.bound = start;
-                seen.held_by = Some(format!("session {pid} of {user} ({program}) since {}", instant(start)));
+                seen.held_by =
+                    Some(format!("session {pid} of {user} ({program}) since {}", instant(start)));
             }
         }
         seen.bound = seen.bound.min(seen.at);
         if !sees_all {
             seen.degraded = Some("the login does not see other sessions".to_owned());
         } else if hidden {
-            seen.degraded = Some("a session hides its activity (track_activities = off)".to_owned());
+            seen.degraded =
+                Some("a session hides its activity (track_activities = off)".to_owned());
         }
         Ok(seen)
     }
@@ -143,7 +163,8 @@ impl BoundState {
             state.held.insert(gid.clone(), first);
             if first < seen.bound {
                 seen.bound = first;
-                seen.held_by = Some(format!("a prepared transaction since {} or later", instant(first)));
+                seen.held_by =
+                    Some(format!("a prepared transaction since {} or later", instant(first)));
             }
         }
         if let Some(words) = &mut seen.degraded {
@@ -151,6 +172,11 @@ impl BoundState {
             words.push_str(&format!("; {} s of overlap are used", window / 1_000_000));
         }
         state.last = Some(seen.bound);
-        Bound { at_micros: seen.at, micros: seen.bound, degraded: seen.degraded, held_by: seen.held_by }
+        Bound {
+            at_micros: seen.at,
+            micros: seen.bound,
+            degraded: seen.degraded,
+            held_by: seen.held_by,
+        }
     }
 }

@@ -167,8 +167,11 @@ async fn description(link: &Link, name: &str) -> Result<Vec<Line>> {
 
 fn print_of(lines: &[Line]) -> [u8; 16] {
     let text = |line: &Line| {
-        let Line { kind, place, name, type_id, type_or_index, not_null, collation, relation } = line;
-        format!("{kind}\0{place}\0{name}\0{type_id}\0{type_or_index}\0{not_null}\0{collation}\0{relation}")
+        let Line { kind, place, name, type_id, type_or_index, not_null, collation, relation } =
+            line;
+        format!(
+            "{kind}\0{place}\0{name}\0{type_id}\0{type_or_index}\0{not_null}\0{collation}\0{relation}"
+        )
     };
     let mut texts: Vec<String> = lines.iter().map(text).collect();
     texts.sort();
@@ -183,7 +186,8 @@ fn column(line: &Line) -> FoundColumn {
         1082 => Some("a date alone is too coarse"),
         _ => Some("a stamp is a timestamp or a timestamptz"),
     };
-    let key_unfit = (!super::cell::is_key(type_id)).then_some("its type has no order that Malote reads");
+    let key_unfit =
+        (!super::cell::is_key(type_id)).then_some("its type has no order that Malote reads");
     FoundColumn {
         name: line.name.clone(),
         type_name: TypeName::plain(column_type.unwrap_or(ColumnType::String)),
@@ -206,8 +210,14 @@ pub(super) async fn identity(link: &Link) -> Result<Identity> {
     if row.try_get::<_, bool>(7).map_err(fault)? {
         return Err(Error::new(Code::SourceStandby, "the database is in recovery: a standby"));
     }
-    let names =
-        ["system_identifier", "timeline", "database_oid", "server_addr", "server_port", "data_directory"];
+    let names = [
+        "system_identifier",
+        "timeline",
+        "database_oid",
+        "server_addr",
+        "server_port",
+        "data_directory",
+    ];
     let mut facts = Vec::new();
     for (at, name) in names.into_iter().enumerate() {
         if let Some(fact) = row.try_get::<_, Option<String>>(at).map_err(fault)? {

@@ -14,7 +14,11 @@ SELECT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indr
                 WHERE i.indrelid = to_regclass($1)::oid AND a.attname = $2 AND i.indisvalid AND i.indpred IS NULL)
 ";
 
-pub(super) async fn of_table(links: &Links, shape: &TableShape, found: &Found) -> Result<Vec<Finding>> {
+pub(super) async fn of_table(
+    links: &Links,
+    shape: &TableShape,
+    found: &Found,
+) -> Result<Vec<Finding>> {
     let link = links.take().await?;
     let findings = link.probe(look(&link, shape, found)).await?;
     link.give_back();
@@ -33,7 +37,10 @@ async fn look(link: &Link, shape: &TableShape, found: &Found) -> Result<Vec<Find
     for name in shape.page_key.iter().filter(|name| found.column(name).is_none_or(|c| c.nullable)) {
         let sql = format!("SELECT EXISTS (SELECT FROM {table} WHERE {} IS NULL)", quoted(name));
         if exists(link, &sql).await? {
-            tell(Some(Code::KeyIsNull), format!("rows with NULL in key column {name} cannot travel"));
+            tell(
+                Some(Code::KeyIsNull),
+                format!("rows with NULL in key column {name} cannot travel"),
+            );
         }
     }
     if !is_unique(found, &shape.page_key) {
@@ -48,12 +55,16 @@ async fn look(link: &Link, shape: &TableShape, found: &Found) -> Result<Vec<Find
         Some(stamp) => {
             let row = link.query_one(STAMP_INDEX, &[&table, &stamp.column]).await.map_err(fault)?;
             let column = &stamp.column;
-            tell(None, if row.try_get(0).map_err(fault)? {
-                format!("stamp column {column} has an index")
-            } else {
-                format!("stamp column {column} has no index: each cycle reads the whole table")
-            });
-            let sql = format!("SELECT EXISTS (SELECT FROM {table} WHERE {} IS NULL)", quoted(column));
+            tell(
+                None,
+                if row.try_get(0).map_err(fault)? {
+                    format!("stamp column {column} has an index")
+                } else {
+                    format!("stamp column {column} has no index: each cycle reads the whole table")
+                },
+            );
+            let sql =
+                format!("SELECT EXISTS (SELECT FROM {table} WHERE {} IS NULL)", quoted(column));
             if stamp.nullable && exists(link, &sql).await? {
                 tell(None, format!("rows with NULL in {column} come with base loads only"));
             }

@@ -105,7 +105,9 @@ impl Links {
             Some(session) => session,
             None => {
                 let made = tokio::time::timeout(CONNECT_TIME + WATCHDOG, self.connect()).await;
-                made.map_err(|_| Error::new(Code::SourceUnreachable, "the database does not answer"))??
+                made.map_err(|_| {
+                    Error::new(Code::SourceUnreachable, "the database does not answer")
+                })??
             }
         };
         Ok(Link { session, home: Arc::clone(&self.idle), _permit: permit })
@@ -116,13 +118,17 @@ impl Links {
             Some(MakeTls(tls)) => open(&self.config, tls).await?,
             None => open(&self.config, NoTls).await?,
         };
-        let zone = client.query_one("SELECT current_setting('TimeZone'), pg_is_in_recovery()", &[]).await;
+        let zone = client.query_one("SELECT current_setting('TimeZone'), pg_is_in_recovery(), current_setting('server_encoding')", &[]).await;
         let row = zone.map_err(fault)?;
         if row.try_get::<_, bool>(1).map_err(fault)? {
             return Err(Error::new(Code::SourceStandby, "the database is in recovery: a standby"));
         }
         let own: String = row.try_get(0).map_err(fault)?;
         client.batch_execute(SESSION).await.map_err(fault)?;
+        if row.try_get::<_, String>(2).map_err(fault)? == "SQL_ASCII" {
+            // Such a server refuses a whole page for one byte that is not UTF-8; unconverted, the row alone is poison.
+            client.batch_execute("SET client_encoding = 'SQL_ASCII'").await.map_err(fault)?;
+        }
         Ok(Session { client, zone: self.zone.clone().unwrap_or(own) })
     }
 }
@@ -214,7 +220,8 @@ impl Asked {
                 _ => rest.push(pair),
             }
         }
-        let url = if rest.is_empty() { head.to_owned() } else { format!("{head}?{}", rest.join("&")) };
+        let url =
+            if rest.is_empty() { head.to_owned() } else { format!("{head}?{}", rest.join("&")) };
         Ok((url, asked))
     }
 }
@@ -224,13 +231,17 @@ fn make_tls(ca_file: Option<PathBuf>) -> Result<MakeTls> {
     let Some(file) = ca_file else {
         let made = MakeRustlsConnect::with_native_certs();
         let (tls, _) = made.map_err(|_| {
-            Error::new(Code::ConfigInvalid, "this machine has no trusted authorities; name sslrootcert")
+            Error::new(
+                Code::ConfigInvalid,
+                "this machine has no trusted authorities; name sslrootcert",
+            )
         })?;
         return Ok(MakeTls(tls));
     };
     let words = format!("{} holds no certificate in PEM form", file.display());
     let mut roots = rustls::RootCertStore::empty();
-    let certificates = CertificateDer::pem_file_iter(&file).coded(Code::ConfigInvalid, words.clone())?;
+    let certificates =
+        CertificateDer::pem_file_iter(&file).coded(Code::ConfigInvalid, words.clone())?;
     for certificate in certificates {
         let certificate = certificate.coded(Code::ConfigInvalid, words.clone())?;
         roots.add(certificate).coded(Code::ConfigInvalid, words.clone())?;
@@ -238,7 +249,8 @@ fn make_tls(ca_file: Option<PathBuf>) -> Result<MakeTls> {
     if roots.is_empty() {
         return Err(Error::new(Code::ConfigInvalid, words));
     }
-    let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let config =
+        rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     Ok(MakeTls(MakeRustlsConnect::new(config)))
 }
 
@@ -250,7 +262,8 @@ mod tests {
     fn tls_is_asked_for_in_the_url_and_always_checks_the_certificate() {
         let split = |url| Asked::split(url).map(|(url, asked)| (url, asked.tls, asked.ca_file));
         assert_eq!(split("postgres://h/d").unwrap(), ("postgres://h/d".into(), false, None));
-        let asked = split("postgres://h/d?sslmode=verify-full&options=x&sslrootcert=/ca.pem").unwrap();
+        let asked =
+            split("postgres://h/d?sslmode=verify-full&options=x&sslrootcert=/ca.pem").unwrap();
         assert_eq!(asked, ("postgres://h/d?options=x".into(), true, Some("/ca.pem".into())));
         let refused = split("postgres://h/d?sslmode=prefer").unwrap_err();
         assert_eq!(refused.code, Code::ConfigInvalid);
@@ -261,7 +274,8 @@ mod tests {
         for bad in ["postgres://h:port/d", "postgres://h/d?nonsense=1"] {
             assert_eq!(Links::new(bad, None, None).unwrap_err().code, Code::ConfigInvalid, "{bad}");
         }
-        let missing = Links::new("postgres://h/d?sslmode=require", None, Some("/nonexistent.pem".into()));
+        let missing =
+            Links::new("postgres://h/d?sslmode=require", None, Some("/nonexistent.pem".into()));
         assert_eq!(missing.unwrap_err().code, Code::ConfigInvalid);
     }
 }

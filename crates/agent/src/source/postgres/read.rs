@@ -120,7 +120,10 @@ impl Read<'_> {
             any.join(" OR ")
         );
         for _ in link.query(&sql, &[]).await.map_err(fault)? {
-            page.poison_outside(Code::KeyIsNull, format!("NULL in key column {}", nullable.join(" or ")));
+            page.poison_outside(
+                Code::KeyIsNull,
+                format!("NULL in key column {}", nullable.join(" or ")),
+            );
         }
         Ok(())
     }
@@ -219,7 +222,8 @@ impl<'a> Query<'a> {
     fn live(&mut self) {
         let Some((name, mark)) = &self.shape.soft_delete else { return };
         let mark = self.text(mark.clone());
-        self.conditions.push(format!("btrim({}::text) IS DISTINCT FROM {mark}::text", quoted(name)));
+        self.conditions
+            .push(format!("btrim({}::text) IS DISTINCT FROM {mark}::text", quoted(name)));
     }
 
     fn live_behind(&mut self, after: Option<&PageKey>) -> Result<()> {
@@ -234,14 +238,18 @@ impl<'a> Query<'a> {
 
     fn page_key(&mut self, key: &PageKey) -> Result<Vec<String>> {
         if key.0.len() != self.shape.page_key.len() {
-            return Err(Error::new(Code::SchemaChanged, "the key has other columns than the table's"));
+            return Err(Error::new(
+                Code::SchemaChanged,
+                "the key has other columns than the table's",
+            ));
         }
         let names = self.shape.page_key.iter().zip(&key.0);
         names.map(|(name, canonical)| self.value(name, canonical)).collect()
     }
 
     fn nullable_keys(&self) -> Vec<String> {
-        let nullable = |name: &&String| self.found.column(name).is_none_or(|column| column.nullable);
+        let nullable =
+            |name: &&String| self.found.column(name).is_none_or(|column| column.nullable);
         self.shape.page_key.iter().filter(nullable).map(|name| quoted(name)).collect()
     }
 
@@ -294,13 +302,16 @@ impl<'a> Query<'a> {
         }
         let zone = self.text(self.zone);
         let local = format!("({instant} AT TIME ZONE {zone}::text)");
-        let later = format!("(({instant} + interval '2 hours') AT TIME ZONE {zone}::text - interval '2 hours')");
+        let later = format!(
+            "(({instant} + interval '2 hours') AT TIME ZONE {zone}::text - interval '2 hours')"
+        );
         format!("LEAST({local}, {later})")
     }
 
     fn keys_in(&mut self, keys: &[KeyBytes]) -> Result<()> {
         let shape = self.shape;
-        let joined = shape.key.first().and_then(|at| shape.columns.get(*at)).map(|column| &column.from);
+        let joined =
+            shape.key.first().and_then(|at| shape.columns.get(*at)).map(|column| &column.from);
         if let (Some(ColumnSource::Joined(parts)), 1) = (joined, shape.key.len()) {
             return self.joined_in(parts, keys);
         }
@@ -308,7 +319,12 @@ impl<'a> Query<'a> {
         for &at in &shape.key {
             match shape.columns.get(at).map(|column| &column.from) {
                 Some(ColumnSource::Physical(name)) => names.push(name.clone()),
-                _ => return Err(Error::new(Code::SchemaChanged, "the key's columns are not the table's")),
+                _ => {
+                    return Err(Error::new(
+                        Code::SchemaChanged,
+                        "the key's columns are not the table's",
+                    ));
+                }
             }
         }
         let values: Result<Vec<Vec<&str>>> = keys.iter().map(KeyBytes::values).collect();
@@ -372,7 +388,8 @@ impl<'a> Query<'a> {
                 _ => true,
             });
             if ours {
-                let fields = paired().filter(|(source, _)| matches!(source, ColumnSource::Physical(_)));
+                let fields =
+                    paired().filter(|(source, _)| matches!(source, ColumnSource::Physical(_)));
                 rows.push(fields.map(|(_, piece)| *piece).collect());
             }
         }
@@ -385,8 +402,12 @@ impl<'a> Query<'a> {
         for source in sources {
             match source {
                 ColumnSource::Physical(name) => joined.push(quoted(name)),
-                ColumnSource::Constant(text) => joined.push(format!("{}::text", self.text(text.clone()))),
-                _ => return Err(Error::new(Code::SchemaChanged, "a key field is not in the table")),
+                ColumnSource::Constant(text) => {
+                    joined.push(format!("{}::text", self.text(text.clone())))
+                }
+                _ => {
+                    return Err(Error::new(Code::SchemaChanged, "a key field is not in the table"));
+                }
             }
         }
         let whole = self.list(whole);
@@ -401,13 +422,17 @@ impl<'a> Query<'a> {
         let mut columns = Vec::new();
         for column in plan.selected.iter().filter_map(|at| self.found.columns.get(*at)) {
             let _ = write!(sql, "{}, ", cell::selected(&quoted(&column.name), column.native_id));
-            let wire = self.shape.columns.iter().find(|wire| {
-                matches!(&wire.from, ColumnSource::Physical(name) if *name == column.name)
-            });
+            let wire = self.shape.columns.iter().find(
+                |wire| matches!(&wire.from, ColumnSource::Physical(name) if *name == column.name),
+            );
             let wanted = wire.map_or(column.type_name, |wire| wire.type_name);
             columns.push((column.name.clone(), column.native_id, wanted));
         }
-        let stamp = self.shape.stamp.as_ref().map_or("NULL::text".to_owned(), |stamp| quoted(&stamp.column));
+        let stamp = self
+            .shape
+            .stamp
+            .as_ref()
+            .map_or("NULL::text".to_owned(), |stamp| quoted(&stamp.column));
         let _ = write!(sql, "{stamp}, {} FROM {}", self.below, table_of(self.shape));
         if !self.conditions.is_empty() {
             let _ = write!(sql, " WHERE {}", self.conditions.join(" AND "));

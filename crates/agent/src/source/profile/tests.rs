@@ -1,1 +1,99 @@
 //! Tests of the profiles.
+
+use super::*;
+
+fn table(name: &str, columns: &[&str]) -> Found {
+    let column = |name: &&str| FoundColumn {
+        name: (*name).to_owned(),
+        type_name: TypeName::plain(ColumnType::String),
+        native: "text".to_owned(),
+        native_id: 25,
+        nullable: false,
+        stamp_unfit: None,
+        key_unfit: None,
+    };
+    Found {
+        schema: None,
+        table: name.to_owned(),
+        columns: columns.iter().map(column).collect(),
+        primary: columns.first().map(|name| (*name).to_owned()).into_iter().collect(),
+        unique: Vec::new(),
+        fingerprint: [0; 16],
+    }
+}
+
+fn spec(wire: &str) -> TableSpec {
+    TableSpec {
+        wire: wire.parse().unwrap(),
+        key: None,
+        stamp: None,
+        no_stamp: false,
+        soft_delete: None,
+        types: Vec::new(),
+        allowance: None,
+    }
+}
+
+fn protheus() -> Profile {
+    Profile::Protheus { company_group: "99".into(), layout: BranchLayout { company: 2, unity: 1 } }
+}
+
+#[test]
+fn rm_takes_its_stamp_with_five_minutes_where_the_table_has_it() {
+    let found = table("FLAN", &["IDLAN", "RecModifiedOn"]);
+    let shape = Profile::Rm.shape(&spec("flan"), &found, Duration::from_secs(10)).unwrap();
+    let stamp = shape.stamp.unwrap();
+    assert_eq!(
+        (stamp.column.as_str(), stamp.allowance),
+        ("RecModifiedOn", Duration::from_secs(300))
+    );
+    assert!(!shape.shared_key && shape.soft_delete.is_none());
+    let mut none = spec("flan");
+    none.no_stamp = true;
+    assert!(Profile::Rm.shape(&none, &found, Duration::ZERO).unwrap().stamp.is_none());
+    assert!(Profile::Generic.shape(&spec("flan"), &found, Duration::ZERO).unwrap().stamp.is_none());
+}
+
+#[test]
+fn protheus_names_hold_the_group_and_read_back() {
+    let wire = "SE1".parse().unwrap();
+    assert_eq!(protheus().physical(&wire), "SE1990");
+    assert_eq!(protheus().wire("se1990").as_deref(), Some("SE1"));
+    for other in ["SE1010", "MALOTE990", "990", "SX"] {
+        assert_eq!(protheus().wire(other), None, "{other}");
+    }
+}
+
+#[test]
+fn protheus_key_is_the_unique_index_without_the_deleted_row_number() {
+    let mut found = table(
+        "FKD990",
+        &["R_E_C_N_O_", "FKD_FILIAL", "FKD_ID", "R_E_C_D_E_L_", "D_E_L_E_T_", "S_T_A_M_P_"],
+    );
+    let index = ["FKD_FILIAL", "FKD_ID", "R_E_C_D_E_L_"].map(str::to_owned).to_vec();
+    found.unique.push(("fkd990_unq".into(), index));
+    let shape = protheus().shape(&spec("FKD"), &found, Duration::from_secs(10)).unwrap();
+    assert_eq!(shape.page_key, ["R_E_C_N_O_"]);
+    assert_eq!(shape.soft_delete, Some(("D_E_L_E_T_".into(), "*".into())));
+    assert!(shape.shared_key);
+    let names: Vec<_> = shape.columns.iter().skip(6).map(|c| c.name.as_str()).collect();
+    assert_eq!(names, ["company_group", "company", "unity", "branch", "protheus_pk"]);
+    assert_eq!(shape.columns[10].from, ColumnSource::Joined(vec![6, 1, 2]));
+    assert_eq!(shape.columns[9].from, ColumnSource::Slice { of: 1, from: 3, to: usize::MAX });
+    found.unique.clear();
+    let shape = protheus().shape(&spec("FKD"), &found, Duration::ZERO).unwrap();
+    assert_eq!(shape.columns[10].from, ColumnSource::Joined(vec![6, 0]));
+    assert!(!shape.shared_key, "the row number is never shared");
+}
+
+#[test]
+fn clashing_names_and_unknown_declarations_are_refused() {
+    let code = |columns: &[&str]| {
+        Profile::Generic.shape(&spec("t"), &table("t", columns), Duration::ZERO).unwrap_err().code
+    };
+    assert_eq!(code(&["a", "A"]), Code::ColumnClash);
+    assert_eq!(code(&["a", "Deleted"]), Code::ColumnClash);
+    assert_eq!(code(&["a", "_KEY"]), Code::ColumnClash);
+    assert_eq!(code(&["a", " b"]), Code::BadName);
+    assert_eq!(code(&[]), Code::TableWithoutKey);
+}

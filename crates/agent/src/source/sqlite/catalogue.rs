@@ -45,7 +45,12 @@ pub(super) fn load(connection: &Connection, table: &str) -> Result<Found> {
         .prepare("SELECT name, type, \"notnull\", pk FROM pragma_table_xinfo(?1) WHERE hidden <> 1 ORDER BY cid")
         .map_err(fault)?;
     let rows = statement.query_map([table], |row| {
-        Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, bool>(2)?, row.get::<_, i64>(3)?))
+        Ok((
+            row.get::<_, String>(0)?,
+            row.get::<_, String>(1)?,
+            row.get::<_, bool>(2)?,
+            row.get::<_, i64>(3)?,
+        ))
     });
     let columns: Vec<_> = rows.map_err(fault)?.collect::<rusqlite::Result<_>>().map_err(fault)?;
     let mut primary: Vec<(i64, String)> = columns
@@ -74,16 +79,19 @@ pub(super) fn load(connection: &Connection, table: &str) -> Result<Found> {
 
 /// The id that somebody gave the database in table `malote_identity`.
 pub(super) fn random_id(connection: &Connection) -> Result<Option<String>> {
-    let sql = "SELECT name FROM sqlite_schema WHERE type = 'table' AND lower(name) = 'malote_identity'";
+    let sql =
+        "SELECT name FROM sqlite_schema WHERE type = 'table' AND lower(name) = 'malote_identity'";
     if list(connection, sql, [])?.is_empty() {
         return Ok(None);
     }
-    let read = connection.query_row("SELECT random_id FROM malote_identity LIMIT 1", [], |row| row.get(0));
+    let read =
+        connection.query_row("SELECT random_id FROM malote_identity LIMIT 1", [], |row| row.get(0));
     read.optional().map_err(fault)
 }
 
 fn unique(connection: &Connection, table: &str) -> Result<Vec<(String, Vec<String>)>> {
-    let sql = "SELECT name FROM pragma_index_list(?1) WHERE \"unique\" = 1 AND partial = 0 ORDER BY name";
+    let sql =
+        "SELECT name FROM pragma_index_list(?1) WHERE \"unique\" = 1 AND partial = 0 ORDER BY name";
     let mut indexes = Vec::new();
     for index in list(connection, sql, [table])? {
         let sql = "SELECT coalesce(name, '') FROM pragma_index_info(?1) ORDER BY seqno";

@@ -6,7 +6,11 @@ use protocol::value::{self, ColumnType, TypeName};
 use rusqlite::types::ValueRef;
 
 /// Appends the text; `Ok(false)` = NULL, `Err` = why it cannot travel.
-pub(super) fn write(out: &mut String, cell: ValueRef<'_>, wanted: TypeName) -> Result<bool, &'static str> {
+pub(super) fn write(
+    out: &mut String,
+    cell: ValueRef<'_>,
+    wanted: TypeName,
+) -> Result<bool, &'static str> {
     if matches!(cell, ValueRef::Null) {
         return Ok(false);
     }
@@ -22,7 +26,9 @@ pub(super) fn write(out: &mut String, cell: ValueRef<'_>, wanted: TypeName) -> R
         (ColumnType::Long | ColumnType::Integer, ValueRef::Integer(number)) => {
             value::push_i64(out, number);
         }
-        (ColumnType::Long | ColumnType::Integer, _) => return Err("not an integer in an integer column"),
+        (ColumnType::Long | ColumnType::Integer, _) => {
+            return Err("not an integer in an integer column");
+        }
         (ColumnType::Double, ValueRef::Real(number)) => value::push_f64(out, number),
         (ColumnType::Double | ColumnType::Decimal, ValueRef::Integer(number)) => {
             value::push_i64(out, number);

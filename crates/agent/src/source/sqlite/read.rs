@@ -11,7 +11,10 @@ use protocol::{
     key::KeyBytes,
     value::{ColumnType, TypeName},
 };
-use rusqlite::{Connection, Row, params_from_iter, types::{Value, ValueRef}};
+use rusqlite::{
+    Connection, Row, params_from_iter,
+    types::{Value, ValueRef},
+};
 
 use super::{
     super::{
@@ -111,7 +114,8 @@ impl<'a> Query<'a> {
     /// Not soft-deleted.
     fn live(&mut self) {
         let Some((name, mark)) = &self.shape.soft_delete else { return };
-        let boolean = self.found.column(name).map(|c| c.type_name.column_type) == Some(ColumnType::Boolean);
+        let boolean =
+            self.found.column(name).map(|c| c.type_name.column_type) == Some(ColumnType::Boolean);
         let mark = match mark.as_str() {
             "true" if boolean => "1",
             "false" if boolean => "0",
@@ -125,7 +129,8 @@ impl<'a> Query<'a> {
         self.live();
         self.keys_present();
         if let Some(PageKey(key)) = after {
-            let key = self.key_params(&self.shape.page_key.clone(), key.iter().map(String::as_str))?;
+            let key =
+                self.key_params(&self.shape.page_key.clone(), key.iter().map(String::as_str))?;
             let left = self.order.join(", ");
             self.conditions.push(format!("({left}) > ({})", key.join(", ")));
         }
@@ -133,7 +138,8 @@ impl<'a> Query<'a> {
     }
 
     fn nullable_keys(&self) -> Vec<String> {
-        let nullable = |name: &&String| self.found.column(name).is_none_or(|column| column.nullable);
+        let nullable =
+            |name: &&String| self.found.column(name).is_none_or(|column| column.nullable);
         self.shape.page_key.iter().filter(nullable).map(|name| quoted(name)).collect()
     }
 
@@ -158,7 +164,10 @@ impl<'a> Query<'a> {
         let mut statement = connection.prepare(&sql).map_err(fault)?;
         let mut rows = statement.query([]).map_err(fault)?;
         while rows.next().map_err(fault)?.is_some() {
-            page.poison_outside(Code::KeyIsNull, format!("NULL in key column {}", nullable.join(" or ")));
+            page.poison_outside(
+                Code::KeyIsNull,
+                format!("NULL in key column {}", nullable.join(" or ")),
+            );
         }
         Ok(())
     }
@@ -183,7 +192,10 @@ impl<'a> Query<'a> {
 
     fn changes(&mut self, connection: &Connection, from: &From, edge: i64) -> Result<()> {
         let Some(stamp) = self.shape.stamp.clone() else {
-            return Err(Error::new(Code::StampUnfit, format!("table {} has no stamp", self.shape.wire)));
+            return Err(Error::new(
+                Code::StampUnfit,
+                format!("table {} has no stamp", self.shape.wire),
+            ));
         };
         let style = stamp::sample(connection, self.shape, &stamp)?;
         let column = quoted(&stamp.column);
@@ -202,7 +214,9 @@ impl<'a> Query<'a> {
                     })?),
                 };
                 let mut right = vec![self.param(value)];
-                right.extend(self.key_params(&self.shape.page_key.clone(), key.iter().map(String::as_str))?);
+                right.extend(
+                    self.key_params(&self.shape.page_key.clone(), key.iter().map(String::as_str))?,
+                );
                 let left = self.order.join(", ");
                 self.conditions.push(format!("({column}, {left}) > ({})", right.join(", ")));
             }
@@ -233,7 +247,9 @@ impl<'a> Query<'a> {
             self.param(Value::Text(day)),
             self.param(Value::Text(with_t)),
         );
-        self.conditions.push(format!("{column} >= {blank} AND NOT ({column} >= {day} AND {column} < {with_t})"));
+        self.conditions.push(format!(
+            "{column} >= {blank} AND NOT ({column} >= {day} AND {column} < {with_t})"
+        ));
     }
 
     fn keys_in(&mut self, keys: &[KeyBytes]) -> Result<()> {
@@ -243,24 +259,35 @@ impl<'a> Query<'a> {
             let condition = self.key_is(&values)?;
             any.push(format!("({condition})"));
         }
-        self.conditions.push(if any.is_empty() { "0".into() } else { format!("({})", any.join(" OR ")) });
+        self.conditions.push(if any.is_empty() {
+            "0".into()
+        } else {
+            format!("({})", any.join(" OR "))
+        });
         Ok(())
     }
 
     fn key_is(&mut self, values: &[&str]) -> Result<String> {
         if values.len() != self.shape.key.len() {
-            return Err(Error::new(Code::SchemaChanged, "the key has other columns than the table's"));
+            return Err(Error::new(
+                Code::SchemaChanged,
+                "the key has other columns than the table's",
+            ));
         }
         let mut conditions = Vec::new();
         for (&at, value) in self.shape.key.iter().zip(values) {
             match self.shape.columns.get(at).map(|column| &column.from) {
                 Some(ColumnSource::Physical(name)) => {
-                    let param = self.key_params(std::slice::from_ref(name), std::iter::once(*value))?;
+                    let param =
+                        self.key_params(std::slice::from_ref(name), std::iter::once(*value))?;
                     conditions.push(format!("{} = {}", quoted(name), param.join("")));
                 }
                 Some(ColumnSource::Joined(parts)) => conditions.push(self.joined_is(parts, value)?),
                 Some(_) | None => {
-                    return Err(Error::new(Code::SchemaChanged, "the key's columns are not the table's"));
+                    return Err(Error::new(
+                        Code::SchemaChanged,
+                        "the key's columns are not the table's",
+                    ));
                 }
             }
         }
@@ -289,12 +316,15 @@ impl<'a> Query<'a> {
                 Some(ColumnSource::Physical(name)) => {
                     if split {
                         let piece = pieces.get(at).copied().unwrap_or_default();
-                        let param = self.key_params(std::slice::from_ref(name), std::iter::once(piece))?;
+                        let param =
+                            self.key_params(std::slice::from_ref(name), std::iter::once(piece))?;
                         conditions.push(format!("{} = {}", quoted(name), param.join("")));
                     }
                     joined.push(format!("CAST({} AS TEXT)", quoted(name)));
                 }
-                _ => return Err(Error::new(Code::SchemaChanged, "a key field is not in the table")),
+                _ => {
+                    return Err(Error::new(Code::SchemaChanged, "a key field is not in the table"));
+                }
             }
         }
         if split {
@@ -319,7 +349,8 @@ impl<'a> Query<'a> {
         while !page.is_full() {
             let Some(row) = rows.next().map_err(fault)? else { return Ok(true) };
             let stamp = stamp_of(row, first)?;
-            let below: bool = row.get::<_, Option<bool>>(first + 1).map_err(fault)?.unwrap_or(false);
+            let below: bool =
+                row.get::<_, Option<bool>>(first + 1).map_err(fault)?.unwrap_or(false);
             page.row(stamp, below, |at, out| {
                 let cell = row.get_ref(at).map_err(|_| "unreadable".to_owned())?;
                 let (name, wanted) = types.get(at).ok_or_else(|| "unreadable".to_owned())?;
@@ -335,7 +366,8 @@ impl<'a> Query<'a> {
             let name = self.found.columns.get(at).map_or("", |column| column.name.as_str());
             let _ = write!(sql, "{}, ", quoted(name));
         }
-        let stamp = self.shape.stamp.as_ref().map_or("NULL".to_owned(), |stamp| quoted(&stamp.column));
+        let stamp =
+            self.shape.stamp.as_ref().map_or("NULL".to_owned(), |stamp| quoted(&stamp.column));
         let _ = write!(sql, "{stamp}, {} FROM {}", self.below, quoted(&self.shape.physical.1));
         if !self.conditions.is_empty() {
             let _ = write!(sql, " WHERE {}", self.conditions.join(" AND "));
@@ -351,9 +383,9 @@ impl<'a> Query<'a> {
     fn types(&self, plan: &ReadPlan) -> Vec<(String, TypeName)> {
         let of = |at: &usize| {
             let column = self.found.columns.get(*at)?;
-            let wire = self.shape.columns.iter().find(|wire| {
-                matches!(&wire.from, ColumnSource::Physical(name) if *name == column.name)
-            });
+            let wire = self.shape.columns.iter().find(
+                |wire| matches!(&wire.from, ColumnSource::Physical(name) if *name == column.name),
+            );
             Some((column.name.clone(), wire.map_or(column.type_name, |wire| wire.type_name)))
         };
         plan.selected.iter().filter_map(of).collect()
@@ -368,7 +400,9 @@ impl Dialect for Query<'_> {
             Literal::Number(text) => match (text.parse::<i64>(), text.parse::<f64>()) {
                 (Ok(number), _) => Value::Integer(number),
                 (_, Ok(number)) => Value::Real(number),
-                _ => return Err(Error::new(Code::FilterRefused, "a number that SQLite cannot hold")),
+                _ => {
+                    return Err(Error::new(Code::FilterRefused, "a number that SQLite cannot hold"));
+                }
             },
         };
         Ok(self.param(value))
@@ -382,7 +416,9 @@ impl Dialect for Query<'_> {
 fn key_value(column_type: ColumnType, text: &str) -> Result<Value> {
     let unfit = || Error::new(Code::SchemaChanged, "a key that does not fit its column's type");
     Ok(match column_type {
-        ColumnType::Long | ColumnType::Integer => Value::Integer(text.parse().map_err(|_| unfit())?),
+        ColumnType::Long | ColumnType::Integer => {
+            Value::Integer(text.parse().map_err(|_| unfit())?)
+        }
         ColumnType::Boolean => Value::Integer(i64::from(text == "true")),
         ColumnType::Base64 => Value::Blob(STANDARD.decode(text).map_err(|_| unfit())?),
         _ => Value::Text(text.to_owned()),
@@ -400,7 +436,11 @@ fn stamp_of(row: &Row<'_>, at: usize) -> Result<Option<Watermark>> {
 }
 
 /// Pre-flight of one table.
-pub(super) fn findings(connection: &Connection, shape: &TableShape, found: &Found) -> Result<Vec<Finding>> {
+pub(super) fn findings(
+    connection: &Connection,
+    shape: &TableShape,
+    found: &Found,
+) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     let mut tell = |code: Option<Code>, words: String| {
         findings.push(Finding { table: Some(shape.wire.clone()), code, words });
@@ -413,12 +453,18 @@ pub(super) fn findings(connection: &Connection, shape: &TableShape, found: &Foun
         if found.column(name).is_none_or(|column| column.nullable)
             && exists(&format!("SELECT 1 FROM {table} WHERE {} IS NULL LIMIT 1", quoted(name)))?
         {
-            tell(Some(Code::KeyIsNull), format!("rows with NULL in key column {name} cannot travel"));
+            tell(
+                Some(Code::KeyIsNull),
+                format!("rows with NULL in key column {name} cannot travel"),
+            );
         }
     }
     if found.primary != shape.page_key && !super::super::plan::is_unique(found, &shape.page_key) {
         let key: Vec<_> = shape.page_key.iter().map(|name| quoted(name)).collect();
-        let sql = format!("SELECT 1 FROM {table} GROUP BY {} HAVING count(*) > 1 LIMIT 1", key.join(", "));
+        let sql = format!(
+            "SELECT 1 FROM {table} GROUP BY {} HAVING count(*) > 1 LIMIT 1",
+            key.join(", ")
+        );
         if exists(&sql)? {
             tell(Some(Code::KeyNotUnique), "two rows share the declared key".to_owned());
         }
@@ -426,16 +472,23 @@ pub(super) fn findings(connection: &Connection, shape: &TableShape, found: &Foun
     match &shape.stamp {
         None => tell(None, "no stamp column: changes are found by complete scans".to_owned()),
         Some(StampShape { column, .. }) => {
-            let sql = format!("SELECT {column} FROM {table} WHERE {column} >= '' ORDER BY {column} LIMIT 1", column = quoted(column));
-            let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).map_err(fault)?;
+            let sql = format!(
+                "SELECT {column} FROM {table} WHERE {column} >= '' ORDER BY {column} LIMIT 1",
+                column = quoted(column)
+            );
+            let mut statement =
+                connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).map_err(fault)?;
             let plan: rusqlite::Result<Vec<String>> =
                 statement.query_map([], |row| row.get(3)).map_err(fault)?.collect();
             let indexed = plan.map_err(fault)?.iter().any(|step| step.contains("INDEX"));
-            tell(None, if indexed {
-                format!("stamp column {column} has an index")
-            } else {
-                format!("stamp column {column} has no index: each cycle reads the whole table")
-            });
+            tell(
+                None,
+                if indexed {
+                    format!("stamp column {column} has an index")
+                } else {
+                    format!("stamp column {column} has no index: each cycle reads the whole table")
+                },
+            );
         }
     }
     Ok(findings)

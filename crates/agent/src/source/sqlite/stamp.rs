@@ -16,11 +16,17 @@ use super::{
 pub(super) enum Style {
     Text,
     /// Integer; so many of them a second.
-    Epoch { per_second: i64 },
+    Epoch {
+        per_second: i64,
+    },
 }
 
 /// Looks at one stamp of the table. Without any, the style does not matter yet.
-pub(super) fn sample(connection: &Connection, shape: &TableShape, stamp: &StampShape) -> Result<Style> {
+pub(super) fn sample(
+    connection: &Connection,
+    shape: &TableShape,
+    stamp: &StampShape,
+) -> Result<Style> {
     let (column, table) = (quoted(&stamp.column), quoted(&shape.physical.1));
     let sql = format!("SELECT {column} FROM {table} WHERE {column} IS NOT NULL LIMIT 1");
     let read = connection.query_row(&sql, [], |row| Ok(style(row.get_ref(0)?)));

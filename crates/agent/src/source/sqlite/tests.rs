@@ -1,1 +1,100 @@
-//! Tests of the SQLite source.
+//! Tests of the SQLite source: the bound, time-outs, the two spellings of a stamp.
+
+use super::*;
+
+fn source(folder: &tempfile::TempDir) -> (SqliteSource, Connection) {
+    let path = folder.path().join("erp.db");
+    let erp = Connection::open(&path).unwrap();
+    erp.execute_batch(
+        "PRAGMA journal_mode = WAL; CREATE TABLE t (id integer PRIMARY KEY, m datetime)",
+    )
+    .unwrap();
+    (SqliteSource::new(path, Profile::Generic, &SourceOptions::default()).unwrap(), erp)
+}
+
+fn spec() -> TableSpec {
+    TableSpec {
+        wire: "t".parse().unwrap(),
+        key: None,
+        stamp: Some("m".parse().unwrap()),
+        no_stamp: false,
+        soft_delete: None,
+        types: Vec::new(),
+        allowance: Some(Duration::ZERO),
+    }
+}
+
+#[tokio::test]
+async fn a_writer_holds_the_bound_where_the_lock_was_last_seen_free() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, erp) = source(&folder);
+    erp.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let first = source.bound().await.unwrap();
+    assert!(first.degraded.is_some(), "since when it writes is not known");
+    assert!(first.micros <= first.at_micros - 600_000_000);
+    erp.execute_batch("COMMIT").unwrap();
+    let free = source.bound().await.unwrap();
+    assert_eq!((free.micros, free.degraded, free.held_by), (free.at_micros, None, None));
+    erp.execute_batch("BEGIN IMMEDIATE; INSERT INTO t VALUES (1, '2024-01-01 00:00:00')").unwrap();
+    let held = source.bound().await.unwrap();
+    assert_eq!((held.micros, held.degraded), (free.at_micros, None));
+    assert!(held.held_by.is_some() && held.at_micros > held.micros);
+    erp.execute_batch("COMMIT").unwrap();
+    let after = source.bound().await.unwrap();
+    assert_eq!(after.micros, after.at_micros);
+}
+
+#[tokio::test]
+async fn stamps_with_a_blank_and_with_a_t_are_both_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, erp) = source(&folder);
+    erp.execute_batch(
+        "INSERT INTO t VALUES (1, '2024-05-01 09:59:59'), (2, '2024-05-01 10:00:00'), (3, '2024-05-01T09:59:59Z'), \
+         (4, '2024-05-01T10:00:00.5Z'), (5, '2024-04-30T23:00:00'), (6, '2024-05-02 00:00:00')",
+    )
+    .unwrap();
+    let shape = source.describe(&spec()).await.unwrap();
+    let micros = 1_714_557_600_900_000;
+    let bound = Bound { at_micros: micros, micros, degraded: None, held_by: None };
+    let from = From::At(source.watermark(&shape, &bound).unwrap());
+    let limit = ReadLimit { rows: 100, bytes: 1 << 20 };
+    let page = source.delta(&shape, &from, &bound, limit).await.unwrap();
+    let ids: Vec<_> = (0..page.len()).map(|row| page.cell(row, 0).unwrap().to_owned()).collect();
+    assert_eq!(ids, ["2", "4", "6"]);
+}
+
+#[tokio::test]
+async fn epochs_are_read_by_their_magnitude_and_other_stamps_are_refused() {
+    for (value, found) in
+        [("1714557600", 1), ("1714557600000", 1), ("1714557599999", 0), ("1714557600000000", 1)]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let (source, erp) = source(&folder);
+        erp.execute_batch(&format!("DROP TABLE t; CREATE TABLE t (id integer PRIMARY KEY, m integer); INSERT INTO t VALUES (1, {value})")).unwrap();
+        let shape = source.describe(&spec()).await.unwrap();
+        let micros = 1_714_557_600_000_000;
+        let bound = Bound { at_micros: micros, micros, degraded: None, held_by: None };
+        let from = From::At(source.watermark(&shape, &bound).unwrap());
+        let page =
+            source.delta(&shape, &from, &bound, ReadLimit { rows: 9, bytes: 99 }).await.unwrap();
+        assert_eq!(page.len(), found, "{value}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (source, erp) = source(&folder);
+    erp.execute_batch("INSERT INTO t VALUES (1, '01/05/2024 10:00')").unwrap();
+    assert_eq!(source.describe(&spec()).await.unwrap_err().code, Code::StampUnfit);
+}
+
+#[tokio::test]
+async fn a_missing_file_and_one_that_is_no_database_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    for content in [None, Some("this is no database at all, only some text in a file of that name")]
+    {
+        let path = folder.path().join("x.db");
+        if let Some(content) = content {
+            std::fs::write(&path, content).unwrap();
+        }
+        let source = SqliteSource::new(path, Profile::Generic, &SourceOptions::default()).unwrap();
+        assert_eq!(source.describe(&spec()).await.unwrap_err().code, Code::SourceUnreachable);
+    }
+}
