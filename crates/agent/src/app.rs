@@ -1,1 +1,219 @@
-//! app: to be written.
+//! App: an agent as it runs: configuration, journal and source first, then the rooms, then the drain.
+//!
+//! Promises: what cannot work is told before anything starts; a failed journal ends the process, its supervisor starts
+//! it again; one data folder has one running agent (`STORE_BUSY`).
+//! Never: decides anything of rows or batches; it wires.
+
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use protocol::{Code, Error, Result, names::TableName, proto::ingestion::DatabaseIdentity};
+use runtime::{
+    shutdown::{self, Shutdown, Trigger},
+    task::{self, Task},
+};
+
+use crate::{
+    capture::Worker,
+    config::{AgentConfig, ProfileName, SourceConfig},
+    journal::{Journal, Recovery},
+    source::{self, AnySource, BranchLayout, Finding, Profile, Source as _, SourceOptions, TableShape},
+    uplink::{self, UplinkConfig},
+};
+
+/// How long the rooms may take to end.
+pub const DRAIN: Duration = Duration::from_secs(10);
+
+/// A room of the agent: runs until its shutdown.
+pub type Room = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
+
+/// What the rooms are made of.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    pub config: Arc<AgentConfig>,
+    pub journal: Journal,
+    pub source: Arc<AnySource>,
+}
+
+impl Parts {
+    /// Checks the configuration and opens the journal; the source is opened by its first call.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID`, `SOURCE_UNSUPPORTED`, `STORE_BUSY`, `STORE_VERSION`, `JOURNAL_FAILED`, `DISK_FULL`.
+    pub async fn open(config: AgentConfig) -> Result<Self> {
+        config.validate()?;
+        config.erp()?;
+        config.cloud.secret()?;
+        let source = Arc::new(connect(&config.source)?);
+        let (journal, recovery) = Journal::open(&config.data).await?;
+        match recovery {
+            Recovery::Fresh | Recovery::Resumed => {}
+            Recovery::Replaced => {
+                tracing::error!("the journal was damaged and moved aside; rows are read again from the ERP");
+            }
+        }
+        Ok(Self { config: Arc::new(config), journal, source })
+    }
+
+    /// The room that talks to the cloud.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID`, `BAD_ID`.
+    pub fn uplink(&self, shutdown: Shutdown) -> Result<Room> {
+        let cloud = &self.config.cloud;
+        let cycle = Duration::from_secs(self.config.capture.cycle_seconds.max(1));
+        let config = UplinkConfig {
+            registry_url: cloud.registry.clone(),
+            client_id: cloud.client_id.parse()?,
+            client_secret: cloud.secret()?,
+            erp: self.config.erp()?,
+            allow_private: cloud.allow_private,
+            ca_pem: cloud.ca()?,
+            entities_every: uplink::ENTITIES_EVERY.min(cycle * 6),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let source = Arc::clone(&self.source);
+        let identity = move || {
+            let source = Arc::clone(&source);
+            async move { source.identity().await.map(told) }
+        };
+        Ok(Box::pin(uplink::run(self.journal.clone(), config, identity, shutdown)))
+    }
+
+    /// The capture room.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID` where the ERP has no name.
+    pub fn capture(&self, shutdown: Shutdown) -> Result<Room> {
+        let (source, journal) = (Arc::clone(&self.source), self.journal.clone());
+        let config = Arc::clone(&self.config);
+        let erp = config.erp()?;
+        Ok(Box::pin(Worker::new(source, journal, config, erp, shutdown).run()))
+    }
+}
+
+/// The database as `Open` tells it.
+fn told(identity: source::Identity) -> uplink::Identity {
+    let database = DatabaseIdentity {
+        kind: identity.kind.to_owned(),
+        facts: identity.facts.into_iter().collect(),
+        position: identity.position,
+    };
+    uplink::Identity { database, version: identity.version }
+}
+
+/// The database of a configuration. Nothing is opened before the first call.
+///
+/// # Errors
+/// `CONFIG_INVALID`, `SOURCE_UNSUPPORTED`.
+pub fn connect(config: &SourceConfig) -> Result<AnySource> {
+    let profile = match config.profile {
+        ProfileName::Rm => Profile::Rm,
+        ProfileName::Protheus => Profile::Protheus {
+            company_group: config.company_group.clone(),
+            layout: BranchLayout {
+                company: config.company_characters,
+                unity: config.unity_characters,
+            },
+        },
+        ProfileName::Generic => Profile::Generic,
+    };
+    let options = SourceOptions {
+        stamp_zone: config.stamp_zone.clone(),
+        overlap: config.overlap_seconds.map(Duration::from_secs),
+        ca_file: config.ca_file.clone(),
+    };
+    source::connect(config.url.expose(), profile, &options)
+}
+
+/// Runs the rooms until the drain is asked for or one of them ends; then all drain.
+///
+/// # Errors
+/// What ended the first room that failed; `JOURNAL_FAILED` where the journal failed for good.
+pub async fn drive(journal: &Journal, trigger: Trigger, rooms: Vec<(&'static str, Room)>, mut shutdown: Shutdown) -> Result<()> {
+    let tasks: Vec<(&'static str, Task<Result<()>>)> =
+        rooms.into_iter().map(|(name, room)| (name, task::spawn(name, room))).collect();
+    let first = async {
+        while !tasks.iter().any(|(_, task)| task.is_finished()) {
+            runtime::clock::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let mut outcome = Ok(());
+    tokio::select! {
+        () = shutdown.draining() => {}
+        error = journal.failed() => outcome = Err(error),
+        () = first => {}
+    }
+    trigger.drain();
+    let end = runtime::clock::Mono::now() + DRAIN;
+    for (name, task) in tasks {
+        while !task.is_finished() && end > runtime::clock::Mono::now() {
+            runtime::clock::sleep(Duration::from_millis(10)).await;
+        }
+        if !task.is_finished() {
+            tracing::warn!(room = name, "did not end in time; what it held is read again");
+            task.abort();
+            continue;
+        }
+        let ended = task.join().await.and_then(|ended| ended);
+        if outcome.is_ok() {
+            outcome = ended;
+        }
+    }
+    outcome
+}
+
+/// What `malote agent check` found.
+#[derive(Debug)]
+pub struct Checked {
+    pub identity: source::Identity,
+    pub shapes: Vec<TableShape>,
+    /// Tables that cannot be shared as they are, and why.
+    pub refused: Vec<(TableName, Error)>,
+    pub findings: Vec<Finding>,
+}
+
+/// Looks at the source as a run would, and at the tables given; without any, at all that the login sees.
+///
+/// # Errors
+/// `CONFIG_INVALID`, `SOURCE_*`: what keeps every table from being read.
+pub async fn check(config: &AgentConfig, tables: &[TableName]) -> Result<Checked> {
+    config.validate_source()?;
+    let source = connect(&config.source)?;
+    let identity = source.identity().await?;
+    let mut names = tables.to_vec();
+    if names.is_empty() {
+        names = config.allow.clone().unwrap_or_default();
+        names.extend(config.tables.keys().cloned());
+    }
+    if names.is_empty() {
+        names = source.tables().await?;
+    }
+    names.sort();
+    names.dedup();
+    let (mut shapes, mut refused) = (Vec::new(), Vec::new());
+    for name in names {
+        if !config.allows(&name) {
+            let words = format!("table {name} is not in the local allow list");
+            refused.push((name, Error::new(Code::TableNotAllowed, words)));
+            continue;
+        }
+        match source.describe(&config.spec(&name)).await {
+            Ok(shape) => shapes.push(shape),
+            Err(error) => refused.push((name, error)),
+        }
+    }
+    let findings = source.findings(&shapes).await?;
+    Ok(Checked { identity, shapes, refused, findings })
+}
+
+/// Runs until the drain is asked for and done.
+///
+/// # Errors
+/// As [`Parts::open`] and [`drive`].
+pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<()> {
+    runtime::telemetry::start_metrics();
+    let parts = Parts::open(config).await?;
+    let (trigger, drain) = shutdown::channel();
+    let rooms = vec![("capture", parts.capture(drain.clone())?), ("uplink", parts.uplink(drain)?)];
+    drive(&parts.journal, trigger, rooms, shutdown).await
+}

@@ -56,6 +56,9 @@ pub struct CloudConfig {
     pub client_secret_file: Option<PathBuf>,
     /// Allows plain http and private addresses.
     pub allow_private: bool,
+    /// PEM file with a further authority that TLS trusts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -373,6 +376,18 @@ impl AgentConfig {
 }
 
 impl CloudConfig {
+    /// The further authority, PEM.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID` where the file cannot be read.
+    pub fn ca(&self) -> Result<Option<Vec<u8>>> {
+        let read = |path: &PathBuf| {
+            let words = format!("cannot read cloud.ca_file {}", path.display());
+            fs::read(path).coded(Code::ConfigInvalid, words)
+        };
+        self.ca_file.as_ref().map(read).transpose()
+    }
+
     /// The client secret, from its file where one is named.
     ///
     /// # Errors

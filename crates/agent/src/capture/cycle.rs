@@ -362,11 +362,11 @@ impl<'a, S: Source> Cycle<'a, S> {
         let mut spool = journal.spool();
         let room = spool
             .wait_for(|state| state.batch != Some(id) || state.unacked_bytes <= UNACKED_BYTES)
-            .await;
-        if room.is_err() {
+            .await
+            .is_ok();
+        if !room {
             return Err(Fault::Session(Error::new(Code::JournalFailed, "the journal is closed")));
         }
-        drop(room);
         journal.append(id, messages).await.map_err(Fault::Session)
     }
 

@@ -1,1 +1,345 @@
-//! Tests of the worker, to follow.
+//! The worker against a real SQLite ERP and the real journal; the cloud is a test that accepts or drops batches.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+use prost::Message as _;
+use protocol::{
+    Code,
+    ids::{BatchId, Epoch, MessageNumber},
+    json::{Entities, EntityQuery},
+    names::TableName,
+    proto::totvs::Table,
+};
+use runtime::{shutdown, task::Task};
+use rusqlite::Connection;
+
+use super::Worker;
+use crate::{
+    config::{AgentConfig, CaptureConfig, Deletes},
+    journal::{Grant, Journal, Seal},
+    source::{self, Profile, SourceOptions},
+};
+
+type Rows = BTreeMap<String, BTreeMap<String, String>>;
+
+/// What a cloud would have staged of one table, and the batches it took.
+struct World {
+    _folder: tempfile::TempDir,
+    path: PathBuf,
+    journal: Journal,
+    config: AgentConfig,
+    cursors: BTreeMap<TableName, Vec<u8>>,
+    epoch: u64,
+    last: BatchId,
+    running: Option<(shutdown::Trigger, Task<protocol::Result<()>>)>,
+    staged: Rows,
+    base_rows: usize,
+    deletes: usize,
+    loads_done: usize,
+}
+
+impl World {
+    async fn new(ddl: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("erp.db");
+        let db = Connection::open(&path).unwrap();
+        db.pragma_update(None, "journal_mode", "wal").unwrap();
+        db.execute_batch(ddl).unwrap();
+        let (journal, _) = Journal::open(&folder.path().join("agent")).await.unwrap();
+        let capture = CaptureConfig { cycle_seconds: 0, key_scan_seconds: 0, duty_percent: 100, deletes: Deletes::Capped };
+        let config = AgentConfig { capture, ..AgentConfig::default() };
+        Self {
+            _folder: folder,
+            path,
+            journal,
+            config,
+            cursors: BTreeMap::new(),
+            epoch: 0,
+            last: BatchId(0),
+            running: None,
+            staged: Rows::new(),
+            base_rows: 0,
+            deletes: 0,
+            loads_done: 0,
+        }
+    }
+
+    fn sql(&self, sql: &str) {
+        let db = Connection::open(&self.path).unwrap();
+        db.busy_timeout(Duration::from_secs(10)).unwrap();
+        db.execute_batch(sql).unwrap();
+    }
+
+    async fn plan(&self, change: impl FnOnce(&mut EntityQuery)) {
+        let mut query = EntityQuery {
+            table: "T".parse().unwrap(),
+            filter: None,
+            force_reload: false,
+            reload_generation: None,
+            is_native: true,
+            is_custom: false,
+            metadata: None,
+        };
+        change(&mut query);
+        let plan = Entities { upload_version: 2, upload_version_info: String::new(), queries: vec![query] };
+        self.journal.save_plan(plan).await.unwrap();
+    }
+
+    /// A new process of the agent with the session's cursors; what the old one held in memory is gone.
+    async fn start(&mut self) {
+        self.stop().await;
+        self.epoch += 1;
+        let grant = Grant { epoch: Epoch(self.epoch), last_batch: self.last, cursors: self.cursors.clone() };
+        self.journal.grant(grant).await.unwrap();
+        let url = format!("sqlite:{}", self.path.display());
+        let source = source::connect(&url, Profile::Generic, &SourceOptions::default()).unwrap();
+        let (trigger, drain) = shutdown::channel();
+        let config = Arc::new(self.config.clone());
+        let worker = Worker::new(Arc::new(source), self.journal.clone(), config, "RM".parse().unwrap(), drain);
+        self.running = Some((trigger, runtime::task::spawn("worker", worker.run())));
+    }
+
+    async fn stop(&mut self) {
+        if let Some((trigger, task)) = self.running.take() {
+            trigger.drain();
+            task.join().await.unwrap().unwrap();
+        }
+    }
+
+    /// Waits for a sealed batch and reads it.
+    async fn sealed(&self) -> (BatchId, Seal, Vec<Table>) {
+        let mut spool = self.journal.spool();
+        let waited = tokio::time::timeout(Duration::from_secs(20), spool.wait_for(|s| s.sealed)).await;
+        let id = waited.expect("a batch comes").unwrap().batch.unwrap();
+        let seal = self.journal.sealed(id).await.unwrap().unwrap();
+        let messages = self.journal.unacked(id, MessageNumber(0), usize::MAX).await.unwrap();
+        let tables = messages.iter().map(|m| Table::decode(m.bytes.clone()).unwrap()).collect();
+        (id, seal, tables)
+    }
+
+    fn stage(&mut self, tables: &[Table]) {
+        for table in tables {
+            let key = &table.schema.as_ref().unwrap().primary_key.as_ref().unwrap().columns;
+            for row in &table.rows {
+                let mut cells: BTreeMap<String, String> =
+                    row.columns.iter().map(|c| (c.name.clone(), c.value.clone())).collect();
+                let deleted = cells.remove("DELETED").is_some();
+                let key: Vec<&str> = key.iter().map(|name| cells[name].as_str()).collect();
+                let key = key.join("|");
+                self.base_rows += usize::from(table.is_base_load);
+                if deleted {
+                    self.deletes += 1;
+                    assert_eq!(cells.len(), 1, "a deleted row carries its key alone");
+                    self.staged.remove(&key);
+                } else {
+                    self.staged.insert(key, cells);
+                }
+            }
+        }
+    }
+
+    /// Stages the next batch and accepts it.
+    async fn accept(&mut self) -> Seal {
+        let (id, seal, tables) = self.sealed().await;
+        assert!(id > self.last);
+        let rows: usize = tables.iter().map(|table| table.rows.len()).sum();
+        assert_eq!((seal.messages as usize, seal.records as usize), (tables.len(), rows));
+        self.stage(&tables);
+        self.last = id;
+        self.cursors.extend(seal.cursors.clone());
+        self.loads_done += seal.loads_done.len();
+        let numbers = (1..=seal.messages.cast_signed()).map(MessageNumber).collect();
+        self.journal.acked(id, numbers).await.unwrap();
+        self.journal.complete(id).await.unwrap();
+        seal
+    }
+
+    /// The source's rows, by key.
+    fn source(&self, query: &str) -> Rows {
+        let db = Connection::open(&self.path).unwrap();
+        let mut statement = db.prepare(query).unwrap();
+        let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+        let mut rows = statement.query([]).unwrap();
+        let mut out = Rows::new();
+        while let Some(row) = rows.next().unwrap() {
+            let cells: BTreeMap<String, String> = names
+                .iter()
+                .enumerate()
+                .filter_map(|(at, name)| Some((name.clone(), row.get::<_, Option<String>>(at).unwrap()?)))
+                .collect();
+            out.insert(cells[&names[0]].clone(), cells);
+        }
+        out
+    }
+
+    async fn until_equal(&mut self, query: &str) {
+        for _batch in 0..50 {
+            if self.staged == self.source(query) {
+                return;
+            }
+            self.accept().await;
+        }
+        assert_eq!(self.staged, self.source(query));
+    }
+}
+
+const STAMPED: &str = "CREATE TABLE T (K INTEGER PRIMARY KEY, V TEXT, S TEXT NOT NULL);
+    CREATE INDEX TS ON T (S);";
+const PLAIN: &str = "CREATE TABLE T (K INTEGER PRIMARY KEY, V TEXT);";
+const ALL_STAMPED: &str = "SELECT CAST(K AS TEXT) AS K, V, replace(S, ' ', 'T') AS S FROM T";
+const ALL_PLAIN: &str = "SELECT CAST(K AS TEXT) AS K, V FROM T";
+
+fn fill(rows: usize, with: &str) -> String {
+    format!("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
+        INSERT INTO T SELECT i, 'v' || i {with} FROM n;")
+}
+
+async fn stamped(rows: usize) -> World {
+    let mut world = World::new(STAMPED).await;
+    let table = crate::config::TableConfig {
+        stamp: Some("S".parse().unwrap()),
+        types: [("S".parse().unwrap(), "timestamp".to_owned())].into(),
+        ..Default::default()
+    };
+    world.config.tables.insert("T".parse().unwrap(), table);
+    world.sql(&fill(rows, ", '2024-01-01 00:00:00'"));
+    world
+}
+
+#[tokio::test]
+async fn a_table_with_a_stamp_is_loaded_then_changes_and_deletes_follow() {
+    let mut world = stamped(1_500).await;
+    world.plan(|_| {}).await;
+    world.start().await;
+    world.until_equal(ALL_STAMPED).await;
+    assert_eq!(world.loads_done, 1);
+    world.sql("UPDATE T SET V = 'new', S = strftime('%Y-%m-%d %H:%M:%f') WHERE K <= 3; DELETE FROM T WHERE K = 9;");
+    world.until_equal(ALL_STAMPED).await;
+    assert_eq!((world.base_rows, world.deletes), (1_500, 1));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_table_without_stamp_is_compared_and_only_what_changed_is_sent() {
+    let mut world = World::new(PLAIN).await;
+    world.sql(&fill(700, ""));
+    world.plan(|_| {}).await;
+    world.start().await;
+    world.until_equal(ALL_PLAIN).await;
+    world.sql("UPDATE T SET V = NULL WHERE K = 1; INSERT INTO T VALUES (9000, ''); DELETE FROM T WHERE K = 2;");
+    world.until_equal(ALL_PLAIN).await;
+    assert_eq!((world.base_rows, world.deletes), (700, 1));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn f17_a_base_load_that_is_cut_goes_on_where_the_last_accepted_batch_ended() {
+    let mut world = stamped(60_000).await;
+    world.plan(|_| {}).await;
+    // One row needs a message of its own size, so that a batch is full long before the table ends.
+    world.sql("UPDATE T SET V = hex(zeroblob(700))");
+    world.start().await;
+    world.accept().await;
+    let first = world.base_rows;
+    assert!(first < 60_000, "the load was cut: {first}");
+    world.sealed().await;
+    world.start().await;
+    world.until_equal(ALL_STAMPED).await;
+    assert_eq!(world.base_rows, 60_000, "no chunk comes twice, none is left out");
+    assert_eq!(world.loads_done, 1);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_dropped_batch_is_read_again_from_the_grant() {
+    let mut world = World::new(PLAIN).await;
+    world.sql(&fill(300, ""));
+    world.plan(|_| {}).await;
+    world.start().await;
+    world.sealed().await;
+    world.journal.drop_batch(Code::SequenceGap, "a test").await.unwrap();
+    world.epoch += 1;
+    let grant = Grant { epoch: Epoch(world.epoch), last_batch: BatchId(5), cursors: BTreeMap::new() };
+    world.journal.grant(grant).await.unwrap();
+    world.until_equal(ALL_PLAIN).await;
+    assert_eq!(world.base_rows, 300);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn f29_a_table_that_vanishes_is_left_alone_until_a_person_says_so() {
+    let mut world = World::new(PLAIN).await;
+    world.sql(&fill(1_000, ""));
+    world.plan(|_| {}).await;
+    world.start().await;
+    world.until_equal(ALL_PLAIN).await;
+    world.sql("DELETE FROM T WHERE K > 1");
+    let capped = async {
+        while world.journal.incidents(9).await.unwrap().iter().all(|i| i.code != Code::DeletesCapped) {
+            runtime::clock::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), capped).await.expect("the cap is told");
+    assert_eq!(world.staged.len(), 1_000);
+    world.stop().await;
+    world.config.capture.deletes = Deletes::Always;
+    world.start().await;
+    world.until_equal(ALL_PLAIN).await;
+    assert_eq!(world.deletes, 999);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn f20_a_reload_runs_once_per_generation_and_its_end_is_told() {
+    let mut world = World::new(PLAIN).await;
+    world.sql(&fill(50, ""));
+    world.plan(|_| {}).await;
+    world.start().await;
+    world.accept().await;
+    let ask = |query: &mut EntityQuery| {
+        (query.force_reload, query.reload_generation) = (true, Some(protocol::ids::Generation(1)));
+    };
+    world.plan(ask).await;
+    let seal = world.accept().await;
+    assert_eq!(seal.loads_done[0].1.0, 1);
+    world.start().await;
+    world.sql("INSERT INTO T VALUES (99, 'x')");
+    world.until_equal(ALL_PLAIN).await;
+    assert_eq!(world.base_rows, 100, "the flag that stays up starts nothing more");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn f36_a_row_above_the_limit_is_told_and_the_others_go() {
+    let mut world = World::new(PLAIN).await;
+    world.sql("INSERT INTO T VALUES (1, 'a'), (2, hex(zeroblob(2600000))), (3, 'c')");
+    world.plan(|_| {}).await;
+    world.start().await;
+    world.until_equal("SELECT CAST(K AS TEXT) AS K, V FROM T WHERE K <> 2").await;
+    let told = world.journal.incidents(9).await.unwrap();
+    assert_eq!((told.len(), told[0].code), (1, Code::RowTooLarge));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_filter_holds_for_the_load_and_a_refused_one_parks_the_table() {
+    let mut world = stamped(10).await;
+    world.plan(|query| query.filter = Some("T.K > 7".into())).await;
+    world.start().await;
+    world.until_equal(&format!("{ALL_STAMPED} WHERE K > 7")).await;
+    world.sql("UPDATE T SET S = strftime('%Y-%m-%d %H:%M:%f') WHERE K = 1");
+    world.until_equal(&format!("{ALL_STAMPED} WHERE K > 7 OR K = 1")).await;
+    world.plan(|query| query.filter = Some("1 = (SELECT 1)".into())).await;
+    let parked = async {
+        loop {
+            let parked = world.journal.statuses().await.unwrap().into_iter().find_map(|s| s.parked);
+            if let Some((code, _)) = parked {
+                return code;
+            }
+            runtime::clock::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let code = tokio::time::timeout(Duration::from_secs(20), parked).await.unwrap();
+    assert_eq!(code, "FILTER_REFUSED");
+    world.stop().await;
+}
