@@ -401,7 +401,10 @@ impl Dialect for Query<'_> {
                 (Ok(number), _) => Value::Integer(number),
                 (_, Ok(number)) => Value::Real(number),
                 _ => {
-                    return Err(Error::new(Code::FilterRefused, "a number that SQLite cannot hold"));
+                    return Err(Error::new(
+                        Code::FilterRefused,
+                        "a number that SQLite cannot hold",
+                    ));
                 }
             },
         };
