@@ -41,9 +41,10 @@ impl Writer {
         let job: Job = Box::new(move |transaction| {
             let result = in_savepoint(transaction, work);
             Box::new(move |commit| {
-                let answer = match commit {
-                    Ok(()) => result,
-                    Err(error) => Err(Error::new(error.code, error.message.clone())),
+                let answer = match (commit, result) {
+                    (_, Err(own)) => Err(own),
+                    (Ok(()), done) => done,
+                    (Err(error), Ok(_)) => Err(Error::new(error.code, error.message.clone())),
                 };
                 // Nobody waits any more: the caller went away, the effect stays.
                 let _ = tell.send(answer);
@@ -61,8 +62,12 @@ fn in_savepoint<T>(
 ) -> Result<T> {
     transaction.execute_batch("SAVEPOINT intent").map_err(failed)?;
     let result = work(transaction);
-    let end = if result.is_ok() { "RELEASE intent" } else { "ROLLBACK TO intent; RELEASE intent" };
-    transaction.execute_batch(end).map_err(failed)?;
+    match &result {
+        Ok(_) => transaction.execute_batch("RELEASE intent").map_err(failed)?,
+        // A full disk or a failed write rolls back the whole transaction: there is no savepoint to go back to.
+        Err(_) if transaction.is_autocommit() => {}
+        Err(_) => transaction.execute_batch("ROLLBACK TO intent; RELEASE intent").map_err(failed)?,
+    }
     result
 }
 
@@ -85,7 +90,7 @@ fn commit_group(
     let mut transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
     answers.push(first(&mut transaction));
-    while answers.len() < GROUP {
+    while answers.len() < GROUP && !transaction.is_autocommit() {
         let Ok(job) = queue.try_recv() else { break };
         answers.push(job(&mut transaction));
     }
