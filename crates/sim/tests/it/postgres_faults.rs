@@ -56,7 +56,9 @@ async fn f02_a_transaction_that_writes_late_with_its_start_as_stamp_is_not_misse
         world.erp.run(&format!("INSERT INTO t VALUES ({id}, 'in time')")).await.unwrap();
         world.staged_has("t", &id.to_string(), QUICK).await;
     }
-    idle.batch_execute("INSERT INTO t VALUES (1001, 'stamped with its start'); COMMIT").await.unwrap();
+    idle.batch_execute("INSERT INTO t VALUES (1001, 'stamped with its start'); COMMIT")
+        .await
+        .unwrap();
     world.equal(QUICK).await;
 }
 
@@ -65,7 +67,9 @@ async fn f04_a_transaction_longer_than_the_allowance_is_not_missed() {
     let (url, mut world) = followed(&stamped(50), &["t"]).await;
     world.equal(QUICK).await;
     let long = servers::connect(&url).await.unwrap();
-    long.batch_execute("BEGIN; UPDATE t SET v = 'long', changed_at = now() WHERE id <= 10").await.unwrap();
+    long.batch_execute("BEGIN; UPDATE t SET v = 'long', changed_at = now() WHERE id <= 10")
+        .await
+        .unwrap();
     // The allowance of PostgreSQL is 10 s; the watermark would have passed without a safe bound.
     let begun = clock::Mono::now();
     let mut id = 3000;
@@ -145,7 +149,10 @@ async fn f17_a_base_load_that_is_killed_goes_on_at_its_chunk() {
     }
     world.equal(SLOW).await;
     let sent = world.ledger_rows("t");
-    assert!(sent < 3 * u64::from(rows), "{sent} rows were sent for {rows}: the load began again at zero");
+    assert!(
+        sent < 3 * u64::from(rows),
+        "{sent} rows were sent for {rows}: the load began again at zero"
+    );
 }
 
 #[tokio::test]

@@ -126,11 +126,15 @@ impl Cloud {
     }
 
     pub async fn token(&self) -> String {
+        self.token_of(&self.client_id, &self.secret).await
+    }
+
+    pub async fn token_of(&self, client_id: &str, secret: &str) -> String {
         let form = [
             ("grant_type", "client_credentials"),
             ("scope", "authorization_api"),
-            ("client_id", &self.client_id),
-            ("client_secret", &self.secret),
+            ("client_id", client_id),
+            ("client_secret", secret),
         ];
         let client = reqwest::Client::new();
         let answer = client.post(self.service("rac-token").await).form(&form).send().await.unwrap();
@@ -142,13 +146,9 @@ impl Cloud {
         self.folder.path().join("data/store.sqlite")
     }
 
-    /// The staging file: the one file of the data folder beside the store; made with the first rows.
+    /// The ERP's staging file; made with the first rows.
     pub fn staging(&self) -> PathBuf {
-        let mut found = Vec::new();
-        databases(&self.folder.path().join("data"), &mut found);
-        found.retain(|path| *path != self.store());
-        assert!(found.len() <= 1, "one environment and ERP have one staging file: {found:?}");
-        found.pop().unwrap_or_default()
+        staging_of(self.folder.path(), &self.erp)
     }
 
     /// Waits until the staging file shows what is looked for.
@@ -170,6 +170,14 @@ impl Cloud {
     pub fn log(&self) -> String {
         self.process.as_ref().map(|process| process.log_end(30)).unwrap_or_default()
     }
+}
+
+/// Staging file of an ERP of the one environment; an empty path while it is not there.
+pub fn staging_of(folder: &Path, erp: &str) -> PathBuf {
+    let mut found = Vec::new();
+    databases(&folder.join("data"), &mut found);
+    let of_erp = |path: &PathBuf| path.file_stem().is_some_and(|stem| *stem == *erp);
+    found.into_iter().find(of_erp).unwrap_or_default()
 }
 
 fn command(folder: &Path, words: &[&str]) -> String {

@@ -5,4 +5,6 @@ pub mod cloud;
 pub mod compare;
 pub mod erp;
 pub mod input;
+pub mod recorder;
 pub mod workload;
+pub mod world;

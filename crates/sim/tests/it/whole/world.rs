@@ -1,0 +1,181 @@
+//! The world: an ERP database, the cloud, and a real `malote agent` process between them.
+//!
+//! Promises: the agent keeps its data over kills; a wait that runs out shows what differs and what was logged.
+
+use std::{fs, time::Duration};
+
+use runtime::clock;
+use sim::{
+    process::{self, Process},
+    servers,
+};
+
+use super::{cloud::Cloud, compare, erp::Erp};
+
+/// What is followed and how.
+pub struct Plan {
+    source: String,
+    tables: Vec<&'static str>,
+    declared: String,
+}
+
+impl Plan {
+    pub fn new(source: &str, tables: &[&'static str]) -> Self {
+        Self { source: source.to_owned(), tables: tables.to_vec(), declared: String::new() }
+    }
+
+    /// Declares a stamp column.
+    pub fn stamp(mut self, table: &str, column: &str) -> Self {
+        if self.tables.contains(&table) {
+            self.declared.push_str(&format!("[tables.{table}]\nstamp = '{column}'\n"));
+        }
+        self
+    }
+}
+
+pub struct World {
+    pub erp: Erp,
+    pub cloud: Cloud,
+    agent: Option<Process>,
+    tables: Vec<&'static str>,
+}
+
+impl World {
+    pub async fn start(plan: Plan, erp: Erp) -> Self {
+        let cloud = Cloud::start("LOGIX", &plan.tables).await;
+        let admin = servers::free_port().unwrap();
+        let config = format!(
+            "data = 'agent-data'
+[cloud]
+registry = '{}'
+client_id = '{}'
+client_secret = '{}'
+allow_private = true
+[source]
+url = '{}'
+profile = 'generic'
+erp = 'LOGIX'
+[capture]
+cycle_seconds = 1
+key_scan_seconds = 2
+duty_percent = 100
+deletes = 'always'
+[admin]
+listen = '127.0.0.1:{admin}'
+{}",
+            cloud.registry(),
+            cloud.client_id,
+            cloud.secret,
+            plan.source,
+            plan.declared
+        );
+        fs::write(cloud.folder.path().join("agent.toml"), config).unwrap();
+        let mut world = Self { erp, cloud, agent: None, tables: plan.tables };
+        world.start_agent();
+        world
+    }
+
+    pub fn start_agent(&mut self) {
+        let folder = self.cloud.folder.path();
+        let log = folder.join("agent.log");
+        self.agent = Some(
+            Process::start(folder, &log, &["agent", "run", "--config", "agent.toml"]).unwrap(),
+        );
+    }
+
+    pub fn kill_agent(&mut self) {
+        self.agent.take().unwrap().kill().unwrap();
+    }
+
+    /// Asks the agent to end and waits for it.
+    pub async fn stop_agent(&mut self) {
+        let status = self.agent.take().unwrap().stop(Duration::from_secs(30)).await.unwrap();
+        assert!(status.success(), "{status}");
+    }
+
+    /// Waits until every table is equal and tells how many rows were compared.
+    pub async fn equal(&mut self, within: Duration) -> usize {
+        let begun = clock::Mono::now();
+        loop {
+            let found = match compare::staging(&self.cloud.staging()) {
+                Some(staging) => compare::differences(&self.erp, &self.tables, &staging).await,
+                None => vec!["nothing is staged".to_owned()],
+            };
+            if found.is_empty() {
+                let mut rows = 0;
+                for table in &self.tables {
+                    rows += self.erp.rows(table).await.1.len();
+                }
+                return rows;
+            }
+            assert!(begun.elapsed() < within, "{}\n{}", found.join("\n"), self.logs());
+            self.alive();
+            clock::sleep(Duration::from_millis(300)).await;
+        }
+    }
+
+    /// Waits until a row with that first key column is staged.
+    pub async fn staged_has(&mut self, table: &str, id: &str, within: Duration) {
+        self.staged_reaches(&format!("SELECT count(*) FROM {table} WHERE id = '{id}'"), 1, within)
+            .await;
+    }
+
+    /// Waits until a count over the staged rows reaches a number.
+    pub async fn staged_reaches(&mut self, count: &str, number: i64, within: Duration) {
+        let begun = clock::Mono::now();
+        loop {
+            let staging = compare::staging(&self.cloud.staging());
+            let counted =
+                staging.and_then(|staging| staging.query_row(count, [], |row| row.get(0)).ok());
+            let counted: i64 = counted.unwrap_or(0);
+            if counted >= number {
+                return;
+            }
+            assert!(
+                begun.elapsed() < within,
+                "{count} is {counted}, not {number}\n{}",
+                self.logs()
+            );
+            self.alive();
+            clock::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Rows of a table in all accepted messages.
+    pub fn ledger_rows(&self, table: &str) -> u64 {
+        let store = compare::staging(&self.cloud.store()).unwrap();
+        let sql = "SELECT coalesce(sum(row_count), 0) FROM ingest_message WHERE name_folded = ?1";
+        let rows: i64 = store.query_row(sql, [table], |row| row.get(0)).unwrap();
+        rows.cast_unsigned()
+    }
+
+    /// What `malote agent check` says; it fails where it has findings, so stdout and stderr count alike.
+    pub fn agent_check(&self) -> String {
+        self.agent_command(&["check", "--json"])
+    }
+
+    pub fn agent_status(&self) -> String {
+        self.agent_command(&["status", "--json"])
+    }
+
+    fn agent_command(&self, words: &[&str]) -> String {
+        let mut all = vec!["agent"];
+        all.extend(words);
+        all.extend(["--config", "agent.toml"]);
+        match process::command(self.cloud.folder.path(), &all) {
+            Ok(output) => output,
+            Err(error) => error.message,
+        }
+    }
+
+    /// An agent or server that ended by itself fails the test at once.
+    fn alive(&mut self) {
+        let ended = self.agent.as_mut().and_then(|agent| agent.ended().unwrap());
+        assert!(ended.is_none(), "the agent ended by itself: {ended:?}\n{}", self.logs());
+    }
+
+    pub fn logs(&self) -> String {
+        let agent = self.agent.as_ref().map(|agent| agent.log_end(30)).unwrap_or_default();
+        format!("--- agent\n{agent}\n--- server\n{}", self.cloud.log())
+    }
+}
