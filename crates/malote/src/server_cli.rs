@@ -8,6 +8,7 @@ mod catalog;
 mod entity;
 mod lists;
 mod setup;
+mod staging;
 mod watch;
 
 use std::path::PathBuf;
@@ -92,6 +93,9 @@ enum ServerNoun {
     /// Batches and their messages.
     #[command(subcommand)]
     Batches(watch::BatchesCommand),
+    /// Staged tables, their rows and what stands in quarantine.
+    #[command(subcommand)]
+    Staging(staging::StagingCommand),
 }
 
 /// The tenant a command is about.
@@ -183,6 +187,7 @@ async fn with_store(noun: ServerNoun, services: &Services, json: bool) -> Result
         ServerNoun::Reload(command) => command.run(services, json).await,
         ServerNoun::Session(command) => command.run(services, json).await,
         ServerNoun::Batches(command) => command.run(services, json).await,
+        ServerNoun::Staging(command) => command.run(services, json).await,
         ServerNoun::Run { .. } | ServerNoun::Migrate | ServerNoun::Config { .. } => Ok(()),
     }
 }

@@ -93,8 +93,23 @@ impl App {
         };
         let parts = vec![
             task::spawn("http", http::serve(http, http::router(desk), shutdown.clone())),
-            task::spawn("grpc", grpc::serve(grpc, services.clone(), config.trusted_proxies.clone().into(), shutdown.clone())),
-            task::spawn("apply", tasks::apply::run(services.staging.clone(), services.ingest.hint(), shutdown.clone())),
+            task::spawn(
+                "grpc",
+                grpc::serve(
+                    grpc,
+                    services.clone(),
+                    config.trusted_proxies.clone().into(),
+                    shutdown.clone(),
+                ),
+            ),
+            task::spawn(
+                "apply",
+                tasks::apply::run(
+                    services.staging.clone(),
+                    services.ingest.hint(),
+                    shutdown.clone(),
+                ),
+            ),
             task::spawn("silence", tasks::silence::run(services.ingest.clone(), shutdown)),
         ];
         Ok(Self { http: bound.0, grpc: bound.1, addresses, services, trigger, parts, _lock: lock })
@@ -111,7 +126,10 @@ impl App {
         })
         .await;
         if ended.is_err() {
-            tracing::warn!("calls were still in flight after {} s; their senders repeat them", DRAIN.as_secs());
+            tracing::warn!(
+                "calls were still in flight after {} s; their senders repeat them",
+                DRAIN.as_secs()
+            );
             parts.iter().for_each(Task::abort);
         }
     }
@@ -133,8 +151,12 @@ fn lock(data: &Path) -> Result<File> {
         .map_err(|error| error.at(place()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::new(Code::StoreBusy, "another server runs on it").at(place())),
-        Err(TryLockError::Error(cause)) => Err(Error::new(Code::StoreBusy, "cannot lock it").at(place()).because(cause)),
+        Err(TryLockError::WouldBlock) => {
+            Err(Error::new(Code::StoreBusy, "another server runs on it").at(place()))
+        }
+        Err(TryLockError::Error(cause)) => {
+            Err(Error::new(Code::StoreBusy, "cannot lock it").at(place()).because(cause))
+        }
     }
 }
 

@@ -93,7 +93,11 @@ impl ServerConfig {
     /// `ADDRESS_REFUSED`, `CONFIG_INVALID`.
     pub fn addresses(&self, http: SocketAddr, grpc: SocketAddr) -> Result<Addresses> {
         let of = |key: &str, given: &str, bound: SocketAddr| {
-            let address = if given.is_empty() { format!("http://{bound}") } else { given.trim_end_matches('/').to_owned() };
+            let address = if given.is_empty() {
+                format!("http://{bound}")
+            } else {
+                given.trim_end_matches('/').to_owned()
+            };
             check(&address, self.allow_private).map_err(|error| error.at(key))?;
             Ok(address)
         };
@@ -143,9 +147,14 @@ fn check(address: &str, allow_private: bool) -> Result<()> {
 
 fn is_private(address: IpAddr) -> bool {
     match address.to_canonical() {
-        IpAddr::V4(v4) => v4.is_private() || v4.is_loopback() || v4.is_link_local() || v4.is_unspecified(),
+        IpAddr::V4(v4) => {
+            v4.is_private() || v4.is_loopback() || v4.is_link_local() || v4.is_unspecified()
+        }
         IpAddr::V6(v6) => {
-            v6.is_loopback() || v6.is_unspecified() || v6.is_unique_local() || v6.is_unicast_link_local()
+            v6.is_loopback()
+                || v6.is_unspecified()
+                || v6.is_unique_local()
+                || v6.is_unicast_link_local()
         }
     }
 }
@@ -155,7 +164,12 @@ mod tests {
     use super::*;
 
     fn config(public: &str, allow_private: bool) -> ServerConfig {
-        ServerConfig { public_http: public.into(), public_grpc: public.into(), allow_private, ..ServerConfig::default() }
+        ServerConfig {
+            public_http: public.into(),
+            public_grpc: public.into(),
+            allow_private,
+            ..ServerConfig::default()
+        }
     }
 
     #[test]
@@ -164,21 +178,48 @@ mod tests {
         let path = folder.path().join("server.toml");
         let config = ServerConfig { allow_private: true, ..ServerConfig::default() };
         std::fs::write(&path, config.dump()).unwrap();
-        assert_eq!(runtime::config::load_from::<ServerConfig>(Some(&path), "NONE", Default::default()).unwrap(), config);
+        assert_eq!(
+            runtime::config::load_from::<ServerConfig>(Some(&path), "NONE", Default::default())
+                .unwrap(),
+            config
+        );
         std::fs::write(&path, "htp_listen = '127.0.0.1:1'").unwrap();
-        let error = runtime::config::load_from::<ServerConfig>(Some(&path), "NONE", Default::default()).unwrap_err();
+        let error =
+            runtime::config::load_from::<ServerConfig>(Some(&path), "NONE", Default::default())
+                .unwrap_err();
         assert!(error.message.contains("htp_listen"), "{error}");
     }
 
     #[test]
     fn plain_and_private_addresses_need_to_be_allowed() {
         let bound = SocketAddr::from(([127, 0, 0, 1], 7480));
-        for address in ["", "http://malote.example", "https://10.0.0.1", "https://[::1]:7480", "https://localhost", "https://[::ffff:127.0.0.1]"] {
-            assert_eq!(config(address, false).addresses(bound, bound).unwrap_err().code, Code::AddressRefused, "{address}");
+        for address in [
+            "",
+            "http://malote.example",
+            "https://10.0.0.1",
+            "https://[::1]:7480",
+            "https://localhost",
+            "https://[::ffff:127.0.0.1]",
+        ] {
+            assert_eq!(
+                config(address, false).addresses(bound, bound).unwrap_err().code,
+                Code::AddressRefused,
+                "{address}"
+            );
             assert!(config(address, true).addresses(bound, bound).is_ok(), "{address}");
         }
-        for address in ["malote.example", "ftp://malote.example", "https://malote.example/path", "https://", "https://a b"] {
-            assert_eq!(config(address, true).addresses(bound, bound).unwrap_err().code, Code::ConfigInvalid, "{address}");
+        for address in [
+            "malote.example",
+            "ftp://malote.example",
+            "https://malote.example/path",
+            "https://",
+            "https://a b",
+        ] {
+            assert_eq!(
+                config(address, true).addresses(bound, bound).unwrap_err().code,
+                Code::ConfigInvalid,
+                "{address}"
+            );
         }
         let addresses = config("https://malote.example/", false).addresses(bound, bound).unwrap();
         assert_eq!(addresses.issuer(), "https://malote.example/totvs.rac");

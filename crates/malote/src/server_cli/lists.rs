@@ -45,9 +45,14 @@ pub(super) fn show_page<T: Serialize>(
 
 fn table<T>(records: &[T], columns: &[Column<T>]) -> Vec<String> {
     let head = columns.iter().map(|(name, _)| (*name).to_owned()).collect();
-    let cells =
-        records.iter().map(|record| columns.iter().map(|(_, cell)| tame(&cell(record))).collect());
-    let lines: Vec<Vec<String>> = std::iter::once(head).chain(cells).collect();
+    let cells = records.iter().map(|record| columns.iter().map(|(_, cell)| cell(record)).collect());
+    grid(head, cells.collect())
+}
+
+/// Lines of a table whose columns are known only now.
+pub(super) fn grid(head: Vec<String>, cells: Vec<Vec<String>>) -> Vec<String> {
+    let tamed = |line: Vec<String>| line.iter().map(|cell| tame(cell)).collect::<Vec<_>>();
+    let lines: Vec<Vec<String>> = std::iter::once(head).chain(cells).map(tamed).collect();
     let width = |at: usize| {
         lines
             .iter()
@@ -56,7 +61,7 @@ fn table<T>(records: &[T], columns: &[Column<T>]) -> Vec<String> {
             .max()
             .unwrap_or(0)
     };
-    let widths: Vec<usize> = (0..columns.len()).map(width).collect();
+    let widths: Vec<usize> = (0..lines.first().map_or(0, Vec::len)).map(width).collect();
     let pad = |line: &Vec<String>| {
         let padded: Vec<String> =
             line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
@@ -77,6 +82,6 @@ mod tests {
     fn columns_are_aligned_by_characters_and_control_characters_are_tamed() {
         let records = [("ação", "1"), ("b\u{1b}[2J", "22")];
         let columns: [Column<(&str, &str)>; 2] = [("NAME", |r| r.0.into()), ("N", |r| r.1.into())];
-        assert_eq!(table(&records, &columns), ["NAME    N", "ação    1", "b\u{fffd}[2J  22"]);
+        assert_eq!(table(&records, &columns), ["NAME   N", "ação   1", "b\u{fffd}[2J  22"]);
     }
 }

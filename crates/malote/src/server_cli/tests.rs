@@ -46,6 +46,9 @@ async fn a_folder_is_set_up_watched_and_changed_by_name() {
         "session list",
         "batches list --environment prod",
         "batches show 1 --environment prod",
+        "staging list --environment prod",
+        "staging count FLAN --environment prod",
+        "staging quarantine --environment prod --json",
         "migrate",
         "config",
         "config --defaults",
@@ -70,6 +73,8 @@ async fn what_is_wrong_is_told_with_its_code() {
         ("session accept", Code::NotFound),
         ("session release", Code::NotFound),
         ("batches list --after x", Code::BadId),
+        ("staging schema FLAN", Code::NotFound),
+        ("staging rows FLAN", Code::NotFound),
         ("setup --tenant Loja --erp PROTHEUS --installation RM", Code::AlreadyExists),
     ];
     for (line, code) in cases {

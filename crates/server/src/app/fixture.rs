@@ -40,7 +40,10 @@ impl Running {
         let app = App::start(&config(folder.path())).await.unwrap();
         let catalog = app.services.catalog.clone();
         let tenant = catalog.create_tenant("Loja").await.unwrap();
-        let environment = catalog.create_environment(tenant.id, "prod", EnvironmentType::Production).await.unwrap();
+        let environment = catalog
+            .create_environment(tenant.id, "prod", EnvironmentType::Production)
+            .await
+            .unwrap();
         let installation = catalog
             .create_installation(tenant.id, "rm", "RM".parse().unwrap(), Some(environment.id))
             .await
@@ -51,9 +54,20 @@ impl Running {
             filter: filter.map(str::to_owned),
             is_custom: false,
         };
-        catalog.add_entities(&place, vec![entity("FLAN", Some("FLAN.IDLAN > 1000")), entity("TMOV", None)]).await.unwrap();
-        let (client, secret) =
-            told(app.services.access.create_credential(tenant.id, Holder::Installation(installation.id)).await.unwrap());
+        catalog
+            .add_entities(
+                &place,
+                vec![entity("FLAN", Some("FLAN.IDLAN > 1000")), entity("TMOV", None)],
+            )
+            .await
+            .unwrap();
+        let (client, secret) = told(
+            app.services
+                .access
+                .create_credential(tenant.id, Holder::Installation(installation.id))
+                .await
+                .unwrap(),
+        );
         let web = reqwest::Client::builder().no_proxy().build().unwrap();
         Self { folder, app, tenant, installation, place, client, secret, web }
     }
@@ -74,7 +88,8 @@ impl Running {
             ("client_id", client.as_str()),
             ("client_secret", secret),
         ];
-        let answer = self.web.post(self.url("/totvs.rac/connect/token")).form(&form).send().await.unwrap();
+        let answer =
+            self.web.post(self.url("/totvs.rac/connect/token")).form(&form).send().await.unwrap();
         let token: protocol::json::Token = answer.json().await.unwrap();
         token.access_token
     }
@@ -83,10 +98,18 @@ impl Running {
     pub(crate) async fn stranger(&self, erp: &str) -> String {
         let catalog = &self.app.services.catalog;
         let tenant = catalog.create_tenant(&format!("stranger {erp}")).await.unwrap().id;
-        let environment = catalog.create_environment(tenant, "prod", EnvironmentType::Production).await.unwrap().id;
-        let installation = catalog.create_installation(tenant, "x", erp.parse().unwrap(), Some(environment)).await.unwrap();
+        let environment = catalog
+            .create_environment(tenant, "prod", EnvironmentType::Production)
+            .await
+            .unwrap()
+            .id;
+        let installation = catalog
+            .create_installation(tenant, "x", erp.parse().unwrap(), Some(environment))
+            .await
+            .unwrap();
         let holder = Holder::Installation(installation.id);
-        let (client, secret) = told(self.app.services.access.create_credential(tenant, holder).await.unwrap());
+        let (client, secret) =
+            told(self.app.services.access.create_credential(tenant, holder).await.unwrap());
         self.token_of(&client, &secret).await
     }
 }

@@ -18,7 +18,9 @@ async fn a_data_folder_has_one_server_and_a_taken_port_is_told() {
 #[tokio::test]
 async fn a_public_address_that_is_private_is_refused_before_anything_starts() {
     let folder = tempfile::tempdir().unwrap();
-    let error = App::start(&ServerConfig { allow_private: false, ..config(folder.path()) }).await.unwrap_err();
+    let error = App::start(&ServerConfig { allow_private: false, ..config(folder.path()) })
+        .await
+        .unwrap_err();
     assert_eq!(error.code, Code::AddressRefused, "{error}");
 }
 
@@ -38,7 +40,11 @@ async fn run_ends_when_the_drain_is_asked_for() {
     let (trigger, shutdown) = shutdown::channel();
     let running = task::spawn("run", run(config(folder.path()), shutdown));
     trigger.drain();
-    tokio::time::timeout(DRAIN, running.join()).await.expect("a drain without calls is short").unwrap().unwrap();
+    tokio::time::timeout(DRAIN, running.join())
+        .await
+        .expect("a drain without calls is short")
+        .unwrap()
+        .unwrap();
 }
 
 #[tokio::test]
@@ -46,6 +52,7 @@ async fn what_another_process_changes_is_seen_by_the_running_server() {
     let running = Running::start().await;
     let other = Services::open(running.folder.path(), String::new()).await.unwrap();
     let holder = crate::model::catalog::Holder::Installation(running.installation.id);
-    let (client, secret) = told(other.access.create_credential(running.tenant.id, holder).await.unwrap());
+    let (client, secret) =
+        told(other.access.create_credential(running.tenant.id, holder).await.unwrap());
     assert!(!running.token_of(&client, &secret).await.is_empty());
 }

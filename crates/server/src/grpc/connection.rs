@@ -141,7 +141,10 @@ impl Drop for Connection {
 }
 
 /// Accepts for ever; what is over a limit is closed at once.
-pub(super) fn incoming(listener: TcpListener, proxies: Arc<[IpAddr]>) -> impl Stream<Item = io::Result<Guarded>> {
+pub(super) fn incoming(
+    listener: TcpListener,
+    proxies: Arc<[IpAddr]>,
+) -> impl Stream<Item = io::Result<Guarded>> {
     let counts = Arc::<Counts>::default();
     stream::unfold((listener, counts, proxies), |(listener, counts, proxies)| async move {
         loop {
@@ -182,7 +185,11 @@ impl Connected for Guarded {
 }
 
 impl AsyncRead for Guarded {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if let Some(deadline) = &mut self.deadline
             && deadline.as_mut().poll(context).is_ready()
         {
@@ -201,7 +208,11 @@ impl AsyncRead for Guarded {
 }
 
 impl AsyncWrite for Guarded {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -235,11 +246,20 @@ mod tests {
         let counts = Arc::<Counts>::default();
         let peer = IpAddr::from([127, 0, 0, 1]);
         let tenant = TenantId(runtime::entropy::uuid());
-        let mut open: Vec<_> = (0..limits::ADDRESS_CONNECTIONS).filter_map(|_| Connection::open(&counts, peer, &[])).collect();
+        let mut open: Vec<_> = (0..limits::ADDRESS_CONNECTIONS)
+            .filter_map(|_| Connection::open(&counts, peer, &[]))
+            .collect();
         assert_eq!(open.len(), limits::ADDRESS_CONNECTIONS);
         assert!(Connection::open(&counts, peer, &[]).is_none());
-        assert!(Connection::open(&counts, peer, &[peer]).is_some(), "a trusted proxy is not counted by address");
-        assert!(open.iter().take(limits::TENANT_CONNECTIONS).all(|one| one.admit(tenant) && one.admit(tenant)));
+        assert!(
+            Connection::open(&counts, peer, &[peer]).is_some(),
+            "a trusted proxy is not counted by address"
+        );
+        assert!(
+            open.iter()
+                .take(limits::TENANT_CONNECTIONS)
+                .all(|one| one.admit(tenant) && one.admit(tenant))
+        );
         assert!(!open[limits::TENANT_CONNECTIONS].admit(tenant));
         open.remove(0);
         assert!(Connection::open(&counts, peer, &[]).is_some());

@@ -23,7 +23,11 @@ const SLOT_WAIT: Duration = Duration::from_millis(200);
 /// When a tenant with too many connections should try one more.
 const CONNECTION_WAIT: Duration = Duration::from_secs(5);
 /// Services that anyone may call: they tell nothing of a tenant.
-const OPEN: [&str; 3] = ["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/"];
+const OPEN: [&str; 3] = [
+    "/grpc.health.v1.Health/",
+    "/grpc.reflection.v1.ServerReflection/",
+    "/grpc.reflection.v1alpha.ServerReflection/",
+];
 
 /// Puts the gate before every service.
 #[derive(Clone, Debug)]
@@ -53,12 +57,18 @@ impl<S> tower::Layer<S> for GateLayer {
 
 /// The caller that the gate let in.
 pub(super) fn caller(extensions: &tonic::Extensions) -> Result<Caller> {
-    extensions.get::<Caller>().cloned().ok_or_else(|| Error::new(Code::Internal, "a call came around the gate"))
+    extensions
+        .get::<Caller>()
+        .cloned()
+        .ok_or_else(|| Error::new(Code::Internal, "a call came around the gate"))
 }
 
 impl<S> tower::Service<http::Request<Body>> for Gate<S>
 where
-    S: tower::Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S: tower::Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
     S::Future: Send,
 {
     type Response = http::Response<Body>;
@@ -77,11 +87,17 @@ where
         Box::pin(async move {
             let begun = Mono::now();
             let method = label(request.uri().path());
-            let response = match tokio::time::timeout(limits::CALL_TIMEOUT, pass(access, inner, request)).await {
+            let response = match tokio::time::timeout(
+                limits::CALL_TIMEOUT,
+                pass(access, inner, request),
+            )
+            .await
+            {
                 Ok(Ok(response)) => response,
                 Ok(Err(error)) => status::of(error).into_http(),
                 Err(_) => {
-                    let words = format!("the call took longer than {} s", limits::CALL_TIMEOUT.as_secs());
+                    let words =
+                        format!("the call took longer than {} s", limits::CALL_TIMEOUT.as_secs());
                     status::of(Error::new(Code::Timeout, words)).into_http()
                 }
             };
@@ -91,7 +107,11 @@ where
     }
 }
 
-async fn pass<S>(access: Access, mut inner: S, mut request: http::Request<Body>) -> Result<http::Response<Body>>
+async fn pass<S>(
+    access: Access,
+    mut inner: S,
+    mut request: http::Request<Body>,
+) -> Result<http::Response<Body>>
 where
     S: tower::Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
 {
@@ -120,28 +140,44 @@ where
 }
 
 fn token(request: &http::Request<Body>) -> Result<&str> {
-    let missing = || Error::new(Code::Unauthenticated, "metadata authorization: Bearer {token} is missing or malformed");
+    let missing = || {
+        Error::new(
+            Code::Unauthenticated,
+            "metadata authorization: Bearer {token} is missing or malformed",
+        )
+    };
     let mut values = request.headers().get_all(http::header::AUTHORIZATION).iter();
     let value = values.next().and_then(|value| value.to_str().ok()).ok_or_else(missing)?;
     let (scheme, token) = value.split_once(' ').ok_or_else(missing)?;
-    if scheme.eq_ignore_ascii_case("bearer") && values.next().is_none() { Ok(token.trim()) } else { Err(missing()) }
+    if scheme.eq_ignore_ascii_case("bearer") && values.next().is_none() {
+        Ok(token.trim())
+    } else {
+        Err(missing())
+    }
 }
 
 /// A bounded set of labels, whatever path is called.
 fn label(path: &str) -> &'static str {
     const METHODS: [&str; 9] = [
-        "TableStream/Write", "TableStream/Summary", "Session/Open", "Session/Renew", "Session/Release",
-        "Session/Prepare", "Reconcile/Ranges", "Reconcile/Rows", "Health/Check",
+        "TableStream/Write",
+        "TableStream/Summary",
+        "Session/Open",
+        "Session/Renew",
+        "Session/Release",
+        "Session/Prepare",
+        "Reconcile/Ranges",
+        "Reconcile/Rows",
+        "Health/Check",
     ];
     METHODS.into_iter().find(|method| path.ends_with(method)).unwrap_or("other")
 }
 
 /// Errors come as headers alone, so the status is there; a success has it in its trailers.
 fn note(method: &'static str, response: &http::Response<Body>, time: Duration) {
-    let status = response.headers().get("grpc-status").and_then(|value| value.to_str().ok()).unwrap_or("0");
+    let status =
+        response.headers().get("grpc-status").and_then(|value| value.to_str().ok()).unwrap_or("0");
     let status = tonic::Code::from_bytes(status.as_bytes());
     tracing::debug!(method, status = ?status, ms = time.as_millis(), "grpc");
     metrics::counter!("malote_grpc_calls_total", "method" => method, "status" => format!("{status:?}")).increment(1);
     metrics::histogram!("malote_grpc_seconds", "method" => method).record(time.as_secs_f64());
 }
-

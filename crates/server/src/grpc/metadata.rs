@@ -24,7 +24,8 @@ pub(super) fn epoch(metadata: &MetadataMap) -> Result<Option<Epoch>> {
 pub(super) fn base_loads_done(metadata: &MetadataMap) -> Result<Vec<(TableName, Generation)>> {
     let bad = || Error::new(Code::InvalidArgument, "x-base-load-done must be TABLE:generation,…");
     let Some(text) = single(metadata, "x-base-load-done")? else { return Ok(Vec::new()) };
-    let entries: Vec<&str> = text.split(',').map(str::trim).filter(|entry| !entry.is_empty()).collect();
+    let entries: Vec<&str> =
+        text.split(',').map(str::trim).filter(|entry| !entry.is_empty()).collect();
     if entries.len() > limits::STREAM_TABLES {
         return Err(bad());
     }
@@ -32,7 +33,9 @@ pub(super) fn base_loads_done(metadata: &MetadataMap) -> Result<Vec<(TableName, 
         .into_iter()
         .map(|entry| {
             let (table, generation) = entry.rsplit_once(':').ok_or_else(bad)?;
-            let generation = plain_number(generation.trim()).and_then(|number| i64::try_from(number).ok()).ok_or_else(bad)?;
+            let generation = plain_number(generation.trim())
+                .and_then(|number| i64::try_from(number).ok())
+                .ok_or_else(bad)?;
             Ok((table.parse().map_err(|_| bad())?, Generation(generation)))
         })
         .collect()
@@ -42,7 +45,8 @@ fn single<'a>(metadata: &'a MetadataMap, key: &str) -> Result<Option<&'a str>> {
     let mut values = metadata.get_all(key).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let text = value.to_str().ok().filter(|_| values.next().is_none());
-    text.map(Some).ok_or_else(|| Error::new(Code::InvalidArgument, format!("{key} must come once, in ASCII")))
+    text.map(Some)
+        .ok_or_else(|| Error::new(Code::InvalidArgument, format!("{key} must come once, in ASCII")))
 }
 
 /// Digits alone: no sign, no blanks.
@@ -66,8 +70,21 @@ mod tests {
     fn an_epoch_is_a_positive_integer_given_once() {
         assert_eq!(epoch(&MetadataMap::new()).unwrap(), None);
         assert_eq!(epoch(&with("x-sender-epoch", &["7"])).unwrap(), Some(Epoch(7)));
-        for bad in [&["0"][..], &["-1"], &["+1"], &["1.0"], &[""], &["x"], &["99999999999999999999"], &["1", "1"]] {
-            assert_eq!(epoch(&with("x-sender-epoch", bad)).unwrap_err().code, Code::InvalidArgument, "{bad:?}");
+        for bad in [
+            &["0"][..],
+            &["-1"],
+            &["+1"],
+            &["1.0"],
+            &[""],
+            &["x"],
+            &["99999999999999999999"],
+            &["1", "1"],
+        ] {
+            assert_eq!(
+                epoch(&with("x-sender-epoch", bad)).unwrap_err().code,
+                Code::InvalidArgument,
+                "{bad:?}"
+            );
         }
     }
 
@@ -77,7 +94,10 @@ mod tests {
         assert!(base_loads_done(&MetadataMap::new()).unwrap().is_empty());
         assert!(read("").unwrap().is_empty());
         let done = read("FLAN:2, TMOV:0").unwrap();
-        assert_eq!(done, [("flan".parse().unwrap(), Generation(2)), ("tmov".parse().unwrap(), Generation(0))]);
+        assert_eq!(
+            done,
+            [("flan".parse().unwrap(), Generation(2)), ("tmov".parse().unwrap(), Generation(0))]
+        );
         for bad in ["FLAN", "FLAN:", "FLAN:-1", ":1", "FLAN:x"] {
             assert_eq!(read(bad).unwrap_err().code, Code::InvalidArgument, "{bad}");
         }

@@ -46,7 +46,12 @@ const SMALL_MESSAGE: usize = 16 * 1024;
 type Answering = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
 
 /// Serves until the drain, then until the calls in flight have ended.
-pub(crate) async fn serve(listener: TcpListener, services: Services, proxies: Arc<[IpAddr]>, mut shutdown: Shutdown) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    services: Services,
+    proxies: Arc<[IpAddr]>,
+    mut shutdown: Shutdown,
+) {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<table_stream::TableStream>().await;
     health.set_serving::<ingestion::Session>().await;
@@ -61,7 +66,9 @@ pub(crate) async fn serve(listener: TcpListener, services: Services, proxies: Ar
                 .add_service(v1.max_decoding_message_size(SMALL_MESSAGE))
                 .add_service(v1alpha.max_decoding_message_size(SMALL_MESSAGE));
         }
-        (Err(cause), _) | (_, Err(cause)) => tracing::error!(%cause, "reflection is off: the descriptors do not read"),
+        (Err(cause), _) | (_, Err(cause)) => {
+            tracing::error!(%cause, "reflection is off: the descriptors do not read")
+        }
     }
     let stop = async move {
         shutdown.draining().await;

@@ -35,7 +35,9 @@ struct RetryInfo {
 /// The status of an error; faults go to the log with their cause.
 pub(super) fn of(error: Error) -> Status {
     match error.class() {
-        Class::Bug => tracing::error!(code = %error.code, cause = error.chain(), "{}", error.message),
+        Class::Bug => {
+            tracing::error!(code = %error.code, cause = error.chain(), "{}", error.message)
+        }
         Class::Transient if !matches!(error.code, Code::Draining | Code::RateLimited) => {
             tracing::warn!(code = %error.code, cause = error.chain(), "{}", error.message);
         }
@@ -56,7 +58,12 @@ pub(super) fn of(error: Error) -> Status {
             if let Ok(value) = seconds.to_string().parse() {
                 metadata.insert("retry-after", value);
             }
-            Status::with_details_and_metadata(code, words.clone(), details(code, words, wait).into(), metadata)
+            Status::with_details_and_metadata(
+                code,
+                words.clone(),
+                details(code, words, wait).into(),
+                metadata,
+            )
         }
     }
 }
@@ -73,7 +80,10 @@ fn details(code: tonic::Code, message: String, wait: Duration) -> Vec<u8> {
         nanos: wait.subsec_nanos().cast_signed(),
     };
     let info = RetryInfo { retry_delay: Some(retry_delay) };
-    let any = Any { type_url: "type.googleapis.com/google.rpc.RetryInfo".into(), value: info.encode_to_vec() };
+    let any = Any {
+        type_url: "type.googleapis.com/google.rpc.RetryInfo".into(),
+        value: info.encode_to_vec(),
+    };
     RpcStatus { code: code.into(), message, details: vec![any] }.encode_to_vec()
 }
 
@@ -83,13 +93,17 @@ mod tests {
 
     #[test]
     fn only_those_who_shall_wait_get_retry_info() {
-        let limited = of(Error::new(Code::RateLimited, "no room").retry_in(Duration::from_millis(1_500)));
+        let limited =
+            of(Error::new(Code::RateLimited, "no room").retry_in(Duration::from_millis(1_500)));
         assert_eq!(limited.code(), tonic::Code::ResourceExhausted);
         assert_eq!(limited.message(), "RATE_LIMITED: no room");
         assert_eq!(limited.metadata().get("retry-after").unwrap(), "2");
         let status = RpcStatus::decode(limited.details()).unwrap();
         let info = RetryInfo::decode(&*status.details[0].value).unwrap();
-        assert_eq!(info.retry_delay.unwrap(), prost_types::Duration { seconds: 1, nanos: 500_000_000 });
+        assert_eq!(
+            info.retry_delay.unwrap(),
+            prost_types::Duration { seconds: 1, nanos: 500_000_000 }
+        );
         assert!(!of(Error::new(Code::DiskFull, "full")).details().is_empty());
         assert!(of(Error::new(Code::MessageTooLarge, "large")).details().is_empty());
         assert_eq!(of(Error::new(Code::Fenced, "newer")).code(), tonic::Code::FailedPrecondition);

@@ -38,7 +38,8 @@ impl TableStream {
     async fn write(self, request: Request<Bytes>) -> Result<TableInputResponse> {
         let caller = gate::caller(request.extensions())?;
         let epoch = metadata::epoch(request.metadata())?;
-        let done = self.services.ingest.write(&caller, epoch, request.into_inner(), Wall::now()).await;
+        let done =
+            self.services.ingest.write(&caller, epoch, request.into_inner(), Wall::now()).await;
         let (success, errors) = outcome(done)?;
         Ok(TableInputResponse { success, errors })
     }
@@ -47,7 +48,11 @@ impl TableStream {
         let caller = gate::caller(request.extensions())?;
         let epoch = metadata::epoch(request.metadata())?;
         let loads = metadata::base_loads_done(request.metadata())?;
-        let done = self.services.ingest.summary(&caller, epoch, &loads, request.get_ref(), Wall::now()).await;
+        let done = self
+            .services
+            .ingest
+            .summary(&caller, epoch, &loads, request.get_ref(), Wall::now())
+            .await;
         let (success, errors) = outcome(done)?;
         Ok(BatchSummaryResponse { success, errors })
     }
@@ -79,10 +84,14 @@ impl tower::Service<http::Request<Body>> for TableStream {
         Box::pin(async move {
             Ok(match request.uri().path() {
                 "/com.totvs.ingestion.grpc.TableStream/Write" => {
-                    unary(RawCodec::default(), request, move |request| this.clone().write(request)).await
+                    unary(RawCodec::default(), request, move |request| this.clone().write(request))
+                        .await
                 }
                 "/com.totvs.ingestion.grpc.TableStream/Summary" => {
-                    unary(ProstCodec::default(), request, move |request| this.clone().summary(request)).await
+                    unary(ProstCodec::default(), request, move |request| {
+                        this.clone().summary(request)
+                    })
+                    .await
                 }
                 _ => unknown_method(),
             })

@@ -5,18 +5,26 @@ use protocol::{
     limits,
     proto::{
         ingestion::{
-            DatabaseIdentity, OpenRequest, OpenResponse, RangesRequest, RangesResponse, ReleaseRequest, ReleaseResponse,
-            Versions, open_response,
+            DatabaseIdentity, OpenRequest, OpenResponse, RangesRequest, RangesResponse,
+            ReleaseRequest, ReleaseResponse, Versions, open_response,
         },
         totvs::{
             BatchSummary, BatchSummaryResponse, Table, TableInputResponse,
-            table::{RowColumn, Schema, TableRow, schema::{SchemaColumn, SchemaPrimaryKey}},
+            table::{
+                RowColumn, Schema, TableRow,
+                schema::{SchemaColumn, SchemaPrimaryKey},
+            },
         },
     },
 };
 use runtime::clock::Wall;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tonic::{Code, Request, Response, Status, client::Grpc, codec::CompressionEncoding, transport::{Channel, Endpoint}};
+use tonic::{
+    Code, Request, Response, Status,
+    client::Grpc,
+    codec::CompressionEncoding,
+    transport::{Channel, Endpoint},
+};
 use tonic_prost::ProstCodec;
 
 use crate::app::fixture::Running;
@@ -29,7 +37,12 @@ async fn channel(running: &Running) -> Channel {
 }
 
 /// One call, as a generated client makes it.
-async fn call<Q, A>(channel: &Channel, path: &'static str, request: Request<Q>, zip: Option<CompressionEncoding>) -> Result<A, Status>
+async fn call<Q, A>(
+    channel: &Channel,
+    path: &'static str,
+    request: Request<Q>,
+    zip: Option<CompressionEncoding>,
+) -> Result<A, Status>
 where
     Q: Message + 'static,
     A: Message + Default + 'static,
@@ -69,7 +82,10 @@ fn table(number: i32, rows: Vec<TableRow>) -> Table {
             flexible: true,
             export_data: true,
             columns: vec![column("IDLAN", "long"), column("HISTORICO", "string")],
-            primary_key: Some(SchemaPrimaryKey { name: "FLAN".into(), columns: vec!["IDLAN".into()] }),
+            primary_key: Some(SchemaPrimaryKey {
+                name: "FLAN".into(),
+                columns: vec!["IDLAN".into()],
+            }),
         }),
         batch_id: Wall::now().seconds() / 1_000 * 1_000,
         message_number: number,
@@ -98,7 +114,10 @@ async fn a_batch_is_written_and_summed_and_a_business_outcome_is_status_ok() {
     assert!(write(&channel, first.clone(), &token).await.unwrap().success, "an exact repeat");
     let other = Table { rows: vec![row(1, "z"), row(2, "b")], ..first.clone() };
     let conflict = write(&channel, other, &token).await.unwrap();
-    assert!(!conflict.success && conflict.errors[0].starts_with("MESSAGE_CONFLICT: "), "{conflict:?}");
+    assert!(
+        !conflict.success && conflict.errors[0].starts_with("MESSAGE_CONFLICT: "),
+        "{conflict:?}"
+    );
     let summary = |messages: i32, rows: i32| BatchSummary {
         erp: "RM".into(),
         batch_id: first.batch_id,
@@ -107,9 +126,11 @@ async fn a_batch_is_written_and_summed_and_a_business_outcome_is_status_ok() {
         timestamp_start: None,
         timestamp_end: None,
     };
-    let missing: BatchSummaryResponse = call(&channel, SUMMARY, with_token(summary(2, 3), &token), None).await.unwrap();
+    let missing: BatchSummaryResponse =
+        call(&channel, SUMMARY, with_token(summary(2, 3), &token), None).await.unwrap();
     assert!(!missing.success && missing.errors[0].starts_with("MESSAGES_MISSING: "), "{missing:?}");
-    let done: BatchSummaryResponse = call(&channel, SUMMARY, with_token(summary(1, 2), &token), None).await.unwrap();
+    let done: BatchSummaryResponse =
+        call(&channel, SUMMARY, with_token(summary(1, 2), &token), None).await.unwrap();
     assert!(done.success, "{done:?}");
 }
 
@@ -130,7 +151,9 @@ async fn gzip_and_zstd_are_taken_and_a_bomb_is_stopped_at_the_limit() {
     let (channel, token) = (channel(&running).await, running.token().await);
     for (number, zip) in [(1, CompressionEncoding::Gzip), (2, CompressionEncoding::Zstd)] {
         let good: TableInputResponse =
-            call(&channel, WRITE, with_token(table(number, vec![row(1, "a")]), &token), Some(zip)).await.unwrap();
+            call(&channel, WRITE, with_token(table(number, vec![row(1, "a")]), &token), Some(zip))
+                .await
+                .unwrap();
         assert!(good.success, "{good:?}");
         let bomb: Result<TableInputResponse, Status> =
             call(&channel, WRITE, with_token(sized(60_000_000), &token), Some(zip)).await;
@@ -156,22 +179,47 @@ async fn calls_without_a_good_token_never_reach_a_service() {
     let running = Running::start().await;
     let (channel, token) = (channel(&running).await, running.token().await);
     let cut = token[..token.len() - 4].to_owned();
-    let bad = [None, Some(String::new()), Some("Bearer".into()), Some("Basic eDp5".into()), Some(format!("Bearer {cut}"))];
-    for path in [WRITE, SUMMARY, "/malote.ingestion.v1.Session/Open", "/malote.ingestion.v1.Reconcile/Rows", "/no.Such/Method"] {
+    let bad = [
+        None,
+        Some(String::new()),
+        Some("Bearer".into()),
+        Some("Basic eDp5".into()),
+        Some(format!("Bearer {cut}")),
+    ];
+    for path in [
+        WRITE,
+        SUMMARY,
+        "/malote.ingestion.v1.Session/Open",
+        "/malote.ingestion.v1.Reconcile/Rows",
+        "/no.Such/Method",
+    ] {
         for value in &bad {
             let mut request = Request::new(table(1, vec![row(1, "a")]));
             if let Some(value) = value {
                 request.metadata_mut().insert("authorization", value.parse().unwrap());
             }
-            let status = call::<Table, TableInputResponse>(&channel, path, request, None).await.unwrap_err();
+            let status =
+                call::<Table, TableInputResponse>(&channel, path, request, None).await.unwrap_err();
             assert_eq!(status.code(), Code::Unauthenticated, "{path} {value:?}: {status:?}");
             assert!(status.message().starts_with("UNAUTHENTICATED: "), "{status:?}");
         }
     }
-    let unknown = call::<Table, TableInputResponse>(&channel, "/no.Such/Method", with_token(Table::default(), &token), None).await;
+    let unknown = call::<Table, TableInputResponse>(
+        &channel,
+        "/no.Such/Method",
+        with_token(Table::default(), &token),
+        None,
+    )
+    .await;
     assert_eq!(unknown.unwrap_err().code(), Code::Unimplemented);
     let method = "/com.totvs.ingestion.grpc.TableStream/Erase";
-    let unknown = call::<Table, TableInputResponse>(&channel, method, with_token(Table::default(), &token), None).await;
+    let unknown = call::<Table, TableInputResponse>(
+        &channel,
+        method,
+        with_token(Table::default(), &token),
+        None,
+    )
+    .await;
     assert_eq!(unknown.unwrap_err().code(), Code::Unimplemented);
 }
 
@@ -186,7 +234,13 @@ async fn a_revoked_client_and_another_erp_are_refused() {
     assert!(denied.message().starts_with("PERMISSION_DENIED: "), "{denied:?}");
     let unlisted = Table { table_name: "GUSER".into(), ..table(2, vec![row(1, "a")]) };
     assert_eq!(write(&channel, unlisted, &token).await.unwrap_err().code(), Code::PermissionDenied);
-    running.app.services.access.revoke_credential(running.tenant.id, &running.client).await.unwrap();
+    running
+        .app
+        .services
+        .access
+        .revoke_credential(running.tenant.id, &running.client)
+        .await
+        .unwrap();
     let revoked = write(&channel, table(2, vec![row(2, "b")]), &token).await.unwrap_err();
     assert_eq!(revoked.code(), Code::Unauthenticated, "{revoked:?}");
 }
@@ -198,16 +252,28 @@ async fn malformed_metadata_and_garbage_are_invalid_arguments() {
     for epoch in ["0", "-1", "x", "1.5"] {
         let mut request = with_token(table(1, vec![row(1, "a")]), &token);
         request.metadata_mut().insert("x-sender-epoch", epoch.parse().unwrap());
-        let status = call::<Table, TableInputResponse>(&channel, WRITE, request, None).await.unwrap_err();
+        let status =
+            call::<Table, TableInputResponse>(&channel, WRITE, request, None).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument, "{epoch}: {status:?}");
     }
-    let mut request = with_token(BatchSummary { erp: "RM".into(), ..BatchSummary::default() }, &token);
+    let mut request =
+        with_token(BatchSummary { erp: "RM".into(), ..BatchSummary::default() }, &token);
     request.metadata_mut().insert("x-base-load-done", "FLAN".parse().unwrap());
-    let status = call::<BatchSummary, BatchSummaryResponse>(&channel, SUMMARY, request, None).await.unwrap_err();
+    let status = call::<BatchSummary, BatchSummaryResponse>(&channel, SUMMARY, request, None)
+        .await
+        .unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
     // The third field of a Table is a row, not text.
-    let garbage = OpenRequest { erp: "FLAN".into(), instance_id: "RM".into(), nonce: "zz".into(), ..OpenRequest::default() };
-    let status = call::<OpenRequest, TableInputResponse>(&channel, WRITE, with_token(garbage, &token), None).await.unwrap_err();
+    let garbage = OpenRequest {
+        erp: "FLAN".into(),
+        instance_id: "RM".into(),
+        nonce: "zz".into(),
+        ..OpenRequest::default()
+    };
+    let status =
+        call::<OpenRequest, TableInputResponse>(&channel, WRITE, with_token(garbage, &token), None)
+            .await
+            .unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
 }
 
@@ -217,8 +283,16 @@ fn open_request() -> OpenRequest {
         erp: "RM".into(),
         instance_id: runtime::entropy::uuid().to_string(),
         nonce: runtime::entropy::uuid().to_string(),
-        database_identity: Some(DatabaseIdentity { kind: "sqlite".into(), facts: facts.into(), position: Vec::new().into() }),
-        versions: Some(Versions { agent: "0.1.0".into(), protocol: limits::PROTOCOL_VERSION, database: "3".into() }),
+        database_identity: Some(DatabaseIdentity {
+            kind: "sqlite".into(),
+            facts: facts.into(),
+            position: Vec::new().into(),
+        }),
+        versions: Some(Versions {
+            agent: "0.1.0".into(),
+            protocol: limits::PROTOCOL_VERSION,
+            database: "3".into(),
+        }),
     }
 }
 
@@ -226,24 +300,42 @@ fn open_request() -> OpenRequest {
 async fn a_session_fences_writes_without_its_epoch_and_reconcile_answers() {
     let running = Running::start().await;
     let (channel, token) = (channel(&running).await, running.token().await);
-    let opened: OpenResponse =
-        call(&channel, "/malote.ingestion.v1.Session/Open", with_token(open_request(), &token), None).await.unwrap();
+    let opened: OpenResponse = call(
+        &channel,
+        "/malote.ingestion.v1.Session/Open",
+        with_token(open_request(), &token),
+        None,
+    )
+    .await
+    .unwrap();
     let Some(open_response::Result::Granted(granted)) = opened.result else { panic!("{opened:?}") };
     let without = write(&channel, table(1, vec![row(1, "a")]), &token).await.unwrap_err();
     assert_eq!(without.code(), Code::FailedPrecondition);
     assert!(without.message().starts_with("EPOCH_REQUIRED: "), "{without:?}");
     let mut request = with_token(table(1, vec![row(1, "a")]), &token);
     request.metadata_mut().insert("x-sender-epoch", granted.epoch.to_string().parse().unwrap());
-    assert!(call::<Table, TableInputResponse>(&channel, WRITE, request, None).await.unwrap().success);
-    let second: OpenResponse =
-        call(&channel, "/malote.ingestion.v1.Session/Open", with_token(open_request(), &token), None).await.unwrap();
+    assert!(
+        call::<Table, TableInputResponse>(&channel, WRITE, request, None).await.unwrap().success
+    );
+    let second: OpenResponse = call(
+        &channel,
+        "/malote.ingestion.v1.Session/Open",
+        with_token(open_request(), &token),
+        None,
+    )
+    .await
+    .unwrap();
     assert!(matches!(second.result, Some(open_response::Result::Held(_))), "{second:?}");
     let release = ReleaseRequest { erp: "RM".into(), epoch: granted.epoch };
     let _: ReleaseResponse =
-        call(&channel, "/malote.ingestion.v1.Session/Release", with_token(release, &token), None).await.unwrap();
+        call(&channel, "/malote.ingestion.v1.Session/Release", with_token(release, &token), None)
+            .await
+            .unwrap();
     let ranges = RangesRequest { erp: "RM".into(), table: "FLAN".into(), bounds: Vec::new() };
     let sums: RangesResponse =
-        call(&channel, "/malote.ingestion.v1.Reconcile/Ranges", with_token(ranges, &token), None).await.unwrap();
+        call(&channel, "/malote.ingestion.v1.Reconcile/Ranges", with_token(ranges, &token), None)
+            .await
+            .unwrap();
     assert_eq!(sums.sums.len(), 1, "{sums:?}");
 }
 
@@ -261,7 +353,10 @@ async fn a_tenant_has_eight_connections_and_is_told_to_wait_for_a_ninth() {
     let ninth = channel(&running).await;
     let status = write(&ninth, table(9, vec![row(9, "a")]), &token).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted);
-    assert!(!status.details().is_empty() && status.metadata().contains_key("retry-after"), "{status:?}");
+    assert!(
+        !status.details().is_empty() && status.metadata().contains_key("retry-after"),
+        "{status:?}"
+    );
     let stranger = running.stranger("RM").await;
     let other = write(&ninth, table(1, vec![row(1, "a")]), &stranger).await.unwrap_err();
     assert_eq!(other.code(), Code::PermissionDenied, "another tenant is served on it: {other:?}");
@@ -271,7 +366,9 @@ async fn a_tenant_has_eight_connections_and_is_told_to_wait_for_a_ninth() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), until).await.expect("ended connections give their places back");
+    tokio::time::timeout(Duration::from_secs(10), until)
+        .await
+        .expect("ended connections give their places back");
 }
 
 #[tokio::test]
@@ -282,29 +379,50 @@ async fn reflection_names_the_services_and_health_serves() {
     let channel = channel(&running).await;
     let ask = v1::ServerReflectionRequest {
         host: String::new(),
-        message_request: Some(v1::server_reflection_request::MessageRequest::ListServices(String::new())),
+        message_request: Some(v1::server_reflection_request::MessageRequest::ListServices(
+            String::new(),
+        )),
     };
     let mut client = v1::server_reflection_client::ServerReflectionClient::new(channel.clone());
-    let mut answers = client.server_reflection_info(tokio_stream::once(ask)).await.unwrap().into_inner();
+    let mut answers =
+        client.server_reflection_info(tokio_stream::once(ask)).await.unwrap().into_inner();
     let answer = answers.message().await.unwrap().unwrap().message_response.unwrap();
-    let v1::server_reflection_response::MessageResponse::ListServicesResponse(list) = answer else { panic!("{answer:?}") };
+    let v1::server_reflection_response::MessageResponse::ListServicesResponse(list) = answer else {
+        panic!("{answer:?}")
+    };
     let names: Vec<_> = list.service.into_iter().map(|service| service.name).collect();
-    for name in ["com.totvs.ingestion.grpc.TableStream", "malote.ingestion.v1.Session", "malote.ingestion.v1.Reconcile", "grpc.health.v1.Health"] {
+    for name in [
+        "com.totvs.ingestion.grpc.TableStream",
+        "malote.ingestion.v1.Session",
+        "malote.ingestion.v1.Reconcile",
+        "grpc.health.v1.Health",
+    ] {
         assert!(names.iter().any(|found| found == name), "{name} in {names:?}");
     }
     let ask = v1alpha::ServerReflectionRequest {
         host: String::new(),
-        message_request: Some(v1alpha::server_reflection_request::MessageRequest::FileContainingSymbol(
-            "com.totvs.ingestion.grpc.TableStream".into(),
-        )),
+        message_request: Some(
+            v1alpha::server_reflection_request::MessageRequest::FileContainingSymbol(
+                "com.totvs.ingestion.grpc.TableStream".into(),
+            ),
+        ),
     };
-    let mut client = v1alpha::server_reflection_client::ServerReflectionClient::new(channel.clone());
-    let mut answers = client.server_reflection_info(tokio_stream::once(ask)).await.unwrap().into_inner();
+    let mut client =
+        v1alpha::server_reflection_client::ServerReflectionClient::new(channel.clone());
+    let mut answers =
+        client.server_reflection_info(tokio_stream::once(ask)).await.unwrap().into_inner();
     let answer = answers.message().await.unwrap().unwrap().message_response.unwrap();
-    assert!(matches!(answer, v1alpha::server_reflection_response::MessageResponse::FileDescriptorResponse(_)), "{answer:?}");
+    assert!(
+        matches!(
+            answer,
+            v1alpha::server_reflection_response::MessageResponse::FileDescriptorResponse(_)
+        ),
+        "{answer:?}"
+    );
     for service in ["", "com.totvs.ingestion.grpc.TableStream", "malote.ingestion.v1.Session"] {
         let request = Request::new(HealthCheckRequest { service: service.into() });
-        let health: HealthCheckResponse = call(&channel, "/grpc.health.v1.Health/Check", request, None).await.unwrap();
+        let health: HealthCheckResponse =
+            call(&channel, "/grpc.health.v1.Health/Check", request, None).await.unwrap();
         assert_eq!(health.status, 1, "{service:?}");
     }
 }
@@ -321,7 +439,12 @@ async fn oversized_headers_and_peers_that_never_begin_are_cut() {
     let mut rest = Vec::new();
     let ended = tokio::time::timeout(Duration::from_secs(8), silent.read_to_end(&mut rest)).await;
     assert!(ended.is_ok(), "a peer that never ends its preface is cut");
-    assert!(write(&self::channel(&running).await, table(1, vec![row(1, "a")]), &token).await.unwrap().success);
+    assert!(
+        write(&self::channel(&running).await, table(1, vec![row(1, "a")]), &token)
+            .await
+            .unwrap()
+            .success
+    );
 }
 
 #[tokio::test]
@@ -330,7 +453,9 @@ async fn a_drain_ends_open_connections_soon_and_frees_the_ports() {
     let (channel, token) = (channel(&running).await, running.token().await);
     assert!(write(&channel, table(1, vec![row(1, "a")]), &token).await.unwrap().success);
     let (http, grpc) = (running.app.http, running.app.grpc);
-    tokio::time::timeout(crate::app::DRAIN, running.app.stop()).await.expect("an idle connection holds nothing up");
+    tokio::time::timeout(crate::app::DRAIN, running.app.stop())
+        .await
+        .expect("an idle connection holds nothing up");
     for address in [http, grpc] {
         assert!(tokio::net::TcpStream::connect(address).await.is_err(), "{address} is closed");
     }

@@ -28,7 +28,8 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let error = self.0;
         note(&error);
-        let status = StatusCode::from_u16(error.code.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status =
+            StatusCode::from_u16(error.code.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(ErrorBody::from(&error))).into_response();
         let headers = response.headers_mut();
         if let Some(after) = error.retry_after {
@@ -44,7 +45,9 @@ impl IntoResponse for Refusal {
 /// Faults of ours go to the log with their cause; the caller sees words alone.
 pub(super) fn note(error: &Error) {
     match error.class() {
-        Class::Bug => tracing::error!(code = %error.code, cause = error.chain(), "{}", error.message),
+        Class::Bug => {
+            tracing::error!(code = %error.code, cause = error.chain(), "{}", error.message)
+        }
         Class::Transient if error.code != Code::Draining => {
             tracing::warn!(code = %error.code, cause = error.chain(), "{}", error.message);
         }
@@ -56,7 +59,8 @@ pub(super) fn note(error: &Error) {
 pub(super) async fn finish(request: Request, next: Next) -> Response {
     let begun = Mono::now();
     let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    let route =
+        request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let mut response = coded(next.run(request).await);
     protect(response.headers_mut());
     let status = response.status().as_u16();
@@ -69,7 +73,10 @@ pub(super) async fn finish(request: Request, next: Next) -> Response {
 
 /// The framework's own refusals are plain text or empty; they become the error body.
 fn coded(response: Response) -> Response {
-    let json = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    let json = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
     let code = match response.status() {
         _ if json => return response,
         StatusCode::PAYLOAD_TOO_LARGE => Code::BodyTooLarge,

@@ -45,11 +45,10 @@ pub(super) async fn token(State(desk): State<Desk>, headers: HeaderMap, body: By
     }
     let secret = SecretString::from(form.client_secret);
     match desk.access.issue(&form.client_id, &secret, Wall::now()).await {
-        Ok(token) => (
-            [(header::CACHE_CONTROL, "no-store"), (header::PRAGMA, "no-cache")],
-            Json(token),
-        )
-            .into_response(),
+        Ok(token) => {
+            ([(header::CACHE_CONTROL, "no-store"), (header::PRAGMA, "no-cache")], Json(token))
+                .into_response()
+        }
         Err(error) if error.code == Code::InvalidClient => {
             metrics::counter!("malote_token_refused_total").increment(1);
             tracing::info!("token refused: wrong client id or secret, or revoked");
@@ -148,8 +147,13 @@ fn rac_error(error: &str) -> Response {
 
 fn server_error(error: &Error) -> Response {
     note(error);
-    let status = StatusCode::from_u16(error.code.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    (status, Json(json!({ "error": "temporarily_unavailable", "error_description": error.to_string() }))).into_response()
+    let status =
+        StatusCode::from_u16(error.code.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    (
+        status,
+        Json(json!({ "error": "temporarily_unavailable", "error_description": error.to_string() })),
+    )
+        .into_response()
 }
 
 #[cfg(test)]
@@ -167,7 +171,8 @@ mod tests {
 
     #[test]
     fn basic_is_read_with_a_colon_in_the_secret_and_other_schemes_are_not() {
-        let headers = |value: &str| HeaderMap::from_iter([(header::AUTHORIZATION, value.parse().unwrap())]);
+        let headers =
+            |value: &str| HeaderMap::from_iter([(header::AUTHORIZATION, value.parse().unwrap())]);
         let pair = STANDARD.encode("id:a:b%3D");
         assert_eq!(basic(&headers(&format!("basic {pair}"))), Some(("id".into(), "a:b=".into())));
         for bad in ["Bearer x", "Basic", "Basic !!!", "Basic aWQ="] {

@@ -42,7 +42,10 @@ pub(crate) fn router(desk: Desk) -> Router {
     Router::new()
         .route("/", get(registry))
         .route("/api/v1/services", get(registry))
-        .route("/totvs.rac/connect/token", post(identity::token).layer(DefaultBodyLimit::max(limits::TOKEN_BODY_BYTES)))
+        .route(
+            "/totvs.rac/connect/token",
+            post(identity::token).layer(DefaultBodyLimit::max(limits::TOKEN_BODY_BYTES)),
+        )
         .route("/totvs.rac/.well-known/openid-configuration", get(identity::discovery))
         .route("/totvs.rac/.well-known/openid-configuration/jwks", get(identity::jwks))
         .route("/api/carol-definitions/v1/entities", get(provisioning::entities))
@@ -79,7 +82,10 @@ async fn ready(State(desk): State<Desk>) -> answer::Answer<&'static str> {
 }
 
 async fn metrics() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], runtime::telemetry::render_metrics())
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+        runtime::telemetry::render_metrics(),
+    )
 }
 
 async fn nothing_here() -> answer::Refusal {

@@ -14,7 +14,10 @@ use runtime::clock::Wall;
 use super::{Desk, answer::Answer};
 use crate::service::access::Identity;
 
-pub(super) async fn entities(State(desk): State<Desk>, headers: HeaderMap) -> Answer<Json<json::Entities>> {
+pub(super) async fn entities(
+    State(desk): State<Desk>,
+    headers: HeaderMap,
+) -> Answer<Json<json::Entities>> {
     answer_entities(&desk, &headers, None).await
 }
 
@@ -26,7 +29,11 @@ pub(super) async fn entities_of(
     answer_entities(&desk, &headers, Some(&erp)).await
 }
 
-async fn answer_entities(desk: &Desk, headers: &HeaderMap, erp: Option<&str>) -> Answer<Json<json::Entities>> {
+async fn answer_entities(
+    desk: &Desk,
+    headers: &HeaderMap,
+    erp: Option<&str>,
+) -> Answer<Json<json::Entities>> {
     let caller = identify(desk, headers).await?;
     let version = upload_version(headers)?;
     Ok(Json(desk.catalog.entities_for(&caller, erp, version).await?))
@@ -47,8 +54,16 @@ async fn identify(desk: &Desk, headers: &HeaderMap) -> Result<Identity> {
 }
 
 fn bearer(headers: &HeaderMap) -> Result<&str> {
-    let missing = || Error::new(Code::Unauthenticated, "the header Authorization: Bearer {token} is missing or malformed");
-    let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).ok_or_else(missing)?;
+    let missing = || {
+        Error::new(
+            Code::Unauthenticated,
+            "the header Authorization: Bearer {token} is missing or malformed",
+        )
+    };
+    let value = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .ok_or_else(missing)?;
     let (scheme, token) = value.split_once(' ').ok_or_else(missing)?;
     if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(missing()) }
 }

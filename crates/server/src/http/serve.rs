@@ -57,7 +57,11 @@ async fn connection(stream: TcpStream, router: Router, mut shutdown: Shutdown) {
     // An answer is written at once; a failure to set this costs only time.
     let _ = stream.set_nodelay(true);
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(limits::HEADER_LIST_BYTES as usize);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIME)
+        .max_buf_size(limits::HEADER_LIST_BYTES as usize);
     builder
         .http2()
         .timer(TokioTimer::new())

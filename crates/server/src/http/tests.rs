@@ -20,12 +20,14 @@ async fn get(running: &Running, path: &str, token: &str) -> (StatusCode, Value) 
 async fn the_registry_names_every_address_at_both_paths_without_a_token() {
     let running = Running::start().await;
     for path in ["/", "/api/v1/services"] {
-        let services: Vec<json::Service> = running.web.get(running.url(path)).send().await.unwrap().json().await.unwrap();
+        let services: Vec<json::Service> =
+            running.web.get(running.url(path)).send().await.unwrap().json().await.unwrap();
         let token = json::find_service(&services, json::service::RAC_TOKEN).unwrap();
         assert_eq!(token, running.url("/totvs.rac/connect/token"));
         let grpc = json::find_service(&services, json::service::INGESTION).unwrap();
         assert_eq!(grpc, format!("http://{}", running.app.grpc));
-        for key in [json::service::ENTITIES, json::service::APPS, json::service::CAROL_CREDENTIALS] {
+        for key in [json::service::ENTITIES, json::service::APPS, json::service::CAROL_CREDENTIALS]
+        {
             json::find_service(&services, key).unwrap();
         }
     }
@@ -81,13 +83,25 @@ async fn the_token_call_refuses_in_racs_words() {
     ];
     for (field, content, expected) in cases {
         let form = good.map(|(name, value)| (name, if name == field { content } else { value }));
-        let answer = running.web.post(running.url("/totvs.rac/connect/token")).form(&form).send().await.unwrap();
+        let answer = running
+            .web
+            .post(running.url("/totvs.rac/connect/token"))
+            .form(&form)
+            .send()
+            .await
+            .unwrap();
         assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{field}={content}");
         assert_eq!(value(answer).await, json!({ "error": expected }), "{field}={content}");
     }
     let empty = running.web.post(running.url("/totvs.rac/connect/token")).send().await.unwrap();
     assert_eq!(value(empty).await["error"], "unsupported_grant_type");
-    let large = running.web.post(running.url("/totvs.rac/connect/token")).body("x".repeat(100_000)).send().await.unwrap();
+    let large = running
+        .web
+        .post(running.url("/totvs.rac/connect/token"))
+        .body("x".repeat(100_000))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(large.status(), StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(value(large).await["code"], "BODY_TOO_LARGE");
 }
@@ -95,10 +109,18 @@ async fn the_token_call_refuses_in_racs_words() {
 #[tokio::test]
 async fn discovery_leads_to_keys_that_verify_a_token() {
     let running = Running::start().await;
-    let discovery =
-        value(running.web.get(running.url("/totvs.rac/.well-known/openid-configuration")).send().await.unwrap()).await;
+    let discovery = value(
+        running
+            .web
+            .get(running.url("/totvs.rac/.well-known/openid-configuration"))
+            .send()
+            .await
+            .unwrap(),
+    )
+    .await;
     assert_eq!(discovery["token_endpoint"], running.url("/totvs.rac/connect/token"));
-    let keys = value(running.web.get(discovery["jwks_uri"].as_str().unwrap()).send().await.unwrap()).await;
+    let keys =
+        value(running.web.get(discovery["jwks_uri"].as_str().unwrap()).send().await.unwrap()).await;
     let set: jsonwebtoken::jwk::JwkSet = serde_json::from_value(keys.clone()).unwrap();
     assert!(keys["keys"][0].get("d").is_none(), "the private part stays");
     let token = running.token().await;
@@ -109,7 +131,10 @@ async fn discovery_leads_to_keys_that_verify_a_token() {
     validation.set_audience(&["authorization_api"]);
     let key = jsonwebtoken::DecodingKey::from_jwk(set.find(&kid).unwrap()).unwrap();
     let claims = jsonwebtoken::decode::<Value>(&token, &key, &validation).unwrap().claims;
-    assert_eq!(claims["http://www.tnf.com/identity/claims/tenantId"], running.tenant.id.to_string());
+    assert_eq!(
+        claims["http://www.tnf.com/identity/claims/tenantId"],
+        running.tenant.id.to_string()
+    );
 }
 
 #[tokio::test]
@@ -121,12 +146,21 @@ async fn entities_follow_the_erp_the_upload_version_and_the_reload() {
         if let Some(version) = version {
             request = request.header("x-upload-version", version);
         }
-        async { let answer = request.send().await.unwrap(); (answer.status(), value(answer).await) }
+        async {
+            let answer = request.send().await.unwrap();
+            (answer.status(), value(answer).await)
+        }
     };
     let entities = "/api/carol-definitions/v1/entities";
-    for (path, version, expected) in [("", Some("2"), 2), ("/RM", Some(" 2"), 2), ("/rm", Some("1"), 1), ("/Rm", None, 1)] {
+    for (path, version, expected) in
+        [("", Some("2"), 2), ("/RM", Some(" 2"), 2), ("/rm", Some("1"), 1), ("/Rm", None, 1)]
+    {
         let (status, body) = ask(&format!("{entities}{path}"), version).await;
-        assert_eq!((status, &body["uploadVersion"]), (StatusCode::OK, &json!(expected)), "{path} {version:?}");
+        assert_eq!(
+            (status, &body["uploadVersion"]),
+            (StatusCode::OK, &json!(expected)),
+            "{path} {version:?}"
+        );
         assert_eq!(
             body["queries"][0],
             json!({"table": "FLAN", "filter": "FLAN.IDLAN > 1000", "forceReload": false, "reloadGeneration": 0,
@@ -136,36 +170,60 @@ async fn entities_follow_the_erp_the_upload_version_and_the_reload() {
     }
     for version in ["0", "3", "x", ""] {
         let (status, body) = ask(entities, Some(version)).await;
-        assert_eq!((status, &body["code"]), (StatusCode::BAD_REQUEST, &json!("BAD_REQUEST")), "{version:?}");
+        assert_eq!(
+            (status, &body["code"]),
+            (StatusCode::BAD_REQUEST, &json!("BAD_REQUEST")),
+            "{version:?}"
+        );
     }
     assert_eq!(ask(&format!("{entities}/PROTHEUS"), None).await.0, StatusCode::FORBIDDEN);
     assert_eq!(ask(&format!("{entities}/R%20M"), None).await.0, StatusCode::BAD_REQUEST);
-    running.app.services.catalog.reload(&running.place, Some(&"tmov".parse().unwrap()), false).await.unwrap();
+    running
+        .app
+        .services
+        .catalog
+        .reload(&running.place, Some(&"tmov".parse().unwrap()), false)
+        .await
+        .unwrap();
     let (_, body) = ask(entities, Some("2")).await;
-    assert_eq!((&body["queries"][1]["forceReload"], &body["queries"][1]["reloadGeneration"]), (&json!(true), &json!(1)));
+    assert_eq!(
+        (&body["queries"][1]["forceReload"], &body["queries"][1]["reloadGeneration"]),
+        (&json!(true), &json!(1))
+    );
 }
 
 #[tokio::test]
 async fn entities_without_suffix_need_the_tenants_only_erp() {
     let running = Running::start().await;
     let catalog = &running.app.services.catalog;
-    catalog.create_installation(running.tenant.id, "p", "PROTHEUS".parse().unwrap(), None).await.unwrap();
+    catalog
+        .create_installation(running.tenant.id, "p", "PROTHEUS".parse().unwrap(), None)
+        .await
+        .unwrap();
     let token = running.token().await;
     let (status, body) = get(&running, "/api/carol-definitions/v1/entities", &token).await;
     assert_eq!((status, &body["code"]), (StatusCode::BAD_REQUEST, &json!("BAD_REQUEST")));
-    assert_eq!(get(&running, "/api/carol-definitions/v1/entities/RM", &token).await.0, StatusCode::OK);
+    assert_eq!(
+        get(&running, "/api/carol-definitions/v1/entities/RM", &token).await.0,
+        StatusCode::OK
+    );
 }
 
 #[tokio::test]
 async fn another_tenant_sees_its_own_things_alone() {
     let running = Running::start().await;
     running.app.services.catalog.create_app(running.tenant.id, "techfin", "finance").await.unwrap();
-    let own = get(&running, "/api/data-management/v1/apps/by-tenant", &running.token().await).await.1;
-    assert_eq!((&own["items"][0]["name"], &own["items"][0]["active"]), (&json!("techfin"), &json!(true)));
+    let own =
+        get(&running, "/api/data-management/v1/apps/by-tenant", &running.token().await).await.1;
+    assert_eq!(
+        (&own["items"][0]["name"], &own["items"][0]["active"]),
+        (&json!("techfin"), &json!(true))
+    );
     let stranger = running.stranger("RM").await;
     let (status, apps) = get(&running, "/api/data-management/v1/apps/by-tenant", &stranger).await;
     assert_eq!((status, apps), (StatusCode::OK, json!({"items": []})));
-    let (status, entities) = get(&running, "/api/carol-definitions/v1/entities/RM", &stranger).await;
+    let (status, entities) =
+        get(&running, "/api/carol-definitions/v1/entities/RM", &stranger).await;
     assert_eq!((status, &entities["queries"]), (StatusCode::OK, &json!([])));
 }
 
@@ -182,8 +240,21 @@ async fn calls_without_a_good_token_are_refused_with_401_and_a_code() {
         "/api/data-management/v1/apps/by-tenant",
     ];
     for path in paths {
-        for value in ["", "Bearer", "Bearer ", "Basic eDp5", &format!("Bearer {cut}"), &format!("Bearer {none}")] {
-            let answer = running.web.get(running.url(path)).header(header::AUTHORIZATION, value).send().await.unwrap();
+        for value in [
+            "",
+            "Bearer",
+            "Bearer ",
+            "Basic eDp5",
+            &format!("Bearer {cut}"),
+            &format!("Bearer {none}"),
+        ] {
+            let answer = running
+                .web
+                .get(running.url(path))
+                .header(header::AUTHORIZATION, value)
+                .send()
+                .await
+                .unwrap();
             assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{path} {value:?}");
             assert_eq!(answer.headers()[header::WWW_AUTHENTICATE], "Bearer");
             assert_eq!(self::value(answer).await["code"], "UNAUTHENTICATED");
@@ -197,13 +268,22 @@ async fn calls_without_a_good_token_are_refused_with_401_and_a_code() {
 async fn a_client_without_binding_or_of_an_app_is_told_why_it_sees_no_entities() {
     let running = Running::start().await;
     let services = &running.app.services;
-    let loose = services.catalog.create_installation(running.tenant.id, "loose", "RM".parse().unwrap(), None).await.unwrap();
+    let loose = services
+        .catalog
+        .create_installation(running.tenant.id, "loose", "RM".parse().unwrap(), None)
+        .await
+        .unwrap();
     let app = services.catalog.create_app(running.tenant.id, "techfin", "").await.unwrap();
     for holder in [Holder::Installation(loose.id), Holder::App(app.id)] {
-        let (client, secret) = told(services.access.create_credential(running.tenant.id, holder).await.unwrap());
+        let (client, secret) =
+            told(services.access.create_credential(running.tenant.id, holder).await.unwrap());
         let token = running.token_of(&client, &secret).await;
         let (status, body) = get(&running, "/api/carol-definitions/v1/entities/RM", &token).await;
-        assert_eq!((status, &body["code"]), (StatusCode::FORBIDDEN, &json!("PERMISSION_DENIED")), "{holder:?}");
+        assert_eq!(
+            (status, &body["code"]),
+            (StatusCode::FORBIDDEN, &json!("PERMISSION_DENIED")),
+            "{holder:?}"
+        );
     }
 }
 
@@ -212,14 +292,25 @@ async fn unknown_addresses_and_methods_are_json_with_a_code_and_answers_are_prot
     let running = Running::start().await;
     let cases = [
         (Method::GET, "/nothing", StatusCode::NOT_FOUND, "NOT_FOUND"),
-        (Method::GET, "/api/carol-definitions/v1/entities/RM/more", StatusCode::NOT_FOUND, "NOT_FOUND"),
-        (Method::GET, "/totvs.rac/connect/token", StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"),
+        (
+            Method::GET,
+            "/api/carol-definitions/v1/entities/RM/more",
+            StatusCode::NOT_FOUND,
+            "NOT_FOUND",
+        ),
+        (
+            Method::GET,
+            "/totvs.rac/connect/token",
+            StatusCode::METHOD_NOT_ALLOWED,
+            "METHOD_NOT_ALLOWED",
+        ),
         (Method::DELETE, "/api/v1/services", StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"),
     ];
     for (method, path, status, code) in cases {
         let answer = running.web.request(method, running.url(path)).send().await.unwrap();
         assert_eq!(answer.status(), status, "{path}");
-        for (name, expected) in [("x-content-type-options", "nosniff"), ("x-frame-options", "DENY")] {
+        for (name, expected) in [("x-content-type-options", "nosniff"), ("x-frame-options", "DENY")]
+        {
             assert_eq!(answer.headers()[name], expected);
         }
         let body = value(answer).await;
@@ -232,17 +323,31 @@ async fn unknown_addresses_and_methods_are_json_with_a_code_and_answers_are_prot
 async fn health_readiness_and_metrics_answer() {
     let running = Running::start().await;
     for path in ["/healthz", "/readyz"] {
-        assert_eq!(running.web.get(running.url(path)).send().await.unwrap().status(), StatusCode::OK, "{path}");
+        assert_eq!(
+            running.web.get(running.url(path)).send().await.unwrap().status(),
+            StatusCode::OK,
+            "{path}"
+        );
     }
-    let metrics = running.web.get(running.url("/metrics")).send().await.unwrap().text().await.unwrap();
+    let metrics =
+        running.web.get(running.url("/metrics")).send().await.unwrap().text().await.unwrap();
     assert!(metrics.contains("malote_http_requests_total"), "{metrics}");
 }
 
 #[tokio::test]
 async fn oversized_headers_are_refused() {
     let running = Running::start().await;
-    let answer = running.web.get(running.url("/healthz")).header("x-large", "x".repeat(64 * 1024)).send().await;
-    let refused = answer.map_or(true, |answer| answer.status() == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    let answer = running
+        .web
+        .get(running.url("/healthz"))
+        .header("x-large", "x".repeat(64 * 1024))
+        .send()
+        .await;
+    let refused = answer
+        .map_or(true, |answer| answer.status() == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
     assert!(refused);
-    assert_eq!(running.web.get(running.url("/healthz")).send().await.unwrap().status(), StatusCode::OK);
+    assert_eq!(
+        running.web.get(running.url("/healthz")).send().await.unwrap().status(),
+        StatusCode::OK
+    );
 }

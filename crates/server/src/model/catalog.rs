@@ -79,9 +79,14 @@ impl EnvironmentType {
 impl FromStr for EnvironmentType {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str().eq_ignore_ascii_case(text)).ok_or_else(|| {
-            Error::new(Code::BadRequest, "an environment's type is production, staging, development or custom")
-        })
+        Self::ALL.into_iter().find(|kind| kind.as_str().eq_ignore_ascii_case(text)).ok_or_else(
+            || {
+                Error::new(
+                    Code::BadRequest,
+                    "an environment's type is production, staging, development or custom",
+                )
+            },
+        )
     }
 }
 

@@ -1,8 +1,8 @@
 //! model: to be written.
 
 pub mod access;
-pub mod catalog;
 pub mod batch;
+pub mod catalog;
 pub mod overview;
 pub mod schema;
 pub mod session;

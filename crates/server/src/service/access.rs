@@ -101,7 +101,11 @@ impl Access {
     ///
     /// # Errors
     /// `NOT_FOUND` where the holder is not the tenant's, `STORE_FAILED`.
-    pub async fn create_credential(&self, tenant: TenantId, holder: Holder) -> Result<NewCredential> {
+    pub async fn create_credential(
+        &self,
+        tenant: TenantId,
+        holder: Holder,
+    ) -> Result<NewCredential> {
         let secret = runtime::entropy::secret();
         let client = ClientId::from_str(&runtime::entropy::uuid().simple().to_string())?;
         let created_at = crate::model::catalog::At(Wall::now().0);
@@ -127,8 +131,18 @@ impl Access {
     ///
     /// # Errors
     /// `INVALID_CLIENT` for a wrong id or secret and for a revoked client alike.
-    pub async fn issue(&self, client_id: &str, secret: &SecretString, now: Wall) -> Result<json::Token> {
-        let refused = || Error::new(Code::InvalidClient, "client id or secret is wrong, or the client was revoked");
+    pub async fn issue(
+        &self,
+        client_id: &str,
+        secret: &SecretString,
+        now: Wall,
+    ) -> Result<json::Token> {
+        let refused = || {
+            Error::new(
+                Code::InvalidClient,
+                "client id or secret is wrong, or the client was revoked",
+            )
+        };
         let record = match ClientId::from_str(client_id) {
             Ok(client) => self.look_up(&client).await?,
             Err(_) => None,
@@ -147,7 +161,8 @@ impl Access {
     /// `UNAUTHENTICATED` where the token is bad, expired or its client is revoked.
     pub async fn identify(&self, token: &str, now: Wall) -> Result<Identity> {
         let claims = self.inner.signer.verify(token, now)?;
-        let refused = || Error::new(Code::Unauthenticated, "the token's client is unknown or was revoked");
+        let refused =
+            || Error::new(Code::Unauthenticated, "the token's client is unknown or was revoked");
         let record = self.look_up(&claims.client).await?.ok_or_else(refused)?;
         if record.revoked || record.tenant != claims.tenant {
             return Err(refused());
@@ -184,7 +199,9 @@ impl Access {
         }
         // Taken before the read: what changes while it runs is seen at the latest one cache life after it.
         let since = Mono::now();
-        let Some(record) = self.inner.store.client(client.as_str()).await?.map(Arc::new) else { return Ok(None) };
+        let Some(record) = self.inner.store.client(client.as_str()).await?.map(Arc::new) else {
+            return Ok(None);
+        };
         if let Ok(mut cache) = self.inner.cache.lock() {
             if cache.len() >= CACHED_CLIENTS {
                 cache.clear();
@@ -215,7 +232,9 @@ impl Identity {
     pub fn caller(&self) -> Result<Caller> {
         let denied = |why: &str| Error::new(Code::PermissionDenied, why);
         match &self.record.holder {
-            HolderRecord::App { .. } => Err(denied("this credential is an app's; rows are sent by an installation")),
+            HolderRecord::App { .. } => {
+                Err(denied("this credential is an app's; rows are sent by an installation"))
+            }
             HolderRecord::Installation { environment: None, .. } => {
                 Err(denied("the installation of this credential is not bound to an environment"))
             }

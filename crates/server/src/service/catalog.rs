@@ -9,16 +9,20 @@ use std::{fmt::Display, str::FromStr};
 
 use protocol::{
     Code, Error, Result,
+    filter::Filter,
     ids::{AppId, EnvironmentId, Generation, InstallationId, TenantId},
     limits,
-    names::{ErpName, TableName},
+    names::{ColumnName, ErpName, TableName},
 };
 use runtime::{clock::Wall, entropy};
 
 pub use answers::registry;
 
 use crate::{
-    model::catalog::{App, At, Credential, Entity, Environment, EnvironmentType, Installation, Page, Place, Tenant},
+    model::catalog::{
+        App, At, Credential, Entity, Environment, EnvironmentType, Installation, Page, Place,
+        Tenant,
+    },
     store::Store,
 };
 
@@ -50,7 +54,8 @@ impl Catalog {
     /// # Errors
     /// `BAD_NAME`, `ALREADY_EXISTS`.
     pub async fn create_tenant(&self, name: &str) -> Result<Tenant> {
-        let tenant = Tenant { id: TenantId(entropy::uuid()), name: named(name)?, created_at: now() };
+        let tenant =
+            Tenant { id: TenantId(entropy::uuid()), name: named(name)?, created_at: now() };
         self.store.add_tenant(tenant.clone()).await?;
         Ok(tenant)
     }
@@ -78,7 +83,12 @@ impl Catalog {
 
     /// # Errors
     /// `BAD_NAME`, `ALREADY_EXISTS`.
-    pub async fn create_environment(&self, tenant: TenantId, name: &str, kind: EnvironmentType) -> Result<Environment> {
+    pub async fn create_environment(
+        &self,
+        tenant: TenantId,
+        name: &str,
+        kind: EnvironmentType,
+    ) -> Result<Environment> {
         let id = EnvironmentId(entropy::uuid());
         let environment = Environment { tenant, id, name: named(name)?, kind, created_at: now() };
         self.store.add_environment(environment.clone()).await?;
@@ -108,7 +118,8 @@ impl Catalog {
         environment: Option<EnvironmentId>,
     ) -> Result<Installation> {
         let id = InstallationId(entropy::uuid());
-        let installation = Installation { tenant, id, name: named(name)?, erp, environment, created_at: now() };
+        let installation =
+            Installation { tenant, id, name: named(name)?, erp, environment, created_at: now() };
         self.store.add_installation(installation.clone()).await?;
         Ok(installation)
     }
@@ -131,9 +142,16 @@ impl Catalog {
     ///
     /// # Errors
     /// `ALREADY_EXISTS` where it is bound elsewhere or the environment has an installation of this ERP.
-    pub async fn bind(&self, installation: &Installation, environment: EnvironmentId) -> Result<()> {
+    pub async fn bind(
+        &self,
+        installation: &Installation,
+        environment: EnvironmentId,
+    ) -> Result<()> {
         if installation.environment.is_some_and(|bound| bound != environment) {
-            let words = format!("installation {:?} is bound to another environment; unbind it first", installation.name);
+            let words = format!(
+                "installation {:?} is bound to another environment; unbind it first",
+                installation.name
+            );
             return Err(Error::new(Code::AlreadyExists, words));
         }
         self.store.bind(installation.tenant, installation.id, Some(environment)).await
@@ -150,7 +168,8 @@ impl Catalog {
     pub async fn create_app(&self, tenant: TenantId, name: &str, description: &str) -> Result<App> {
         let id = AppId(entropy::uuid());
         let description = description.to_owned();
-        let app = App { tenant, id, name: named(name)?, description, active: true, created_at: now() };
+        let app =
+            App { tenant, id, name: named(name)?, description, active: true, created_at: now() };
         self.store.add_app(app.clone()).await?;
         Ok(app)
     }
@@ -164,7 +183,9 @@ impl Catalog {
     /// # Errors
     /// As [`Catalog::tenant`].
     pub async fn app(&self, tenant: TenantId, key: &str) -> Result<App> {
-        pick("app", key, self.store.apps(tenant, everything()).await?, |found| (found.id.0, &found.name))
+        pick("app", key, self.store.apps(tenant, everything()).await?, |found| {
+            (found.id.0, &found.name)
+        })
     }
 
     /// # Errors
@@ -190,11 +211,19 @@ impl Catalog {
             return Ok(Place { tenant, environment, erp: erp.parse()? });
         }
         let bound = self.store.installations(tenant, everything()).await?;
-        let mut erps = bound.into_iter().filter(|found| found.environment == Some(environment)).map(|found| found.erp);
+        let mut erps = bound
+            .into_iter()
+            .filter(|found| found.environment == Some(environment))
+            .map(|found| found.erp);
         match (erps.next(), erps.next()) {
             (Some(erp), None) => Ok(Place { tenant, environment, erp }),
-            (None, _) => Err(Error::new(Code::NotFound, "no installation is bound to this environment; name the ERP")),
-            (Some(_), Some(_)) => Err(Error::new(Code::BadRequest, "this environment has several ERPs; name one")),
+            (None, _) => Err(Error::new(
+                Code::NotFound,
+                "no installation is bound to this environment; name the ERP",
+            )),
+            (Some(_), Some(_)) => {
+                Err(Error::new(Code::BadRequest, "this environment has several ERPs; name one"))
+            }
         }
     }
 
@@ -205,7 +234,7 @@ impl Catalog {
     pub async fn add_entities(&self, place: &Place, new: Vec<NewEntity>) -> Result<Vec<Entity>> {
         let mut entities = Vec::with_capacity(new.len());
         for NewEntity { table, filter, is_custom } in new {
-            let filter = checked_filter(&place.erp, &table, filter)?;
+            let filter = checked_filter(&table, filter)?;
             entities.push(Entity {
                 place: place.clone(),
                 table,
@@ -221,7 +250,10 @@ impl Catalog {
         }
         let shared = self.store.entities(place.clone(), false, everything()).await?.len();
         if shared + entities.len() > limits::STREAM_TABLES {
-            let words = format!("a stream has at most {} tables, {shared} are shared", limits::STREAM_TABLES);
+            let words = format!(
+                "a stream has at most {} tables, {shared} are shared",
+                limits::STREAM_TABLES
+            );
             return Err(Error::new(Code::BadRequest, words));
         }
         self.store.add_entities(entities.clone(), Wall::now().0).await?;
@@ -230,14 +262,24 @@ impl Catalog {
 
     /// # Errors
     /// `STORE_FAILED`.
-    pub async fn entities(&self, place: &Place, withdrawn: bool, page: Page) -> Result<Vec<Entity>> {
+    pub async fn entities(
+        &self,
+        place: &Place,
+        withdrawn: bool,
+        page: Page,
+    ) -> Result<Vec<Entity>> {
         self.store.entities(place.clone(), withdrawn, page).await
     }
 
     /// # Errors
     /// `NOT_FOUND`, `FILTER_REFUSED`.
-    pub async fn set_filter(&self, place: &Place, table: &TableName, filter: Option<String>) -> Result<()> {
-        let filter = checked_filter(&place.erp, table, filter)?;
+    pub async fn set_filter(
+        &self,
+        place: &Place,
+        table: &TableName,
+        filter: Option<String>,
+    ) -> Result<()> {
+        let filter = checked_filter(table, filter)?;
         self.store.set_filter(place.clone(), table.clone(), filter).await
     }
 
@@ -274,15 +316,26 @@ fn everything() -> Page {
 fn named(name: &str) -> Result<String> {
     let name = name.trim();
     if name.is_empty() || name.len() > NAME_BYTES || name.chars().any(char::is_control) {
-        return Err(Error::new(Code::BadName, format!("a name has 1 to {NAME_BYTES} bytes and no control characters")));
+        return Err(Error::new(
+            Code::BadName,
+            format!("a name has 1 to {NAME_BYTES} bytes and no control characters"),
+        ));
     }
     Ok(name.to_owned())
 }
 
 /// Finds by id, else by name; an empty key is the only one there is.
-fn pick<T>(what: &str, key: &str, all: Vec<T>, of: impl Fn(&T) -> (uuid::Uuid, &String)) -> Result<T> {
-    let many = |count: usize| Error::new(Code::BadRequest, format!("there are {count} of kind {what}; name one"));
-    let missing = |key: &dyn Display| Error::new(Code::NotFound, format!("there is no {what} {key}"));
+fn pick<T>(
+    what: &str,
+    key: &str,
+    all: Vec<T>,
+    of: impl Fn(&T) -> (uuid::Uuid, &String),
+) -> Result<T> {
+    let many = |count: usize| {
+        Error::new(Code::BadRequest, format!("there are {count} of kind {what}; name one"))
+    };
+    let missing =
+        |key: &dyn Display| Error::new(Code::NotFound, format!("there is no {what} {key}"));
     let key = key.trim();
     if key.is_empty() {
         let count = all.len();
@@ -301,15 +354,31 @@ fn pick<T>(what: &str, key: &str, all: Vec<T>, of: impl Fn(&T) -> (uuid::Uuid, &
 }
 
 /// A filter as it is kept: trimmed, empty = none, checked against the grammar that senders accept.
-fn checked_filter(_erp: &ErpName, _table: &TableName, filter: Option<String>) -> Result<Option<String>> {
-    let Some(filter) = filter.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()) else {
+fn checked_filter(table: &TableName, filter: Option<String>) -> Result<Option<String>> {
+    let Some(filter) = filter.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+    else {
         return Ok(None);
     };
     if filter.len() > limits::FILTER_BYTES {
-        let words = format!("the filter has {} bytes, at most {} are allowed", filter.len(), limits::FILTER_BYTES);
+        let words = format!(
+            "the filter has {} bytes, at most {} are allowed",
+            filter.len(),
+            limits::FILTER_BYTES
+        );
         return Err(Error::new(Code::FilterRefused, words));
     }
+    // The columns are known beside the ERP alone: every word of the text may be one, so only the grammar is judged.
+    let columns: Vec<ColumnName> =
+        words_outside_text(&filter).filter_map(|word| word.parse().ok()).collect();
+    Filter::parse(&filter, table, &columns)?;
     Ok(Some(filter))
+}
+
+fn words_outside_text(filter: &str) -> impl Iterator<Item = &str> {
+    let plain = filter.split('\'').step_by(2);
+    plain.flat_map(|part| {
+        part.split(|sign: char| !(sign.is_alphanumeric() || matches!(sign, '_' | '$' | '#')))
+    })
 }
 
 #[cfg(test)]

@@ -4,11 +4,11 @@
 
 pub mod access;
 pub mod catalog;
-pub mod reconcile;
-pub mod staging;
-pub mod overview;
-pub mod session;
 pub mod ingest;
+pub mod overview;
+pub mod reconcile;
+pub mod session;
+pub mod staging;
 
 #[cfg(test)]
 mod trial;
@@ -40,7 +40,10 @@ impl Caller {
         if self.erp == *erp {
             Ok(())
         } else {
-            Err(Error::new(Code::PermissionDenied, format!("this credential may send {}, not {erp}", self.erp)))
+            Err(Error::new(
+                Code::PermissionDenied,
+                format!("this credential may send {}, not {erp}", self.erp),
+            ))
         }
     }
 }

@@ -66,7 +66,12 @@ impl Overview {
     ///
     /// # Errors
     /// `BAD_ID` where `page.after` is no number.
-    pub async fn messages(&self, place: Place, batch: BatchId, page: Page) -> Result<Vec<MessageView>> {
+    pub async fn messages(
+        &self,
+        place: Place,
+        batch: BatchId,
+        page: Page,
+    ) -> Result<Vec<MessageView>> {
         self.store.message_views(place, batch, page).await
     }
 }

@@ -47,7 +47,10 @@ impl MasterKey {
         let bytes = fs::read(&path)
             .coded(Code::ConfigInvalid, format!("cannot read the key file {}", path.display()))?;
         let master: [u8; 32] = bytes.try_into().map_err(|_| {
-            Error::new(Code::ConfigInvalid, format!("the key file {} must hold 32 bytes", path.display()))
+            Error::new(
+                Code::ConfigInvalid,
+                format!("the key file {} must hold 32 bytes", path.display()),
+            )
         })?;
         Ok(Self::from_bytes(&master))
     }
@@ -63,7 +66,12 @@ impl MasterKey {
     }
 
     /// Compares in constant time; without a record the work is the same and the answer no.
-    pub(super) fn verify_secret(&self, client: &str, secret: &SecretString, record: Option<&ClientRecord>) -> bool {
+    pub(super) fn verify_secret(
+        &self,
+        client: &str,
+        secret: &SecretString,
+        record: Option<&ClientRecord>,
+    ) -> bool {
         let given = self.hmac_of(client, secret);
         let kept = record.map_or(&[0; 32][..], |record| &record.secret_hmac);
         let equal: bool = subtle::ConstantTimeEq::ct_eq(&given[..], kept).into();
@@ -71,7 +79,10 @@ impl MasterKey {
     }
 
     fn hmac_of(&self, client: &str, secret: &SecretString) -> [u8; 32] {
-        mac(self.secrets.expose_secret(), &[client.as_bytes(), b"\0", secret.expose_secret().as_bytes()])
+        mac(
+            self.secrets.expose_secret(),
+            &[client.as_bytes(), b"\0", secret.expose_secret().as_bytes()],
+        )
     }
 
     fn cipher(&self) -> Result<RandomizedNonceKey> {
@@ -92,7 +103,12 @@ impl MasterKey {
 
     /// The PKCS #8 bytes of a sealed signing key.
     pub(super) fn unseal(&self, key: &SealedKey) -> Result<Vec<u8>> {
-        let foreign = || Error::new(Code::ConfigInvalid, "master.key is not the key file of this store; restore the right one");
+        let foreign = || {
+            Error::new(
+                Code::ConfigInvalid,
+                "master.key is not the key file of this store; restore the right one",
+            )
+        };
         let (nonce, sealed) = key.sealed.split_at_checked(NONCE).ok_or_else(foreign)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| foreign())?;
         let mut buffer = sealed.to_vec();
@@ -153,7 +169,11 @@ fn refuse_readable_by_others(path: &Path) -> Result<()> {
     if mode & 0o077 != 0 {
         return Err(Error::new(
             Code::ConfigInvalid,
-            format!("others may read the key file {} (mode {:o}); set it to 600", path.display(), mode & 0o777),
+            format!(
+                "others may read the key file {} (mode {:o}); set it to 600",
+                path.display(),
+                mode & 0o777
+            ),
         ));
     }
     Ok(())

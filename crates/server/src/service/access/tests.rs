@@ -52,12 +52,16 @@ async fn world() -> World {
 
 impl World {
     async fn credential(&self) -> NewCredential {
-        self.access.create_credential(self.tenant, Holder::Installation(self.installation)).await.unwrap()
+        self.access
+            .create_credential(self.tenant, Holder::Installation(self.installation))
+            .await
+            .unwrap()
     }
 
     async fn token(&self, now: Wall) -> (ClientId, String) {
         let new = self.credential().await;
-        let token = self.access.issue(new.credential.client.as_str(), &new.secret, now).await.unwrap();
+        let token =
+            self.access.issue(new.credential.client.as_str(), &new.secret, now).await.unwrap();
         (new.credential.client, token.access_token)
     }
 
@@ -92,11 +96,16 @@ async fn a_token_names_its_tenant_and_the_caller_comes_from_the_binding() {
     world.store.bind(world.tenant, world.installation, Some(world.environment)).await.unwrap();
     let (client, token) = world.token(NOW).await;
     let caller = world.access.authenticate(&token, NOW).await.unwrap();
-    assert_eq!((caller.tenant, caller.environment, caller.client), (world.tenant, world.environment, client));
+    assert_eq!(
+        (caller.tenant, caller.environment, caller.client),
+        (world.tenant, world.environment, client)
+    );
     let payload = token.split('.').nth(1).unwrap();
-    let claims: Value =
-        serde_json::from_slice(&base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, payload).unwrap())
-            .unwrap();
+    let claims: Value = serde_json::from_slice(
+        &base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, payload)
+            .unwrap(),
+    )
+    .unwrap();
     assert_eq!(claims["aud"], json!(["authorization_api"]));
     assert_eq!(claims["scope"], json!(["authorization_api"]));
     assert_eq!(claims["exp"].as_i64().unwrap(), NOW.seconds() + 3600);
@@ -109,13 +118,21 @@ async fn wrong_secrets_unknown_and_revoked_clients_are_refused_alike() {
     let new = world.credential().await;
     let client = new.credential.client.clone();
     let other = world.credential().await;
-    for (id, secret) in [(client.as_str(), &other.secret), ("nobody", &new.secret), ("a b", &new.secret), ("", &new.secret)] {
+    for (id, secret) in [
+        (client.as_str(), &other.secret),
+        ("nobody", &new.secret),
+        ("a b", &new.secret),
+        ("", &new.secret),
+    ] {
         let error = world.access.issue(id, secret, NOW).await.unwrap_err();
         assert_eq!(error.code, Code::InvalidClient, "{id}");
     }
     let token = world.access.issue(client.as_str(), &new.secret, NOW).await.unwrap().access_token;
     world.access.revoke_credential(world.tenant, &client).await.unwrap();
-    assert_eq!(world.access.issue(client.as_str(), &new.secret, NOW).await.unwrap_err().code, Code::InvalidClient);
+    assert_eq!(
+        world.access.issue(client.as_str(), &new.secret, NOW).await.unwrap_err().code,
+        Code::InvalidClient
+    );
     assert_eq!(world.access.identify(&token, NOW).await.unwrap_err().code, Code::Unauthenticated);
 }
 
@@ -125,7 +142,10 @@ async fn a_token_lives_exactly_its_hour() {
     let (_, token) = world.token(NOW).await;
     let at = |seconds: i64| Wall(NOW.0 + seconds * 1_000_000);
     assert!(world.access.identify(&token, at(3599)).await.is_ok());
-    assert_eq!(world.access.identify(&token, at(3600)).await.unwrap_err().code, Code::Unauthenticated);
+    assert_eq!(
+        world.access.identify(&token, at(3600)).await.unwrap_err().code,
+        Code::Unauthenticated
+    );
 }
 
 #[tokio::test]
@@ -142,12 +162,24 @@ async fn tokens_with_another_key_algorithm_issuer_audience_or_tenant_are_refused
             |_| {},
         )
     };
-    assert!(world.access.identify(&with(&|_| {}), NOW).await.is_ok(), "the forged form itself is good");
+    assert!(
+        world.access.identify(&with(&|_| {}), NOW).await.is_ok(),
+        "the forged form itself is good"
+    );
     let tenant_claim = "http://www.tnf.com/identity/claims/tenantId";
     let bare = world.tenant.to_string().replace('-', "").to_uppercase();
-    assert!(world.access.identify(&with(&|claims| claims[tenant_claim] = json!([bare, bare])), NOW).await.is_ok());
+    assert!(
+        world
+            .access
+            .identify(&with(&|claims| claims[tenant_claim] = json!([bare, bare])), NOW)
+            .await
+            .is_ok()
+    );
     let parts: Vec<&str> = good.split('.').collect();
-    let none = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, br#"{"alg":"none","typ":"JWT"}"#);
+    let none = base64::Engine::encode(
+        &base64::engine::general_purpose::URL_SAFE_NO_PAD,
+        br#"{"alg":"none","typ":"JWT"}"#,
+    );
     let hmac = jsonwebtoken::encode(
         &Header::new(Algorithm::HS256),
         &json!({"iss": ISSUER, "aud": "authorization_api", "exp": 4_000_000_000_i64, "client_id": id}),
@@ -170,11 +202,23 @@ async fn tokens_with_another_key_algorithm_issuer_audience_or_tenant_are_refused
         with(&|claims| claims[tenant_claim] = json!([])),
         with(&|claims| claims[tenant_claim] = json!([bare, runtime::entropy::uuid().to_string()])),
         with(&|claims| claims["client_id"] = json!("nobody")),
-        world.forge(|claims| claims["client_id"] = json!(id), |header| header.kid = Some("0".repeat(32))),
+        world.forge(
+            |claims| claims["client_id"] = json!(id),
+            |header| header.kid = Some("0".repeat(32)),
+        ),
         world.forge(|claims| claims["client_id"] = json!(id), |header| header.kid = None),
-        world.forge(|claims| claims["client_id"] = json!(id), |header| header.jku = Some("http://evil.example/k".into())),
-        world.forge(|claims| claims["client_id"] = json!(id), |header| header.x5u = Some("http://evil.example/c".into())),
-        world.forge(|claims| claims["client_id"] = json!(id), |header| header.crit = Some(vec!["exp".into()])),
+        world.forge(
+            |claims| claims["client_id"] = json!(id),
+            |header| header.jku = Some("http://evil.example/k".into()),
+        ),
+        world.forge(
+            |claims| claims["client_id"] = json!(id),
+            |header| header.x5u = Some("http://evil.example/c".into()),
+        ),
+        world.forge(
+            |claims| claims["client_id"] = json!(id),
+            |header| header.crit = Some(vec!["exp".into()]),
+        ),
     ];
     for (at, token) in bad.iter().enumerate() {
         let error = world.access.identify(token, NOW).await.unwrap_err();
@@ -190,7 +234,8 @@ async fn keys_survive_a_restart_and_a_foreign_master_key_is_told() {
     let again = Access::open(world.store.clone(), folder, ISSUER.into()).await.unwrap();
     assert!(again.identify(&token, NOW).await.is_ok());
     let elsewhere = tempfile::tempdir().unwrap();
-    let error = Access::open(world.store.clone(), elsewhere.path(), ISSUER.into()).await.unwrap_err();
+    let error =
+        Access::open(world.store.clone(), elsewhere.path(), ISSUER.into()).await.unwrap_err();
     assert_eq!(error.code, Code::ConfigInvalid);
     assert!(error.message.contains("master.key"), "{error}");
 }

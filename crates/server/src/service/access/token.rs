@@ -75,7 +75,9 @@ pub(super) struct Signer {
 
 impl Signer {
     pub(super) fn new(master: &MasterKey, keys: &[SealedKey], issuer: String) -> Result<Self> {
-        let newest = keys.first().ok_or_else(|| Error::new(Code::Internal, "the store has no signing key"))?;
+        let newest = keys
+            .first()
+            .ok_or_else(|| Error::new(Code::Internal, "the store has no signing key"))?;
         let broken = "a signing key of the store is damaged";
         let private = |key: &SealedKey| {
             let pem = format!(
@@ -86,7 +88,8 @@ impl Signer {
         };
         let mut public = HashMap::new();
         for key in keys {
-            let mut jwk = Jwk::from_encoding_key(&private(key)?, Algorithm::RS256).coded(Code::Internal, broken)?;
+            let mut jwk = Jwk::from_encoding_key(&private(key)?, Algorithm::RS256)
+                .coded(Code::Internal, broken)?;
             jwk.common.key_id = Some(key.kid.clone());
             jwk.common.public_key_use = Some(jsonwebtoken::jwk::PublicKeyUse::Signature);
             let decoding = DecodingKey::from_jwk(&jwk).coded(Code::Internal, broken)?;
@@ -118,23 +121,37 @@ impl Signer {
         header.kid = Some(self.kid.clone());
         let access_token = jsonwebtoken::encode(&header, &claims, &self.private)
             .coded(Code::Internal, "cannot sign a token")?;
-        Ok(json::Token { access_token, expires_in: life, token_type: "Bearer".into(), scope: AUDIENCE.into() })
+        Ok(json::Token {
+            access_token,
+            expires_in: life,
+            token_type: "Bearer".into(),
+            scope: AUDIENCE.into(),
+        })
     }
 
     pub(super) fn verify(&self, token: &str, now: Wall) -> Result<Verified> {
-        let refused = |why: &str| Error::new(Code::Unauthenticated, format!("the token is not valid: {why}"));
+        let refused =
+            |why: &str| Error::new(Code::Unauthenticated, format!("the token is not valid: {why}"));
         if token.len() > TOKEN_BYTES {
             return Err(refused("too long"));
         }
-        let header = jsonwebtoken::decode_header(token).map_err(|_| refused("not a signed token"))?;
-        let asks_for_more = header.jku.is_some() || header.x5u.is_some() || header.jwk.is_some() || header.crit.is_some();
+        let header =
+            jsonwebtoken::decode_header(token).map_err(|_| refused("not a signed token"))?;
+        let asks_for_more = header.jku.is_some()
+            || header.x5u.is_some()
+            || header.jwk.is_some()
+            || header.crit.is_some();
         if header.alg != Algorithm::RS256 || asks_for_more {
             return Err(refused("its header asks for another key or algorithm"));
         }
-        let (key, _) =
-            header.kid.and_then(|kid| self.public.get(&kid)).ok_or_else(|| refused("signed by an unknown key"))?;
+        let (key, _) = header
+            .kid
+            .and_then(|kid| self.public.get(&kid))
+            .ok_or_else(|| refused("signed by an unknown key"))?;
         let claims = jsonwebtoken::decode::<Received>(token, key, &self.validation)
-            .map_err(|cause| refused("signature, issuer, audience or claims are wrong").because(cause))?
+            .map_err(|cause| {
+                refused("signature, issuer, audience or claims are wrong").because(cause)
+            })?
             .claims;
         if claims.exp <= now.seconds() {
             return Err(refused("expired"));

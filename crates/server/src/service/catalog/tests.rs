@@ -16,9 +16,17 @@ async fn world() -> World {
 }
 
 async fn place(world: &World) -> Place {
-    let environment =
-        world.catalog.create_environment(world.tenant.id, "prod", EnvironmentType::Production).await.unwrap().id;
-    world.catalog.create_installation(world.tenant.id, "rm", "rm".parse().unwrap(), Some(environment)).await.unwrap();
+    let environment = world
+        .catalog
+        .create_environment(world.tenant.id, "prod", EnvironmentType::Production)
+        .await
+        .unwrap()
+        .id;
+    world
+        .catalog
+        .create_installation(world.tenant.id, "rm", "rm".parse().unwrap(), Some(environment))
+        .await
+        .unwrap();
     world.catalog.place(world.tenant.id, "", "").await.unwrap()
 }
 
@@ -38,7 +46,10 @@ async fn a_thing_is_found_by_id_by_name_and_as_the_only_one() {
     let other = catalog.create_tenant("Other").await.unwrap();
     assert_eq!(catalog.tenant("").await.unwrap_err().code, Code::BadRequest);
     assert_eq!(catalog.create_tenant("Other").await.unwrap_err().code, Code::AlreadyExists);
-    assert_eq!(catalog.rename_tenant(&other, "Loja São João").await.unwrap_err().code, Code::AlreadyExists);
+    assert_eq!(
+        catalog.rename_tenant(&other, "Loja São João").await.unwrap_err().code,
+        Code::AlreadyExists
+    );
     assert_eq!(catalog.rename_tenant(&other, "Another").await.unwrap().name, "Another");
     for bad in ["", " ", "a\nb", &"x".repeat(129)] {
         assert_eq!(catalog.create_tenant(bad).await.unwrap_err().code, Code::BadName, "{bad:?}");
@@ -51,15 +62,20 @@ async fn an_environment_has_one_installation_per_erp_and_no_binding_is_replaced(
     let (catalog, tenant) = (&world.catalog, world.tenant.id);
     let one = catalog.create_environment(tenant, "one", EnvironmentType::Production).await.unwrap();
     let two = catalog.create_environment(tenant, "two", EnvironmentType::Custom).await.unwrap();
-    let rm = catalog.create_installation(tenant, "a", "RM".parse().unwrap(), Some(one.id)).await.unwrap();
-    let second = catalog.create_installation(tenant, "b", "RM".parse().unwrap(), None).await.unwrap();
+    let rm = catalog
+        .create_installation(tenant, "a", "RM".parse().unwrap(), Some(one.id))
+        .await
+        .unwrap();
+    let second =
+        catalog.create_installation(tenant, "b", "RM".parse().unwrap(), None).await.unwrap();
     assert_eq!(catalog.bind(&second, one.id).await.unwrap_err().code, Code::AlreadyExists);
     assert_eq!(catalog.bind(&rm, two.id).await.unwrap_err().code, Code::AlreadyExists);
     catalog.unbind(&rm).await.unwrap();
     catalog.bind(&second, one.id).await.unwrap();
     assert_eq!(catalog.installation(tenant, "b").await.unwrap().environment, Some(one.id));
     let foreign = catalog.create_tenant("foreign").await.unwrap().id;
-    let elsewhere = catalog.create_environment(foreign, "x", EnvironmentType::Production).await.unwrap();
+    let elsewhere =
+        catalog.create_environment(foreign, "x", EnvironmentType::Production).await.unwrap();
     let rm = catalog.installation(tenant, "a").await.unwrap();
     assert_eq!(catalog.bind(&rm, elsewhere.id).await.unwrap_err().code, Code::NotFound);
 }
@@ -71,7 +87,10 @@ async fn a_reload_raises_the_generation_and_a_withdrawn_table_keeps_it() {
     let catalog = &world.catalog;
     catalog.add_entities(&place, vec![table("FLAN"), table("TMOV")]).await.unwrap();
     let flan: TableName = "flan".parse().unwrap();
-    assert_eq!(catalog.reload(&place, Some(&flan), true).await.unwrap(), [(flan.clone(), Generation(1))]);
+    assert_eq!(
+        catalog.reload(&place, Some(&flan), true).await.unwrap(),
+        [(flan.clone(), Generation(1))]
+    );
     assert_eq!(catalog.reload(&place, None, false).await.unwrap().len(), 2);
     catalog.withdraw(&place, &flan).await.unwrap();
     assert_eq!(catalog.withdraw(&place, &flan).await.unwrap_err().code, Code::NotFound);
@@ -111,7 +130,25 @@ async fn a_filter_is_trimmed_bounded_and_can_be_taken_away() {
     let kept = catalog.entities(&place, false, Page::default()).await.unwrap();
     assert_eq!(kept[0].filter.as_deref(), Some("FLAN.IDLAN > 1000"));
     let long = format!("FLAN.IDLAN > {}", "1".repeat(limits::FILTER_BYTES));
-    assert_eq!(catalog.set_filter(&place, &flan, Some(long)).await.unwrap_err().code, Code::FilterRefused);
+    assert_eq!(
+        catalog.set_filter(&place, &flan, Some(long)).await.unwrap_err().code,
+        Code::FilterRefused
+    );
+    for hostile in [
+        "1=1; DROP TABLE FLAN",
+        "IDLAN = (SELECT 1)",
+        "pg_sleep(9) = 1",
+        "IDLAN > 1 --",
+        "IDLAN = 'x",
+    ] {
+        let refused = catalog.set_filter(&place, &flan, Some(hostile.into())).await.unwrap_err();
+        assert_eq!(refused.code, Code::FilterRefused, "{hostile}");
+    }
+    for good in
+        ["IDLAN BETWEEN 1 AND 9 OR NOME LIKE 'a''b%'", "FLAN.D >= '2024-01-01' AND NOT (X IS NULL)"]
+    {
+        catalog.set_filter(&place, &flan, Some(good.into())).await.unwrap();
+    }
     catalog.set_filter(&place, &flan, Some(String::new())).await.unwrap();
     assert_eq!(catalog.entities(&place, false, Page::default()).await.unwrap()[0].filter, None);
 }

@@ -19,7 +19,9 @@ impl Store {
                      ORDER BY created_at DESC, kid",
                 )
                 .map_err(failed)?
-                .query_map([], |row| Ok(SealedKey { kid: row.get(0)?, sealed: row.get(1)?, public_der: row.get(2)? }))
+                .query_map([], |row| {
+                    Ok(SealedKey { kid: row.get(0)?, sealed: row.get(1)?, public_der: row.get(2)? })
+                })
                 .map_err(failed)?
                 .collect::<Result<_, _>>()
                 .map_err(failed)
@@ -70,7 +72,9 @@ fn client(connection: &Connection, client_id: &str) -> Result<Option<ClientRecor
         .query_row([client_id], record)
         .optional()
         .map_err(failed)?
-        .map(|found| found.ok_or_else(|| Error::new(Code::StoreFailed, "a credential has no holder")))
+        .map(|found| {
+            found.ok_or_else(|| Error::new(Code::StoreFailed, "a credential has no holder"))
+        })
         .transpose()
 }
 
@@ -82,7 +86,9 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Option<ClientRecord>> {
         let Some(app) = text_as(row, 8)? else { return Ok(None) };
         HolderRecord::App { id: app, active: row.get::<_, Option<bool>>(9)?.unwrap_or(false) }
     };
-    let (Some(client), Some(tenant)) = (text_as(row, 0)?, text_as(row, 1)?) else { return Ok(None) };
+    let (Some(client), Some(tenant)) = (text_as(row, 0)?, text_as(row, 1)?) else {
+        return Ok(None);
+    };
     Ok(Some(ClientRecord {
         client,
         tenant,

@@ -18,7 +18,10 @@ use super::{Store, failed};
 use crate::model::catalog::{App, At, Credential, Environment, Holder, Installation, Page, Tenant};
 
 /// Column `at` read as text and parsed; `None` where NULL.
-pub(super) fn text_as<T: FromStr<Err = Error>>(row: &Row<'_>, at: usize) -> rusqlite::Result<Option<T>> {
+pub(super) fn text_as<T: FromStr<Err = Error>>(
+    row: &Row<'_>,
+    at: usize,
+) -> rusqlite::Result<Option<T>> {
     let Some(text) = row.get::<_, Option<String>>(at)? else { return Ok(None) };
     text.parse().map(Some).map_err(|cause: Error| {
         rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, Box::new(cause))
@@ -27,7 +30,11 @@ pub(super) fn text_as<T: FromStr<Err = Error>>(row: &Row<'_>, at: usize) -> rusq
 
 pub(super) fn parsed<T: FromStr<Err = Error>>(row: &Row<'_>, at: usize) -> rusqlite::Result<T> {
     text_as(row, at)?.ok_or_else(|| {
-        rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Null, "NULL where a value must be".into())
+        rusqlite::Error::FromSqlConversionFailure(
+            at,
+            rusqlite::types::Type::Null,
+            "NULL where a value must be".into(),
+        )
     })
 }
 
@@ -42,14 +49,20 @@ pub(super) fn change(
     sql: &str,
     values: &[(&str, &dyn ToSql)],
 ) -> Result<usize> {
-    use rusqlite::ffi::{SQLITE_CONSTRAINT_FOREIGNKEY, SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_CONSTRAINT_UNIQUE};
+    use rusqlite::ffi::{
+        SQLITE_CONSTRAINT_FOREIGNKEY, SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_CONSTRAINT_UNIQUE,
+    };
     let mut statement = transaction.prepare_cached(sql).map_err(failed)?;
-    statement.execute(values).map_err(|cause| match cause.sqlite_error().map(|error| error.extended_code) {
-        Some(SQLITE_CONSTRAINT_UNIQUE | SQLITE_CONSTRAINT_PRIMARYKEY) => {
-            Error::new(Code::AlreadyExists, format!("{what} exists already"))
+    statement.execute(values).map_err(|cause| {
+        match cause.sqlite_error().map(|error| error.extended_code) {
+            Some(SQLITE_CONSTRAINT_UNIQUE | SQLITE_CONSTRAINT_PRIMARYKEY) => {
+                Error::new(Code::AlreadyExists, format!("{what} exists already"))
+            }
+            Some(SQLITE_CONSTRAINT_FOREIGNKEY) => {
+                Error::new(Code::NotFound, format!("what {what} belongs to does not exist"))
+            }
+            _ => failed(cause),
         }
-        Some(SQLITE_CONSTRAINT_FOREIGNKEY) => Error::new(Code::NotFound, format!("what {what} belongs to does not exist")),
-        _ => failed(cause),
     })
 }
 
@@ -121,7 +134,11 @@ impl Store {
         .await
     }
 
-    pub(crate) async fn environments(&self, tenant: TenantId, page: Page) -> Result<Vec<Environment>> {
+    pub(crate) async fn environments(
+        &self,
+        tenant: TenantId,
+        page: Page,
+    ) -> Result<Vec<Environment>> {
         self.read(move |connection| {
             rows(
                 connection,
@@ -178,7 +195,11 @@ impl Store {
         .await
     }
 
-    pub(crate) async fn installations(&self, tenant: TenantId, page: Page) -> Result<Vec<Installation>> {
+    pub(crate) async fn installations(
+        &self,
+        tenant: TenantId,
+        page: Page,
+    ) -> Result<Vec<Installation>> {
         self.read(move |connection| {
             rows(
                 connection,
@@ -215,7 +236,12 @@ impl Store {
         .await
     }
 
-    pub(crate) async fn set_app_active(&self, tenant: TenantId, app: AppId, active: bool) -> Result<()> {
+    pub(crate) async fn set_app_active(
+        &self,
+        tenant: TenantId,
+        app: AppId,
+        active: bool,
+    ) -> Result<()> {
         self.write(move |transaction| {
             change(
                 transaction,
@@ -250,7 +276,11 @@ impl Store {
         .await
     }
 
-    pub(crate) async fn add_credential(&self, new: Credential, secret_hmac: [u8; 32]) -> Result<()> {
+    pub(crate) async fn add_credential(
+        &self,
+        new: Credential,
+        secret_hmac: [u8; 32],
+    ) -> Result<()> {
         let (installation, app) = match new.holder {
             Holder::Installation(id) => (Some(id.to_string()), None),
             Holder::App(id) => (None, Some(id.to_string())),
@@ -270,7 +300,12 @@ impl Store {
     }
 
     /// Revokes for ever; a client revoked already keeps its time.
-    pub(crate) async fn revoke_credential(&self, tenant: TenantId, client: ClientId, now: i64) -> Result<()> {
+    pub(crate) async fn revoke_credential(
+        &self,
+        tenant: TenantId,
+        client: ClientId,
+        now: i64,
+    ) -> Result<()> {
         self.write(move |transaction| {
             let found = change(
                 transaction,
@@ -287,7 +322,11 @@ impl Store {
         .await
     }
 
-    pub(crate) async fn credentials(&self, tenant: TenantId, page: Page) -> Result<Vec<Credential>> {
+    pub(crate) async fn credentials(
+        &self,
+        tenant: TenantId,
+        page: Page,
+    ) -> Result<Vec<Credential>> {
         self.read(move |connection| {
             rows(
                 connection,

@@ -98,10 +98,17 @@ impl Store {
     }
 
     /// Messages of a batch in order; the page goes on above the number given as `after`.
-    pub(crate) async fn message_views(&self, place: Place, batch: BatchId, page: Page) -> Result<Vec<MessageView>> {
+    pub(crate) async fn message_views(
+        &self,
+        place: Place,
+        batch: BatchId,
+        page: Page,
+    ) -> Result<Vec<MessageView>> {
         let above: i64 = match page.after.trim() {
             "" => 0,
-            text => text.parse().map_err(|_| Error::new(Code::BadId, "a message number is a number"))?,
+            text => {
+                text.parse().map_err(|_| Error::new(Code::BadId, "a message number is a number"))?
+            }
         };
         self.read(move |connection| {
             rows(

@@ -12,10 +12,18 @@ use crate::model::catalog::{Entity, Place};
 impl Store {
     /// Adds tables; one that was withdrawn comes back with its generations. All or none.
     pub(crate) async fn add_entities(&self, entities: Vec<Entity>, now: i64) -> Result<()> {
-        self.write(move |transaction| entities.iter().try_for_each(|entity| add(transaction, entity, now))).await
+        self.write(move |transaction| {
+            entities.iter().try_for_each(|entity| add(transaction, entity, now))
+        })
+        .await
     }
 
-    pub(crate) async fn set_filter(&self, place: Place, table: TableName, filter: Option<String>) -> Result<()> {
+    pub(crate) async fn set_filter(
+        &self,
+        place: Place,
+        table: TableName,
+        filter: Option<String>,
+    ) -> Result<()> {
         self.write(move |transaction| {
             let found = change(
                 transaction,
@@ -31,7 +39,12 @@ impl Store {
         .await
     }
 
-    pub(crate) async fn withdraw_entity(&self, place: Place, table: TableName, now: i64) -> Result<()> {
+    pub(crate) async fn withdraw_entity(
+        &self,
+        place: Place,
+        table: TableName,
+        now: i64,
+    ) -> Result<()> {
         self.write(move |transaction| {
             let found = change(
                 transaction,
@@ -76,7 +89,12 @@ impl Store {
     }
 
     /// Tables of a place, the withdrawn ones only on request.
-    pub(crate) async fn entities(&self, place: Place, withdrawn: bool, page: Page) -> Result<Vec<Entity>> {
+    pub(crate) async fn entities(
+        &self,
+        place: Place,
+        withdrawn: bool,
+        page: Page,
+    ) -> Result<Vec<Entity>> {
         self.read(move |connection| {
             rows(
                 connection,
@@ -125,15 +143,20 @@ fn add(transaction: &Transaction<'_>, entity: &Entity, now: i64) -> Result<()> {
             ":filter": entity.filter, ":native": entity.is_native, ":custom": entity.is_custom, ":now": now},
     )?;
     if added == 0 {
-        return Err(Error::new(Code::AlreadyExists, format!("table {} is shared already", entity.table)));
+        return Err(Error::new(
+            Code::AlreadyExists,
+            format!("table {} is shared already", entity.table),
+        ));
     }
     Ok(())
 }
 
 fn must_exist(found: usize, table: &TableName) -> Result<()> {
     if found == 0 {
-        return Err(Error::new(Code::NotFound, format!("table {table} is not shared by this environment and ERP")));
+        return Err(Error::new(
+            Code::NotFound,
+            format!("table {table} is not shared by this environment and ERP"),
+        ));
     }
     Ok(())
 }
-
