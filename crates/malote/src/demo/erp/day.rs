@@ -1,7 +1,7 @@
 //! Day: what happens in the small ERP between morning and evening, step by step.
 //!
-//! Promises: inserts, updates, deletes (hard in RM, soft in Protheus), keys that come back, keys that change, stamps that
-//! vanish, a bulk update under one stamp, and a transaction that commits long after it stamped its rows.
+//! Promises: inserts, updates, deletes (hard in RM, soft in Protheus), keys that come back, keys that change, first
+//! stamps, a bulk update under one stamp, and a transaction that commits long after it stamped its rows.
 //! Never: waits by itself; whoever runs the day decides how long the late transaction stays open.
 
 use protocol::{Code, Coded as _, Result};
@@ -89,9 +89,9 @@ const STEPS: [Plan; 15] = [
     ),
     Plan(
         Kind::Protheus,
-        "stamps emptied to force a resend",
-        "controle esvaziado para forçar reenvio",
-        Day::empty_stamps,
+        "customers older than the stamp column edited",
+        "clientes anteriores à coluna de controle editados",
+        Day::first_stamps,
     ),
     Plan(
         Kind::Protheus,
@@ -294,13 +294,16 @@ impl Day {
             ),
             [],
         )?;
-        let removed = self.protheus.execute("DELETE FROM SD2010 WHERE R_E_C_N_O_ % 130 = 4", [])?;
-        Ok(deleted + again + removed)
+        Ok(deleted + again)
     }
 
-    fn empty_stamps(&mut self) -> rusqlite::Result<usize> {
+    fn first_stamps(&mut self) -> rusqlite::Result<usize> {
+        // Rows older than the stamp column get their first stamp when they change.
         self.protheus.execute(
-            "UPDATE SA1010 SET A1_NOME = 'REENVIO', S_T_A_M_P_ = NULL WHERE R_E_C_N_O_ % 75 = 5 AND D_E_L_E_T_ = ' '",
+            &format!(
+                "UPDATE SA1010 SET A1_NOME = 'RECADASTRADO', S_T_A_M_P_ = {NOW}
+                 WHERE S_T_A_M_P_ IS NULL AND R_E_C_N_O_ % 2 = 0"
+            ),
             [],
         )
     }
