@@ -102,12 +102,12 @@ impl<'a, S: Source> Cycle<'a, S> {
         if stamped && !table.delta_done {
             self.delta(table, &seen).await?;
         }
-        if table.cursor.load.is_none() && seen.keeps_known() && !table.scan_done {
+        if table.cursor.load.is_none() && !table.scan_done {
             self.scan(table, &seen).await?;
         }
         self.spool().await?;
         table.well();
-        let scanning = seen.keeps_known() && !table.scan_done && table.scan.is_under_way();
+        let scanning = !table.scan_done && table.scan.is_under_way();
         Ok(table.cursor.load.is_some() || (stamped && !table.delta_done) || scanning)
     }
 
@@ -289,7 +289,7 @@ impl<'a, S: Source> Cycle<'a, S> {
             }
             None => {}
         }
-        let known = seen.keeps_known().then(|| (key.clone(), (!deleted).then_some(hash)));
+        let known = Some((key.clone(), (!deleted).then_some(hash)));
         self.batch.turn_to(&table.query.table, &seen.schema, kind == Kind::Load, table.suspect);
         let cell = |at: usize| page.cell(row, at).filter(|_| !deleted || seen.shape.key.contains(&at));
         if !self.batch.push(cell, deleted, known) {

@@ -1,4 +1,5 @@
-//! Scan: what comparison with the known rows finds: changes of tables without stamp, and deletes.
+//! Scan: what comparison with the known rows finds: changes of tables without stamp, rows whose stamp is NULL (old ones,
+//! and those whose stamp the ERP emptied to have them sent again), and deletes.
 //!
 //! Promises: deletes come from a complete scan alone, each key read again in a fresh snapshot right before its delete
 //! goes out (F29); above the cap none goes until a person confirms.
@@ -24,6 +25,8 @@ pub(super) enum Scan {
     Idle { not_before: Mono },
     /// Reading all rows, or their keys.
     Reading { after: Option<PageKey>, started: Mono, busy: Duration },
+    /// All keys were read: live rows without a stamp are compared, since no delta meets them.
+    Unstamped { after: Option<PageKey>, started: Mono, busy: Duration },
     /// The scan was complete: what it did not see is looked at, ascending by key.
     Suspects { after: Option<KeyBytes>, started: Mono, busy: Duration, checked: bool },
 }
@@ -61,6 +64,9 @@ impl<S: Source> Cycle<'_, S> {
             Scan::Reading { after, started, busy } => {
                 self.scan_page(table, seen, after, (started, busy)).await
             }
+            Scan::Unstamped { after, started, busy } => {
+                self.unstamped_page(table, seen, after, (started, busy)).await
+            }
             Scan::Suspects { after, started, busy, checked } => {
                 if !checked && self.is_capped(table, seen).await? {
                     self.end(table, seen, started, busy);
@@ -96,10 +102,48 @@ impl<S: Source> Cycle<'_, S> {
         told.map_err(Fault::Session)?;
         let busy = busy + took;
         table.scan = if ends(&page)? {
-            Scan::Suspects { after: None, started, busy, checked: false }
+            if seen.shape.stamp.as_ref().is_some_and(|stamp| stamp.nullable) {
+                Scan::Unstamped { after: None, started, busy }
+            } else {
+                Scan::Suspects { after: None, started, busy, checked: false }
+            }
         } else {
             let after = page.last().map(|place| place.key.clone());
             Scan::Reading { after, started, busy }
+        };
+        self.spool().await?;
+        self.rest(took).await;
+        Ok(())
+    }
+
+    async fn unstamped_page(
+        &mut self,
+        table: &mut Table,
+        seen: &Seen,
+        after: Option<PageKey>,
+        (started, busy): (Mono, Duration),
+    ) -> Turn {
+        let (source, before) = (self.tools.source, Mono::now());
+        let page = source.unstamped(&seen.shape, after.as_ref(), table.limit()).await.map_err(Fault::Table)?;
+        let took = before.elapsed();
+        let keys: Vec<KeyBytes> = (0..page.len()).map(|row| seen.key(&page, row)).collect();
+        let known = self.known(table, &keys).await?;
+        for (row, known) in known.iter().enumerate() {
+            // What the filter kept out of the load was never sent and stays out.
+            let due = match known {
+                Some(known) => *known != seen.hash(&page, row),
+                None => seen.passes(&page, row),
+            };
+            if due {
+                self.send(table, seen, (&page, row), Kind::Found).await?;
+            }
+        }
+        self.tell_poison(table, &page).await?;
+        let busy = busy + took;
+        table.scan = if ends(&page)? {
+            Scan::Suspects { after: None, started, busy, checked: false }
+        } else {
+            Scan::Unstamped { after: page.last().map(|place| place.key.clone()), started, busy }
         };
         self.spool().await?;
         self.rest(took).await;

@@ -75,10 +75,14 @@ impl Seen {
         self.hasher.hash(|at| page.cell(row, at))
     }
 
-    /// Rows are remembered by key and hash: changes or deletes are found by comparison alone.
+    /// Whether a row passes the filter of the load.
     #[must_use]
-    pub(super) fn keeps_known(&self) -> bool {
-        self.shape.stamp.is_none() || self.shape.soft_delete.is_none()
+    pub(super) fn passes(&self, page: &Page, row: usize) -> bool {
+        let cell = |name: &ColumnName| {
+            let at = self.shape.columns.iter().position(|column| column.name == *name)?;
+            page.cell(row, at)
+        };
+        self.filter.as_ref().is_none_or(|filter| filter.matches(&cell))
     }
 
     #[must_use]

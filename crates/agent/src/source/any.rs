@@ -118,6 +118,15 @@ impl Source for AnySource {
         each!(self, source => source.keys(shape, after, limit).await)
     }
 
+    async fn unstamped(
+        &self,
+        shape: &TableShape,
+        after: Option<&PageKey>,
+        limit: ReadLimit,
+    ) -> Result<Page> {
+        each!(self, source => source.unstamped(shape, after, limit).await)
+    }
+
     async fn by_keys(&self, shape: &TableShape, keys: &[KeyBytes]) -> Result<Page> {
         each!(self, source => source.by_keys(shape, keys).await)
     }

@@ -213,6 +213,15 @@ pub trait Source: fmt::Debug + Send + Sync + 'static {
         limit: ReadLimit,
     ) -> impl Future<Output = Result<Page>> + Send;
 
+    /// Live rows whose stamp is NULL, whole, in page-key order behind `after`: no delta meets them, also where the ERP
+    /// empties a stamp to have a row sent again. Only for tables with a stamp.
+    fn unstamped(
+        &self,
+        shape: &TableShape,
+        after: Option<&PageKey>,
+        limit: ReadLimit,
+    ) -> impl Future<Output = Result<Page>> + Send;
+
     /// Live rows with these wire keys, whole, in a fresh snapshot; at most 1,000 keys a call.
     fn by_keys(&self, shape: &TableShape, keys: &[KeyBytes]) -> impl Future<Output = Result<Page>> + Send;
 

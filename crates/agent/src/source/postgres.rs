@@ -181,6 +181,15 @@ impl Source for PostgresSource {
         self.page(shape, Start::Keys { after }, limit).await
     }
 
+    async fn unstamped(
+        &self,
+        shape: &TableShape,
+        after: Option<&PageKey>,
+        limit: ReadLimit,
+    ) -> Result<Page> {
+        self.page(shape, Start::Unstamped { after }, limit).await
+    }
+
     async fn by_keys(&self, shape: &TableShape, keys: &[KeyBytes]) -> Result<Page> {
         let limit = ReadLimit { rows: usize::MAX, bytes: usize::MAX };
         self.page(shape, Start::ByKeys(keys), limit).await

@@ -290,6 +290,15 @@ impl Source for SqliteSource {
         self.page(Read::new(shape, Start::Keys { after: after.cloned() }, limit)).await
     }
 
+    async fn unstamped(
+        &self,
+        shape: &TableShape,
+        after: Option<&PageKey>,
+        limit: ReadLimit,
+    ) -> Result<Page> {
+        self.page(Read::new(shape, Start::Unstamped { after: after.cloned() }, limit)).await
+    }
+
     async fn by_keys(&self, shape: &TableShape, keys: &[KeyBytes]) -> Result<Page> {
         let limit = ReadLimit { rows: usize::MAX, bytes: usize::MAX };
         self.page(Read::new(shape, Start::ByKeys(keys.to_vec()), limit)).await

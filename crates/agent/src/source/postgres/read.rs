@@ -36,6 +36,7 @@ pub(super) enum Start<'a> {
     Chunk { after: Option<&'a PageKey>, filter: Option<&'a Filter> },
     Delta { from: &'a From, edge: i64 },
     Keys { after: Option<&'a PageKey> },
+    Unstamped { after: Option<&'a PageKey> },
     ByKeys(&'a [KeyBytes]),
 }
 
@@ -84,6 +85,10 @@ impl Read<'_> {
                 }
             }
             Start::Keys { after } => query.live_behind(after)?,
+            Start::Unstamped { after } => {
+                query.live_behind(after)?;
+                query.stamp_is_null();
+            }
             Start::Delta { from, edge } => query.changes(from, edge)?,
             Start::ByKeys(keys) => {
                 query.live();
@@ -245,6 +250,12 @@ impl<'a> Query<'a> {
         }
         let names = self.shape.page_key.iter().zip(&key.0);
         names.map(|(name, canonical)| self.value(name, canonical)).collect()
+    }
+
+    fn stamp_is_null(&mut self) {
+        if let Some(stamp) = &self.shape.stamp {
+            self.conditions.push(format!("{} IS NULL", quoted(&stamp.column)));
+        }
     }
 
     fn nullable_keys(&self) -> Vec<String> {

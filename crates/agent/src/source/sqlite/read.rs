@@ -34,6 +34,7 @@ pub(super) enum Start {
     Chunk { after: Option<PageKey>, filter: Option<Filter> },
     Delta { from: From, edge: i64 },
     Keys { after: Option<PageKey> },
+    Unstamped { after: Option<PageKey> },
     ByKeys(Vec<KeyBytes>),
 }
 
@@ -83,6 +84,10 @@ impl Read {
                 }
             }
             Start::Keys { after } => query.live_behind(after.as_ref())?,
+            Start::Unstamped { after } => {
+                query.live_behind(after.as_ref())?;
+                query.stamp_is_null();
+            }
             Start::Delta { from, edge } => query.changes(connection, from, *edge)?,
             Start::ByKeys(keys) => {
                 let mut complete = true;
@@ -135,6 +140,12 @@ impl<'a> Query<'a> {
             self.conditions.push(format!("({left}) > ({})", key.join(", ")));
         }
         Ok(())
+    }
+
+    fn stamp_is_null(&mut self) {
+        if let Some(stamp) = &self.shape.stamp {
+            self.conditions.push(format!("{} IS NULL", quoted(&stamp.column)));
+        }
     }
 
     fn nullable_keys(&self) -> Vec<String> {
