@@ -13,6 +13,7 @@ use runtime::{
 };
 
 use crate::{
+    admin::Admin,
     capture::Worker,
     config::{AgentConfig, ProfileName, SourceConfig},
     journal::{Journal, Recovery},
@@ -213,7 +214,12 @@ pub async fn check(config: &AgentConfig, tables: &[TableName]) -> Result<Checked
 pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<()> {
     runtime::telemetry::start_metrics();
     let parts = Parts::open(config).await?;
+    let admin = Admin::bind(parts.journal.clone(), &parts.config.data, parts.config.admin.listen).await?;
     let (trigger, drain) = shutdown::channel();
-    let rooms = vec![("capture", parts.capture(drain.clone())?), ("uplink", parts.uplink(drain)?)];
+    let rooms = vec![
+        ("capture", parts.capture(drain.clone())?),
+        ("uplink", parts.uplink(drain.clone())?),
+        ("admin", Box::pin(admin.serve(drain)) as Room),
+    ];
     drive(&parts.journal, trigger, rooms, shutdown).await
 }

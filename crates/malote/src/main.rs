@@ -4,9 +4,11 @@
 //! `runtime::exit`'s.
 //! Never: decides anything of integration; `server::app` and `agent::app` wire, `demo` shows.
 
+mod agent_cli;
 mod demo;
 mod lang;
 mod out;
+mod server_cli;
 
 use std::process::ExitCode;
 
@@ -29,6 +31,10 @@ struct Malote {
 enum Noun {
     /// Show and prove it all on this machine: a small ERP, server and agent, then row against row.
     Demo(demo::DemoCommand),
+    /// Run the side beside the ERP, or look at it.
+    Agent(agent_cli::AgentCommand),
+    /// Run the cloud side, or set it up.
+    Server(server_cli::ServerCommand),
 }
 
 fn main() -> ExitCode {
@@ -64,6 +70,8 @@ fn run(noun: Noun, lang: Lang) -> Result<u8> {
     machine.block_on(async {
         match noun {
             Noun::Demo(command) => Box::pin(command.run(lang)).await,
+            Noun::Agent(command) => Box::pin(command.run(lang)).await,
+            Noun::Server(command) => Box::pin(command.run(lang)).await,
         }
     })
 }
