@@ -1,1 +1,87 @@
-//! admin: to be written.
+//! Admin: the loopback door for people and their tools: status, reload, metrics, health.
+//!
+//! Promises: listens on loopback alone; what shows or changes the agent's work needs the token of its data folder.
+//! Never: shows a row's value or a secret; talks to the cloud or the ERP (the journal is the corridor).
+
+pub mod client;
+mod door;
+mod status;
+mod token;
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use protocol::{Code, Coded as _, Error, Result};
+use runtime::shutdown::Shutdown;
+use tokio::net::TcpListener;
+
+pub use status::{IncidentStatus, SpoolStatus, Status};
+
+use crate::journal::Journal;
+
+/// Where the running door tells its address, for a client beside it.
+const ADDRESS_FILE: &str = "admin.address";
+
+/// A door that listens and is not served yet.
+#[derive(Debug)]
+pub struct Admin {
+    listener: TcpListener,
+    address: SocketAddr,
+    token: token::AdminToken,
+    folder: PathBuf,
+    journal: Journal,
+}
+
+impl Admin {
+    /// Listens; makes the token at the first start.
+    ///
+    /// # Errors
+    /// `ADDRESS_REFUSED` for an address that is not loopback, `ADDRESS_IN_USE`, `JOURNAL_FAILED` where the token
+    /// cannot be kept.
+    pub async fn bind(journal: Journal, folder: &Path, listen: SocketAddr) -> Result<Self> {
+        if !listen.ip().is_loopback() {
+            return Err(Error::new(
+                Code::AddressRefused,
+                "the admin address must be a loopback address",
+            )
+            .at(listen));
+        }
+        let listener = TcpListener::bind(listen)
+            .await
+            .coded(Code::AddressInUse, "cannot listen for the admin door")
+            .map_err(|error| error.at(listen))?;
+        let address =
+            listener.local_addr().coded(Code::Internal, "the admin door has no address")?;
+        let token = token::AdminToken::obtain(folder)?;
+        Ok(Self { listener, address, token, folder: folder.to_owned(), journal })
+    }
+
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until the drain.
+    ///
+    /// # Errors
+    /// `INTERNAL` where the listener fails.
+    pub async fn serve(self, mut shutdown: Shutdown) -> Result<()> {
+        let file = self.folder.join(ADDRESS_FILE);
+        std::fs::write(&file, self.address.to_string())
+            .coded(Code::JournalFailed, "cannot tell the admin address in the data folder")?;
+        tracing::info!(address = %self.address, "admin door open");
+        let router = door::router(self.journal, Arc::new(self.token));
+        let served = axum::serve(self.listener, router)
+            .with_graceful_shutdown(async move { shutdown.draining().await })
+            .await;
+        // A file that stays behind leads to a refused connection, which the client explains.
+        let _ = std::fs::remove_file(&file);
+        served.coded(Code::Internal, "the admin door ended")
+    }
+}
+
+#[cfg(test)]
+mod tests;

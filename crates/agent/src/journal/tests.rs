@@ -355,9 +355,11 @@ async fn a_suspect_is_cleared_once_as_many_rows_went_through() {
     assert!(journal.quarantined(&table("FLAN")).await.unwrap().is_empty());
 }
 
+type Rows = Vec<(u8, Option<u8>)>;
+
 #[derive(Clone, Debug)]
 enum Step {
-    Send(Vec<(u8, Option<u8>)>),
+    Send(Rows),
     Complete,
     Drop,
     Kill,
@@ -376,7 +378,7 @@ fn step() -> impl Strategy<Value = Step> {
 #[derive(Default)]
 struct Model {
     known: BTreeMap<u8, u8>,
-    open: Option<Vec<Vec<(u8, Option<u8>)>>>,
+    open: Option<Vec<Rows>>,
     last: i64,
     epoch: u64,
 }

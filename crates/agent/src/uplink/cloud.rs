@@ -100,7 +100,8 @@ impl Cloud {
         if !status.is_success() {
             return Err(answered(status, "registry"));
         }
-        serde_json::from_slice(&body).coded(Code::RegistryInvalid, "the registry's answer is not a list of services")
+        serde_json::from_slice(&body)
+            .coded(Code::RegistryInvalid, "the registry's answer is not a list of services")
     }
 
     pub(super) async fn bearer(&self) -> Result<Bearer> {
@@ -110,7 +111,8 @@ impl Cloud {
         }
         let (token, life) = self.fetch_token().await?;
         let number = held.as_ref().map_or(1, |held| held.number + 1);
-        *held = Some(Held { token: token.clone(), renew_at: Mono::now() + life.mul_f64(0.8), number });
+        *held =
+            Some(Held { token: token.clone(), renew_at: Mono::now() + life.mul_f64(0.8), number });
         Ok(Bearer { token, number })
     }
 
@@ -131,18 +133,24 @@ impl Cloud {
             ("client_secret", self.config.client_secret.expose_secret()),
         ];
         let request = self.web.post(&address)?.form(&form);
-        let (status, body) = Web::send(request, limits::REGISTRY_BYTES).await.map_err(|error| error.at("token"))?;
+        let (status, body) =
+            Web::send(request, limits::REGISTRY_BYTES).await.map_err(|error| error.at("token"))?;
         if status.is_client_error() {
             // The body's one field `error` is a word of a short list; it may be shown.
             let words = String::from_utf8_lossy(&body);
-            let code = if words.contains("invalid_scope") { Code::InvalidScope } else { Code::InvalidClient };
+            let code = if words.contains("invalid_scope") {
+                Code::InvalidScope
+            } else {
+                Code::InvalidClient
+            };
             return Err(Error::new(code, format!("the token call was refused with {status}")));
         }
         if !status.is_success() {
             return Err(answered(status, "token"));
         }
-        let token: json::Token = serde_json::from_slice(&body)
-            .map_err(|_| Error::new(Code::RegistryInvalid, "the token call's answer is not a token"))?;
+        let token: json::Token = serde_json::from_slice(&body).map_err(|_| {
+            Error::new(Code::RegistryInvalid, "the token call's answer is not a token")
+        })?;
         tracing::debug!(expires_in = token.expires_in, "token fetched");
         Ok((token.access_token.into(), Duration::from_secs(token.expires_in)))
     }
@@ -158,8 +166,9 @@ impl Cloud {
                 .get(&address)?
                 .header("x-upload-version", UPLOAD_VERSION)
                 .header("authorization", bearer.value());
-            let (status, body) =
-                Web::send(request, limits::ENTITIES_BYTES).await.map_err(|error| error.at("entities"))?;
+            let (status, body) = Web::send(request, limits::ENTITIES_BYTES)
+                .await
+                .map_err(|error| error.at("entities"))?;
             if status == reqwest::StatusCode::UNAUTHORIZED && !last {
                 self.refused(&bearer).await;
                 continue;
@@ -174,16 +183,21 @@ impl Cloud {
 }
 
 fn read_entities(body: &[u8]) -> Result<Entities> {
-    let entities: Entities =
-        serde_json::from_slice(body).coded(Code::EntitiesInvalid, "the answer of Entities is not valid")?;
+    let entities: Entities = serde_json::from_slice(body)
+        .coded(Code::EntitiesInvalid, "the answer of Entities is not valid")?;
     if entities.upload_version < UPLOAD_VERSION {
         let words = format!("the server asks for upload version {}", entities.upload_version);
         return Err(Error::new(Code::UploadVersion, words));
     }
     let mut names: Vec<_> = entities.queries.iter().map(|query| &query.table).collect();
     names.sort();
-    if let Some(twice) = names.windows(2).find(|pair| pair.first() == pair.last()).and_then(|pair| pair.first()) {
-        return Err(Error::new(Code::EntitiesInvalid, format!("Entities names table {twice} twice")));
+    if let Some(twice) =
+        names.windows(2).find(|pair| pair.first() == pair.last()).and_then(|pair| pair.first())
+    {
+        return Err(Error::new(
+            Code::EntitiesInvalid,
+            format!("Entities names table {twice} twice"),
+        ));
     }
     Ok(entities)
 }

@@ -15,7 +15,11 @@ pub(super) enum Outcome {
     Success,
     /// `success = false`: the entries of `errors`.
     Refused(Vec<String>),
-    Status { grpc: Grpc, words: String, retry_after: Option<Duration> },
+    Status {
+        grpc: Grpc,
+        words: String,
+        retry_after: Option<Duration>,
+    },
 }
 
 /// What happened before in this batch.
@@ -40,7 +44,10 @@ pub(super) enum Action {
     /// The tail from this number on, then the Summary once more.
     ResendTail(i32),
     /// One recovery path: drop the batch, Release, Open, read again.
-    Drop { code: Code, alert: bool },
+    Drop {
+        code: Code,
+        alert: bool,
+    },
     /// As `Drop`, and nothing of that table until a person acts.
     Park(Code),
     /// As `Drop`; the table goes one row a message until the culprit is known.
@@ -78,7 +85,9 @@ fn refused(code: Option<Code>, words: &str, standing: Standing) -> Action {
             }
             _ => quiet(code),
         },
-        Some(code @ (Code::MessagesMissing | Code::SummaryMismatch)) if standing.tail_resent => alert(code),
+        Some(code @ (Code::MessagesMissing | Code::SummaryMismatch)) if standing.tail_resent => {
+            alert(code)
+        }
         // Without a number the whole batch goes again: what the server has are exact repeats.
         Some(Code::MessagesMissing | Code::SummaryMismatch) => {
             Action::ResendTail(number_after(words, "messages ").unwrap_or(1))
@@ -91,7 +100,12 @@ fn refused(code: Option<Code>, words: &str, standing: Standing) -> Action {
     }
 }
 
-fn status(grpc: Grpc, code: Option<Code>, retry_after: Option<Duration>, standing: Standing) -> Action {
+fn status(
+    grpc: Grpc,
+    code: Option<Code>,
+    retry_after: Option<Duration>,
+    standing: Standing,
+) -> Action {
     match grpc {
         Grpc::Ok => Action::Done,
         Grpc::Unauthenticated if !standing.token_renewed => Action::RenewToken,
@@ -138,21 +152,43 @@ mod tests {
         let rows = [
             (Outcome::Success, Action::Done),
             (status(Grpc::Unauthenticated, "UNAUTHENTICATED: expired"), Action::RenewToken),
-            (status(Grpc::PermissionDenied, "PERMISSION_DENIED: x"), Action::Park(Code::PermissionDenied)),
-            (status(Grpc::InvalidArgument, "INVALID_ARGUMENT: x"), Action::Suspect(Code::InvalidArgument)),
-            (status(Grpc::OutOfRange, "too large"), Action::Suspect(Code::MessageTooLarge)),
-            (status(Grpc::ResourceExhausted, "MESSAGE_TOO_LARGE: x"), Action::Suspect(Code::MessageTooLarge)),
-            (status(Grpc::ResourceExhausted, "foreign words"), Action::Suspect(Code::MessageTooLarge)),
             (
-                Outcome::Status { grpc: Grpc::ResourceExhausted, words: "RATE_LIMITED: x".into(), retry_after: wait },
+                status(Grpc::PermissionDenied, "PERMISSION_DENIED: x"),
+                Action::Park(Code::PermissionDenied),
+            ),
+            (
+                status(Grpc::InvalidArgument, "INVALID_ARGUMENT: x"),
+                Action::Suspect(Code::InvalidArgument),
+            ),
+            (status(Grpc::OutOfRange, "too large"), Action::Suspect(Code::MessageTooLarge)),
+            (
+                status(Grpc::ResourceExhausted, "MESSAGE_TOO_LARGE: x"),
+                Action::Suspect(Code::MessageTooLarge),
+            ),
+            (
+                status(Grpc::ResourceExhausted, "foreign words"),
+                Action::Suspect(Code::MessageTooLarge),
+            ),
+            (
+                Outcome::Status {
+                    grpc: Grpc::ResourceExhausted,
+                    words: "RATE_LIMITED: x".into(),
+                    retry_after: wait,
+                },
                 Action::Repeat(wait),
             ),
             (status(Grpc::Unavailable, "UNAVAILABLE: x"), Action::Repeat(None)),
             (status(Grpc::DeadlineExceeded, "TIMEOUT: x"), Action::Repeat(None)),
             (status(Grpc::Aborted, "x"), Action::Repeat(None)),
             (status(Grpc::FailedPrecondition, "FENCED: x"), Action::Fenced(Code::Fenced)),
-            (status(Grpc::FailedPrecondition, "EPOCH_REQUIRED: x"), Action::Fenced(Code::EpochRequired)),
-            (refusal("SEQUENCE_GAP: batch 17 of RM expects message 3, got 5"), Action::ResendFrom(3)),
+            (
+                status(Grpc::FailedPrecondition, "EPOCH_REQUIRED: x"),
+                Action::Fenced(Code::EpochRequired),
+            ),
+            (
+                refusal("SEQUENCE_GAP: batch 17 of RM expects message 3, got 5"),
+                Action::ResendFrom(3),
+            ),
             (refusal("MESSAGE_CONFLICT: x"), alert(Code::MessageConflict)),
             (refusal("RECORD_COUNT_MISMATCH: x"), alert(Code::RecordCountMismatch)),
             (refusal("MISSING_KEY_COLUMN: x"), Action::Park(Code::MissingKeyColumn)),
@@ -160,7 +196,10 @@ mod tests {
             (refusal("BATCH_CLOSED: x"), quiet(Code::BatchClosed)),
             (refusal("BATCH_UNKNOWN: x"), quiet(Code::BatchUnknown)),
             (refusal("CLOCK_AHEAD: x"), quiet(Code::ClockAhead)),
-            (refusal("MESSAGES_MISSING: batch 17 of RM lacks messages 4 to 6"), Action::ResendTail(4)),
+            (
+                refusal("MESSAGES_MISSING: batch 17 of RM lacks messages 4 to 6"),
+                Action::ResendTail(4),
+            ),
             (refusal("SUMMARY_MISMATCH: x"), Action::ResendTail(1)),
         ];
         for (outcome, action) in rows {
@@ -173,12 +212,18 @@ mod tests {
         let gap = refusal("SEQUENCE_GAP: batch 17 of RM expects message 3, got 5");
         let at = |gap_at| Standing { gap_at, ..Standing::default() };
         assert_eq!(decide(&gap, at(Some(2))), Action::ResendFrom(3));
-        assert_eq!(decide(&gap, at(Some(3))), Action::Drop { code: Code::SequenceGap, alert: false });
+        assert_eq!(
+            decide(&gap, at(Some(3))),
+            Action::Drop { code: Code::SequenceGap, alert: false }
+        );
         let nameless = refusal("SEQUENCE_GAP: no number");
         assert!(matches!(decide(&nameless, at(None)), Action::Drop { .. }));
         let missing = refusal("MESSAGES_MISSING: batch 17 of RM lacks messages 4 to 6");
         let resent = Standing { tail_resent: true, ..Standing::default() };
-        assert_eq!(decide(&missing, resent), Action::Drop { code: Code::MessagesMissing, alert: true });
+        assert_eq!(
+            decide(&missing, resent),
+            Action::Drop { code: Code::MessagesMissing, alert: true }
+        );
         let renewed = Standing { token_renewed: true, ..Standing::default() };
         assert_eq!(decide(&status(Grpc::Unauthenticated, "x"), renewed), Action::Repeat(None));
     }
@@ -186,9 +231,19 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_never_success() {
         for grpc in 1..17 {
-            assert_ne!(decide(&status(Grpc::from(grpc), ""), Standing::default()), Action::Done, "{grpc}");
+            assert_ne!(
+                decide(&status(Grpc::from(grpc), ""), Standing::default()),
+                Action::Done,
+                "{grpc}"
+            );
         }
-        assert!(matches!(decide(&Outcome::Refused(vec![]), Standing::default()), Action::Drop { alert: true, .. }));
-        assert!(matches!(decide(&refusal("NEW_CODE: x"), Standing::default()), Action::Drop { alert: true, .. }));
+        assert!(matches!(
+            decide(&Outcome::Refused(vec![]), Standing::default()),
+            Action::Drop { alert: true, .. }
+        ));
+        assert!(matches!(
+            decide(&refusal("NEW_CODE: x"), Standing::default()),
+            Action::Drop { alert: true, .. }
+        ));
     }
 }

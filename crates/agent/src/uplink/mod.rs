@@ -20,12 +20,7 @@ mod web;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use protocol::{
-    Result,
-    ids::ClientId,
-    names::ErpName,
-    proto::ingestion::DatabaseIdentity,
-};
+use protocol::{Result, ids::ClientId, names::ErpName, proto::ingestion::DatabaseIdentity};
 use runtime::shutdown::Shutdown;
 use secrecy::SecretString;
 use tokio::sync::Notify;
@@ -65,7 +60,12 @@ pub struct Identity {
 ///
 /// # Errors
 /// Only what cannot be mended while running: the journal failed, or the configuration cannot be used.
-pub async fn run<I, F>(journal: Journal, config: UplinkConfig, identity: I, shutdown: Shutdown) -> Result<()>
+pub async fn run<I, F>(
+    journal: Journal,
+    config: UplinkConfig,
+    identity: I,
+    shutdown: Shutdown,
+) -> Result<()>
 where
     I: Fn() -> F + Send + Sync + 'static,
     F: Future<Output = Result<Identity>> + Send + 'static,
@@ -80,11 +80,17 @@ where
         reread: Arc::clone(&reread),
         every: config.entities_every,
     };
-    let plan = runtime::task::spawn("plan", plan.follow(shutdown.clone()));
-    let link = session::Link::new(session::Means { journal, cloud, board, reread, config }, identity, shutdown);
-    let result = Box::pin(link.run()).await;
-    plan.abort();
-    result
+    let plan = Box::pin(plan.follow(shutdown.clone()));
+    let link = session::Link::new(
+        session::Means { journal, cloud, board, reread, config },
+        identity,
+        shutdown,
+    );
+    tokio::select! {
+        result = Box::pin(link.run()) => result,
+        // The plan ends with the drain; the link ends after it, once it gave its lease back.
+        ended = async { plan.await; std::future::pending().await } => ended,
+    }
 }
 
 #[cfg(test)]

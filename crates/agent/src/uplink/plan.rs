@@ -28,7 +28,8 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) async fn follow(self, mut shutdown: Shutdown) {
-        let mut backoff = Backoff::new(self.every.min(Duration::from_secs(1)), LONGEST_PAUSE.max(self.every));
+        let mut backoff =
+            Backoff::new(self.every.min(Duration::from_secs(1)), LONGEST_PAUSE.max(self.every));
         loop {
             let pause = match self.read().await {
                 Ok(()) => {

@@ -41,7 +41,8 @@ pub(super) async fn rebuild(journal: &Journal, rpc: &Rpc, erp: &ErpName) -> Resu
 
 /// Deletes that happened before are not found until the tables are loaded again; people are told.
 async fn blind(journal: &Journal) -> Result<()> {
-    let words = "the server cannot tell what is staged: rows are sent again, older deletes may stay unseen";
+    let words =
+        "the server cannot tell what is staged: rows are sent again, older deletes may stay unseen";
     let incident = Incident {
         table: None,
         key_hash: None,
@@ -52,7 +53,12 @@ async fn blind(journal: &Journal) -> Result<()> {
     journal.incident(incident).await
 }
 
-async fn table(journal: &Journal, rpc: &Rpc, erp: &ErpName, table: &TableName) -> Result<(), CallError> {
+async fn table(
+    journal: &Journal,
+    rpc: &Rpc,
+    erp: &ErpName,
+    table: &TableName,
+) -> Result<(), CallError> {
     let mut after = Vec::new();
     let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
     loop {
@@ -64,7 +70,11 @@ async fn table(journal: &Journal, rpc: &Rpc, erp: &ErpName, table: &TableName) -
         };
         let page: RowsResponse = match rpc.call(ROWS, request.clone()).await {
             Ok(page) => page,
-            Err(call) if call.error().is_transient() && !call.is_unimplemented() && backoff.tries() < 10 => {
+            Err(call)
+                if call.error().is_transient()
+                    && !call.is_unimplemented()
+                    && backoff.tries() < 10 =>
+            {
                 after = request.after;
                 backoff.pause().await;
                 continue;

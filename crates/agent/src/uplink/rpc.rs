@@ -116,7 +116,11 @@ impl Rpc {
     }
 
     /// A call of Malote's own; a refused token is renewed and the call repeated once.
-    pub(super) async fn call<Q, A>(&self, path: &'static str, message: Q) -> std::result::Result<A, CallError>
+    pub(super) async fn call<Q, A>(
+        &self,
+        path: &'static str,
+        message: Q,
+    ) -> std::result::Result<A, CallError>
     where
         Q: Wire + Clone,
         A: Wire + Default,
@@ -187,7 +191,10 @@ impl CallError {
             Self::Status(status) => {
                 let words = status.message();
                 let code = super::decide::code_of(words);
-                let text = words.split_once(": ").filter(|_| code.is_some()).map_or(words, |(_, text)| text);
+                let text = words
+                    .split_once(": ")
+                    .filter(|_| code.is_some())
+                    .map_or(words, |(_, text)| text);
                 let code = code.unwrap_or(match status.code() {
                     tonic::Code::Unauthenticated => Code::Unauthenticated,
                     tonic::Code::PermissionDenied => Code::PermissionDenied,
@@ -218,15 +225,21 @@ fn request<T>(message: T, bearer: &Bearer, epoch: Option<Epoch>) -> Request<T> {
 
 fn outcome(status: &Status) -> Outcome {
     let words = status.message().to_owned();
-    Outcome::Status { grpc: status.code(), words, retry_after: retry_after(status.metadata(), status.details()) }
+    Outcome::Status {
+        grpc: status.code(),
+        words,
+        retry_after: retry_after(status.metadata(), status.details()),
+    }
 }
 
 /// `retry-after` in seconds, or `google.rpc.RetryInfo` among the details.
 fn retry_after(metadata: &MetadataMap, details: &[u8]) -> Option<Duration> {
-    let seconds = metadata.get("retry-after").and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    let seconds =
+        metadata.get("retry-after").and_then(|value| value.to_str().ok()?.trim().parse().ok());
     seconds.map(Duration::from_secs).or_else(|| {
         let status = RpcStatus::decode(details).ok()?;
-        let any = status.details.iter().find(|any| any.type_url.ends_with("/google.rpc.RetryInfo"))?;
+        let any =
+            status.details.iter().find(|any| any.type_url.ends_with("/google.rpc.RetryInfo"))?;
         let delay = RetryInfo::decode(any.value.as_slice()).ok()?.retry_delay?;
         Some(Duration::new(u64::try_from(delay.seconds).ok()?, u32::try_from(delay.nanos).ok()?))
     })

@@ -10,11 +10,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{
-    FutureExt as _, StreamExt as _,
-    future::BoxFuture,
-    stream::FuturesUnordered,
-};
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use protocol::{
     Code, Error, Result,
     hash::{RowHash, RowHasher},
@@ -43,7 +39,8 @@ use super::{
 use crate::journal::{Incident, Journal, Poisoned, Seal, SpoolMessage};
 
 /// First and longest pause before the same bytes go again.
-pub(super) const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+pub(super) const PAUSES: (Duration, Duration) =
+    (Duration::from_millis(100), Duration::from_secs(10));
 
 pub(super) struct Sender {
     pub journal: Journal,
@@ -174,7 +171,9 @@ impl Sender {
                 let left = room.saturating_sub(flight.bytes);
                 flight.queue = self.journal.unacked(flight.batch, after, left).await?.into();
             }
-            let fits = |message: &SpoolMessage| flight.bytes == 0 || flight.bytes + message.bytes.len() <= room;
+            let fits = |message: &SpoolMessage| {
+                flight.bytes == 0 || flight.bytes + message.bytes.len() <= room
+            };
             if !flight.queue.front().is_some_and(fits) {
                 return Ok(());
             }
@@ -259,7 +258,9 @@ impl Sender {
                 self.journal.unack(flight.batch, MessageNumber(expected)).await?;
                 flight.again_from(expected.min(number));
             }
-            Action::Drop { code, alert } => return self.drop_batch(code, words, alert).await.map(Some),
+            Action::Drop { code, alert } => {
+                return self.drop_batch(code, words, alert).await.map(Some);
+            }
             Action::Park(code) => {
                 self.park(&answered.message, code, words).await?;
                 return self.drop_batch(code, words, false).await.map(Some);
@@ -278,7 +279,9 @@ impl Sender {
         if alert {
             let words = words.to_owned();
             let at_micros = Wall::now().0;
-            self.journal.incident(Incident { table: None, key_hash: None, code, words, at_micros }).await?;
+            self.journal
+                .incident(Incident { table: None, key_hash: None, code, words, at_micros })
+                .await?;
         }
         self.journal.drop_batch(code, words).await?;
         Ok(Stop::Dropped)
@@ -290,8 +293,13 @@ impl Sender {
             self.reread.notify_one();
         }
         let table = Some(message.table.clone());
-        let incident =
-            Incident { table, key_hash: None, code, words: words.to_owned(), at_micros: Wall::now().0 };
+        let incident = Incident {
+            table,
+            key_hash: None,
+            code,
+            words: words.to_owned(),
+            at_micros: Wall::now().0,
+        };
         self.journal.park(incident).await
     }
 
@@ -307,7 +315,8 @@ impl Sender {
         let key_hash: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
         tracing::warn!(table = %message.table, %code, key_hash, "row refused by the server, left out");
         let table = message.table.clone();
-        let row = Poisoned { table, key, hash, code, words: words.to_owned(), at_micros: Wall::now().0 };
+        let row =
+            Poisoned { table, key, hash, code, words: words.to_owned(), at_micros: Wall::now().0 };
         self.journal.quarantine(row, key_hash).await
     }
 }
@@ -322,7 +331,9 @@ enum Closing {
 impl Sender {
     /// Prepare, Summary, and the journal's end of the batch.
     async fn close(&mut self, flight: &mut Flight) -> Result<Closing> {
-        let Some(seal) = self.journal.sealed(flight.batch).await? else { return Ok(Closing::Again) };
+        let Some(seal) = self.journal.sealed(flight.batch).await? else {
+            return Ok(Closing::Again);
+        };
         self.wait_for_lease().await;
         let bearer = match self.rpc.bearer().await {
             Ok(bearer) => bearer,
@@ -344,7 +355,6 @@ impl Sender {
         match decide(&outcome, flight.standing) {
             Action::Done => {
                 self.journal.complete(flight.batch).await?;
-                metrics::counter!("malote_agent_batches_total").increment(1);
                 tracing::debug!(batch = %flight.batch, messages = seal.messages, rows = seal.records, "batch complete");
                 Ok(Closing::Complete)
             }
@@ -366,7 +376,9 @@ impl Sender {
                 Ok(Closing::Again)
             }
             Action::Fenced(code) => Ok(Closing::Stop(Stop::Fenced(Error::new(code, words)))),
-            Action::Drop { code, alert } => self.drop_batch(code, words, alert).await.map(Closing::Stop),
+            Action::Drop { code, alert } => {
+                self.drop_batch(code, words, alert).await.map(Closing::Stop)
+            }
             // Neither table nor row is named by these calls.
             Action::Park(code) | Action::Suspect(code) => {
                 self.drop_batch(code, words, true).await.map(Closing::Stop)
@@ -375,7 +387,9 @@ impl Sender {
     }
 
     async fn prepare(&self, batch: BatchId, seal: &Seal) -> Outcome {
-        let Some(epoch) = self.epoch.filter(|_| !seal.cursors.is_empty()) else { return Outcome::Success };
+        let Some(epoch) = self.epoch.filter(|_| !seal.cursors.is_empty()) else {
+            return Outcome::Success;
+        };
         let entry = |(table, value): &(protocol::names::TableName, Vec<u8>)| CursorEntry {
             table: table.to_string(),
             value: value.clone(),
@@ -447,6 +461,7 @@ fn only_row(bytes: &[u8]) -> Option<(KeyBytes, RowHash)> {
 
 fn count_sent(message: &SpoolMessage) {
     let table = message.table.to_string();
-    metrics::counter!("malote_agent_rows_total", "table" => table.clone()).increment(message.rows.into());
-    metrics::counter!("malote_agent_bytes_total", "table" => table).increment(message.bytes.len() as u64);
+    metrics::counter!("malote_agent_messages_total", "table" => table.clone()).increment(1);
+    metrics::counter!("malote_agent_bytes_total", "table" => table)
+        .increment(message.bytes.len() as u64);
 }

@@ -13,8 +13,8 @@ use protocol::{
     limits,
     names::TableName,
     proto::ingestion::{
-        Granted, OpenRequest, OpenResponse, ReleaseRequest, ReleaseResponse, RenewRequest, RenewResponse, Versions,
-        open_response::Result as Opened,
+        Granted, OpenRequest, OpenResponse, ReleaseRequest, ReleaseResponse, RenewRequest,
+        RenewResponse, Versions, open_response::Result as Opened,
     },
 };
 use runtime::{
@@ -253,12 +253,14 @@ where
                 let ttl = Duration::from_secs(granted.ttl_seconds.into());
                 Ok(Start::Granted(Lease { epoch, ttl, since }, granted))
             }
-            Some(Opened::Held(held)) => {
-                Ok(Start::Held(Duration::from_secs(held.retry_after_seconds.into()).max(Duration::from_millis(500))))
-            }
-            Some(Opened::Refused(refused)) => {
-                Err(Error::new(refused.code.parse().unwrap_or(Code::PermissionDenied), refused.message))
-            }
+            Some(Opened::Held(held)) => Ok(Start::Held(
+                Duration::from_secs(held.retry_after_seconds.into())
+                    .max(Duration::from_millis(500)),
+            )),
+            Some(Opened::Refused(refused)) => Err(Error::new(
+                refused.code.parse().unwrap_or(Code::PermissionDenied),
+                refused.message,
+            )),
             None => Err(Error::new(Code::CloudUnreachable, "Open answered nothing")),
         }
     }
@@ -308,7 +310,12 @@ where
         })
     }
 
-    fn sender(&self, rpc: &Rpc, epoch: Option<Epoch>, valid: Option<watch::Receiver<Mono>>) -> Sender {
+    fn sender(
+        &self,
+        rpc: &Rpc,
+        epoch: Option<Epoch>,
+        valid: Option<watch::Receiver<Mono>>,
+    ) -> Sender {
         Sender {
             journal: self.means.journal.clone(),
             rpc: rpc.clone(),
@@ -334,7 +341,9 @@ where
                         self.means.board.sending(lease.epoch, false);
                     }
                 }
-                Err(call) if call.grpc() == Some(tonic::Code::FailedPrecondition) => return call.error(),
+                Err(call) if call.grpc() == Some(tonic::Code::FailedPrecondition) => {
+                    return call.error();
+                }
                 Err(call) => {
                     let error = call.error();
                     if lease.since.elapsed() > AWAY {
@@ -358,7 +367,9 @@ where
         if spooled {
             journal.resume(epoch).await?;
         }
-        tracing::info!("the server has no sessions: this agent must be the only sender of the stream");
+        tracing::info!(
+            "the server has no sessions: this agent must be the only sender of the stream"
+        );
         let mut fresh = !spooled;
         loop {
             if std::mem::replace(&mut fresh, true) {

@@ -62,12 +62,16 @@ impl Web {
     }
 
     /// Sends and reads the whole answer, at most `limit` bytes.
-    pub(super) async fn send(request: RequestBuilder, limit: usize) -> Result<(StatusCode, Vec<u8>)> {
+    pub(super) async fn send(
+        request: RequestBuilder,
+        limit: usize,
+    ) -> Result<(StatusCode, Vec<u8>)> {
         let unreachable = |cause: reqwest::Error| {
             let refused = refused_by(&cause);
             // The URL may hold what a person typed; the log gets the causes without it.
             refused.unwrap_or_else(|| {
-                Error::new(Code::CloudUnreachable, "the server does not answer").because(cause.without_url())
+                Error::new(Code::CloudUnreachable, "the server does not answer")
+                    .because(cause.without_url())
             })
         };
         let mut answer = request.send().await.map_err(unreachable)?;
@@ -75,7 +79,10 @@ impl Web {
         let mut body = Vec::new();
         while let Some(part) = answer.chunk().await.map_err(unreachable)? {
             if body.len() + part.len() > limit {
-                return Err(Error::new(Code::BodyTooLarge, format!("the answer has more than {limit} bytes")));
+                return Err(Error::new(
+                    Code::BodyTooLarge,
+                    format!("the answer has more than {limit} bytes"),
+                ));
             }
             body.extend_from_slice(&part);
         }
@@ -130,7 +137,8 @@ impl Web {
         }
         let allow_private = self.allow_private;
         let connector = tower::service_fn(move |uri: Uri| async move {
-            let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("http") { 80 } else { 443 });
+            let port =
+                uri.port_u16().unwrap_or(if uri.scheme_str() == Some("http") { 80 } else { 443 });
             let host = uri.host().unwrap_or_default();
             let addresses = resolve(host, port, allow_private).await?;
             let stream = TcpStream::connect(addresses.as_slice()).await?;
@@ -187,7 +195,8 @@ fn is_public(ip: IpAddr) -> bool {
         IpAddr::V4(ip) => {
             let [a, b, c, _] = ip.octets();
             let shared = a == 100 && (64..128).contains(&b);
-            let special = a == 0 || a >= 240 || (a, b, c) == (192, 0, 0) || (a == 198 && (b & 0xfe) == 18);
+            let special =
+                a == 0 || a >= 240 || (a, b, c) == (192, 0, 0) || (a == 198 && (b & 0xfe) == 18);
             !(ip.is_loopback()
                 || ip.is_private()
                 || ip.is_link_local()
@@ -207,7 +216,8 @@ fn is_public(ip: IpAddr) -> bool {
 /// IPv4 inside IPv6: mapped, NAT64 and 6to4 lead to that address.
 fn embedded(ip: Ipv6Addr) -> Option<std::net::Ipv4Addr> {
     let [a, b, c, d, e, f, g, h] = ip.segments();
-    let from = |high: u16, low: u16| std::net::Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
+    let from =
+        |high: u16, low: u16| std::net::Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
     match (a, b) {
         (0x2002, _) => Some(from(b, c)),
         (0x64, 0xff9b) if (c, d, e, f) == (0, 0, 0, 0) => Some(from(g, h)),
@@ -222,9 +232,25 @@ mod tests {
     #[test]
     fn only_public_addresses_are_public() {
         for no in [
-            "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
-            "224.0.0.1", "255.255.255.255", "198.18.0.1", "::1", "::", "fe80::1", "fc00::1", "ff02::1",
-            "::ffff:10.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "2001:db8::1",
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "224.0.0.1",
+            "255.255.255.255",
+            "198.18.0.1",
+            "::1",
+            "::",
+            "fe80::1",
+            "fc00::1",
+            "ff02::1",
+            "::ffff:10.0.0.1",
+            "64:ff9b::7f00:1",
+            "2002:7f00:1::",
+            "2001:db8::1",
         ] {
             assert!(!is_public(no.parse().unwrap()), "{no}");
         }
@@ -236,7 +262,9 @@ mod tests {
     #[tokio::test]
     async fn plain_http_private_numbers_and_names_that_lead_there_are_refused() {
         let web = Web::new(false, None).unwrap();
-        for address in ["http://example.com/", "https://127.0.0.1/x", "https://[::1]:7480/", "ftp://x/"] {
+        for address in
+            ["http://example.com/", "https://127.0.0.1/x", "https://[::1]:7480/", "ftp://x/"]
+        {
             assert_eq!(web.get(address).unwrap_err().code, Code::AddressRefused, "{address}");
         }
         for target in ["http://example.com", "https://10.0.0.1:7481"] {

@@ -42,11 +42,13 @@ pub(super) enum Fault {
     Fenced,
     Denied,
     Invalid,
+    /// Answered once a full window of Writes is in flight.
+    Slow,
     /// Never answered.
     Hang,
 }
 
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub(super) struct Seen {
     pub script: VecDeque<(i32, Fault)>,
     pub stored: BTreeMap<i64, BTreeMap<i32, Vec<u8>>>,
@@ -63,6 +65,8 @@ pub(super) struct Seen {
     pub opens: u32,
     pub tokens: u32,
     pub entities: u32,
+    pub deaf: bool,
+    pub ttl: u32,
     held: bool,
     refuse: Option<String>,
     secret: String,
@@ -91,7 +95,7 @@ impl Double {
     async fn with(sessions: bool) -> Self {
         let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let grpc = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let seen = Seen { secret: "s3cret".into(), upload_version: 2, ..Seen::default() };
+        let seen = Seen { secret: "s3cret".into(), upload_version: 2, ttl: 30, ..Seen::default() };
         let double = Self {
             seen: Arc::new(Mutex::new(seen)),
             changed: watch::Sender::new(0),
@@ -103,7 +107,8 @@ impl Double {
         runtime::task::spawn("double http", async move { axum::serve(http, router).await });
         let mut routes = Routes::new(TableStream(double.clone()));
         if sessions {
-            routes = routes.add_service(Session(double.clone())).add_service(Reconcile(double.clone()));
+            routes =
+                routes.add_service(Session(double.clone())).add_service(Reconcile(double.clone()));
         }
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(grpc);
         let server = tonic::transport::Server::builder().add_routes(routes);
@@ -117,6 +122,11 @@ impl Double {
 
     pub(super) fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap()
+    }
+
+    /// What was seen up to now.
+    pub(super) fn look(&self) -> Seen {
+        self.seen().clone()
     }
 
     fn tell(&self) {
@@ -176,7 +186,9 @@ impl Double {
             .route("/services", routing::get(move || async move { Json(services) }))
             .route(
                 "/token",
-                routing::post(move |Form(form): Form<BTreeMap<String, String>>| async move { token.token(&form) }),
+                routing::post(move |Form(form): Form<BTreeMap<String, String>>| async move {
+                    token.token(&form)
+                }),
             )
             .route("/entities/RM", routing::get(move || async move { entities.entities() }))
     }
@@ -213,7 +225,10 @@ impl Double {
         Some(fault)
     }
 
-    async fn write(self, request: Request<totvs::Table>) -> Result<Response<totvs::TableInputResponse>, Status> {
+    async fn write(
+        self,
+        request: Request<totvs::Table>,
+    ) -> Result<Response<totvs::TableInputResponse>, Status> {
         self.check_epoch(&request)?;
         let table = request.into_inner();
         {
@@ -221,6 +236,7 @@ impl Double {
             seen.in_flight += 1;
             seen.most_in_flight = seen.most_in_flight.max(seen.in_flight);
         }
+        self.tell();
         let answer = self.accept(&table).await;
         self.seen().in_flight -= 1;
         self.tell();
@@ -231,7 +247,11 @@ impl Double {
 
     async fn accept(&self, table: &totvs::Table) -> Result<Vec<String>, Status> {
         let number = table.message_number;
-        let gap = |expected: i32| Ok(vec![format!("SEQUENCE_GAP: batch 1 of RM expects message {expected}, got {number}")]);
+        let gap = |expected: i32| {
+            Ok(vec![format!(
+                "SEQUENCE_GAP: batch 1 of RM expects message {expected}, got {number}"
+            )])
+        };
         let mut lost = false;
         match self.fault(number) {
             Some(Fault::Unavailable) => return Err(Status::unavailable("UNAVAILABLE: for a test")),
@@ -240,22 +260,33 @@ impl Double {
                 status.metadata_mut().insert("retry-after", "0".parse().unwrap());
                 return Err(status);
             }
-            Some(Fault::Unauthenticated) => return Err(Status::unauthenticated("UNAUTHENTICATED: for a test")),
+            Some(Fault::Unauthenticated) => {
+                return Err(Status::unauthenticated("UNAUTHENTICATED: for a test"));
+            }
             Some(Fault::Gap | Fault::GapAlways) => return gap(2),
             Some(Fault::Conflict) => return Ok(vec!["MESSAGE_CONFLICT: for a test".into()]),
             Some(Fault::Fenced) => return Err(Status::failed_precondition("FENCED: for a test")),
-            Some(Fault::Denied) => return Err(Status::permission_denied("PERMISSION_DENIED: for a test")),
-            Some(Fault::Invalid) => return Err(Status::invalid_argument("INVALID_ARGUMENT: for a test")),
+            Some(Fault::Denied) => {
+                return Err(Status::permission_denied("PERMISSION_DENIED: for a test"));
+            }
+            Some(Fault::Invalid) => {
+                return Err(Status::invalid_argument("INVALID_ARGUMENT: for a test"));
+            }
             Some(Fault::Hang) => return std::future::pending().await,
             Some(Fault::Forget) => {
                 // Makes room for the numbers behind it, as a server that lost an acknowledged message would.
                 self.store(table, Vec::new());
                 return Ok(Vec::new());
             }
+            Some(Fault::Slow) => {
+                self.until(|seen| seen.in_flight >= protocol::limits::SENDER_IN_FLIGHT).await
+            }
             Some(Fault::LostAnswer) => lost = true,
             None => {}
         }
-        let reached = self.until(|seen| seen.stored.get(&table.batch_id).map_or(0, BTreeMap::len) + 1 >= number as usize);
+        let reached = self.until(|seen| {
+            seen.stored.get(&table.batch_id).map_or(0, BTreeMap::len) + 1 >= number as usize
+        });
         if tokio::time::timeout(Duration::from_millis(300), reached).await.is_err() {
             let next = self.seen().stored.get(&table.batch_id).map_or(0, BTreeMap::len) + 1;
             return gap(i32::try_from(next).unwrap());
@@ -277,7 +308,11 @@ impl Double {
 
     fn check_epoch<T>(&self, request: &Request<T>) -> Result<(), Status> {
         let Some(value) = request.metadata().get("x-sender-epoch") else {
-            return if self.sessions { Err(Status::failed_precondition("EPOCH_REQUIRED: none")) } else { Ok(()) };
+            return if self.sessions {
+                Err(Status::failed_precondition("EPOCH_REQUIRED: none"))
+            } else {
+                Ok(())
+            };
         };
         let mut seen = self.seen();
         seen.epochs_seen += 1;
@@ -293,7 +328,11 @@ impl Double {
         request: Request<totvs::BatchSummary>,
     ) -> Result<Response<totvs::BatchSummaryResponse>, Status> {
         self.check_epoch(&request)?;
-        let loads = request.metadata().get("x-base-load-done").map_or("", |v| v.to_str().unwrap()).to_owned();
+        let loads = request
+            .metadata()
+            .get("x-base-load-done")
+            .map_or("", |v| v.to_str().unwrap())
+            .to_owned();
         let summary = request.into_inner();
         let mut seen = self.seen();
         let stored = seen.stored.get(&summary.batch_id).cloned().unwrap_or_default();
@@ -301,10 +340,15 @@ impl Double {
             let last = summary.message_count;
             let lost = *lost;
             seen.stored.entry(summary.batch_id).or_default().retain(|number, _| *number < lost);
-            let errors = vec![format!("MESSAGES_MISSING: batch 1 of RM lacks messages {lost} to {last}")];
+            let errors =
+                vec![format!("MESSAGES_MISSING: batch 1 of RM lacks messages {lost} to {last}")];
             return Ok(Response::new(totvs::BatchSummaryResponse { success: false, errors }));
         }
-        assert_eq!(stored.len(), summary.message_count as usize, "the Summary comes after the last Write");
+        assert_eq!(
+            stored.len(),
+            summary.message_count as usize,
+            "the Summary comes after the last Write"
+        );
         let prepared = std::mem::take(&mut seen.prepared);
         seen.committed.extend(prepared);
         seen.summaries.push((summary, loads));
@@ -324,17 +368,23 @@ impl Double {
             let cursor = seen
                 .committed
                 .iter()
-                .map(|(table, value)| session::CursorEntry { table: table.clone(), value: value.clone() })
+                .map(|(table, value)| session::CursorEntry {
+                    table: table.clone(),
+                    value: value.clone(),
+                })
                 .collect();
-            let (epoch, last_batch) = (seen.epoch, seen.last_batch);
-            Opened::Granted(session::Granted { epoch, cursor, last_batch, ttl_seconds: 30 })
+            let (epoch, last_batch, ttl_seconds) = (seen.epoch, seen.last_batch, seen.ttl);
+            Opened::Granted(session::Granted { epoch, cursor, last_batch, ttl_seconds })
         };
         session::OpenResponse { result: Some(result) }
     }
 
     fn rows(&self, request: &session::RowsRequest) -> session::RowsResponse {
         let seen = self.seen();
-        let of = |(key, hash): &(KeyBytes, RowHash)| session::RowHash { key: key.0.clone(), hash128: hash.0.to_vec() };
+        let of = |(key, hash): &(KeyBytes, RowHash)| session::RowHash {
+            key: key.0.clone(),
+            hash128: hash.0.to_vec(),
+        };
         let rows = if request.table == "FLAN" && request.after.is_empty() {
             seen.staged.iter().map(of).collect()
         } else {
@@ -344,8 +394,11 @@ impl Double {
     }
 
     fn renewed(&self, request: &session::RenewRequest) -> Result<session::RenewResponse, Status> {
-        if request.epoch == self.seen().epoch {
-            Ok(session::RenewResponse { ttl_seconds: 30 })
+        let seen = self.seen();
+        if seen.deaf {
+            Err(Status::unavailable("UNAVAILABLE: for a test"))
+        } else if request.epoch == seen.epoch {
+            Ok(session::RenewResponse { ttl_seconds: seen.ttl })
         } else {
             Err(Status::failed_precondition("FENCED: another epoch"))
         }
@@ -360,7 +413,10 @@ impl Double {
 
 type Answering = BoxFuture<'static, Result<http::Response<Body>, Infallible>>;
 
-async fn unary<Q, A, F>(request: http::Request<Body>, answer: impl Fn(Request<Q>) -> F) -> http::Response<Body>
+async fn unary<Q, A, F>(
+    request: http::Request<Body>,
+    answer: impl Fn(Request<Q>) -> F,
+) -> http::Response<Body>
 where
     Q: Message + Default + Send + Sync + 'static,
     A: Message + Default + Send + Sync + 'static,

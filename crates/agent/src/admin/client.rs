@@ -1,0 +1,91 @@
+//! Client of the admin door, for `malote agent status` and `malote agent reload` beside a running agent.
+//!
+//! Promises: finds address and token in the data folder; says plainly where no agent runs.
+//! Never: calls an address that is not loopback.
+
+use std::{fs, net::SocketAddr, path::Path, time::Duration};
+
+use protocol::{Code, Coded as _, Error, Result, json::ErrorBody, names::TableName};
+use reqwest::RequestBuilder;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::json;
+
+use super::{ADDRESS_FILE, Status, token};
+
+/// The agent is on this machine.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    address: SocketAddr,
+    token: SecretString,
+}
+
+impl Client {
+    /// For the agent whose data lies in `folder`; `listen` is its configured address, used where the running agent
+    /// has not told another.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` where no agent ever ran there, `CONFIG_INVALID` where the token cannot be read,
+    /// `ADDRESS_REFUSED` where the address is not loopback.
+    pub fn open(folder: &Path, listen: SocketAddr) -> Result<Self> {
+        let token = token::read(folder)?;
+        let told = fs::read_to_string(folder.join(ADDRESS_FILE)).ok();
+        let address = told.and_then(|text| text.trim().parse().ok()).unwrap_or(listen);
+        if !address.ip().is_loopback() {
+            return Err(
+                Error::new(Code::AddressRefused, "the admin address is not loopback").at(address)
+            );
+        }
+        runtime::tls::install_provider();
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(PATIENCE)
+            .build()
+            .coded(Code::Internal, "the HTTP client cannot be made")?;
+        Ok(Self { http, address, token })
+    }
+
+    /// `malote agent status`.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` where no agent answers; what the agent answers.
+    pub async fn status(&self) -> Result<Status> {
+        let body = self.send(self.http.get(self.url("/v1/status"))).await?;
+        serde_json::from_slice(&body).coded(Code::Internal, "the agent's answer is not a status")
+    }
+
+    /// `malote agent reload`: one table, or all of the plan.
+    ///
+    /// # Errors
+    /// As [`Client::status`]; `NOT_FOUND` for a table that is not in the plan.
+    pub async fn reload(&self, table: Option<&TableName>) -> Result<()> {
+        let body = json!({ "table": table });
+        self.send(self.http.post(self.url("/v1/reload")).json(&body)).await.map(|_| ())
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Vec<u8>> {
+        let away = |cause: reqwest::Error| {
+            Error::new(Code::Unavailable, "no agent answers; is it running?")
+                .because(cause)
+                .at(self.address)
+        };
+        let answer = request.bearer_auth(self.token.expose_secret()).send().await.map_err(away)?;
+        let status = answer.status();
+        let body = answer.bytes().await.map_err(away)?;
+        if status.is_success() {
+            return Ok(body.into());
+        }
+        let told: Option<ErrorBody> = serde_json::from_slice(&body).ok();
+        let code = told.as_ref().and_then(|told| told.code.parse().ok()).unwrap_or(Code::Internal);
+        let words =
+            told.map_or_else(|| format!("the agent answered {status}"), |told| told.message);
+        Err(Error::new(code, words))
+    }
+}

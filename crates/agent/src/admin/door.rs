@@ -1,0 +1,97 @@
+//! Door: the routes and who may use them.
+//!
+//! Promises: `/v1` needs the token; errors have the contract's body; bodies are bounded.
+//! Never: answers a page of another origin (no CORS).
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, Request, State},
+    http::{StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing,
+};
+use protocol::{Code, Error, Result, json::ErrorBody, limits, names::TableName};
+use serde::Deserialize;
+
+use super::{status::status, token::AdminToken};
+use crate::journal::Journal;
+
+struct Refusal(Error);
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self(error)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status =
+            StatusCode::from_u16(self.0.code.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, Json(ErrorBody::from(&self.0))).into_response()
+    }
+}
+
+pub(super) fn router(journal: Journal, token: Arc<AdminToken>) -> Router {
+    let guarded = Router::new()
+        .route("/v1/status", routing::get(show))
+        .route("/v1/reload", routing::post(reload))
+        .layer(DefaultBodyLimit::max(limits::TOKEN_BODY_BYTES))
+        .layer(middleware::from_fn_with_state(token, guard));
+    Router::new()
+        .merge(guarded)
+        .route("/metrics", routing::get(async || runtime::telemetry::render_metrics()))
+        .route("/healthz", routing::get(async || "ok"))
+        .fallback(async || Refusal(Error::new(Code::NotFound, "there is no such page")))
+        .with_state(journal)
+}
+
+async fn guard(State(token): State<Arc<AdminToken>>, request: Request, next: Next) -> Response {
+    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    if given
+        .and_then(|value| value.strip_prefix("Bearer "))
+        .is_some_and(|given| token.fits(given.trim()))
+    {
+        next.run(request).await
+    } else {
+        let words = "send the token of admin.token in the data folder as Bearer";
+        Refusal(Error::new(Code::Unauthenticated, words)).into_response()
+    }
+}
+
+async fn show(State(journal): State<Journal>) -> Result<Response, Refusal> {
+    Ok(Json(status(&journal).await?).into_response())
+}
+
+#[derive(Deserialize, Default)]
+struct Reload {
+    table: Option<String>,
+}
+
+/// Without a body, or without a table: all tables of the plan.
+async fn reload(State(journal): State<Journal>, body: Bytes) -> Result<StatusCode, Refusal> {
+    let reload: Reload = if body.is_empty() {
+        Reload::default()
+    } else {
+        serde_json::from_slice(&body).map_err(|cause| {
+            Error::new(Code::BadRequest, "the body is not {\"table\": …}").because(cause)
+        })?
+    };
+    let table = reload.table.map(|table| table.parse::<TableName>()).transpose()?;
+    if let Some(table) = &table {
+        let plan = journal.plan().await?;
+        let planned =
+            plan.is_some_and(|plan| plan.queries.iter().any(|query| query.table == *table));
+        if !planned {
+            return Err(
+                Error::new(Code::NotFound, format!("table {table} is not in the plan")).into()
+            );
+        }
+    }
+    journal.request_reload(table).await?;
+    Ok(StatusCode::ACCEPTED)
+}

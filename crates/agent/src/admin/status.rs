@@ -1,0 +1,97 @@
+//! Status: what the agent knows of itself, as JSON (`GET /v1/status`) and as the client reads it.
+//!
+//! Promises: states and codes as they are elsewhere; a key is shown by its hash alone.
+
+use std::collections::BTreeMap;
+
+use protocol::{Result, ids::BatchId, names::TableName};
+use runtime::clock::Wall;
+use serde::{Deserialize, Serialize};
+
+use crate::journal::{Incident, Journal, LinkState, SpoolState, TableStatus};
+
+/// Incidents shown.
+const INCIDENTS: usize = 50;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// An agent that runs has its credentials.
+    pub configured: bool,
+    pub version: String,
+    pub instance: String,
+    pub link: LinkState,
+    pub spool: SpoolStatus,
+    pub tables: Vec<TableStatus>,
+    /// Tables the server refuses: code and words.
+    pub parked: BTreeMap<TableName, (String, String)>,
+    /// Tables that go one row a message until a refused row is found.
+    pub suspects: Vec<TableName>,
+    /// The newest first.
+    pub incidents: Vec<IncidentStatus>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SpoolStatus {
+    pub batch: Option<BatchId>,
+    pub appended: u32,
+    pub acked: u32,
+    pub unacked_bytes: u64,
+    pub sealed: bool,
+    pub completed: Option<BatchId>,
+    pub dropped: u64,
+}
+
+impl From<SpoolState> for SpoolStatus {
+    fn from(state: SpoolState) -> Self {
+        let SpoolState { batch, appended, acked, unacked_bytes, sealed, completed, dropped } =
+            state;
+        Self { batch, appended, acked, unacked_bytes, sealed, completed, dropped }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IncidentStatus {
+    pub table: Option<TableName>,
+    pub key_hash: Option<String>,
+    pub code: String,
+    pub words: String,
+    pub hint: String,
+    pub at: String,
+}
+
+impl From<Incident> for IncidentStatus {
+    fn from(incident: Incident) -> Self {
+        Self {
+            table: incident.table,
+            key_hash: incident.key_hash,
+            code: incident.code.to_string(),
+            words: incident.words,
+            hint: incident.code.hint().to_owned(),
+            at: Wall(incident.at_micros).to_iso(),
+        }
+    }
+}
+
+/// The picture of this moment.
+pub(super) async fn status(journal: &Journal) -> Result<Status> {
+    let parked = journal
+        .parked()
+        .into_iter()
+        .map(|(table, (code, words))| (table, (code.to_string(), words)));
+    let link = journal.link().borrow().clone();
+    let spool = journal.spool().borrow().clone().into();
+    Ok(Status {
+        configured: true,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        instance: journal.instance().to_string(),
+        link,
+        spool,
+        tables: journal.statuses().await?,
+        parked: parked.collect(),
+        suspects: journal.suspects().into_keys().collect(),
+        incidents: journal.incidents(INCIDENTS).await?.into_iter().map(Into::into).collect(),
+    })
+}

@@ -1,0 +1,126 @@
+use protocol::ids::Epoch;
+use runtime::shutdown;
+
+use super::{client::Client, *};
+use crate::journal::{Incident, LinkPhase, LinkState, TableStatus};
+
+const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+struct Running {
+    folder: tempfile::TempDir,
+    journal: Journal,
+    address: SocketAddr,
+    trigger: shutdown::Trigger,
+    task: runtime::task::Task<Result<()>>,
+}
+
+async fn running() -> Running {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Journal::open(folder.path()).await.unwrap().0;
+    let admin = Admin::bind(journal.clone(), folder.path(), ANY).await.unwrap();
+    let address = admin.address();
+    let (trigger, seen) = shutdown::channel();
+    let task = runtime::task::spawn("admin", admin.serve(seen));
+    Running { folder, journal, address, trigger, task }
+}
+
+async fn code(request: reqwest::RequestBuilder) -> u16 {
+    request.send().await.unwrap().status().as_u16()
+}
+
+#[tokio::test]
+async fn status_and_reload_go_through_the_door_with_the_folder_s_token_alone() {
+    let running = running().await;
+    let journal = &running.journal;
+    let plan =
+        r#"{"uploadVersion":2,"queries":[{"table":"SE1","filter":null,"forceReload":false}]}"#;
+    journal.save_plan(serde_json::from_str(plan).unwrap()).await.unwrap();
+    let table: protocol::names::TableName = "SE1".parse().unwrap();
+    let status = TableStatus {
+        table: table.clone(),
+        state: "STREAMING".into(),
+        mode: "TIMESTAMP".into(),
+        watermark: None,
+        lag_ms: Some(12),
+        held_by: None,
+        degraded: None,
+        parked: None,
+        rows_sent: 3,
+        deletes_sent: 0,
+        quarantined: 0,
+        loaded: None,
+    };
+    journal.save_status(vec![status.clone()]).await.unwrap();
+    let incident = Incident {
+        table: Some(table.clone()),
+        key_hash: Some("ab".into()),
+        code: Code::ValueUnfit,
+        words: "w".into(),
+        at_micros: 0,
+    };
+    journal.incident(incident).await.unwrap();
+    journal.set_link(LinkState {
+        phase: LinkPhase::Sending,
+        epoch: Some(Epoch(4)),
+        ..LinkState::default()
+    });
+
+    let client = Client::open(running.folder.path(), ANY).unwrap();
+    let seen = client.status().await.unwrap();
+    assert!(seen.configured);
+    assert_eq!((seen.link.phase, seen.link.epoch), (LinkPhase::Sending, Some(Epoch(4))));
+    assert_eq!(seen.tables, [status]);
+    assert_eq!(
+        (seen.incidents[0].code.as_str(), seen.incidents[0].at.as_str()),
+        ("VALUE_UNFIT", "1970-01-01T00:00:00Z")
+    );
+
+    client.reload(Some(&table)).await.unwrap();
+    let first = journal.reload_requests().await.unwrap()[&table];
+    client.reload(None).await.unwrap();
+    assert!(journal.reload_requests().await.unwrap()[&table] > first);
+    let unknown = client.reload(Some(&"NOPE".parse().unwrap())).await.unwrap_err();
+    assert_eq!(unknown.code, Code::NotFound);
+
+    running.trigger.drain();
+    running.task.join().await.unwrap().unwrap();
+    assert_eq!(client.status().await.unwrap_err().code, Code::Unavailable);
+}
+
+#[tokio::test]
+async fn without_the_token_only_health_and_metrics_answer() {
+    let running = running().await;
+    runtime::tls::install_provider();
+    let web = reqwest::Client::builder().no_proxy().build().unwrap();
+    let url = |path: &str| format!("http://{}{path}", running.address);
+    assert_eq!(code(web.get(url("/v1/status"))).await, 401);
+    assert_eq!(code(web.post(url("/v1/reload")).bearer_auth("wrong")).await, 401);
+    assert_eq!(code(web.get(url("/healthz"))).await, 200);
+    assert_eq!(code(web.get(url("/metrics"))).await, 200);
+    assert_eq!(code(web.get(url("/other"))).await, 404);
+    let token = std::fs::read_to_string(running.folder.path().join("admin.token")).unwrap();
+    assert_eq!(token.len(), 64);
+    let broken = web.post(url("/v1/reload")).bearer_auth(&token).body("[");
+    assert_eq!(code(broken).await, 400);
+    let large = web.post(url("/v1/reload")).bearer_auth(&token).body("x".repeat(100_000));
+    assert_eq!(code(large).await, 413);
+    #[cfg(unix)]
+    {
+        let file = std::fs::metadata(running.folder.path().join("admin.token")).unwrap();
+        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&file.permissions()) & 0o777, 0o600);
+    }
+    let again = token::AdminToken::obtain(running.folder.path()).unwrap();
+    assert!(again.fits(&token) && !again.fits("other"), "the token is kept");
+}
+
+#[tokio::test]
+async fn an_address_that_is_not_loopback_or_taken_is_refused() {
+    let running = running().await;
+    let open: SocketAddr = "0.0.0.0:0".parse().unwrap();
+    let refused = Admin::bind(running.journal.clone(), running.folder.path(), open).await;
+    assert_eq!(refused.unwrap_err().code, Code::AddressRefused);
+    let taken = Admin::bind(running.journal.clone(), running.folder.path(), running.address).await;
+    assert_eq!(taken.unwrap_err().code, Code::AddressInUse);
+    let nowhere = tempfile::tempdir().unwrap();
+    assert_eq!(Client::open(nowhere.path(), ANY).unwrap_err().code, Code::NotFound);
+}
