@@ -112,6 +112,8 @@ impl DemoCommand {
                     "erp": ship.cargo.erp,
                     "clientId": ship.login.client_id,
                     "clientSecret": ship.login.secret.expose_secret(),
+                    "admin": ship.admin.address,
+                    "adminToken": ship.admin.token.expose_secret(),
                     "stagingFile": cloud.staging_file(&ship.cargo.erp),
                 })
             })
@@ -127,7 +129,7 @@ impl DemoCommand {
         });
         // The first sender's credentials stand at the top as well: with one ERP there is nothing to choose.
         if let (Some(ready), Some(first)) = (ready.as_object_mut(), senders.first()) {
-            for key in ["clientId", "clientSecret"] {
+            for key in ["clientId", "clientSecret", "admin", "adminToken"] {
                 ready.insert(key.to_owned(), first.get(key).cloned().unwrap_or_default());
             }
         }

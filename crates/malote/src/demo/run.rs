@@ -103,7 +103,8 @@ impl World {
         }
         let shared = found.shapes.iter().map(|shape| shape.wire.clone()).collect();
         let login = self.cloud.install(&cargo.erp, shared).await?;
-        let ship = Ship::launch(cargo, &self.cloud, login, (source, found.shapes), &self.folder);
+        let ship =
+            Ship::launch(cargo, &self.cloud, login, (source, found.shapes), &self.folder).await?;
         self.ships.push(ship);
         Ok(())
     }
@@ -258,6 +259,11 @@ pub(super) async fn verdict(
 ) -> Result<Verdict> {
     let begun = Mono::now();
     world.settle(phase, time, show).await?;
+    for ship in &world.ships {
+        for (table, why) in ship.parked().await? {
+            show.say(format!("Parked: {table}: {why}"), format!("Parada: {table}: {why}"));
+        }
+    }
     show.say(
         "Comparing every table with its source, row by row and value by value.",
         "Comparando cada tabela com a origem, linha a linha e valor a valor.",

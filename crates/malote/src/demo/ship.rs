@@ -6,18 +6,21 @@
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use agent::{
+    admin::{Status, client::Client},
     config::{AgentConfig, CaptureConfig, CloudConfig, Deletes, ProfileName, SourceConfig},
+    journal::TableStatus,
     source::{AnySource, Source as _, TableShape, TableSpec},
 };
 use protocol::{
-    Result,
+    Code, Error, Result,
     names::{ErpName, TableName},
 };
 use runtime::{
+    clock::{self, Mono},
     shutdown::{self, Trigger},
     task::{self, Task},
 };
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{
     cloud::{Cloud, Login, Standing},
@@ -26,6 +29,9 @@ use super::{
 
 /// Time between two cycles of the demo's agents: the least that can be set.
 pub(crate) const CYCLE: Duration = Duration::from_secs(1);
+
+/// How long an agent may take to open its door.
+const START: Duration = Duration::from_secs(30);
 
 /// An ERP database and what its tables mean.
 #[derive(Clone, Debug)]
@@ -96,7 +102,7 @@ impl Cargo {
 pub(crate) struct Found {
     pub(crate) shapes: Vec<TableShape>,
     /// Tables that cannot be shared, with the reason.
-    pub(crate) left_out: Vec<(TableName, protocol::Error)>,
+    pub(crate) left_out: Vec<(TableName, Error)>,
 }
 
 /// Describes the tables; those without a key, or unreadable ones, are left out with their reason.
@@ -132,37 +138,77 @@ pub(crate) struct Ship {
     pub(crate) login: Login,
     pub(crate) source: AnySource,
     pub(crate) shapes: Vec<TableShape>,
-    /// Data folder of the agent.
-    data: std::path::PathBuf,
+    pub(crate) admin: AdminDoor,
     trigger: Trigger,
     task: Task<Result<()>>,
 }
 
+/// The agent's admin door, as its own command line finds it.
+pub(crate) struct AdminDoor {
+    pub(crate) address: String,
+    pub(crate) token: SecretString,
+    client: Client,
+}
+
+impl AdminDoor {
+    /// Waits until the agent has opened it.
+    async fn wait(data: &Path, agent: &Task<Result<()>>) -> Result<Self> {
+        let begun = Mono::now();
+        loop {
+            let read = |name: &str| {
+                std::fs::read_to_string(data.join(name)).ok().filter(|text| !text.is_empty())
+            };
+            if let (Some(address), Some(token)) = (read("admin.address"), read("admin.token")) {
+                let client = Client::open(data, SocketAddr::from(([127, 0, 0, 1], 0)))?;
+                let token = token.trim().to_owned().into();
+                return Ok(Self { address: format!("http://{}", address.trim()), token, client });
+            }
+            if agent.is_finished() || begun.elapsed() > START {
+                return Err(Error::new(
+                    Code::Unavailable,
+                    "the agent did not start; MALOTE_LOG=info tells more",
+                ));
+            }
+            clock::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
 impl Ship {
     /// Starts the agent of one ERP.
-    pub(crate) fn launch(
+    pub(crate) async fn launch(
         cargo: Cargo,
         cloud: &Cloud,
         login: Login,
         (source, shapes): (AnySource, Vec<TableShape>),
         folder: &Path,
-    ) -> Self {
+    ) -> Result<Self> {
         let data = folder.join(format!("agent-{}", cargo.erp.as_str().to_ascii_lowercase()));
         let config = cargo.config(cloud, &login, &data);
         let (trigger, drain) = shutdown::channel();
-        let task =
-            task::spawn("agent", async move { Box::pin(agent::app::run(config, drain)).await });
-        Self { cargo, login, source, shapes, data, trigger, task }
+        let erp = cargo.erp.clone();
+        let task = task::spawn("agent", async move {
+            let ended = Box::pin(agent::app::run(config, drain)).await;
+            if let Err(error) = &ended {
+                tracing::error!(%erp, code = %error.code, cause = error.chain(), "{}", error.message);
+            }
+            ended
+        });
+        let admin = AdminDoor::wait(&data, &task).await?;
+        Ok(Self { cargo, login, source, shapes, admin, trigger, task })
     }
 
     /// Where it stands now.
     pub(crate) async fn state(&self, cloud: &Cloud) -> Result<State> {
-        let standing = cloud.standing(&self.login.place).await?;
-        let mut waiting = Vec::new();
         if self.task.is_finished() {
             // An agent goes on by itself through whatever happens to it; an end is a fault.
-            waiting.push(format!("the agent of {} has ended", self.cargo.erp));
+            return Err(Error::new(
+                Code::Internal,
+                format!("the agent of {} has ended; see the log", self.cargo.erp),
+            ));
         }
+        let standing = cloud.standing(&self.login.place).await?;
+        let mut waiting = self.tables_under_way(&self.admin.client.status().await?);
         if standing.is_open {
             waiting.push(format!("{}: a batch is open", self.cargo.erp));
         }
@@ -173,6 +219,33 @@ impl Ship {
             waiting.push(format!("{}: staging is behind the ledger", self.cargo.erp));
         }
         Ok(State { standing, waiting })
+    }
+
+    /// Tables that are not where they shall be; a parked one is: it waits for a person, and the comparison tells.
+    fn tables_under_way(&self, status: &Status) -> Vec<String> {
+        let erp = &self.cargo.erp;
+        let under_way = |shape: &TableShape| {
+            let found = status.tables.iter().find(|found| found.table == shape.wire);
+            match found.map(|found| found.state.as_str()) {
+                Some("STREAMING" | "PARKED") => None,
+                Some(state) => Some(format!("{erp}: {} is in {state}", shape.wire)),
+                None => Some(format!("{erp}: {} is not begun", shape.wire)),
+            }
+        };
+        self.shapes.iter().filter_map(under_way).collect()
+    }
+
+    /// Tables that the agent parked, with code and words.
+    pub(crate) async fn parked(&self) -> Result<Vec<(TableName, String)>> {
+        let status = self.admin.client.status().await?;
+        let told = |table: TableStatus| {
+            table.parked.map(|(code, words)| (table.table, format!("{code}: {words}")))
+        };
+        let refused = status
+            .parked
+            .into_iter()
+            .map(|(table, (code, words))| (table, format!("{code}: {words}")));
+        Ok(status.tables.into_iter().filter_map(told).chain(refused).collect())
     }
 
     /// Drains the agent and waits for its end.

@@ -1,7 +1,7 @@
 //! Day: what happens in the small ERP between morning and evening, step by step.
 //!
 //! Promises: inserts, updates, deletes (hard in RM, soft in Protheus), keys that come back, keys that change, first
-//! stamps, a bulk update under one stamp, and a transaction that commits long after it stamped its rows.
+//! stamps and emptied ones, a physical purge, a bulk update under one stamp, and a transaction that commits long after it stamped its rows.
 //! Never: waits by itself; whoever runs the day decides how long the late transaction stays open.
 
 use protocol::{Code, Coded as _, Result};
@@ -40,7 +40,7 @@ pub(crate) struct Day {
     at: usize,
 }
 
-const STEPS: [Plan; 15] = [
+const STEPS: [Plan; 16] = [
     Plan(
         Kind::Rm,
         "new movements and entries",
@@ -92,6 +92,12 @@ const STEPS: [Plan; 15] = [
         "customers older than the stamp column edited",
         "clientes anteriores à coluna de controle editados",
         Day::first_stamps,
+    ),
+    Plan(
+        Kind::Protheus,
+        "stamps emptied to force a resend, deleted rows purged",
+        "controle esvaziado para forçar reenvio, linhas excluídas expurgadas",
+        Day::empty_stamps,
     ),
     Plan(
         Kind::Protheus,
@@ -295,6 +301,16 @@ impl Day {
             [],
         )?;
         Ok(deleted + again)
+    }
+
+    /// What a stamp cannot tell: found by comparison with the known rows.
+    fn empty_stamps(&mut self) -> rusqlite::Result<usize> {
+        let emptied = self.protheus.execute(
+            "UPDATE SA1010 SET A1_NOME = 'REENVIO', S_T_A_M_P_ = NULL WHERE R_E_C_N_O_ % 75 = 5 AND D_E_L_E_T_ = ' '",
+            [],
+        )?;
+        let purged = self.protheus.execute("DELETE FROM SD2010 WHERE R_E_C_N_O_ % 130 = 4", [])?;
+        Ok(emptied + purged)
     }
 
     fn first_stamps(&mut self) -> rusqlite::Result<usize> {
