@@ -46,7 +46,7 @@ async fn blind(journal: &Journal) -> Result<()> {
     let incident = Incident {
         table: None,
         key_hash: None,
-        code: Code::BoundDegraded,
+        code: Code::VersionUnsupported,
         words: words.to_owned(),
         at_micros: Wall::now().0,
     };
