@@ -26,6 +26,7 @@ use sim::model::{
     Answer, Stream,
     acceptance::{State, Summary, Write},
     session::{Opening, Sender},
+    staging::{Row, Staging},
 };
 
 const SECOND: i64 = 1_000_000;
@@ -75,6 +76,8 @@ struct Twin {
     sent: BTreeMap<(i64, i32), Bytes>,
     /// The key each table was first staged under.
     keys: BTreeMap<String, Vec<String>>,
+    /// What staging must hold.
+    staging: Staging,
     /// Kinds of answers seen.
     seen: BTreeSet<String>,
 }
@@ -86,6 +89,7 @@ impl Twin {
             model: Stream::default(),
             sent: BTreeMap::new(),
             keys: BTreeMap::new(),
+            staging: Staging::default(),
             seen: BTreeSet::new(),
         }
     }
@@ -179,7 +183,7 @@ async fn run(commands: &[Command]) -> Result<BTreeSet<String>, TestCaseError> {
     // What silence abandoned is told by the next call of any kind; the model is asked alike.
     twin.model.silence(twin.now);
     let _ = real.renew(twin.now, twin.model.lease.epoch + 7, 0).await;
-    compare(&twin, &real)?;
+    compare(&twin, &real).await?;
     Ok(twin.seen)
 }
 
@@ -228,12 +232,15 @@ async fn step(twin: &mut Twin, real: &mut Real, command: &Command) -> Result<(),
         }
         Command::Write(sending) => write(twin, real, sending).await?,
         Command::Summary(closing) => summary(twin, real, closing).await?,
-        Command::Wait { seconds } => twin.now += seconds * SECOND,
+        Command::Wait { seconds } => {
+            twin.now += seconds * SECOND;
+            real.apply(twin.now).await;
+        }
         Command::Crash => {
             real.crash();
             twin.model.silence(twin.now);
             let _ = real.renew(twin.now, twin.model.lease.epoch + 7, 0).await;
-            compare(twin, real)?;
+            compare(twin, real).await?;
         }
     }
     Ok(())
@@ -298,7 +305,28 @@ fn judged(
     }
     twin.keys.insert(table.table_name.clone(), key);
     twin.sent.insert((batch, number), bytes.clone());
+    let rows = rows_of(table);
+    twin.staging.apply(&table.table_name, batch, number, twin.model.ledger.accept_seq, &rows);
     answer
+}
+
+fn rows_of(table: &Table) -> Vec<Row> {
+    let key =
+        &table.schema.as_ref().and_then(|schema| schema.primary_key.as_ref()).unwrap().columns;
+    let row = |row: &TableRow| {
+        let value = |name: &str| {
+            row.columns.iter().find(|column| column.name == name).map(|column| &column.value)
+        };
+        let cells = ["ID", "V"]
+            .into_iter()
+            .filter_map(|name| Some((name.to_lowercase(), value(name)?.clone())));
+        Row {
+            key: key.iter().map(|column| value(column).unwrap().clone()).collect(),
+            cells: cells.collect(),
+            deleted: value("DELETED").is_some(),
+        }
+    };
+    table.rows.iter().map(row).collect()
 }
 
 async fn summary(twin: &mut Twin, real: &mut Real, closing: &Closing) -> Result<(), TestCaseError> {
@@ -382,8 +410,8 @@ fn message(batch: i64, number: i32, content: &Content) -> Table {
     }
 }
 
-/// Ledger and cursor entries, as they lie in the file.
-fn compare(twin: &Twin, real: &Real) -> Result<(), TestCaseError> {
+/// Ledger, cursor entries and staged rows, as they lie in the files.
+async fn compare(twin: &Twin, real: &Real) -> Result<(), TestCaseError> {
     let word = |state: State| match state {
         State::Open => "open",
         State::Complete => "complete",
@@ -398,6 +426,16 @@ fn compare(twin: &Twin, real: &Real) -> Result<(), TestCaseError> {
     });
     prop_assert_eq!(real.ledger(), batches.collect::<BTreeMap<_, _>>());
     prop_assert_eq!(real.cursors(), twin.model.cursors.clone());
+    let staged = twin.staging.tables.iter().map(|(table, rows)| {
+        let row = |row: &sim::model::staging::Staged| {
+            (row.deleted, row.batch, row.message, row.cells.clone())
+        };
+        (table.clone(), rows.iter().map(|(key, staged)| (key.clone(), row(staged))).collect())
+    });
+    prop_assert_eq!(
+        real.staged(twin.now).await,
+        staged.collect::<BTreeMap<String, BTreeMap<_, _>>>()
+    );
     Ok(())
 }
 

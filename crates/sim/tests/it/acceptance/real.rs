@@ -23,6 +23,7 @@ use server::{
         catalog::{Catalog, NewEntity},
         ingest::Ingest,
         session::Sessions,
+        staging::Staging,
     },
     store::{Store, sqlite},
 };
@@ -40,11 +41,15 @@ pub struct Real {
     folder: TempDir,
     ingest: Ingest,
     sessions: Sessions,
+    staging: Staging,
     caller: Caller,
 }
 
 /// (state, messages as (sha, rows, accept_seq)).
 pub type BatchRow = (String, Vec<(Vec<u8>, i64, i64)>);
+
+/// (deleted, batch, message, cells).
+pub type StagedRow = (bool, i64, i32, BTreeMap<String, String>);
 
 impl Real {
     pub async fn new() -> Self {
@@ -71,8 +76,9 @@ impl Real {
         catalog.add_entities(&place, TABLES.map(entity).into()).await.unwrap();
         let client: ClientId = "client".parse().unwrap();
         let caller = Caller { tenant, environment, installation, client, erp, connection: 0 };
+        let staging = Staging::new(store.clone(), folder.path());
         let (ingest, sessions) = (Ingest::new(store.clone()), Sessions::new(store));
-        Self { folder, ingest, sessions, caller }
+        Self { folder, ingest, sessions, staging, caller }
     }
 
     pub fn path(&self) -> PathBuf {
@@ -82,6 +88,7 @@ impl Real {
     /// A process that died and came back: nothing but the file is left.
     pub fn crash(&mut self) {
         let store = Store::open(&self.path()).unwrap();
+        self.staging = Staging::new(store.clone(), self.folder.path());
         (self.ingest, self.sessions) = (Ingest::new(store.clone()), Sessions::new(store));
     }
 
@@ -208,6 +215,43 @@ impl Real {
         self.sessions.accept_database(self.caller.stream()).await.map_err(|error| error.code)
     }
 
+    /// Applies some of what was accepted, as the task does.
+    pub async fn apply(&self, now: i64) {
+        self.staging.apply(&self.caller.stream(), Wall(now)).await.unwrap();
+    }
+
+    /// Applies all and reads the staged tables as they lie in the file: table → key → row.
+    pub async fn staged(&self, now: i64) -> BTreeMap<String, BTreeMap<Vec<String>, StagedRow>> {
+        self.staging.catch_up(&self.caller.stream(), Wall(now)).await.unwrap();
+        let path = crate::whole::cloud::database(self.folder.path(), ERP);
+        let mut tables = BTreeMap::new();
+        let Ok(connection) = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+        else {
+            return tables;
+        };
+        for table in TABLES.map(str::to_lowercase) {
+            let sql = format!("SELECT _key, _deleted, _batch, _message, ID, V FROM {table}");
+            let Ok(mut rows) = connection.prepare(&sql) else { continue };
+            let rows = rows.query_map([], |row| {
+                let cells = [
+                    ("id", row.get::<_, Option<i64>>(4)?.map(|id| id.to_string())),
+                    ("v", row.get(5)?),
+                ];
+                let cells =
+                    cells.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+                let deleted: bool = row.get(1)?;
+                // What a deleted row still shows is not part of the promise.
+                let cells = if deleted { BTreeMap::new() } else { cells.collect() };
+                Ok((
+                    key_parts(&row.get::<_, Vec<u8>>(0)?),
+                    (deleted, row.get(2)?, row.get(3)?, cells),
+                ))
+            });
+            tables.insert(table, rows.unwrap().map(Result::unwrap).collect());
+        }
+        tables
+    }
+
     fn read(&self) -> Connection {
         Connection::open_with_flags(self.path(), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap()
     }
@@ -242,6 +286,17 @@ impl Real {
             .map(Result::unwrap)
             .collect()
     }
+}
+
+/// Each part as 4 bytes of length, big end first, and text.
+fn key_parts(mut bytes: &[u8]) -> Vec<String> {
+    let mut parts = Vec::new();
+    while let Some((head, rest)) = bytes.split_first_chunk::<4>() {
+        let (part, rest) = rest.split_at(u32::from_be_bytes(*head) as usize);
+        parts.push(String::from_utf8(part.to_vec()).unwrap());
+        bytes = rest;
+    }
+    parts
 }
 
 fn uuid(number: u8) -> String {

@@ -174,10 +174,15 @@ impl Cloud {
 
 /// Staging file of an ERP of the one environment; an empty path while it is not there.
 pub fn staging_of(folder: &Path, erp: &str) -> PathBuf {
+    database(&folder.join("data"), erp)
+}
+
+/// The SQLite file of that name below a data folder.
+pub fn database(data: &Path, name: &str) -> PathBuf {
     let mut found = Vec::new();
-    databases(&folder.join("data"), &mut found);
-    let of_erp = |path: &PathBuf| path.file_stem().is_some_and(|stem| *stem == *erp);
-    found.into_iter().find(of_erp).unwrap_or_default()
+    databases(data, &mut found);
+    let named = |path: &PathBuf| path.file_stem().is_some_and(|stem| *stem == *name);
+    found.into_iter().find(named).unwrap_or_default()
 }
 
 fn command(folder: &Path, words: &[&str]) -> String {

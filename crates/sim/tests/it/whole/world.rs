@@ -17,11 +17,23 @@ pub struct Plan {
     source: String,
     tables: Vec<&'static str>,
     declared: String,
+    key_scan_seconds: u32,
 }
 
 impl Plan {
     pub fn new(source: &str, tables: &[&'static str]) -> Self {
-        Self { source: source.to_owned(), tables: tables.to_vec(), declared: String::new() }
+        Self {
+            source: source.to_owned(),
+            tables: tables.to_vec(),
+            declared: String::new(),
+            key_scan_seconds: 2,
+        }
+    }
+
+    /// Leaves the watermark alone: no scan comes to find what it missed.
+    pub fn no_scans(mut self) -> Self {
+        self.key_scan_seconds = 3_600;
+        self
     }
 
     /// Declares a stamp column.
@@ -57,7 +69,7 @@ profile = 'generic'
 erp = 'LOGIX'
 [capture]
 cycle_seconds = 1
-key_scan_seconds = 2
+key_scan_seconds = {}
 duty_percent = 100
 deletes = 'always'
 [admin]
@@ -67,6 +79,7 @@ listen = '127.0.0.1:{admin}'
             cloud.client_id,
             cloud.secret,
             plan.source,
+            plan.key_scan_seconds,
             plan.declared
         );
         fs::write(cloud.folder.path().join("agent.toml"), config).unwrap();
@@ -152,6 +165,20 @@ listen = '127.0.0.1:{admin}'
     /// What `malote agent check` says; it fails where it has findings, so stdout and stderr count alike.
     pub fn agent_check(&self) -> String {
         self.agent_command(&["check", "--json"])
+    }
+
+    /// Waits until `malote agent status --json` holds that text.
+    pub async fn status_says(&mut self, text: &str, within: Duration) {
+        let begun = clock::Mono::now();
+        loop {
+            let status = self.agent_status();
+            if status.contains(text) {
+                return;
+            }
+            assert!(begun.elapsed() < within, "no {text} in {status}\n{}", self.logs());
+            self.alive();
+            clock::sleep(Duration::from_millis(200)).await;
+        }
     }
 
     pub fn agent_status(&self) -> String {
