@@ -363,7 +363,7 @@ async fn a_tenant_has_eight_connections_and_is_told_to_wait_for_a_ninth() {
     drop(open);
     let until = async {
         while write(&ninth, table(9, vec![row(9, "a")]), &token).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            runtime::clock::sleep(Duration::from_millis(20)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(10), until)

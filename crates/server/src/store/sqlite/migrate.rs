@@ -71,7 +71,8 @@ fn version(path: &Path) -> Result<u32> {
 /// `STORE_FAILED`; the steps before the failing one stay.
 pub fn migrate(path: &Path) -> Result<Vec<&'static str>> {
     let mut connection = connect(path, false)?;
-    let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
+    let found: u32 =
+        connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
     let mut ran = Vec::new();
     for step in MIGRATIONS.iter().filter(|step| step.number > found) {
         let transaction = connection.transaction().map_err(failed)?;

@@ -7,10 +7,10 @@
 mod access;
 mod catalog;
 pub mod ingest;
-pub mod session;
-pub mod staging;
 mod migrate;
 mod overview;
+pub mod session;
+pub mod staging;
 mod writer;
 
 use std::{
@@ -55,11 +55,15 @@ impl Store {
         match state(path)? {
             State::Current => {}
             State::Empty | State::Behind { .. } => {
-                return Err(Error::new(Code::StoreVersion, "the store's schema is not current").at(path.display()));
+                return Err(Error::new(Code::StoreVersion, "the store's schema is not current")
+                    .at(path.display()));
             }
             State::Ahead { found } => {
-                return Err(Error::new(Code::StoreVersion, format!("the store has schema {found}, which this program does not know"))
-                    .at(path.display()));
+                return Err(Error::new(
+                    Code::StoreVersion,
+                    format!("the store has schema {found}, which this program does not know"),
+                )
+                .at(path.display()));
             }
         }
         Ok(Self { file: Arc::new(SqliteFile::open(path)?) })
@@ -85,7 +89,12 @@ impl Store {
 impl SqliteFile {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let writer = Writer::start(connect(path, false)?)?;
-        Ok(Self { path: path.to_owned(), writer, readers: Semaphore::new(READERS), idle: std::sync::Mutex::default() })
+        Ok(Self {
+            path: path.to_owned(),
+            writer,
+            readers: Semaphore::new(READERS),
+            idle: std::sync::Mutex::default(),
+        })
     }
 
     pub(crate) async fn write<T: Send + 'static>(
@@ -131,7 +140,9 @@ pub(crate) fn connect(path: &Path, read_only: bool) -> Result<Connection> {
     let flags = if read_only {
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX
     } else {
-        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
     };
     let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     connection.busy_timeout(BUSY).map_err(failed)?;
@@ -143,7 +154,9 @@ pub(crate) fn connect(path: &Path, read_only: bool) -> Result<Connection> {
         .map_err(failed)?;
     }
     connection
-        .execute_batch("PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -16000;")
+        .execute_batch(
+            "PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -16000;",
+        )
         .map_err(failed)?;
     Ok(connection)
 }

@@ -66,7 +66,9 @@ fn in_savepoint<T>(
         Ok(_) => transaction.execute_batch("RELEASE intent").map_err(failed)?,
         // A full disk or a failed write rolls back the whole transaction: there is no savepoint to go back to.
         Err(_) if transaction.is_autocommit() => {}
-        Err(_) => transaction.execute_batch("ROLLBACK TO intent; RELEASE intent").map_err(failed)?,
+        Err(_) => {
+            transaction.execute_batch("ROLLBACK TO intent; RELEASE intent").map_err(failed)?
+        }
     }
     result
 }
@@ -139,15 +141,21 @@ mod tests {
     #[tokio::test]
     async fn a_full_disk_is_told_to_every_job_of_the_group_and_keeps_nothing() {
         let (_folder, connection) = table();
-        connection.execute_batch("CREATE TABLE blob (b BLOB) STRICT; PRAGMA max_page_count = 8").unwrap();
+        connection
+            .execute_batch("CREATE TABLE blob (b BLOB) STRICT; PRAGMA max_page_count = 8")
+            .unwrap();
         let writer = Writer::start(connection).unwrap();
         let error = writer
             .run(|tx| tx.execute("INSERT INTO blob VALUES (zeroblob(1000000))", []).map_err(failed))
             .await
             .unwrap_err();
         assert_eq!(error.code, Code::DiskFull);
-        let count: i64 =
-            writer.run(|tx| tx.query_row("SELECT count(*) FROM blob", [], |row| row.get(0)).map_err(failed)).await.unwrap();
+        let count: i64 = writer
+            .run(|tx| {
+                tx.query_row("SELECT count(*) FROM blob", [], |row| row.get(0)).map_err(failed)
+            })
+            .await
+            .unwrap();
         assert_eq!(count, 0);
     }
 }
