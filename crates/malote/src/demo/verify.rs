@@ -140,9 +140,13 @@ mod tests {
     fn page(rows: &[(&str, Option<&str>)]) -> Page {
         let mut page = PageBuilder::new(2);
         for (id, name) in rows {
-            page.value(|out| Ok(out.push_str(id))).unwrap();
+            let write = |text: &str, out: &mut String| {
+                out.push_str(text);
+                Ok(())
+            };
+            page.value(|out| write(id, out)).unwrap();
             match name {
-                Some(name) => page.value(|out| Ok(out.push_str(name))).unwrap(),
+                Some(name) => page.value(|out| write(name, out)).unwrap(),
                 None => page.null(),
             }
             page.row(PageKey(vec![(*id).into()]), None, true, false);

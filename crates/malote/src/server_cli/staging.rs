@@ -194,7 +194,7 @@ fn hex(bytes: &[u8]) -> String {
 
 fn bytes(hex: &str) -> Result<Vec<u8>> {
     let bad = || Error::new(Code::BadId, "--after takes the key as the page before told it");
-    if !hex.is_ascii() || hex.len() % 2 != 0 {
+    if !hex.is_ascii() || !hex.len().is_multiple_of(2) {
         return Err(bad());
     }
     (0..hex.len())

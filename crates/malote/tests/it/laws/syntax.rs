@@ -113,7 +113,7 @@ impl Walker {
     }
 }
 
-fn is_test(attributes: &[syn::Attribute]) -> bool {
+pub(crate) fn is_test(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         let test = attribute.path().segments.last().is_some_and(|last| last.ident == "test");
         let cfg = attribute.path().is_ident("cfg")

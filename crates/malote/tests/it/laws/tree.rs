@@ -33,7 +33,27 @@ pub(crate) fn rust_files() -> Vec<File> {
     let mut paths = Vec::new();
     walk(&root.join("crates"), &mut paths);
     let rust = paths.into_iter().filter(|path| path.extension().is_some_and(|e| e == "rs"));
-    rust.map(|path| read(&root, &path)).collect()
+    let mut files: Vec<File> = rust.map(|path| read(&root, &path)).collect();
+    let tests: Vec<(String, Vec<String>)> = files.iter().flat_map(test_modules).collect();
+    for file in &mut files {
+        let test = tests
+            .iter()
+            .any(|(krate, module)| *krate == file.krate && file.module.starts_with(module));
+        file.production &= !test;
+    }
+    files
+}
+
+/// Modules in files of their own that `#[cfg(test)] mod name;` mounts.
+fn test_modules(file: &File) -> Vec<(String, Vec<String>)> {
+    let mounted = |item: &syn::Item| match item {
+        syn::Item::Mod(item) if item.content.is_none() && super::syntax::is_test(&item.attrs) => {
+            let module = file.module.iter().cloned().chain([item.ident.to_string()]).collect();
+            Some((file.krate.clone(), module))
+        }
+        _ => None,
+    };
+    file.syntax.items.iter().filter_map(mounted).collect()
 }
 
 /// Files that people and machines keep in the repository, whatever their kind.
