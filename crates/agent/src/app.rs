@@ -17,7 +17,9 @@ use crate::{
     capture::Worker,
     config::{AgentConfig, ProfileName, SourceConfig},
     journal::{Journal, Recovery},
-    source::{self, AnySource, BranchLayout, Finding, Profile, Source as _, SourceOptions, TableShape},
+    source::{
+        self, AnySource, BranchLayout, Finding, Profile, Source as _, SourceOptions, TableShape,
+    },
     uplink::{self, UplinkConfig},
 };
 
@@ -49,7 +51,9 @@ impl Parts {
         match recovery {
             Recovery::Fresh | Recovery::Resumed => {}
             Recovery::Replaced => {
-                tracing::error!("the journal was damaged and moved aside; rows are read again from the ERP");
+                tracing::error!(
+                    "the journal was damaged and moved aside; rows are read again from the ERP"
+                );
             }
         }
         Ok(Self { config: Arc::new(config), journal, source })
@@ -130,7 +134,12 @@ pub fn connect(config: &SourceConfig) -> Result<AnySource> {
 ///
 /// # Errors
 /// What ended the first room that failed; `JOURNAL_FAILED` where the journal failed for good.
-pub async fn drive(journal: &Journal, trigger: Trigger, rooms: Vec<(&'static str, Room)>, mut shutdown: Shutdown) -> Result<()> {
+pub async fn drive(
+    journal: &Journal,
+    trigger: Trigger,
+    rooms: Vec<(&'static str, Room)>,
+    mut shutdown: Shutdown,
+) -> Result<()> {
     let tasks: Vec<(&'static str, Task<Result<()>>)> =
         rooms.into_iter().map(|(name, room)| (name, task::spawn(name, room))).collect();
     let first = async {
@@ -214,7 +223,8 @@ pub async fn check(config: &AgentConfig, tables: &[TableName]) -> Result<Checked
 pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<()> {
     runtime::telemetry::start_metrics();
     let parts = Parts::open(config).await?;
-    let admin = Admin::bind(parts.journal.clone(), &parts.config.data, parts.config.admin.listen).await?;
+    let admin =
+        Admin::bind(parts.journal.clone(), &parts.config.data, parts.config.admin.listen).await?;
     let (trigger, drain) = shutdown::channel();
     let rooms = vec![
         ("capture", parts.capture(drain.clone())?),

@@ -332,9 +332,10 @@ impl AgentConfig {
         match self.source.profile {
             ProfileName::Rm => "RM".parse(),
             ProfileName::Protheus => "PROTHEUS".parse(),
-            ProfileName::Generic => {
-                Err(Error::new(Code::ConfigInvalid, "source.erp is missing: profile generic has no name of its own"))
-            }
+            ProfileName::Generic => Err(Error::new(
+                Code::ConfigInvalid,
+                "source.erp is missing: profile generic has no name of its own",
+            )),
         }
     }
 
@@ -354,7 +355,11 @@ impl AgentConfig {
             stamp: config.stamp,
             no_stamp: config.stamp_none,
             soft_delete: config.soft_delete.map(|soft| (soft.column, soft.value)),
-            types: config.types.into_iter().map(|(name, text)| (name, TypeName::parse(&text))).collect(),
+            types: config
+                .types
+                .into_iter()
+                .map(|(name, text)| (name, TypeName::parse(&text)))
+                .collect(),
             allowance: config.allowance_seconds.map(Duration::from_secs),
         }
     }
@@ -453,7 +458,10 @@ soft_delete = { column = "D", value = "*" }
         let (flan, other) = ("flan".parse().unwrap(), "TMOV".parse().unwrap());
         assert!(config.allows(&flan) && !config.allows(&other));
         assert!(AgentConfig::default().allows(&other));
-        assert_eq!((config.deletes(&flan), config.deletes(&other)), (Deletes::Always, Deletes::Capped));
+        assert_eq!(
+            (config.deletes(&flan), config.deletes(&other)),
+            (Deletes::Always, Deletes::Capped)
+        );
         let spec = config.spec(&flan);
         assert_eq!(spec.key.unwrap().len(), 2);
         assert_eq!(spec.soft_delete.unwrap().1, "*");

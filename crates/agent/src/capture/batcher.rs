@@ -79,7 +79,13 @@ impl Batcher {
     }
 
     /// Turns to a table; rows of another one, or of another kind, are finished first.
-    pub(super) fn turn_to(&mut self, table: &TableName, schema: &Schema, base_load: bool, single: bool) {
+    pub(super) fn turn_to(
+        &mut self,
+        table: &TableName,
+        schema: &Schema,
+        base_load: bool,
+        single: bool,
+    ) {
         let fits = |open: &Open| {
             open.table == *table && open.base_load == base_load && open.single == single
         };
@@ -88,7 +94,8 @@ impl Batcher {
         }
         self.finish();
         let writer = MessageWriter::new(table, &self.erp, schema);
-        self.open = Some(Open { table: table.clone(), base_load, writer, known: Vec::new(), single });
+        self.open =
+            Some(Open { table: table.clone(), base_load, writer, known: Vec::new(), single });
     }
 
     /// Adds a row to the table turned to; false = it alone is above the limit of a message.
@@ -148,8 +155,8 @@ impl Batcher {
 
 #[cfg(test)]
 mod tests {
-    use prost::Message as _;
     use proptest::prelude::*;
+    use prost::Message as _;
     use protocol::proto::totvs::{
         Table,
         table::schema::{SchemaColumn, SchemaPrimaryKey},
@@ -228,8 +235,11 @@ mod tests {
         assert!(!push(&mut batch, "2", &big));
         assert!(push(&mut batch, "3", &big[..limits::SENDER_MESSAGE_BYTES - 500]));
         let messages = read(&mut batch);
-        let keys: Vec<_> =
-            messages.iter().flat_map(|m| &m.rows).map(|row| row.columns[0].value.as_str()).collect();
+        let keys: Vec<_> = messages
+            .iter()
+            .flat_map(|m| &m.rows)
+            .map(|row| row.columns[0].value.as_str())
+            .collect();
         assert_eq!(keys, ["1", "3"]);
         assert!(messages.iter().all(|m| m.encoded_len() <= limits::SENDER_MESSAGE_BYTES));
     }

@@ -208,7 +208,8 @@ mod tests {
         let read = Cursor::decode(&cursor.encode()).unwrap();
         assert_eq!((read.cut, read.load.unwrap().after), (None, Some(long)));
         let longer = PageKey(vec!["x".repeat(1_100)]);
-        let cursor = Cursor { load: Some(Load { after: Some(longer), ..Load::default() }), ..cursor };
+        let cursor =
+            Cursor { load: Some(Load { after: Some(longer), ..Load::default() }), ..cursor };
         let read = Cursor::decode(&cursor.encode()).unwrap();
         assert_eq!((read.load.unwrap().after, read.watermark), (None, cursor.watermark));
     }

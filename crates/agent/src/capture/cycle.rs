@@ -185,7 +185,8 @@ impl<'a, S: Source> Cycle<'a, S> {
             Some(pass) => pass,
             None => {
                 let bound = self.bound(table).await?;
-                let edge = self.tools.source.watermark(&seen.shape, &bound).map_err(Fault::Table)?;
+                let edge =
+                    self.tools.source.watermark(&seen.shape, &bound).map_err(Fault::Table)?;
                 let Some(from) = edge::start(&table.cursor, seen.allowance()) else {
                     // A table that had no stamp when it was loaded: its next load sets the start.
                     table.cursor.loaded = false;
@@ -242,7 +243,13 @@ impl<'a, S: Source> Cycle<'a, S> {
     }
 
     /// Deleted rows whose key a live row may share: a delete goes only where no live row has the key (F72).
-    async fn shared_deletes(&mut self, table: &mut Table, seen: &Seen, page: &Page, rows: &[usize]) -> Turn {
+    async fn shared_deletes(
+        &mut self,
+        table: &mut Table,
+        seen: &Seen,
+        page: &Page,
+        rows: &[usize],
+    ) -> Turn {
         let fresh: Vec<usize> =
             rows.iter().copied().filter(|row| !is_recent(table, seen, page, *row)).collect();
         for rows in fresh.chunks(LOOK_UP) {
@@ -270,7 +277,13 @@ impl<'a, S: Source> Cycle<'a, S> {
     }
 
     /// Puts one row into the batch, unless an accepted batch carried this very image or the server refused it.
-    pub(super) async fn send(&mut self, table: &mut Table, seen: &Seen, (page, row): (&Page, usize), kind: Kind) -> Turn {
+    pub(super) async fn send(
+        &mut self,
+        table: &mut Table,
+        seen: &Seen,
+        (page, row): (&Page, usize),
+        kind: Kind,
+    ) -> Turn {
         let (key, hash) = (seen.key(page, row), seen.hash(page, row));
         let deleted = page.is_deleted(row);
         if kind == Kind::Delta && is_recent(table, seen, page, row) {
@@ -291,9 +304,12 @@ impl<'a, S: Source> Cycle<'a, S> {
         }
         let known = Some((key.clone(), (!deleted).then_some(hash)));
         self.batch.turn_to(&table.query.table, &seen.schema, kind == Kind::Load, table.suspect);
-        let cell = |at: usize| page.cell(row, at).filter(|_| !deleted || seen.shape.key.contains(&at));
+        let cell =
+            |at: usize| page.cell(row, at).filter(|_| !deleted || seen.shape.key.contains(&at));
         if !self.batch.push(cell, deleted, known) {
-            return self.tell(table, &key, Code::RowTooLarge, "the row is larger than a message may be").await;
+            return self
+                .tell(table, &key, Code::RowTooLarge, "the row is larger than a message may be")
+                .await;
         }
         count(table, deleted);
         table.recent.forget(&key);
@@ -344,7 +360,8 @@ impl<'a, S: Source> Cycle<'a, S> {
         let name = table.query.table.clone();
         tracing::warn!(table = %name, %code, words, "incident");
         let at_micros = Wall::now().0;
-        let incident = Incident { table: Some(name), key_hash, code, words: words.to_owned(), at_micros };
+        let incident =
+            Incident { table: Some(name), key_hash, code, words: words.to_owned(), at_micros };
         self.tools.journal.incident(incident).await.map_err(Fault::Session)
     }
 

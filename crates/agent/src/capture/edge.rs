@@ -102,7 +102,11 @@ mod tests {
         assert_eq!(pass.cut(&mut cursor, E), None);
         assert_eq!(start(&cursor, E), Some(From::After(mark(50), key(7))));
         let raised = E + Duration::from_micros(1);
-        assert_eq!(start(&cursor, raised), Some(From::At(mark(50))), "a raised allowance drops the key");
+        assert_eq!(
+            start(&cursor, raised),
+            Some(From::At(mark(50))),
+            "a raised allowance drops the key"
+        );
     }
 
     #[test]
@@ -112,7 +116,11 @@ mod tests {
         pass.advance(mark(99), key(7), false);
         let on = pass.cut(&mut cursor, E).unwrap();
         assert_eq!((&on.from, on.bound.micros), (&From::After(mark(99), key(7)), 100));
-        assert_eq!(start(&cursor, E), Some(From::At(mark(100))), "a crash reads the hot group again whole");
+        assert_eq!(
+            start(&cursor, E),
+            Some(From::At(mark(100))),
+            "a crash reads the hot group again whole"
+        );
         on.finish(&mut cursor);
         assert_eq!(cursor.watermark, Some(mark(100)));
     }

@@ -22,13 +22,28 @@ use crate::{
 /// Where a table's scan stands.
 #[derive(Debug)]
 pub(super) enum Scan {
-    Idle { not_before: Mono },
+    Idle {
+        not_before: Mono,
+    },
     /// Reading all rows, or their keys.
-    Reading { after: Option<PageKey>, started: Mono, busy: Duration },
+    Reading {
+        after: Option<PageKey>,
+        started: Mono,
+        busy: Duration,
+    },
     /// All keys were read: live rows without a stamp are compared, since no delta meets them.
-    Unstamped { after: Option<PageKey>, started: Mono, busy: Duration },
+    Unstamped {
+        after: Option<PageKey>,
+        started: Mono,
+        busy: Duration,
+    },
     /// The scan was complete: what it did not see is looked at, ascending by key.
-    Suspects { after: Option<KeyBytes>, started: Mono, busy: Duration, checked: bool },
+    Suspects {
+        after: Option<KeyBytes>,
+        started: Mono,
+        busy: Duration,
+        checked: bool,
+    },
 }
 
 impl Scan {
@@ -124,7 +139,10 @@ impl<S: Source> Cycle<'_, S> {
         (started, busy): (Mono, Duration),
     ) -> Turn {
         let (source, before) = (self.tools.source, Mono::now());
-        let page = source.unstamped(&seen.shape, after.as_ref(), table.limit()).await.map_err(Fault::Table)?;
+        let page = source
+            .unstamped(&seen.shape, after.as_ref(), table.limit())
+            .await
+            .map_err(Fault::Table)?;
         let took = before.elapsed();
         let keys: Vec<KeyBytes> = (0..page.len()).map(|row| seen.key(&page, row)).collect();
         let known = self.known(table, &keys).await?;
@@ -151,7 +169,13 @@ impl<S: Source> Cycle<'_, S> {
     }
 
     /// Sends the rows whose image differs from the known one; hash zero differs from all.
-    async fn send_changed(&mut self, table: &mut Table, seen: &Seen, page: &Page, keys: &[KeyBytes]) -> Turn {
+    async fn send_changed(
+        &mut self,
+        table: &mut Table,
+        seen: &Seen,
+        page: &Page,
+        keys: &[KeyBytes],
+    ) -> Turn {
         let known = self.known(table, keys).await?;
         for (row, known) in known.iter().enumerate() {
             if *known != Some(seen.hash(page, row)) {
@@ -166,7 +190,12 @@ impl<S: Source> Cycle<'_, S> {
         known.map_err(Fault::Session)
     }
 
-    async fn missing(&self, table: &Table, after: Option<KeyBytes>, limit: usize) -> Turn<Vec<KeyBytes>> {
+    async fn missing(
+        &self,
+        table: &Table,
+        after: Option<KeyBytes>,
+        limit: usize,
+    ) -> Turn<Vec<KeyBytes>> {
         let missing = self.tools.journal.scan_missing(&table.query.table, after, limit).await;
         missing.map_err(Fault::Session)
     }
@@ -176,7 +205,8 @@ impl<S: Source> Cycle<'_, S> {
         if self.tools.config.deletes(&table.query.table) == Deletes::Always {
             return Ok(false);
         }
-        let known = self.tools.journal.known_count(&table.query.table).await.map_err(Fault::Session)?;
+        let known =
+            self.tools.journal.known_count(&table.query.table).await.map_err(Fault::Session)?;
         let cap = cap(known);
         let (mut after, mut gone) = (None, 0u64);
         loop {
@@ -188,7 +218,9 @@ impl<S: Source> Cycle<'_, S> {
             let live = self.tools.source.by_keys(&seen.shape, &keys).await.map_err(Fault::Table)?;
             gone += keys.len().saturating_sub(live.len() + live.poison().len()) as u64;
             if gone > cap {
-                let words = format!("{gone} or more of {known} rows vanished, {cap} may go without a person");
+                let words = format!(
+                    "{gone} or more of {known} rows vanished, {cap} may go without a person"
+                );
                 self.incident(table, None, Code::DeletesCapped, &words).await?;
                 return Ok(true);
             }
@@ -225,7 +257,12 @@ impl<S: Source> Cycle<'_, S> {
     }
 
     /// Sends the live ones that changed; gives those that are gone.
-    async fn look_again(&mut self, table: &mut Table, seen: &Seen, keys: &[KeyBytes]) -> Turn<Vec<KeyBytes>> {
+    async fn look_again(
+        &mut self,
+        table: &mut Table,
+        seen: &Seen,
+        keys: &[KeyBytes],
+    ) -> Turn<Vec<KeyBytes>> {
         let live = self.tools.source.by_keys(&seen.shape, keys).await.map_err(Fault::Table)?;
         let found: Vec<KeyBytes> = (0..live.len()).map(|row| seen.key(&live, row)).collect();
         let asked: BTreeSet<&KeyBytes> = keys.iter().collect();
@@ -237,13 +274,15 @@ impl<S: Source> Cycle<'_, S> {
         }
         self.tell_poison(table, &live).await?;
         let found: BTreeSet<&KeyBytes> = found.iter().collect();
-        let mut gone: Vec<KeyBytes> = keys.iter().filter(|key| !found.contains(key)).cloned().collect();
+        let mut gone: Vec<KeyBytes> =
+            keys.iter().filter(|key| !found.contains(key)).cloned().collect();
         if !live.poison().is_empty() {
             // A row that cannot travel is not gone; only one key alone tells which it is.
             let mut surely = Vec::new();
             for key in gone {
                 let alone = std::slice::from_ref(&key);
-                let page = self.tools.source.by_keys(&seen.shape, alone).await.map_err(Fault::Table)?;
+                let page =
+                    self.tools.source.by_keys(&seen.shape, alone).await.map_err(Fault::Table)?;
                 if page.is_empty() && page.poison().is_empty() {
                     surely.push(key);
                 }

@@ -3,7 +3,11 @@
 //! Promises: everything here can be forgotten and made again from the plan, the catalogue and the cursor entry.
 //! Never: reads; the cycle does.
 
-use std::{collections::{BTreeMap, HashSet}, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use protocol::{
     Class, Code, Error, Result,
@@ -17,7 +21,10 @@ use protocol::{
         schema::{SchemaColumn, SchemaPrimaryKey},
     },
 };
-use runtime::{backoff::Backoff, clock::{Mono, Wall}};
+use runtime::{
+    backoff::Backoff,
+    clock::{Mono, Wall},
+};
 
 use super::{cursor::Cursor, edge::Pass, load::Wish, recent::RecentRows, scan::Scan};
 use crate::{
@@ -52,7 +59,8 @@ impl Seen {
     /// # Errors
     /// `FILTER_REFUSED`.
     pub(super) fn new(shape: TableShape, query: &EntityQuery) -> Result<Self> {
-        let names: Vec<ColumnName> = shape.columns.iter().map(|column| column.name.clone()).collect();
+        let names: Vec<ColumnName> =
+            shape.columns.iter().map(|column| column.name.clone()).collect();
         let text = query.filter.as_deref().map(str::trim).filter(|text| !text.is_empty());
         let filter = text.map(|text| Filter::parse(text, &shape.wire, &names)).transpose()?;
         let overhead: usize = names.iter().map(|name| name.as_str().len() + 8).sum();
@@ -204,7 +212,8 @@ impl Table {
             Class::Caller | Class::Operator | Class::Bug => OPERATOR_RETRY,
         };
         let news = self.park.as_ref().is_none_or(|park| park.code != error.code);
-        self.park = Some(Park { code: error.code, words: error.message.clone(), until: now + pause });
+        self.park =
+            Some(Park { code: error.code, words: error.message.clone(), until: now + pause });
         // Described again before the next try: the person may have changed the table.
         self.seen = None;
         news

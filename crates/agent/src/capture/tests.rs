@@ -28,6 +28,8 @@ struct World {
     path: PathBuf,
     journal: Journal,
     config: AgentConfig,
+    profile: Profile,
+    table: TableName,
     cursors: BTreeMap<TableName, Vec<u8>>,
     epoch: u64,
     last: BatchId,
@@ -46,13 +48,20 @@ impl World {
         db.pragma_update(None, "journal_mode", "wal").unwrap();
         db.execute_batch(ddl).unwrap();
         let (journal, _) = Journal::open(&folder.path().join("agent")).await.unwrap();
-        let capture = CaptureConfig { cycle_seconds: 0, key_scan_seconds: 0, duty_percent: 100, deletes: Deletes::Capped };
+        let capture = CaptureConfig {
+            cycle_seconds: 0,
+            key_scan_seconds: 0,
+            duty_percent: 100,
+            deletes: Deletes::Capped,
+        };
         let config = AgentConfig { capture, ..AgentConfig::default() };
         Self {
             _folder: folder,
             path,
             journal,
             config,
+            profile: Profile::Generic,
+            table: "T".parse().unwrap(),
             cursors: BTreeMap::new(),
             epoch: 0,
             last: BatchId(0),
@@ -72,7 +81,7 @@ impl World {
 
     async fn plan(&self, change: impl FnOnce(&mut EntityQuery)) {
         let mut query = EntityQuery {
-            table: "T".parse().unwrap(),
+            table: self.table.clone(),
             filter: None,
             force_reload: false,
             reload_generation: None,
@@ -81,7 +90,11 @@ impl World {
             metadata: None,
         };
         change(&mut query);
-        let plan = Entities { upload_version: 2, upload_version_info: String::new(), queries: vec![query] };
+        let plan = Entities {
+            upload_version: 2,
+            upload_version_info: String::new(),
+            queries: vec![query],
+        };
         self.journal.save_plan(plan).await.unwrap();
     }
 
@@ -89,13 +102,24 @@ impl World {
     async fn start(&mut self) {
         self.stop().await;
         self.epoch += 1;
-        let grant = Grant { epoch: Epoch(self.epoch), last_batch: self.last, cursors: self.cursors.clone() };
+        let grant = Grant {
+            epoch: Epoch(self.epoch),
+            last_batch: self.last,
+            cursors: self.cursors.clone(),
+        };
         self.journal.grant(grant).await.unwrap();
         let url = format!("sqlite:{}", self.path.display());
-        let source = source::connect(&url, Profile::Generic, &SourceOptions::default()).unwrap();
+        let source =
+            source::connect(&url, self.profile.clone(), &SourceOptions::default()).unwrap();
         let (trigger, drain) = shutdown::channel();
         let config = Arc::new(self.config.clone());
-        let worker = Worker::new(Arc::new(source), self.journal.clone(), config, "RM".parse().unwrap(), drain);
+        let worker = Worker::new(
+            Arc::new(source),
+            self.journal.clone(),
+            config,
+            "RM".parse().unwrap(),
+            drain,
+        );
         self.running = Some((trigger, runtime::task::spawn("worker", worker.run())));
     }
 
@@ -111,7 +135,8 @@ impl World {
         match tokio::time::timeout(Duration::from_secs(30), self.take()).await {
             Ok(taken) => taken,
             Err(_) => {
-                let (state, told) = (self.journal.statuses().await, self.journal.incidents(3).await);
+                let (state, told) =
+                    (self.journal.statuses().await, self.journal.incidents(3).await);
                 panic!("no batch comes: {state:?} {told:?}");
             }
         }
@@ -122,7 +147,8 @@ impl World {
         let mut tables = Vec::new();
         loop {
             let got = i32::try_from(tables.len()).unwrap();
-            let state = spool.wait_for(|s| s.batch.is_some() && (s.sealed || s.appended.cast_signed() > got));
+            let state = spool
+                .wait_for(|s| s.batch.is_some() && (s.sealed || s.appended.cast_signed() > got));
             let id = state.await.unwrap().batch.unwrap();
             let messages = self.journal.unacked(id, MessageNumber(got), usize::MAX).await.unwrap();
             tables.extend(messages.iter().map(|m| Table::decode(m.bytes.clone()).unwrap()));
@@ -183,7 +209,9 @@ impl World {
             let cells: BTreeMap<String, String> = names
                 .iter()
                 .enumerate()
-                .filter_map(|(at, name)| Some((name.clone(), row.get::<_, Option<String>>(at).unwrap()?)))
+                .filter_map(|(at, name)| {
+                    Some((name.clone(), row.get::<_, Option<String>>(at).unwrap()?))
+                })
                 .collect();
             out.insert(cells[&names[0]].clone(), cells);
         }
@@ -207,8 +235,10 @@ const PLAIN: &str = "CREATE TABLE T (K INTEGER PRIMARY KEY, V TEXT);";
 const ALL: &str = "SELECT CAST(K AS TEXT) AS K, V FROM T";
 
 fn fill(rows: usize, with: &str) -> String {
-    format!("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
-        INSERT INTO T SELECT i, 'v' || i {with} FROM n;")
+    format!(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
+        INSERT INTO T SELECT i, 'v' || i {with} FROM n;"
+    )
 }
 
 async fn stamped(rows: usize) -> World {
@@ -276,7 +306,8 @@ async fn a_dropped_batch_is_read_again_from_the_grant() {
     world.sealed().await;
     world.journal.drop_batch(Code::SequenceGap, "a test").await.unwrap();
     world.epoch += 1;
-    let grant = Grant { epoch: Epoch(world.epoch), last_batch: BatchId(5), cursors: BTreeMap::new() };
+    let grant =
+        Grant { epoch: Epoch(world.epoch), last_batch: BatchId(5), cursors: BTreeMap::new() };
     world.journal.grant(grant).await.unwrap();
     world.until_equal(ALL).await;
     assert_eq!(world.base_rows, 300);
@@ -292,7 +323,14 @@ async fn f29_a_table_that_vanishes_is_left_alone_until_a_person_says_so() {
     world.until_equal(ALL).await;
     world.sql("DELETE FROM T WHERE K > 1");
     let capped = async {
-        while world.journal.incidents(9).await.unwrap().iter().all(|i| i.code != Code::DeletesCapped) {
+        while world
+            .journal
+            .incidents(9)
+            .await
+            .unwrap()
+            .iter()
+            .all(|i| i.code != Code::DeletesCapped)
+        {
             runtime::clock::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -358,5 +396,54 @@ async fn a_filter_holds_for_the_load_and_a_refused_one_parks_the_table() {
     };
     let code = tokio::time::timeout(Duration::from_secs(20), parked).await.unwrap();
     assert_eq!(code, "FILTER_REFUSED");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn f72_a_deleted_row_never_takes_the_live_one_of_its_key_with_it() {
+    let ddl = "CREATE TABLE SE1010 (E1_FILIAL TEXT NOT NULL, E1_NUM TEXT NOT NULL, R_E_C_N_O_ INTEGER PRIMARY KEY,
+        R_E_C_D_E_L_ INTEGER NOT NULL DEFAULT 0, D_E_L_E_T_ TEXT NOT NULL DEFAULT ' ', S_T_A_M_P_ TIMESTAMP);
+        CREATE UNIQUE INDEX SE1010_UNQ ON SE1010 (E1_FILIAL, E1_NUM, R_E_C_D_E_L_);
+        INSERT INTO SE1010 (E1_FILIAL, E1_NUM, R_E_C_N_O_) VALUES ('01', 'A', 1), ('01', 'B', 2);";
+    let mut world = World::new(ddl).await;
+    (world.profile, world.table) = (
+        Profile::Protheus { company_group: "01".into(), layout: source::BranchLayout::default() },
+        "SE1".parse().unwrap(),
+    );
+    world.plan(|_| {}).await;
+    world.start().await;
+    world.accept().await;
+    let now = "strftime('%Y-%m-%d %H:%M:%f')";
+    let delete = |row: u32| {
+        format!(
+            "UPDATE SE1010 SET D_E_L_E_T_ = '*', R_E_C_D_E_L_ = R_E_C_N_O_, S_T_A_M_P_ = {now} WHERE R_E_C_N_O_ = {row};"
+        )
+    };
+    let insert = |row: u32, key: &str| {
+        format!(
+            "INSERT INTO SE1010 (E1_FILIAL, E1_NUM, R_E_C_N_O_, S_T_A_M_P_) VALUES ('01', '{key}', {row}, {now});"
+        )
+    };
+    // The key comes back behind its delete, and before one that is stamped later.
+    world.sql(&format!("{}{}", delete(1), insert(3, "A")));
+    world.sql(&format!(
+        "{}{}UPDATE SE1010 SET S_T_A_M_P_ = '2999-01-01 00:00:00' WHERE R_E_C_N_O_ = 2;",
+        delete(2),
+        insert(4, "B")
+    ));
+    for _batch in 0..9 {
+        let numbers: Vec<&str> =
+            world.staged.values().map(|row| row["R_E_C_N_O_"].as_str()).collect();
+        if numbers == ["3", "4"] {
+            break;
+        }
+        world.accept().await;
+    }
+    assert_eq!((world.staged.len(), world.deletes), (2, 0));
+    world.sql(&delete(3));
+    while world.staged.len() == 2 {
+        world.accept().await;
+    }
+    assert!(world.staged.values().all(|row| row["E1_NUM"] == "B"));
     world.stop().await;
 }

@@ -146,9 +146,11 @@ impl<S: Source> Worker<S> {
         self.refresh(session).await.map_err(Fault::Session)?;
         let now = Wall::now().0;
         let start = session.tables.iter().filter(|table| table.park.is_none());
-        let start = start.filter(|table| table.cursor.loaded).filter_map(|table| table.cursor.micros).min();
+        let start =
+            start.filter(|table| table.cursor.loaded).filter_map(|table| table.cursor.micros).min();
         let start = start.map(|start| start.min(now));
-        let last = self.journal.granted().borrow().as_ref().map_or(BatchId(0), |grant| grant.last_batch);
+        let last =
+            self.journal.granted().borrow().as_ref().map_or(BatchId(0), |grant| grant.last_batch);
         let batch = Batcher::new(batch_id(start.unwrap_or(now), last), self.erp.clone());
         let tools = Tools {
             source: &*self.source,
@@ -212,7 +214,12 @@ impl<S: Source> Worker<S> {
         Ok(false)
     }
 
-    async fn put_aside(&self, cycle: &Cycle<'_, S>, table: &mut Table, error: &Error) -> Result<(), Fault> {
+    async fn put_aside(
+        &self,
+        cycle: &Cycle<'_, S>,
+        table: &mut Table,
+        error: &Error,
+    ) -> Result<(), Fault> {
         if error.code == Code::SchemaChanged && table.park.is_none() {
             // Described and read again with the next cycle; the second time in a row it rests.
             table.seen = None;
@@ -223,11 +230,20 @@ impl<S: Source> Worker<S> {
             return Ok(());
         }
         tracing::warn!(table = %table.query.table, %error, cause = error.chain(), "table parked");
-        if error.is_transient() { Ok(()) } else { cycle.incident(table, None, error.code, &error.message).await }
+        if error.is_transient() {
+            Ok(())
+        } else {
+            cycle.incident(table, None, error.code, &error.message).await
+        }
     }
 
     /// Seals the batch and waits until it is accepted.
-    async fn end(&self, session: &mut Session, batch: &Batcher, start: Option<i64>) -> Result<(), Fault> {
+    async fn end(
+        &self,
+        session: &mut Session,
+        batch: &Batcher,
+        start: Option<i64>,
+    ) -> Result<(), Fault> {
         let id = batch.id();
         let moved: Vec<_> = session
             .tables
@@ -255,7 +271,8 @@ impl<S: Source> Worker<S> {
                 table.stored = entry;
             }
             let name = table.query.table.to_string();
-            metrics::counter!("malote_agent_rows_total", "table" => name).increment(table.pending.0);
+            metrics::counter!("malote_agent_rows_total", "table" => name)
+                .increment(table.pending.0);
             table.accepted();
         }
         metrics::counter!("malote_agent_batches_total").increment(1);
@@ -283,11 +300,17 @@ impl<S: Source> Worker<S> {
             let name = query.table.clone();
             let local = orders.get(&name).copied().unwrap_or_default();
             let mut table = held.remove(&name).unwrap_or_else(|| {
-                Table::new(query.clone(), session.cursors.get(&name).cloned().unwrap_or_default(), now)
+                Table::new(
+                    query.clone(),
+                    session.cursors.get(&name).cloned().unwrap_or_default(),
+                    now,
+                )
             });
             table.replan(query, local);
             let ordered = session.orders.get(&name).copied().unwrap_or_default() < local;
-            if load::settle(&mut table.cursor, &table.wish) || (ordered && !session.orders.is_empty()) {
+            if load::settle(&mut table.cursor, &table.wish)
+                || (ordered && !session.orders.is_empty())
+            {
                 // A load asked for is a new try, whatever parked the table.
                 table.park = None;
                 self.journal.unpark(&name);
