@@ -30,7 +30,7 @@ impl Chance {
         self.seed
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.state;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -40,7 +40,7 @@ impl Chance {
 
     /// A number below `end`; 0 where `end` is 0.
     pub fn below(&mut self, end: u64) -> u64 {
-        if end == 0 { 0 } else { self.next() % end }
+        if end == 0 { 0 } else { self.draw() % end }
     }
 
     /// True in `percent` of a hundred calls.
@@ -63,7 +63,7 @@ mod tests {
     fn a_seed_gives_the_same_numbers_for_ever() {
         let mut chance = Chance::new(7);
         assert_eq!(
-            [chance.next(), chance.next()],
+            [chance.draw(), chance.draw()],
             [7_191_089_600_892_374_487, 309_689_372_594_955_804]
         );
         assert_eq!(chance.pick::<u8>(&[]), None);

@@ -23,6 +23,7 @@ pub struct SourceOptions {
 
 /// An ERP database of a supported kind.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one value a process, behind an `Arc`")]
 pub enum AnySource {
     Sqlite(SqliteSource),
     Postgres(PostgresSource),

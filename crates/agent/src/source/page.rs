@@ -213,17 +213,25 @@ impl PageBuilder {
 mod tests {
     use super::*;
 
+    fn text(page: &mut PageBuilder, text: &str) {
+        let write = |out: &mut String| {
+            out.push_str(text);
+            Ok(())
+        };
+        page.value(write).unwrap();
+    }
+
     #[test]
     fn cells_rows_and_poison_are_told_apart() {
         let mut page = PageBuilder::new(2);
         let key = |text: &str| PageKey(vec![text.into()]);
-        page.value(|out| Ok(out.push_str("a"))).unwrap();
+        text(&mut page, "a");
         page.null();
         page.row(key("a"), None, true, false);
-        page.value(|out| Ok(out.push_str("lost"))).unwrap();
+        text(&mut page, "lost");
         page.poison(Poison { key: key("b"), code: Code::ValueUnfit, words: "column x".into() });
         page.null();
-        page.value(|out| Ok(out.push_str("c"))).unwrap();
+        text(&mut page, "c");
         assert_eq!(page.cell(1), Some("c"));
         page.row(key("c"), Some(Watermark("1".into())), false, true);
         let page = page.finish(true);

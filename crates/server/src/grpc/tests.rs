@@ -286,7 +286,7 @@ fn open_request() -> OpenRequest {
         database_identity: Some(DatabaseIdentity {
             kind: "sqlite".into(),
             facts: facts.into(),
-            position: Vec::new().into(),
+            position: Vec::new(),
         }),
         versions: Some(Versions {
             agent: "0.1.0".into(),

@@ -75,7 +75,6 @@ impl State {
     }
 }
 
-#[must_use]
 pub fn step(state: State, event: Event, now: Wall) -> Step {
     match event {
         Event::Open { by, nonce } => open(state, by, nonce, now),

@@ -40,7 +40,7 @@ impl Reconcile {
             );
             return Err(Error::new(Code::InvalidArgument, words));
         }
-        let bounds: Vec<Vec<u8>> = request.bounds.into_iter().map(Into::into).collect();
+        let bounds: Vec<Vec<u8>> = request.bounds.into_iter().collect();
         if !bounds.is_sorted_by(|a, b| a < b) {
             return Err(Error::new(Code::InvalidArgument, "bounds do not ascend"));
         }
@@ -51,7 +51,7 @@ impl Reconcile {
             }
             None => (vec![Sum::default(); bounds.len() + 1], 0),
         };
-        let sum = |sum: Sum| RangeSum { count: sum.count, xor128: sum.xor.0.to_vec().into() };
+        let sum = |sum: Sum| RangeSum { count: sum.count, xor128: sum.xor.0.to_vec() };
         Ok(RangesResponse { sums: sums.into_iter().map(sum).collect(), applied_batch: batch })
     }
 
@@ -63,14 +63,14 @@ impl Reconcile {
         let (erp, table) = place(caller, &request.erp, &request.table)?;
         let range = request.range.unwrap_or_default();
         let span =
-            Span { from: range.from.into(), to: range.to.into(), after: request.after.into() };
+            Span { from: range.from, to: range.to, after: request.after };
         let Some(file) = self.staging.found(caller.environment, &erp).await? else {
             return Ok(RowsResponse::default());
         };
         let (rows, more) = file.hashes(table, span).await?;
         let rows = rows
             .into_iter()
-            .map(|(key, hash)| RowHash { key: key.0.into(), hash128: hash.0.to_vec().into() })
+            .map(|(key, hash)| RowHash { key: key.0, hash128: hash.0.to_vec() })
             .collect();
         Ok(RowsResponse { rows, more })
     }

@@ -67,10 +67,11 @@ impl Stream {
         self.silence(now);
         let was_open = self.ledger.open_batch() == Some(batch);
         let answer = self.ledger.summary(batch, summary);
-        if was_open && answer == Answer::Success {
-            if let Some((_, entries)) = self.pending.take_if(|(prepared, _)| *prepared == batch) {
-                self.cursors.extend(entries);
-            }
+        if was_open
+            && answer == Answer::Success
+            && let Some((_, entries)) = self.pending.take_if(|(prepared, _)| *prepared == batch)
+        {
+            self.cursors.extend(entries);
         }
         self.forget_pending();
         answer

@@ -172,12 +172,16 @@ fn numeric(out: &mut String, raw: &[u8]) -> Result<(), &'static str> {
     let mut words = raw.chunks(2).map(|pair| fixed(pair).map(u16::from_be_bytes));
     let mut word = || words.next().unwrap_or(Err(CUT));
     let (count, weight, sign, scale) = (word()?, word()?, word()?, word()?);
-    match sign {
-        0x0000 | 0x4000 => {}
-        0xC000 => return Ok(out.push_str("NaN")),
-        0xD000 => return Ok(out.push_str("Infinity")),
-        0xF000 => return Ok(out.push_str("-Infinity")),
+    let name = match sign {
+        0x0000 | 0x4000 => None,
+        0xC000 => Some("NaN"),
+        0xD000 => Some("Infinity"),
+        0xF000 => Some("-Infinity"),
         _ => return Err("the database sent a decimal of unknown sign"),
+    };
+    if let Some(name) = name {
+        out.push_str(name);
+        return Ok(());
     }
     let groups = (0..count).map(|_| word()).collect::<Result<Vec<u16>, _>>()?;
     let weight = i32::from(weight.cast_signed());

@@ -313,7 +313,7 @@ async fn sums_and_rows_tell_what_is_staged_and_deleted_rows_do_not_count() {
         hasher.hash(|at| if at == 0 { s } else { Some(id) })
     };
     let reconcile = Reconcile::new(stage.staging.clone());
-    let bounds: Vec<_> = ["2", "4"].map(|key| KeyBytes::of([key]).0.into()).to_vec();
+    let bounds: Vec<_> = ["2", "4"].map(|key| KeyBytes::of([key]).0).to_vec();
     let request = |bounds| RangesRequest { erp: "RM".into(), table: "FLAN".into(), bounds };
     let response = reconcile.ranges(&stage.trial.caller, request(bounds.clone())).await.unwrap();
     let sums: Vec<_> = response.sums.iter().map(|sum| (sum.count, sum.xor128.to_vec())).collect();
@@ -325,8 +325,8 @@ async fn sums_and_rows_tell_what_is_staged_and_deleted_rows_do_not_count() {
     assert_eq!(error.code, Code::InvalidArgument);
 
     let range =
-        Some(KeyRange { from: KeyBytes::of(["1"]).0.into(), to: KeyBytes::of(["4"]).0.into() });
-    let after = KeyBytes::of(["1"]).0.into();
+        Some(KeyRange { from: KeyBytes::of(["1"]).0, to: KeyBytes::of(["4"]).0 });
+    let after = KeyBytes::of(["1"]).0;
     let request = RowsRequest { erp: "RM".into(), table: "FLAN".into(), range, after };
     let response = reconcile.rows(&stage.trial.caller, request).await.unwrap();
     assert_eq!(response.rows.len(), 1);

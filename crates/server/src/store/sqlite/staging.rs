@@ -68,11 +68,13 @@ CREATE TABLE IF NOT EXISTS malote_quarantine (
 ) STRICT, WITHOUT ROWID;
 ";
 
+type OpenFiles = HashMap<(EnvironmentId, ErpName), Arc<StagingFile>>;
+
 /// The staging files of a data folder. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct StagingFiles {
     root: PathBuf,
-    open: Arc<Mutex<HashMap<(EnvironmentId, ErpName), Arc<StagingFile>>>>,
+    open: Arc<Mutex<OpenFiles>>,
 }
 
 /// One staging file.

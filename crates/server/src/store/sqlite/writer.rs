@@ -78,7 +78,7 @@ fn serve(mut connection: Connection, queue: &Receiver<Job>) {
         let mut answers = Vec::new();
         let outcome = commit_group(&mut connection, first, queue, &mut answers);
         for answer in answers {
-            answer(outcome.as_ref().map(|()| ()));
+            answer(outcome.as_ref().copied());
         }
     }
 }
