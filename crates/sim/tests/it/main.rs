@@ -1,14 +1,26 @@
 //! Integration tests of the whole: models, real servers, real input, foreign clients, faults.
 
+#[cfg(test)]
 mod acceptance;
+#[cfg(test)]
 mod comparison;
+#[cfg(test)]
 mod foreign;
+#[cfg(test)]
 mod kill;
+#[cfg(test)]
 mod postgres_faults;
+#[cfg(test)]
 mod real_input;
+#[cfg(test)]
 mod servers;
+#[cfg(test)]
 mod source_contract;
+#[cfg(test)]
 mod source_erp;
+#[cfg(test)]
 mod source_postgres;
+#[cfg(test)]
 mod source_values;
+#[cfg(test)]
 mod whole;

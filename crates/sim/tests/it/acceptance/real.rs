@@ -34,10 +34,10 @@ use sim::model::{
 use tempfile::TempDir;
 use uuid::Uuid;
 
-pub const ERP: &str = "RM";
-pub const TABLES: [&str; 2] = ["FLAN", "TMOV"];
+pub(crate) const ERP: &str = "RM";
+pub(crate) const TABLES: [&str; 2] = ["FLAN", "TMOV"];
 
-pub struct Real {
+pub(crate) struct Real {
     folder: TempDir,
     ingest: Ingest,
     sessions: Sessions,
@@ -46,13 +46,13 @@ pub struct Real {
 }
 
 /// (state, messages as (sha, rows, accept_seq)).
-pub type BatchRow = (String, Vec<(Vec<u8>, i64, i64)>);
+pub(crate) type BatchRow = (String, Vec<(Vec<u8>, i64, i64)>);
 
 /// (deleted, batch, message, cells).
-pub type StagedRow = (bool, i64, i32, BTreeMap<String, String>);
+pub(crate) type StagedRow = (bool, i64, i32, BTreeMap<String, String>);
 
 impl Real {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.sqlite");
         sqlite::migrate(&path).unwrap();
@@ -81,12 +81,12 @@ impl Real {
         Self { folder, ingest, sessions, staging, caller }
     }
 
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("store.sqlite")
     }
 
     /// A process that died and came back: nothing but the file is left.
-    pub fn crash(&mut self) {
+    pub(crate) fn crash(&mut self) {
         let store = Store::open(&self.path()).unwrap();
         self.staging = Staging::new(store.clone(), self.folder.path());
         (self.ingest, self.sessions) = (Ingest::new(store.clone()), Sessions::new(store));
@@ -98,13 +98,13 @@ impl Real {
         self.caller.clone()
     }
 
-    pub async fn write(&mut self, now: i64, epoch: Option<u64>, bytes: &Bytes) -> Answer {
+    pub(crate) async fn write(&mut self, now: i64, epoch: Option<u64>, bytes: &Bytes) -> Answer {
         let caller = self.caller();
         answer(self.ingest.write(&caller, epoch.map(Epoch), bytes.clone(), Wall(now)).await)
     }
 
     /// All at once on one connection, polled in the order given.
-    pub async fn write_all(
+    pub(crate) async fn write_all(
         &mut self,
         now: i64,
         epoch: Option<u64>,
@@ -125,7 +125,7 @@ impl Real {
         answers
     }
 
-    pub async fn summary(
+    pub(crate) async fn summary(
         &mut self,
         now: i64,
         epoch: Option<u64>,
@@ -135,9 +135,9 @@ impl Real {
         answer(self.ingest.summary(&caller, epoch.map(Epoch), &[], summary, Wall(now)).await)
     }
 
-    pub async fn open(&mut self, now: i64, sender: &Sender) -> (Opening, Option<Grant>) {
+    pub(crate) async fn open(&mut self, now: i64, sender: &Sender) -> (Opening, Option<Grant>) {
         let facts = [("system_identifier".to_owned(), sender.facts.clone())].into_iter().collect();
-        let position = sender.position.to_be_bytes().to_vec().into();
+        let position = sender.position.to_be_bytes().to_vec();
         let request = OpenRequest {
             erp: ERP.to_owned(),
             instance_id: uuid(sender.instance),
@@ -171,7 +171,7 @@ impl Real {
         }
     }
 
-    pub async fn renew(&mut self, now: i64, epoch: u64, nonce: u8) -> Result<(), Code> {
+    pub(crate) async fn renew(&mut self, now: i64, epoch: u64, nonce: u8) -> Result<(), Code> {
         let request = RenewRequest { erp: ERP.to_owned(), epoch, nonce: uuid(100 + nonce) };
         let caller = self.caller();
         self.sessions
@@ -181,7 +181,7 @@ impl Real {
             .map_err(|error| error.code)
     }
 
-    pub async fn release(&mut self, now: i64, epoch: u64) -> Result<(), Code> {
+    pub(crate) async fn release(&mut self, now: i64, epoch: u64) -> Result<(), Code> {
         let request = ReleaseRequest { erp: ERP.to_owned(), epoch };
         let caller = self.caller();
         self.sessions
@@ -191,7 +191,7 @@ impl Real {
             .map_err(|error| error.code)
     }
 
-    pub async fn prepare(
+    pub(crate) async fn prepare(
         &mut self,
         now: i64,
         (epoch, batch): (u64, i64),
@@ -199,7 +199,7 @@ impl Real {
     ) -> Result<(), Code> {
         let entry = |(table, value): &(String, Vec<u8>)| CursorEntry {
             table: table.clone(),
-            value: value.clone().into(),
+            value: value.clone(),
         };
         let entries = entries.iter().map(entry).collect();
         let request = PrepareRequest { erp: ERP.to_owned(), epoch, batch_id: batch, entries };
@@ -211,17 +211,20 @@ impl Real {
             .map_err(|error| error.code)
     }
 
-    pub async fn accept_database(&mut self) -> Result<(), Code> {
+    pub(crate) async fn accept_database(&mut self) -> Result<(), Code> {
         self.sessions.accept_database(self.caller.stream()).await.map_err(|error| error.code)
     }
 
     /// Applies some of what was accepted, as the task does.
-    pub async fn apply(&self, now: i64) {
+    pub(crate) async fn apply(&self, now: i64) {
         self.staging.apply(&self.caller.stream(), Wall(now)).await.unwrap();
     }
 
     /// Applies all and reads the staged tables as they lie in the file: table → key → row.
-    pub async fn staged(&self, now: i64) -> BTreeMap<String, BTreeMap<Vec<String>, StagedRow>> {
+    pub(crate) async fn staged(
+        &self,
+        now: i64,
+    ) -> BTreeMap<String, BTreeMap<Vec<String>, StagedRow>> {
         self.staging.catch_up(&self.caller.stream(), Wall(now)).await.unwrap();
         let path = crate::whole::cloud::database(self.folder.path(), ERP);
         let mut tables = BTreeMap::new();
@@ -257,7 +260,7 @@ impl Real {
     }
 
     /// The ledger as it lies in the file.
-    pub fn ledger(&self) -> BTreeMap<i64, BatchRow> {
+    pub(crate) fn ledger(&self) -> BTreeMap<i64, BatchRow> {
         let connection = self.read();
         let mut batches = connection.prepare("SELECT id, state FROM batch").unwrap();
         let batches = batches.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
@@ -269,7 +272,8 @@ impl Real {
             let (id, state): (i64, String) = batch.unwrap();
             let rows = messages
                 .query_map([id], |row| Ok(((row.get(0)?, row.get(1)?, row.get(2)?), row.get(3)?)));
-            let rows: Vec<((Vec<u8>, i64, i64), i64)> = rows.unwrap().map(Result::unwrap).collect();
+            type Stored = ((Vec<u8>, i64, i64), i64);
+            let rows: Vec<Stored> = rows.unwrap().map(Result::unwrap).collect();
             // I3: the stored numbers of a batch are 1..k.
             assert!(rows.iter().zip(1..).all(|((_, number), expected)| *number == expected));
             ledger.insert(id, (state, rows.into_iter().map(|(row, _)| row).collect()));
@@ -277,7 +281,7 @@ impl Real {
         ledger
     }
 
-    pub fn cursors(&self) -> BTreeMap<String, Vec<u8>> {
+    pub(crate) fn cursors(&self) -> BTreeMap<String, Vec<u8>> {
         let connection = self.read();
         let mut entries = connection.prepare("SELECT name, value FROM cursor").unwrap();
         entries

@@ -8,14 +8,14 @@ use super::erp::{Column, Erp, Kind, Rows};
 
 /// Statements that took effect.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
-pub struct Done {
-    pub inserts: u32,
-    pub updates: u32,
-    pub deletes: u32,
+pub(crate) struct Done {
+    pub(crate) inserts: u32,
+    pub(crate) updates: u32,
+    pub(crate) deletes: u32,
 }
 
 /// Tries `count` changes on each table.
-pub async fn change(erp: &Erp, tables: &[&str], count: u32, chance: &mut Chance) -> Done {
+pub(crate) async fn change(erp: &Erp, tables: &[&str], count: u32, chance: &mut Chance) -> Done {
     let mut done = Done::default();
     for table in tables {
         let (columns, rows) = erp.rows(table).await;
@@ -27,10 +27,10 @@ pub async fn change(erp: &Erp, tables: &[&str], count: u32, chance: &mut Chance)
                 3..8 => (update(table, &columns, key, chance), &mut done.updates),
                 _ => (delete(table, &columns, key), &mut done.deletes),
             };
-            if let Some(sql) = sql {
-                if erp.run(&sql).await.is_ok() {
-                    *counter += 1;
-                }
+            if let Some(sql) = sql
+                && erp.run(&sql).await.is_ok()
+            {
+                *counter += 1;
             }
         }
     }
@@ -57,7 +57,7 @@ fn value(kind: Kind, chance: &mut Chance) -> String {
         Kind::Int => (number % 30_000).to_string(),
         Kind::Decimal => format!("{}.{:02}", number % 1000, number % 100),
         Kind::Float => format!("-{}.{}", number % 90, number),
-        Kind::Bool => (number % 2 == 0).to_string(),
+        Kind::Bool => number.is_multiple_of(2).to_string(),
         Kind::Bytes => format!("\\x{:08x}", number),
         Kind::Timestamp => {
             format!("2024-{:02}-{:02} {:02}:00:00", number % 12 + 1, number % 28 + 1, number % 24)
