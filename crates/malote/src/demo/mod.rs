@@ -14,11 +14,7 @@ mod verify;
 
 use clap::Args;
 use protocol::Result;
-use runtime::{
-    exit,
-    shutdown::{self, Shutdown},
-    task, telemetry,
-};
+use runtime::{exit, shutdown, task, telemetry};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
@@ -65,9 +61,14 @@ impl DemoCommand {
             Ok(world) => {
                 self.announce(&world, &show);
                 let ended = tokio::select! {
-                    ended = self.course(&world, drain.clone(), &mut show) => ended,
-                    () = drain.draining() => Ok(exit::INTERRUPTED),
+                    ended = self.course(&world, &mut show) => ended.map(Some),
+                    () = drain.draining() => Ok(None),
                 };
+                if self.follows_on() && matches!(ended, Ok(Some(_))) {
+                    show.say("Following. Ctrl-C ends it.", "Acompanhando. Ctrl-C encerra.");
+                    run::follow(&world, &drain, &mut show).await?;
+                }
+                let ended = ended.map(|code| code.unwrap_or(exit::INTERRUPTED));
                 let stopped = world.stop().await;
                 ended.and_then(|code| stopped.map(|()| code))
             }
@@ -78,26 +79,25 @@ impl DemoCommand {
         result
     }
 
-    /// From the base load to the verdict, and on where asked.
-    async fn course(&self, world: &World, drain: Shutdown, show: &mut Progress) -> Result<u8> {
+    /// Server and agents stay up after the verdict until Ctrl-C.
+    fn follows_on(&self) -> bool {
+        self.stay || (self.source.is_some() && !self.once)
+    }
+
+    /// From the base load to the verdict.
+    async fn course(&self, world: &World, show: &mut Progress) -> Result<u8> {
         let time = run::deadline(self.rows);
-        let follows = self.source.is_some();
         show.say("Base load …", "Carga inicial …");
-        let code = if follows {
-            let verdict = run::verdict(world, Phase::BaseLoad, time, show).await?;
-            run::tell(&verdict, show)
+        let phase = if self.source.is_some() {
+            Phase::BaseLoad
         } else {
             world.settle(Phase::BaseLoad, time, show).await?;
             show.say("A day in the ERP:", "Um dia no ERP:");
             run::play(world, show).await?;
-            let verdict = run::verdict(world, Phase::Day, time, show).await?;
-            run::tell(&verdict, show)
+            Phase::Day
         };
-        if self.stay || (follows && !self.once) {
-            show.say("Following. Ctrl-C ends it.", "Acompanhando. Ctrl-C encerra.");
-            return run::follow(world, drain, show).await.map(|()| code);
-        }
-        Ok(code)
+        let verdict = run::verdict(world, phase, time, show).await?;
+        Ok(run::tell(&verdict, show))
     }
 
     /// Addresses and credentials, for whoever wants to call along.

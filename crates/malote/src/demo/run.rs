@@ -280,7 +280,7 @@ pub(super) async fn verdict(
 }
 
 /// Shows the numbers until the drain is asked for.
-pub(super) async fn follow(world: &World, drain: Shutdown, show: &mut Progress) -> Result<()> {
+pub(super) async fn follow(world: &World, drain: &Shutdown, show: &mut Progress) -> Result<()> {
     while !drain.is_draining() {
         show.numbers(Phase::Following, world.numbers().await?);
         clock::sleep(LOOK).await;

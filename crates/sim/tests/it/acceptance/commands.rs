@@ -4,7 +4,7 @@ use proptest::{collection::vec, option, prelude::*};
 
 /// An epoch relative to the stream's.
 #[derive(Clone, Copy, Debug)]
-pub enum Epoch {
+pub(crate) enum Epoch {
     None,
     Current,
     Older,
@@ -13,7 +13,7 @@ pub enum Epoch {
 
 /// A batch relative to the stream's last one.
 #[derive(Clone, Copy, Debug)]
-pub enum Batch {
+pub(crate) enum Batch {
     Last,
     Next,
     Later(i64),
@@ -26,7 +26,7 @@ pub enum Batch {
 
 /// A number relative to the batch's next one.
 #[derive(Clone, Copy, Debug)]
-pub enum Number {
+pub(crate) enum Number {
     Next,
     First,
     Again(u8),
@@ -36,7 +36,7 @@ pub enum Number {
 
 /// What is wrong with a message's form.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fault {
+pub(crate) enum Fault {
     None,
     RecordCount,
     MissingKey,
@@ -47,35 +47,35 @@ pub enum Fault {
 
 /// Rows of a message: key, value, deleted.
 #[derive(Clone, Debug)]
-pub struct Content {
-    pub table: u8,
-    pub rows: Vec<(u8, Option<u8>, bool)>,
-    pub base_load: bool,
-    pub fault: Fault,
+pub(crate) struct Content {
+    pub(crate) table: u8,
+    pub(crate) rows: Vec<(u8, Option<u8>, bool)>,
+    pub(crate) base_load: bool,
+    pub(crate) fault: Fault,
 }
 
 #[derive(Clone, Debug)]
-pub struct Sending {
-    pub epoch: Epoch,
-    pub batch: Batch,
-    pub number: Number,
+pub(crate) struct Sending {
+    pub(crate) epoch: Epoch,
+    pub(crate) batch: Batch,
+    pub(crate) number: Number,
     /// A number that is stored is sent again with its own bytes.
-    pub same: bool,
-    pub content: Content,
+    pub(crate) same: bool,
+    pub(crate) content: Content,
 }
 
 #[derive(Clone, Debug)]
-pub struct Closing {
-    pub epoch: Epoch,
-    pub batch: Batch,
-    pub messages: i32,
-    pub records: i32,
+pub(crate) struct Closing {
+    pub(crate) epoch: Epoch,
+    pub(crate) batch: Batch,
+    pub(crate) messages: i32,
+    pub(crate) records: i32,
     /// 0: range of the batch; 1: no start; 2: other range; 3: backwards.
-    pub range: u8,
+    pub(crate) range: u8,
 }
 
 #[derive(Clone, Debug)]
-pub enum Command {
+pub(crate) enum Command {
     Open {
         instance: u8,
         nonce: u8,
@@ -140,7 +140,7 @@ fn fault() -> impl Strategy<Value = Fault> {
     ]
 }
 
-pub fn content() -> impl Strategy<Value = Content> {
+pub(crate) fn content() -> impl Strategy<Value = Content> {
     let rows = vec(
         (0u8..6, option::weighted(0.8, 0u8..5), any::<bool>().prop_map(|deleted| deleted)),
         1..6,
@@ -185,6 +185,6 @@ fn command() -> impl Strategy<Value = Command> {
     ]
 }
 
-pub fn commands() -> impl Strategy<Value = Vec<Command>> {
+pub(crate) fn commands() -> impl Strategy<Value = Vec<Command>> {
     vec(command(), 1..60)
 }

@@ -21,19 +21,19 @@ use super::compare;
 
 const START: Duration = Duration::from_secs(30);
 
-pub struct Cloud {
-    pub folder: TempDir,
+pub(crate) struct Cloud {
+    pub(crate) folder: TempDir,
     process: Option<Process>,
     http: u16,
     grpc: u16,
-    pub erp: String,
-    pub tenant: String,
-    pub client_id: String,
-    pub secret: String,
+    pub(crate) erp: String,
+    pub(crate) tenant: String,
+    pub(crate) client_id: String,
+    pub(crate) secret: String,
 }
 
 impl Cloud {
-    pub async fn start(erp: &str, tables: &[&str]) -> Self {
+    pub(crate) async fn start(erp: &str, tables: &[&str]) -> Self {
         runtime::tls::install_provider();
         let folder = tempfile::Builder::new().prefix("malote-cloud-").tempdir().unwrap();
         let (http, grpc) = (servers::free_port().unwrap(), servers::free_port().unwrap());
@@ -61,20 +61,20 @@ impl Cloud {
     }
 
     /// Starts the process again after [`Cloud::kill`] or [`Cloud::stop`].
-    pub async fn run(&mut self) {
+    pub(crate) async fn run(&mut self) {
         self.launch();
         self.ready().await;
     }
 
     /// Starts the process and does not wait for it.
-    pub fn launch(&mut self) {
+    pub(crate) fn launch(&mut self) {
         let log = self.folder.path().join("server.log");
         let started =
             Process::start(self.folder.path(), &log, &["server", "run", "--config", "server.toml"]);
         self.process = Some(started.unwrap());
     }
 
-    pub async fn ready(&mut self) {
+    pub(crate) async fn ready(&mut self) {
         let address = format!("{}/readyz", self.registry_base());
         let begun = clock::Mono::now();
         while !reqwest::get(&address).await.is_ok_and(|answer| answer.status().is_success()) {
@@ -89,34 +89,34 @@ impl Cloud {
         }
     }
 
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.process.take().unwrap().kill().unwrap();
     }
 
-    pub async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         let status = self.process.take().unwrap().stop(Duration::from_secs(20)).await.unwrap();
         assert!(status.success(), "{status}");
     }
 
     /// Runs `malote server …` beside the running server.
-    pub fn command(&self, words: &[&str]) -> String {
+    pub(crate) fn command(&self, words: &[&str]) -> String {
         command(self.folder.path(), words)
     }
 
-    pub fn registry_base(&self) -> String {
+    pub(crate) fn registry_base(&self) -> String {
         format!("http://127.0.0.1:{}", self.http)
     }
 
-    pub fn registry(&self) -> String {
+    pub(crate) fn registry(&self) -> String {
         format!("{}/api/v1/services", self.registry_base())
     }
 
-    pub fn grpc_target(&self) -> String {
+    pub(crate) fn grpc_target(&self) -> String {
         format!("127.0.0.1:{}", self.grpc)
     }
 
     /// Address of a service by its registry key.
-    pub async fn service(&self, key: &str) -> String {
+    pub(crate) async fn service(&self, key: &str) -> String {
         let services: Value = serde_json::from_slice(
             &reqwest::get(self.registry()).await.unwrap().bytes().await.unwrap(),
         )
@@ -125,11 +125,11 @@ impl Cloud {
         found.unwrap()["endpoints"][0]["address"].as_str().unwrap().to_owned()
     }
 
-    pub async fn token(&self) -> String {
+    pub(crate) async fn token(&self) -> String {
         self.token_of(&self.client_id, &self.secret).await
     }
 
-    pub async fn token_of(&self, client_id: &str, secret: &str) -> String {
+    pub(crate) async fn token_of(&self, client_id: &str, secret: &str) -> String {
         let form = [
             ("grant_type", "client_credentials"),
             ("scope", "authorization_api"),
@@ -142,17 +142,17 @@ impl Cloud {
         answer["access_token"].as_str().unwrap().to_owned()
     }
 
-    pub fn store(&self) -> PathBuf {
+    pub(crate) fn store(&self) -> PathBuf {
         self.folder.path().join("data/store.sqlite")
     }
 
     /// The ERP's staging file; made with the first rows.
-    pub fn staging(&self) -> PathBuf {
+    pub(crate) fn staging(&self) -> PathBuf {
         staging_of(self.folder.path(), &self.erp)
     }
 
     /// Waits until the staging file shows what is looked for.
-    pub async fn staged<T>(&self, what: &str, look: impl Fn(&Connection) -> Option<T>) -> T {
+    pub(crate) async fn staged<T>(&self, what: &str, look: impl Fn(&Connection) -> Option<T>) -> T {
         let begun = clock::Mono::now();
         loop {
             if let Some(found) = compare::staging(&self.staging()).as_ref().and_then(&look) {
@@ -167,18 +167,18 @@ impl Cloud {
         }
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.process.as_ref().map(|process| process.log_end(30)).unwrap_or_default()
     }
 }
 
 /// Staging file of an ERP of the one environment; an empty path while it is not there.
-pub fn staging_of(folder: &Path, erp: &str) -> PathBuf {
+pub(crate) fn staging_of(folder: &Path, erp: &str) -> PathBuf {
     database(&folder.join("data"), erp)
 }
 
 /// The SQLite file of that name below a data folder.
-pub fn database(data: &Path, name: &str) -> PathBuf {
+pub(crate) fn database(data: &Path, name: &str) -> PathBuf {
     let mut found = Vec::new();
     databases(data, &mut found);
     let named = |path: &PathBuf| path.file_stem().is_some_and(|stem| *stem == *name);

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::erp::{Column, Erp, Kind, Rows, by_key, sqlite_cells};
 
 /// Opens a staging file for reading.
-pub fn staging(path: &Path) -> Option<Connection> {
+pub(crate) fn staging(path: &Path) -> Option<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).ok()?;
     connection.busy_timeout(std::time::Duration::from_secs(10)).ok()?;
@@ -17,7 +17,7 @@ pub fn staging(path: &Path) -> Option<Connection> {
 }
 
 /// Live rows of a staged table in the columns of the source; `None` while the table is not there.
-pub fn staged_rows(staging: &Connection, table: &str, columns: &[Column]) -> Option<Rows> {
+pub(crate) fn staged_rows(staging: &Connection, table: &str, columns: &[Column]) -> Option<Rows> {
     let there: bool = staging
         .query_row(
             "SELECT count(*) > 0 FROM sqlite_schema WHERE type = 'table' AND name = ?1",
@@ -54,7 +54,7 @@ pub fn staged_rows(staging: &Connection, table: &str, columns: &[Column]) -> Opt
 }
 
 /// Differences in words, at most a few per table.
-pub async fn differences(erp: &Erp, tables: &[&str], staging: &Connection) -> Vec<String> {
+pub(crate) async fn differences(erp: &Erp, tables: &[&str], staging: &Connection) -> Vec<String> {
     let mut found = Vec::new();
     for table in tables {
         let (columns, source) = erp.rows(table).await;

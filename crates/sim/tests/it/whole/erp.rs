@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use rusqlite::types::ValueRef;
 
 /// Key texts → a row's cells in the order of the table's columns.
-pub type Rows = BTreeMap<Vec<String>, Vec<Option<String>>>;
+pub(crate) type Rows = BTreeMap<Vec<String>, Vec<Option<String>>>;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub(crate) enum Kind {
     Bool,
     Bytes,
     Decimal,
@@ -24,26 +24,26 @@ pub enum Kind {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Column {
-    pub name: String,
-    pub kind: Kind,
+pub(crate) struct Column {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
     /// Place in the key, from 1; 0 = not of the key.
-    pub key: usize,
+    pub(crate) key: usize,
 }
 
-pub enum Erp {
+pub(crate) enum Erp {
     Postgres(tokio_postgres::Client),
     Sqlite(rusqlite::Connection),
 }
 
 impl Erp {
-    pub async fn postgres(url: &str) -> Self {
+    pub(crate) async fn postgres(url: &str) -> Self {
         let client = sim::servers::connect(url).await.unwrap();
         client.batch_execute("SET TimeZone = 'UTC'; SET extra_float_digits = 3").await.unwrap();
         Self::Postgres(client)
     }
 
-    pub fn sqlite(path: &std::path::Path) -> Self {
+    pub(crate) fn sqlite(path: &std::path::Path) -> Self {
         let connection = rusqlite::Connection::open(path).unwrap();
         connection.busy_timeout(std::time::Duration::from_secs(20)).unwrap();
         connection.execute_batch("PRAGMA foreign_keys = ON").unwrap();
@@ -51,7 +51,7 @@ impl Erp {
     }
 
     /// Runs statements; gives the database's words where it refuses.
-    pub async fn run(&self, sql: &str) -> Result<(), String> {
+    pub(crate) async fn run(&self, sql: &str) -> Result<(), String> {
         match self {
             Self::Postgres(client) => client.batch_execute(sql).await.map_err(|error| {
                 error
@@ -64,14 +64,14 @@ impl Erp {
         }
     }
 
-    pub async fn columns(&self, table: &str) -> Vec<Column> {
+    pub(crate) async fn columns(&self, table: &str) -> Vec<Column> {
         match self {
             Self::Postgres(client) => postgres_columns(client, table).await,
             Self::Sqlite(connection) => sqlite_columns(connection, table),
         }
     }
 
-    pub async fn rows(&self, table: &str) -> (Vec<Column>, Rows) {
+    pub(crate) async fn rows(&self, table: &str) -> (Vec<Column>, Rows) {
         let columns = self.columns(table).await;
         let cells = match self {
             Self::Postgres(client) => postgres_cells(client, table, &columns).await,
@@ -82,7 +82,7 @@ impl Erp {
 }
 
 /// Orders rows by their key; two rows of one key fail the test.
-pub fn by_key(columns: &[Column], cells: Vec<Vec<Option<String>>>) -> Rows {
+pub(crate) fn by_key(columns: &[Column], cells: Vec<Vec<Option<String>>>) -> Rows {
     let mut key: Vec<usize> = (0..columns.len()).filter(|at| columns[*at].key > 0).collect();
     key.sort_by_key(|at| columns[*at].key);
     let mut rows = Rows::new();
@@ -168,7 +168,7 @@ async fn postgres_cells(
     rows.iter().map(|row| (0..columns.len()).map(|at| cell(row, at)).collect()).collect()
 }
 
-pub fn sqlite_cells(
+pub(crate) fn sqlite_cells(
     connection: &rusqlite::Connection,
     table: &str,
     columns: &[Column],

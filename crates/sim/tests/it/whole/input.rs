@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::erp::Erp;
 
 /// Folder of the data; tests that need it are filtered out by name (`real_input::`) where it is missing.
-pub fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
     let folder = runtime::config::variable("MALOTE_TEST_DATA").map_or(beside, PathBuf::from);
     assert!(
@@ -16,7 +16,7 @@ pub fn folder() -> PathBuf {
 }
 
 /// Tables of Chinook as PostgreSQL spells them.
-pub const CHINOOK: [&str; 11] = [
+pub(crate) const CHINOOK: [&str; 11] = [
     "album",
     "artist",
     "customer",
@@ -31,7 +31,7 @@ pub const CHINOOK: [&str; 11] = [
 ];
 
 /// Tables of Chinook as SQLite spells them.
-pub const CHINOOK_SQLITE: [&str; 11] = [
+pub(crate) const CHINOOK_SQLITE: [&str; 11] = [
     "Album",
     "Artist",
     "Customer",
@@ -45,10 +45,10 @@ pub const CHINOOK_SQLITE: [&str; 11] = [
     "Track",
 ];
 
-pub const BRAZIL: [&str; 2] = ["estados", "municipios"];
+pub(crate) const BRAZIL: [&str; 2] = ["estados", "municipios"];
 
 /// Runs Chinook's own script, without its lines that make the database.
-pub async fn chinook(erp: &Erp) {
+pub(crate) async fn chinook(erp: &Erp) {
     let script = std::fs::read_to_string(folder().join("Chinook_PostgreSql.sql")).unwrap();
     let lines = script.lines().filter(|line| {
         !line.starts_with("DROP DATABASE")
@@ -59,7 +59,7 @@ pub async fn chinook(erp: &Erp) {
 }
 
 /// A copy of Chinook's SQLite file.
-pub fn chinook_copy(to: &Path) {
+pub(crate) fn chinook_copy(to: &Path) {
     std::fs::copy(folder().join("Chinook_Sqlite.sqlite"), to).unwrap();
     let mut permissions = std::fs::metadata(to).unwrap().permissions();
     std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o644);
@@ -67,7 +67,7 @@ pub fn chinook_copy(to: &Path) {
 }
 
 /// States and municipalities of Brazil, in types both databases have.
-pub async fn brazil(erp: &Erp) {
+pub(crate) async fn brazil(erp: &Erp) {
     erp.run(
         "CREATE TABLE estados (codigo_uf integer PRIMARY KEY, uf varchar(2) NOT NULL, nome varchar(100) NOT NULL,
             latitude double precision NOT NULL, longitude double precision NOT NULL, regiao varchar(12) NOT NULL);

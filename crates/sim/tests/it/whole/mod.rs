@@ -1,10 +1,10 @@
 //! The whole as the tests see it: an ERP, a server, an agent, and an independent reader on both ends.
 
-pub mod changes;
-pub mod cloud;
-pub mod compare;
-pub mod erp;
-pub mod input;
-pub mod recorder;
-pub mod workload;
-pub mod world;
+pub(crate) mod changes;
+pub(crate) mod cloud;
+pub(crate) mod compare;
+pub(crate) mod erp;
+pub(crate) mod input;
+pub(crate) mod recorder;
+pub(crate) mod workload;
+pub(crate) mod world;

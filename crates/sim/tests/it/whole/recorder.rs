@@ -30,21 +30,21 @@ use tonic::{
 
 /// Sha of each acknowledged message, and the batches whose Summary was.
 #[derive(Clone, Default, Debug)]
-pub struct Acknowledged {
-    pub messages: BTreeMap<(i64, i32), Vec<u8>>,
-    pub batches: Vec<i64>,
+pub(crate) struct Acknowledged {
+    pub(crate) messages: BTreeMap<(i64, i32), Vec<u8>>,
+    pub(crate) batches: Vec<i64>,
 }
 
 /// Where it sends and as whom.
-pub struct Target {
-    pub grpc: String,
-    pub token: String,
-    pub erp: String,
-    pub table: String,
+pub(crate) struct Target {
+    pub(crate) grpc: String,
+    pub(crate) token: String,
+    pub(crate) erp: String,
+    pub(crate) table: String,
 }
 
 /// Sends batches of five until told to stop; ends with what was acknowledged.
-pub fn start(target: Target, stop: Arc<AtomicBool>) -> task::Task<Acknowledged> {
+pub(crate) fn start(target: Target, stop: Arc<AtomicBool>) -> task::Task<Acknowledged> {
     task::spawn("recorder", async move {
         let endpoint = Endpoint::from_shared(format!("http://{}", target.grpc)).unwrap();
         let channel = endpoint

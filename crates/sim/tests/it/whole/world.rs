@@ -13,7 +13,7 @@ use sim::{
 use super::{cloud::Cloud, compare, erp::Erp};
 
 /// What is followed and how.
-pub struct Plan {
+pub(crate) struct Plan {
     source: String,
     tables: Vec<&'static str>,
     declared: String,
@@ -21,7 +21,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    pub fn new(source: &str, tables: &[&'static str]) -> Self {
+    pub(crate) fn new(source: &str, tables: &[&'static str]) -> Self {
         Self {
             source: source.to_owned(),
             tables: tables.to_vec(),
@@ -31,13 +31,13 @@ impl Plan {
     }
 
     /// Leaves the watermark alone: no scan comes to find what it missed.
-    pub fn no_scans(mut self) -> Self {
+    pub(crate) fn no_scans(mut self) -> Self {
         self.key_scan_seconds = 3_600;
         self
     }
 
     /// Declares a stamp column.
-    pub fn stamp(mut self, table: &str, column: &str) -> Self {
+    pub(crate) fn stamp(mut self, table: &str, column: &str) -> Self {
         if self.tables.contains(&table) {
             self.declared.push_str(&format!("[tables.{table}]\nstamp = '{column}'\n"));
         }
@@ -45,15 +45,15 @@ impl Plan {
     }
 }
 
-pub struct World {
-    pub erp: Erp,
-    pub cloud: Cloud,
+pub(crate) struct World {
+    pub(crate) erp: Erp,
+    pub(crate) cloud: Cloud,
     agent: Option<Process>,
     tables: Vec<&'static str>,
 }
 
 impl World {
-    pub async fn start(plan: Plan, erp: Erp) -> Self {
+    pub(crate) async fn start(plan: Plan, erp: Erp) -> Self {
         let cloud = Cloud::start("LOGIX", &plan.tables).await;
         let admin = servers::free_port().unwrap();
         let config = format!(
@@ -88,7 +88,7 @@ listen = '127.0.0.1:{admin}'
         world
     }
 
-    pub fn start_agent(&mut self) {
+    pub(crate) fn start_agent(&mut self) {
         let folder = self.cloud.folder.path();
         let log = folder.join("agent.log");
         self.agent = Some(
@@ -96,18 +96,18 @@ listen = '127.0.0.1:{admin}'
         );
     }
 
-    pub fn kill_agent(&mut self) {
+    pub(crate) fn kill_agent(&mut self) {
         self.agent.take().unwrap().kill().unwrap();
     }
 
     /// Asks the agent to end and waits for it.
-    pub async fn stop_agent(&mut self) {
+    pub(crate) async fn stop_agent(&mut self) {
         let status = self.agent.take().unwrap().stop(Duration::from_secs(30)).await.unwrap();
         assert!(status.success(), "{status}");
     }
 
     /// Waits until every table is equal and tells how many rows were compared.
-    pub async fn equal(&mut self, within: Duration) -> usize {
+    pub(crate) async fn equal(&mut self, within: Duration) -> usize {
         let begun = clock::Mono::now();
         loop {
             let found = match compare::staging(&self.cloud.staging()) {
@@ -128,13 +128,13 @@ listen = '127.0.0.1:{admin}'
     }
 
     /// Waits until a row with that first key column is staged.
-    pub async fn staged_has(&mut self, table: &str, id: &str, within: Duration) {
+    pub(crate) async fn staged_has(&mut self, table: &str, id: &str, within: Duration) {
         self.staged_reaches(&format!("SELECT count(*) FROM {table} WHERE id = '{id}'"), 1, within)
             .await;
     }
 
     /// Waits until a count over the staged rows reaches a number.
-    pub async fn staged_reaches(&mut self, count: &str, number: i64, within: Duration) {
+    pub(crate) async fn staged_reaches(&mut self, count: &str, number: i64, within: Duration) {
         let begun = clock::Mono::now();
         loop {
             let staging = compare::staging(&self.cloud.staging());
@@ -155,7 +155,7 @@ listen = '127.0.0.1:{admin}'
     }
 
     /// Rows of a table in all accepted messages.
-    pub fn ledger_rows(&self, table: &str) -> u64 {
+    pub(crate) fn ledger_rows(&self, table: &str) -> u64 {
         let store = compare::staging(&self.cloud.store()).unwrap();
         let sql = "SELECT coalesce(sum(row_count), 0) FROM ingest_message WHERE name_folded = ?1";
         let rows: i64 = store.query_row(sql, [table], |row| row.get(0)).unwrap();
@@ -163,12 +163,12 @@ listen = '127.0.0.1:{admin}'
     }
 
     /// What `malote agent check` says; it fails where it has findings, so stdout and stderr count alike.
-    pub fn agent_check(&self) -> String {
+    pub(crate) fn agent_check(&self) -> String {
         self.agent_command(&["check", "--json"])
     }
 
     /// Waits until `malote agent status --json` holds that text.
-    pub async fn status_says(&mut self, text: &str, within: Duration) {
+    pub(crate) async fn status_says(&mut self, text: &str, within: Duration) {
         let begun = clock::Mono::now();
         loop {
             let status = self.agent_status();
@@ -181,7 +181,7 @@ listen = '127.0.0.1:{admin}'
         }
     }
 
-    pub fn agent_status(&self) -> String {
+    pub(crate) fn agent_status(&self) -> String {
         self.agent_command(&["status", "--json"])
     }
 
@@ -201,7 +201,7 @@ listen = '127.0.0.1:{admin}'
         assert!(ended.is_none(), "the agent ended by itself: {ended:?}\n{}", self.logs());
     }
 
-    pub fn logs(&self) -> String {
+    pub(crate) fn logs(&self) -> String {
         let agent = self.agent.as_ref().map(|agent| agent.log_end(30)).unwrap_or_default();
         format!("--- agent\n{agent}\n--- server\n{}", self.cloud.log())
     }
