@@ -119,14 +119,6 @@ pub const FILTER_DEPTH: usize = 32;
 /// Literals of one filter; databases bind at least 999.
 pub const FILTER_LITERALS: usize = 256;
 
-// --- retention (`design.md` 2.1) ---
-/// Bodies stay this long after their batch is complete and forwarded.
-pub const KEEP_BODIES: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Ledger rows.
-pub const KEEP_LEDGER: Duration = Duration::from_secs(90 * 24 * 3600);
-/// Tombstones of staging.
-pub const KEEP_TOMBSTONES: Duration = Duration::from_secs(30 * 24 * 3600);
-
 const _: () = {
     assert!(SENDER_MESSAGE_BYTES < MESSAGE_BYTES);
     assert!(SENDER_MESSAGE_ROWS <= MESSAGE_ROWS);

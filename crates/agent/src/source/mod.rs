@@ -223,7 +223,11 @@ pub trait Source: fmt::Debug + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Page>> + Send;
 
     /// Live rows with these wire keys, whole, in a fresh snapshot; at most 1,000 keys a call.
-    fn by_keys(&self, shape: &TableShape, keys: &[KeyBytes]) -> impl Future<Output = Result<Page>> + Send;
+    fn by_keys(
+        &self,
+        shape: &TableShape,
+        keys: &[KeyBytes],
+    ) -> impl Future<Output = Result<Page>> + Send;
 
     /// What stands in the way or weakens a promise: rights, bound, stamp index, NULL stamps, keys.
     fn findings(&self, shapes: &[TableShape]) -> impl Future<Output = Result<Vec<Finding>>> + Send;

@@ -30,10 +30,6 @@ where
     files.iter().flat_map(tell).collect()
 }
 
-fn inside(ranges: &[(usize, usize)], line: usize) -> bool {
-    ranges.iter().any(|(from, to)| (*from..=*to).contains(&line))
-}
-
 #[test]
 fn law_every_file_begins_with_a_card() {
     let broken = broken_by(&tree::rust_files(), |file| {

@@ -62,8 +62,7 @@ impl Reconcile {
     pub async fn rows(&self, caller: &Caller, request: RowsRequest) -> Result<RowsResponse> {
         let (erp, table) = place(caller, &request.erp, &request.table)?;
         let range = request.range.unwrap_or_default();
-        let span =
-            Span { from: range.from, to: range.to, after: request.after };
+        let span = Span { from: range.from, to: range.to, after: request.after };
         let Some(file) = self.staging.found(caller.environment, &erp).await? else {
             return Ok(RowsResponse::default());
         };

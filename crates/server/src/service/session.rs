@@ -210,10 +210,8 @@ fn may_follow(stored: &[u8], offered: &[u8]) -> bool {
 }
 
 fn granted(grant: Grant) -> OpenResponse {
-    let entry = |entry: Entry| CursorEntry {
-        table: entry.table.as_str().to_owned(),
-        value: entry.value,
-    };
+    let entry =
+        |entry: Entry| CursorEntry { table: entry.table.as_str().to_owned(), value: entry.value };
     OpenResponse {
         result: Some(open_response::Result::Granted(Granted {
             epoch: grant.epoch.0,

@@ -324,8 +324,7 @@ async fn sums_and_rows_tell_what_is_staged_and_deleted_rows_do_not_count() {
     let error = reconcile.ranges(&stage.trial.caller, request(falling)).await.unwrap_err();
     assert_eq!(error.code, Code::InvalidArgument);
 
-    let range =
-        Some(KeyRange { from: KeyBytes::of(["1"]).0, to: KeyBytes::of(["4"]).0 });
+    let range = Some(KeyRange { from: KeyBytes::of(["1"]).0, to: KeyBytes::of(["4"]).0 });
     let after = KeyBytes::of(["1"]).0;
     let request = RowsRequest { erp: "RM".into(), table: "FLAN".into(), range, after };
     let response = reconcile.rows(&stage.trial.caller, request).await.unwrap();

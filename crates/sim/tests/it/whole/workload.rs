@@ -8,10 +8,10 @@ use runtime::{clock, task};
 use sim::{chance::Chance, servers};
 
 /// With a stamp, without one, and with a key of text and number.
-pub const TABLES: [&str; 3] = ["orders", "stock", "prices"];
+pub(crate) const TABLES: [&str; 3] = ["orders", "stock", "prices"];
 
 /// `orders` is stamped by default and trigger with the start of the transaction, the hard case of F01 and F02.
-pub const SCHEMA: &str = "
+pub(crate) const SCHEMA: &str = "
     CREATE TABLE orders (id bigint PRIMARY KEY, customer text NOT NULL, amount numeric(14,4), note text,
         changed_at timestamptz NOT NULL DEFAULT now());
     CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS
@@ -26,10 +26,10 @@ pub const SCHEMA: &str = "
     ANALYZE";
 
 /// Runs `sessions` sessions of `transactions` transactions each and waits for their end.
-pub async fn run(url: &str, sessions: u64, transactions: u32, chance: &mut Chance) {
+pub(crate) async fn run(url: &str, sessions: u64, transactions: u32, chance: &mut Chance) {
     let mut running = Vec::new();
     for number in 0..sessions {
-        let (url, chance) = (url.to_owned(), Chance::new(chance.next()));
+        let (url, chance) = (url.to_owned(), Chance::new(chance.draw()));
         running.push(task::spawn("session", async move {
             session(&url, number, transactions, chance).await
         }));
