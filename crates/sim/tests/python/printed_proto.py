@@ -3,6 +3,7 @@
 usage: printed_proto.py TARGET ERP TABLE FIRST_BATCH   (the token comes on stdin)
 """
 
+import atexit
 import pathlib
 import sys
 import tempfile
@@ -18,7 +19,9 @@ def compile_printed():
     """Compiles the printed text into a folder of its own and imports it."""
     import grpc_tools
 
-    folder = tempfile.mkdtemp(prefix="malote-proto-")
+    kept = tempfile.TemporaryDirectory(prefix="malote-proto-")
+    atexit.register(kept.cleanup)
+    folder = kept.name
     here = pathlib.Path(__file__).parent
     well_known = pathlib.Path(grpc_tools.__file__).parent / "_proto"
     failed = protoc.main(
