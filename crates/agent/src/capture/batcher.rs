@@ -128,12 +128,20 @@ impl Batcher {
         self.open = None;
     }
 
+    /// A message without rows for the table turned to: tells that an empty table was loaded.
+    pub(super) fn tell_empty(&mut self) {
+        self.close_message();
+    }
+
     fn finish_message(&mut self) {
+        if self.open.as_ref().is_some_and(|open| open.writer.rows() > 0) {
+            self.close_message();
+        }
+    }
+
+    fn close_message(&mut self) {
         let Some(open) = &mut self.open else { return };
         let rows = u32::try_from(open.writer.rows()).unwrap_or(u32::MAX);
-        if rows == 0 {
-            return;
-        }
         self.last = self.last.next();
         let bytes = open.writer.finish(self.id, self.last, open.base_load);
         self.bytes += bytes.len();
@@ -186,6 +194,17 @@ mod tests {
     fn read(batch: &mut Batcher) -> Vec<Table> {
         batch.finish();
         batch.take().iter().map(|message| Table::decode(message.bytes.clone()).unwrap()).collect()
+    }
+
+    #[test]
+    fn the_load_of_an_empty_table_is_told_by_a_message_without_rows() {
+        let mut batch = batcher();
+        batch.turn_to(&"T".parse().unwrap(), &schema(), true, false);
+        batch.tell_empty();
+        let tables = read(&mut batch);
+        assert_eq!(tables.len(), 1);
+        assert!(tables[0].rows.is_empty() && tables[0].is_base_load);
+        assert_eq!((tables[0].message_number, batch.messages(), batch.records()), (1, 1, 0));
     }
 
     #[test]

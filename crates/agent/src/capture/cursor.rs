@@ -7,7 +7,7 @@
 use protocol::ids::Generation;
 use serde::{Deserialize, Serialize};
 
-use crate::source::{PageKey, Watermark};
+use crate::source::{PageKey, TableShape, Watermark};
 
 /// The session protocol's limit for one entry.
 pub(super) const CURSOR_BYTES: usize = 1_024;
@@ -40,6 +40,20 @@ pub(super) struct Cursor {
     /// `forceReload` of a server without generations that was run, until its falling edge is seen.
     #[serde(rename = "f", default, skip_serializing_if = "Option::is_none")]
     pub(super) spent: Option<u64>,
+    /// Key and stamp under which watermark and load were written.
+    #[serde(rename = "x", default, skip_serializing_if = "Option::is_none")]
+    pub(super) ground: Option<Ground>,
+}
+
+/// What the entry's places hang on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct Ground {
+    /// Hash of the names of the wire key's and the page key's columns.
+    #[serde(rename = "k")]
+    pub(super) key: u64,
+    /// Hash of the stamp column's name; zero = none.
+    #[serde(rename = "s")]
+    pub(super) stamp: u64,
 }
 
 /// Place of a cut inside a group of equal stamps.
@@ -93,6 +107,23 @@ fn is_none_or_zero(generation: &Option<Generation>) -> bool {
 }
 
 impl Cursor {
+    /// Takes the table's shape as it is now. Another key or another stamp column makes every place in the entry mean
+    /// something else: the table is loaded again. True = the key is another one.
+    pub(super) fn describe(&mut self, shape: &TableShape) -> bool {
+        let key = shape.key.iter().filter_map(|at| Some(shape.columns.get(*at)?.name.folded()));
+        let parts: Vec<&str> =
+            key.chain([""]).chain(shape.page_key.iter().map(String::as_str)).collect();
+        let stamp = shape.stamp.as_ref().map_or(0, |stamp| hash_of(&[&stamp.column]));
+        let ground = Ground { key: hash_of(&parts), stamp };
+        let before = self.ground.replace(ground);
+        let other_key = before.is_some_and(|before| before.key != ground.key);
+        if before.is_some_and(|before| before != ground) {
+            (self.watermark, self.micros, self.cut, self.load) = (None, None, None, None);
+            self.loaded = false;
+        }
+        other_key
+    }
+
     /// Reads an entry; `None` = it cannot be used and the table starts again.
     #[must_use]
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
@@ -168,6 +199,7 @@ mod tests {
                 generation: generation.map(Generation),
                 local,
                 spent,
+                ground: local.is_multiple_of(2).then_some(Ground { key: local, stamp: local }),
             }
         }
     }
@@ -186,6 +218,51 @@ mod tests {
         fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             let _ = Cursor::decode(&bytes);
         }
+    }
+
+    #[test]
+    fn another_key_or_another_stamp_makes_every_place_void_and_loads_again() {
+        use crate::source::{ColumnShape, ColumnSource, StampShape, TableShape};
+        let column = |name: &str| ColumnShape {
+            name: name.parse().unwrap(),
+            type_name: protocol::value::TypeName::parse("string"),
+            from: ColumnSource::Physical(name.into()),
+        };
+        let stamp = |name: &str| StampShape {
+            column: name.into(),
+            allowance: std::time::Duration::ZERO,
+            nullable: false,
+        };
+        let mut shape = TableShape {
+            wire: "T".parse().unwrap(),
+            physical: (None, "T".into()),
+            columns: vec![column("A"), column("B")],
+            key: vec![0],
+            page_key: vec!["A".into()],
+            stamp: Some(stamp("S")),
+            soft_delete: None,
+            shared_key: false,
+            fingerprint: [0; 16],
+        };
+        let loaded = || Cursor {
+            watermark: Some(Watermark("1".into())),
+            loaded: true,
+            generation: Some(Generation(3)),
+            ..Cursor::default()
+        };
+        let mut cursor = loaded();
+        assert!(
+            !cursor.describe(&shape) && cursor.loaded,
+            "an entry without ground takes the first"
+        );
+        assert!(!cursor.describe(&shape) && cursor.loaded);
+        shape.stamp = Some(stamp("S2"));
+        assert!(!cursor.describe(&shape), "known rows stay");
+        assert!(!cursor.loaded && cursor.watermark.is_none());
+        let mut cursor = Cursor { ground: cursor.ground, ..loaded() };
+        shape.key = vec![0, 1];
+        assert!(cursor.describe(&shape) && !cursor.loaded && cursor.watermark.is_none());
+        assert_eq!(cursor.generation, Some(Generation(3)));
     }
 
     #[test]

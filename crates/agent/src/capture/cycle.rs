@@ -19,6 +19,7 @@ use super::{
     batcher::Batcher,
     edge::{self, Pass},
     load,
+    scan::Scan,
     table::{Seen, Table, key_hash, page_key_bytes},
 };
 use crate::{
@@ -123,6 +124,12 @@ impl<'a, S: Source> Cycle<'a, S> {
         let spec = self.tools.config.spec(name);
         let shape = self.tools.source.describe(&spec).await.map_err(Fault::Table)?;
         let seen = Arc::new(Seen::new(shape, &table.query).map_err(Fault::Table)?);
+        if table.cursor.describe(&seen.shape) {
+            // What is known stands under the old key and would look vanished.
+            self.tools.journal.known_clear(name).await.map_err(Fault::Session)?;
+            table.scan = Scan::Idle { not_before: Mono::now() };
+            table.pass = None;
+        }
         table.quarantined = self.tools.journal.quarantined(name).await.map_err(Fault::Session)?;
         table.seen = Some(Arc::clone(&seen));
         Ok(seen)
@@ -170,6 +177,11 @@ impl<'a, S: Source> Cycle<'a, S> {
             }
         }
         if ends(&page)? {
+            if table.cursor.load.as_ref().is_some_and(|load| load.rows == 0) {
+                // The end of an empty table's load travels too: its request ends, and staging has the table.
+                self.batch.turn_to(&table.query.table, &seen.schema, true, table.suspect);
+                self.batch.tell_empty();
+            }
             let generation = load::finish(&mut table.cursor);
             self.loads_done.extend(generation.map(|done| (table.query.table.clone(), done)));
             // What was just sent is known only once the batch is accepted.

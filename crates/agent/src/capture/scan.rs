@@ -19,6 +19,9 @@ use crate::{
     source::{Page, PageKey, Source},
 };
 
+/// How long a table rests whose deletes wait for a person.
+const CAPPED_REST: Duration = Duration::from_secs(60);
+
 /// Where a table's scan stands.
 #[derive(Debug)]
 pub(super) enum Scan {
@@ -85,6 +88,8 @@ impl<S: Source> Cycle<'_, S> {
             Scan::Suspects { after, started, busy, checked } => {
                 if !checked && self.is_capped(table, seen).await? {
                     self.end(table, seen, started, busy);
+                    // A person has to look; asking again at once would only repeat the incident.
+                    table.scan = Scan::Idle { not_before: Mono::now() + CAPPED_REST };
                     return Ok(());
                 }
                 self.suspects(table, seen, after, (started, busy)).await

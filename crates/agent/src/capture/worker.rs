@@ -151,7 +151,10 @@ impl<S: Source> Worker<S> {
         let start = start.map(|start| start.min(now));
         let last =
             self.journal.granted().borrow().as_ref().map_or(BatchId(0), |grant| grant.last_batch);
-        let batch = Batcher::new(batch_id(start.unwrap_or(now), last), self.erp.clone());
+        // A clock the server found ahead must not number batches: the next id is above the last one, that is enough.
+        let ahead = self.journal.is_clock_ahead();
+        let id = if ahead { last.next() } else { batch_id(start.unwrap_or(now), last) };
+        let batch = Batcher::new(id, self.erp.clone());
         let tools = Tools {
             source: &*self.source,
             journal: &self.journal,

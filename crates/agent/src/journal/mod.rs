@@ -237,7 +237,16 @@ impl Journal {
     /// for the next one.
     pub async fn drop_batch(&self, code: Code, words: &str) -> Result<()> {
         tracing::warn!(%code, words, "batch dropped; its rows are read again");
+        if code == Code::ClockAhead {
+            self.shared.attention.send_modify(|attention| attention.clock_ahead = true);
+        }
         self.run(session::revoke).await
+    }
+
+    /// This machine's clock runs ahead of the server's: batch ids follow the last one. Holds for this process.
+    #[must_use]
+    pub fn is_clock_ahead(&self) -> bool {
+        self.shared.attention.borrow().clock_ahead
     }
 
     #[must_use]

@@ -152,6 +152,8 @@ pub struct Suspect {
 pub(super) struct Attention {
     pub parked: BTreeMap<TableName, (Code, String)>,
     pub suspects: BTreeMap<TableName, Suspect>,
+    /// The server found the last batch id too far ahead of its clock (`CLOCK_AHEAD`).
+    pub clock_ahead: bool,
 }
 
 impl Attention {

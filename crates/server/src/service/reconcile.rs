@@ -11,6 +11,8 @@ use protocol::{
     },
 };
 
+use runtime::clock::Wall;
+
 use super::{Caller, staging::Staging};
 use crate::store::sqlite::staging::{Span, Sum};
 
@@ -44,6 +46,7 @@ impl Reconcile {
         if !bounds.is_sorted_by(|a, b| a < b) {
             return Err(Error::new(Code::InvalidArgument, "bounds do not ascend"));
         }
+        self.staging.catch_up(&caller.stream(), Wall::now()).await?;
         let (sums, batch) = match self.staging.found(caller.environment, &erp).await? {
             Some(file) => {
                 let (sums, progress) = file.ranges(table, bounds).await?;
@@ -62,6 +65,10 @@ impl Reconcile {
     pub async fn rows(&self, caller: &Caller, request: RowsRequest) -> Result<RowsResponse> {
         let (erp, table) = place(caller, &request.erp, &request.table)?;
         let range = request.range.unwrap_or_default();
+        if request.after.is_empty() {
+            // What was accepted counts as staged: a sender that rebuilds its known rows must not miss it.
+            self.staging.catch_up(&caller.stream(), Wall::now()).await?;
+        }
         let span = Span { from: range.from, to: range.to, after: request.after };
         let Some(file) = self.staging.found(caller.environment, &erp).await? else {
             return Ok(RowsResponse::default());

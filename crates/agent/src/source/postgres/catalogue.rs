@@ -225,7 +225,7 @@ pub(super) async fn identity(link: &Link) -> Result<Identity> {
         }
     }
     let version: String = row.try_get(6).map_err(fault)?;
-    let position = link.query_one("SELECT pg_current_wal_lsn()", &[]).await.map_err(fault)?;
+    let position = link.query_one("SELECT pg_current_wal_flush_lsn()", &[]).await.map_err(fault)?;
     let position: PgLsn = position.try_get(0).map_err(fault)?;
     let position = u64::from(position).to_be_bytes().to_vec();
     Ok(Identity { kind: "postgres", facts, position, version: format!("PostgreSQL {version}") })

@@ -239,9 +239,11 @@ async fn another_key_is_refused_until_a_forced_reload_brings_it() {
     assert_eq!(sender.code(bytes(&changed)).await, Code::PrimaryKeyChanged);
     changed.is_base_load = true;
     assert_eq!(sender.code(bytes(&changed)).await, Code::PrimaryKeyChanged);
-    sender
-        .trial
-        .run("UPDATE entity SET generation = 1, reload_asked_at = 1 WHERE name_folded = 'flan'");
+    let order = "UPDATE entity SET generation = 1, reload_asked_at = 1 WHERE name_folded = 'flan'";
+    sender.trial.run(order);
+    let refused = sender.code(bytes(&changed)).await;
+    assert_eq!(refused, Code::PrimaryKeyChanged, "a plain reload keeps the table");
+    sender.trial.run("UPDATE entity SET rebuild = 1 WHERE name_folded = 'flan'");
     sender.send(bytes(&changed)).await.unwrap();
     assert_eq!(sender.trial.count("SELECT rebuild FROM ingest_message WHERE number = 2"), 1);
     assert_eq!(sender.code(message(100, 3)).await, Code::PrimaryKeyChanged);

@@ -115,13 +115,15 @@ impl Turn<'_> {
     /// Waits until the predecessor was handed to the store. Goes at once where nothing is known on this lane: the
     /// predecessor may have come on another connection.
     pub(super) async fn handed(&self) {
-        self.wait(|progress| progress.submitted == 0 || progress.submitted >= self.number - 1)
-            .await;
+        self.wait(|progress| {
+            progress.submitted == 0 || progress.submitted >= self.number.saturating_sub(1)
+        })
+        .await;
     }
 
     /// After a refusal for a gap: waits until the store has the predecessor. `false` where time or room is over.
     pub(super) async fn stored(&self) -> bool {
-        self.wait(|progress| progress.accepted >= self.number - 1).await
+        self.wait(|progress| progress.accepted >= self.number.saturating_sub(1)).await
     }
 
     async fn wait(&self, ready: impl Fn(&Progress) -> bool) -> bool {

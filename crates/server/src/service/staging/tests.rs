@@ -254,12 +254,46 @@ async fn columns_appear_and_a_column_whose_kind_changes_keeps_its_values_as_text
 }
 
 #[tokio::test]
+async fn a_column_named_rowid_does_not_mislead_the_change_of_a_kind() {
+    let stage = Stage::new();
+    let columns: Cells<'_> = &[("ID", "integer"), ("ROWID", "string"), ("N", "long")];
+    let rows: [Cells<'_>; 2] = [
+        &[("ID", "1"), ("ROWID", "same"), ("N", "7")],
+        &[("ID", "2"), ("ROWID", "same"), ("N", "8")],
+    ];
+    stage.send((100, 1), columns, &rows).await;
+    stage.caught_up().await;
+    let changed: Cells<'_> = &[("ID", "integer"), ("ROWID", "string"), ("N", "string")];
+    stage.send((100, 2), changed, &[&[("ID", "3"), ("N", "x")]]).await;
+    stage.caught_up().await;
+    assert_eq!(stage.rows().await, ["ID=1 ROWID=same N=7", "ID=2 ROWID=same N=8", "ID=3 N=x"]);
+}
+
+#[tokio::test]
+async fn a_table_named_like_a_word_of_sql_is_updated_like_any_other() {
+    let stage = Stage::new();
+    stage.trial.run("UPDATE entity SET name_folded = 'excluded' WHERE name_folded = 'flan'");
+    let columns: Cells<'_> = &[("ID", "integer"), ("V", "string")];
+    for (number, value) in [(1, "old"), (2, "new")] {
+        let row: Cells<'_> = &[("ID", "1"), ("V", value)];
+        let named = |table: &mut Table| table.table_name = "EXCLUDED".into();
+        stage.send_with((100, number), columns, &[row], named).await;
+    }
+    stage.caught_up().await;
+    let (environment, erp, _) = stage.place();
+    let name: TableName = "excluded".parse().unwrap();
+    let page =
+        stage.staging.page(environment, &erp, &name, (KeyBytes::default(), 9)).await.unwrap();
+    assert_eq!(page[0].values, [Some("1".to_owned()), Some("new".to_owned())]);
+}
+
+#[tokio::test]
 async fn a_reload_under_another_key_makes_the_table_anew() {
     let stage = Stage::new();
     let columns: Cells<'_> = &[("ID", "integer"), ("S", "string")];
     stage.send((100, 1), columns, &[&[("ID", "1"), ("S", "a")]]).await;
     stage.caught_up().await;
-    stage.trial.run("UPDATE entity SET generation = 1, reload_asked_at = 1");
+    stage.trial.run("UPDATE entity SET generation = 1, reload_asked_at = 1, rebuild = 1");
     let rekeyed = |table: &mut Table| {
         table.is_base_load = true;
         table.schema.as_mut().unwrap().primary_key.as_mut().unwrap().columns = vec!["S".into()];

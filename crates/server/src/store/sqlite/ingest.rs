@@ -185,11 +185,11 @@ fn accept(tx: &Transaction<'_>, message: &Incoming, now: Wall) -> Result<Admissi
         Verdict::Duplicate => return Ok(Admission::Duplicate),
         Verdict::Refuse(refusal) => return Ok(Admission::Refused(refusal)),
     };
-    let Some(reloading) = entity(tx, message)? else { return Ok(Admission::NotListed) };
+    let Some(rebuilding) = entity(tx, message)? else { return Ok(Admission::NotListed) };
     let rebuild = match stands_under(tx, message)? {
         None => false,
         Some(key) if key == message.key => false,
-        Some(_) if reloading && message.base_load => true,
+        Some(_) if rebuilding && message.base_load => true,
         Some(stands) => return Ok(Admission::KeyChanged { stands }),
     };
     if opens {
@@ -223,10 +223,10 @@ fn known(tx: &Transaction<'_>, message: &Incoming) -> Result<Known> {
     })
 }
 
-/// `None` where the table may not be sent, else whether a reload is asked for and not done.
+/// `None` where the table may not be sent, else whether a reload that may bring another key is asked for and not done.
 fn entity(tx: &Transaction<'_>, message: &Incoming) -> Result<Option<bool>> {
     let [tenant, environment, erp] = &names(&message.stream);
-    let sql = "SELECT generation > done_generation FROM entity
+    let sql = "SELECT generation > done_generation AND rebuild = 1 FROM entity
                 WHERE (tenant_id, environment_id, erp, name_folded) = (?1, ?2, ?3, ?4) AND withdrawn_at IS NULL";
     tx.prepare_cached(sql)
         .map_err(failed)?
@@ -384,7 +384,8 @@ fn complete(tx: &Transaction<'_>, closing: &Closing, now: Wall) -> Result<()> {
 fn loads_done(tx: &Transaction<'_>, closing: &Closing) -> Result<()> {
     let [tenant, environment, erp] = &names(&closing.stream);
     for (table, generation) in &closing.loads_done {
-        let sql = "UPDATE entity SET done_generation = max(done_generation, min(?5, generation))
+        let sql = "UPDATE entity SET done_generation = max(done_generation, min(?5, generation)),
+                           rebuild = iif(?5 >= generation, 0, rebuild)
                     WHERE (tenant_id, environment_id, erp, name_folded) = (?1, ?2, ?3, ?4)";
         tx.prepare_cached(sql)
             .map_err(failed)?
@@ -393,7 +394,7 @@ fn loads_done(tx: &Transaction<'_>, closing: &Closing) -> Result<()> {
     }
     if closing.epoch.is_none() && closing.loads_done.is_empty() {
         // A foreign sender knows no generations: base-load rows of a batch begun after the request end it.
-        let sql = "UPDATE entity SET done_generation = generation
+        let sql = "UPDATE entity SET done_generation = generation, rebuild = 0
                     WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3) AND generation > done_generation
                       AND reload_asked_at < (SELECT opened_at FROM batch b
                            WHERE (b.tenant_id, b.environment_id, b.erp, b.id) = (?1, ?2, ?3, ?4))

@@ -29,7 +29,6 @@ pub use tables::{StagedColumn, StagedTable};
 
 /// Relations of Malote's own in every staging file; the tables of the ERP stand beside them.
 const SYSTEM: &str = "
-PRAGMA synchronous = NORMAL;
 CREATE TABLE IF NOT EXISTS malote_progress (
     one         INTEGER PRIMARY KEY CHECK (one = 1),
     applied_seq INTEGER NOT NULL

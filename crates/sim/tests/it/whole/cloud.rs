@@ -93,6 +93,11 @@ impl Cloud {
         self.process.take().unwrap().kill().unwrap();
     }
 
+    pub(crate) async fn stop(&mut self) {
+        let status = self.process.take().unwrap().stop(Duration::from_secs(20)).await.unwrap();
+        assert!(status.success(), "{status}");
+    }
+
     /// Runs `malote server …` beside the running server.
     pub(crate) fn command(&self, words: &[&str]) -> String {
         command(self.folder.path(), words)

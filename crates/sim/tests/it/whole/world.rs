@@ -100,6 +100,12 @@ listen = '127.0.0.1:{admin}'
         self.agent.take().unwrap().kill().unwrap();
     }
 
+    /// Asks the agent to end and waits for it.
+    pub(crate) async fn stop_agent(&mut self) {
+        let status = self.agent.take().unwrap().stop(Duration::from_secs(30)).await.unwrap();
+        assert!(status.success(), "{status}");
+    }
+
     /// Waits until every table is equal and tells how many rows were compared.
     pub(crate) async fn equal(&mut self, within: Duration) -> usize {
         let begun = clock::Mono::now();

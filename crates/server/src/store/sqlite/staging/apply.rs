@@ -185,10 +185,10 @@ impl<'a> Upsert<'a> {
             })
             .collect();
         let sql = format!(
-            "INSERT INTO {} (_key, _seq, _deleted, _batch, _message{}) VALUES (?1, ?2, ?3, ?4, ?5{places})
+            "INSERT INTO {} AS malote_held (_key, _seq, _deleted, _batch, _message{}) VALUES (?1, ?2, ?3, ?4, ?5{places})
              ON CONFLICT (_key) DO UPDATE SET _seq = excluded._seq, _deleted = excluded._deleted,
                     _batch = excluded._batch, _message = excluded._message{sets}
-              WHERE _seq < excluded._seq",
+              WHERE malote_held._seq < excluded._seq",
             table.quoted(),
             table.list(),
         );

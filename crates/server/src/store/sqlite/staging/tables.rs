@@ -274,15 +274,17 @@ fn widen(connection: &Connection, table: &StagedTable, column: &StagedColumn) ->
     alter(connection, table, &format!("ADD COLUMN {spare} TEXT"))?;
     {
         let mut read = connection
-            .prepare(&format!("SELECT rowid, {old} FROM {whole} WHERE {old} IS NOT NULL"))
+            .prepare(&format!("SELECT _key, {old} FROM {whole} WHERE {old} IS NOT NULL"))
             .map_err(failed)?;
         let mut write = connection
-            .prepare(&format!("UPDATE {whole} SET {spare} = ?2 WHERE rowid = ?1"))
+            .prepare(&format!("UPDATE {whole} SET {spare} = ?2 WHERE _key = ?1"))
             .map_err(failed)?;
         let mut rows = read.query([]).map_err(failed)?;
         while let Some(row) = rows.next().map_err(failed)? {
             let text = canonical(column.storage, row.get_ref(1).map_err(failed)?);
-            write.execute(params![row.get::<_, i64>(0).map_err(failed)?, text]).map_err(failed)?;
+            write
+                .execute(params![row.get::<_, Vec<u8>>(0).map_err(failed)?, text])
+                .map_err(failed)?;
         }
     }
     alter(connection, table, &format!("DROP COLUMN {old}"))?;
