@@ -140,7 +140,8 @@ step "what must be there" install_missing
 step "test runner" install_nextest
 step "format" cargo fmt --all --check
 step "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
-step "build" cargo build --locked -p malote
+# One feature set with lints and tests, or the dependencies are built once more.
+step "build" cargo build --locked --workspace --bins
 step "python clients" python_clients
 step "tests" run_tests
 step "demo" run_demo debug
