@@ -131,7 +131,7 @@ profile=ci
 skipped=
 if [ "$full" = yes ]; then
   profile=full
-  export PROPTEST_CASES="${PROPTEST_CASES:-4096}"
+  export PROPTEST_CASES="${PROPTEST_CASES:-1024}"
   export MALOTE_KILL_ROUNDS="${MALOTE_KILL_ROUNDS:-30}"
   export MALOTE_TEST_FULL=1
 fi

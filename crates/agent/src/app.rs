@@ -71,6 +71,7 @@ impl Parts {
             client_id: cloud.client_id.parse()?,
             client_secret: cloud.secret()?,
             erp: self.config.erp()?,
+            hosts: cloud.hosts.clone(),
             allow_private: cloud.allow_private,
             ca_pem: cloud.ca()?,
             entities_every: uplink::ENTITIES_EVERY.min(cycle * 6),

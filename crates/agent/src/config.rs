@@ -20,7 +20,7 @@ use runtime::telemetry::LogFormat;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::source::TableSpec;
+use crate::{source::TableSpec, uplink::hosts};
 
 /// Prefix of the environment's variables.
 const PREFIX: &str = "MALOTE_AGENT";
@@ -54,6 +54,9 @@ pub struct CloudConfig {
     pub client_secret: Option<Secret>,
     /// File that holds the client secret and nothing else.
     pub client_secret_file: Option<PathBuf>,
+    /// Hosts beside the registry's that its answer may name: `host` or `host:port`, names below them included.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
     /// Allows plain http and private addresses.
     pub allow_private: bool,
     /// PEM file with a further authority that TLS trusts.
@@ -289,6 +292,7 @@ impl AgentConfig {
         if self.cloud.client_id.trim().is_empty() {
             return wrong("cloud.client_id is missing");
         }
+        hosts::check_list(&self.cloud.hosts)?;
         if !self.admin.listen.ip().is_loopback() {
             return wrong("admin.listen must be a loopback address");
         }
@@ -478,6 +482,7 @@ soft_delete = { column = "D", value = "*" }
         assert!(change("profile = \"rm\"", "profile = \"protheus\"").contains("company_group"));
         assert!(change("key = [", "stamp_none = true\nkey = [").contains("exclude"));
         assert!(change("client_id = \"me\"", "").contains("client_id"));
+        assert!(change("[source]", "hosts = [\"*.x\"]\n[source]").contains("cloud.hosts"));
         let open = format!("{FULL}\n[admin]\nlisten = \"0.0.0.0:1\"");
         assert!(refused(&open).contains("loopback"));
         assert_eq!(AgentConfig::default().erp().unwrap_err().code, Code::ConfigInvalid);

@@ -24,8 +24,9 @@ use super::{
 const SCHEMA: &str = include_str!("schema.sql");
 const VERSION: i64 = 1;
 const FILE: &str = "journal.sqlite";
-/// A process that is ending holds the folder a moment longer than its supervisor thinks.
-const LOCK_TRIES: u32 = 20;
+/// A process that is ending holds the folder a moment longer than its supervisor thinks: its last write to a busy disk
+/// was seen to take more than a second.
+const LOCK_TRIES: u32 = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// An opened journal, before its thread starts.

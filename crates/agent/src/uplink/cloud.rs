@@ -15,7 +15,7 @@ use runtime::clock::Mono;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Mutex;
 
-use super::{UplinkConfig, web::Web};
+use super::{UplinkConfig, hosts::Hosts, web::Web};
 use crate::journal::Journal;
 
 /// How long a registry's answer is used before it is asked again; a failing call asks earlier.
@@ -55,7 +55,8 @@ impl Bearer {
 
 impl Cloud {
     pub(super) fn new(config: UplinkConfig, journal: Journal) -> Result<Self> {
-        let web = Web::new(config.allow_private, config.ca_pem.as_deref())?;
+        let hosts = Hosts::new(&config.registry_url, &config.hosts, config.allow_private)?;
+        let web = Web::new(hosts, config.allow_private, config.ca_pem.as_deref())?;
         Ok(Self { web, config, journal, registry: Mutex::default(), token: Mutex::default() })
     }
 

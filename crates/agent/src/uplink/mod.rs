@@ -4,13 +4,14 @@
 //! known is asked again with the same bytes; whatever goes wrong otherwise ends in one path: drop, Open, read again.
 //! Never: reads the ERP or decides what is sent; sends after its lease may have lapsed.
 //!
-//! Rooms: `web` connects · `cloud` asks over HTTP · `rpc` calls over gRPC · `plan` follows Entities · `session` holds
+//! Rooms: `hosts` is the allow-list · `web` connects · `cloud` asks over HTTP · `rpc` calls over gRPC · `plan` follows Entities · `session` holds
 //! the lease · `sender` empties the spool · `decide` is the contract's table of answers · `rebuild` learns what is
 //! staged · `board` tells people.
 
 mod board;
 mod cloud;
 mod decide;
+pub(crate) mod hosts;
 mod plan;
 mod rebuild;
 mod rpc;
@@ -35,6 +36,8 @@ pub struct UplinkConfig {
     pub client_id: ClientId,
     pub client_secret: SecretString,
     pub erp: ErpName,
+    /// Further hosts that the registry may name, as `host` or `host:port`; names below a host are meant with it.
+    pub hosts: Vec<String>,
     /// Plain http and private addresses may be used (demo, tests, a server in the same building).
     pub allow_private: bool,
     /// A further root certificate, PEM.

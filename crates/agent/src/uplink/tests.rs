@@ -98,6 +98,7 @@ impl Stage {
             client_id: "erp-1".parse().unwrap(),
             client_secret: "s3cret".to_owned().into(),
             erp: "RM".parse().unwrap(),
+            hosts: Vec::new(),
             allow_private: true,
             ca_pem: None,
             entities_every: Duration::from_millis(200),

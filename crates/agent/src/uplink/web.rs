@@ -1,7 +1,7 @@
 //! The agent's way out: one HTTP client and one gRPC connector that connect only where they may (`correctness.md` k 6).
 //!
-//! Promises: https and public addresses unless private ones are allowed; the address that was checked is the one
-//! connected to; no redirects; answers are bounded.
+//! Promises: only hosts of the local list; https and public addresses unless private ones are allowed; the address
+//! that was checked is the one connected to; no redirects; answers are bounded.
 //! Never: uses a proxy of the environment, logs a body.
 
 use std::{
@@ -19,6 +19,8 @@ use reqwest::{RequestBuilder, StatusCode, Url, dns};
 use tokio::net::TcpStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
+use super::hosts::Hosts;
+
 const CONNECT: Duration = Duration::from_secs(10);
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_ANSWER: Duration = Duration::from_secs(10);
@@ -29,12 +31,13 @@ const WINDOW: u32 = 16 * 1024 * 1024;
 #[derive(Clone, Debug)]
 pub(super) struct Web {
     client: reqwest::Client,
+    hosts: Arc<Hosts>,
     allow_private: bool,
     ca_pem: Option<Arc<[u8]>>,
 }
 
 impl Web {
-    pub(super) fn new(allow_private: bool, ca_pem: Option<&[u8]>) -> Result<Self> {
+    pub(super) fn new(hosts: Hosts, allow_private: bool, ca_pem: Option<&[u8]>) -> Result<Self> {
         runtime::tls::install_provider();
         let mut builder = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
@@ -48,7 +51,8 @@ impl Web {
             builder = builder.add_root_certificate(certificate);
         }
         let client = builder.build().coded(Code::Internal, "the HTTP client cannot be made")?;
-        Ok(Self { client, allow_private, ca_pem: ca_pem.map(Into::into) })
+        let hosts = Arc::new(hosts);
+        Ok(Self { client, hosts, allow_private, ca_pem: ca_pem.map(Into::into) })
     }
 
     /// A GET to a checked address.
@@ -94,15 +98,17 @@ impl Web {
             .coded(Code::RegistryInvalid, "an address is not a URL")
             .map_err(|error| error.at(address))?;
         let host = url.host_str().unwrap_or_default();
-        self.check(url.scheme(), host).map_err(|error| error.at(address))?;
+        let port = url.port_or_known_default().unwrap_or_default();
+        self.check(url.scheme(), host, port).map_err(|error| error.at(address))?;
         Ok(url)
     }
 
-    /// Scheme, and addresses written as numbers; names are checked when they are resolved.
-    fn check(&self, scheme: &str, host: &str) -> Result<()> {
+    /// Scheme, allow-list, and addresses written as numbers; names are checked when they are resolved.
+    fn check(&self, scheme: &str, host: &str, port: u16) -> Result<()> {
         if scheme != "https" && !(scheme == "http" && self.allow_private) {
             return Err(Error::new(Code::AddressRefused, "only https may be used"));
         }
+        self.hosts.check(host, port)?;
         let literal = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
         match literal {
             Ok(ip) if !self.allow_private && !is_public(ip) => {
@@ -119,7 +125,8 @@ impl Web {
             .coded(Code::RegistryInvalid, "the gRPC target is not a URL")
             .map_err(|error| error.at(target))?;
         let scheme = uri.scheme_str().unwrap_or_default().to_owned();
-        self.check(&scheme, uri.host().unwrap_or_default()).map_err(|error| error.at(target))?;
+        self.check(&scheme, uri.host().unwrap_or_default(), port_of(&uri))
+            .map_err(|error| error.at(target))?;
         let mut endpoint = Endpoint::from(uri)
             .connect_timeout(CONNECT)
             .tcp_nodelay(true)
@@ -137,16 +144,18 @@ impl Web {
         }
         let allow_private = self.allow_private;
         let connector = tower::service_fn(move |uri: Uri| async move {
-            let port =
-                uri.port_u16().unwrap_or(if uri.scheme_str() == Some("http") { 80 } else { 443 });
             let host = uri.host().unwrap_or_default();
-            let addresses = resolve(host, port, allow_private).await?;
+            let addresses = resolve(host, port_of(&uri), allow_private).await?;
             let stream = TcpStream::connect(addresses.as_slice()).await?;
             stream.set_nodelay(true)?;
             Ok::<_, io::Error>(TokioIo::new(stream))
         });
         Ok(endpoint.connect_with_connector_lazy(connector))
     }
+}
+
+fn port_of(uri: &Uri) -> u16 {
+    uri.port_u16().unwrap_or(if uri.scheme_str() == Some("http") { 80 } else { 443 })
 }
 
 /// The refusal of the resolver, found among the causes.
@@ -261,7 +270,13 @@ mod tests {
 
     #[tokio::test]
     async fn plain_http_private_numbers_and_names_that_lead_there_are_refused() {
-        let web = Web::new(false, None).unwrap();
+        let listed =
+            ["127.0.0.1", "10.0.0.1:7481", "localhost:1", "[::1]:7480", "x"].map(str::to_owned);
+        let hosts = |open| Hosts::new("https://example.com", &listed, open).unwrap();
+        let web = Web::new(hosts(false), false, None).unwrap();
+        assert!(web.get("https://example.com/").is_ok() && web.channel("https://x").is_ok());
+        assert_eq!(web.get("https://other.example/").unwrap_err().code, Code::AddressRefused);
+        assert_eq!(web.channel("https://other.example").unwrap_err().code, Code::AddressRefused);
         for address in
             ["http://example.com/", "https://127.0.0.1/x", "https://[::1]:7480/", "ftp://x/"]
         {
@@ -273,6 +288,6 @@ mod tests {
         let request = web.get("https://localhost:1/").unwrap();
         assert_eq!(Web::send(request, 10).await.unwrap_err().code, Code::AddressRefused);
         assert_eq!(web.get("no url").unwrap_err().code, Code::RegistryInvalid);
-        assert!(Web::new(true, None).unwrap().get("http://127.0.0.1:1/").is_ok());
+        assert!(Web::new(hosts(true), true, None).unwrap().get("http://127.0.0.1:1/").is_ok());
     }
 }

@@ -192,6 +192,34 @@ fn law_tests_wait_on_states_and_never_sleep() {
 }
 
 #[test]
+fn law_f13_no_sql_reads_what_is_not_committed() {
+    let asks =
+        [["no", "lock"], ["read", "past"], ["read uncom", "mitted"], ["read_uncom", "mitted"]];
+    let asks = asks.map(|parts| parts.concat());
+    let found = |path: &str, text: &str| -> Vec<String> {
+        let line = |(at, line): (usize, &str)| {
+            let lower = line.to_lowercase();
+            let said = line.trim_start().starts_with("//") || line.trim_start().starts_with("--");
+            (!said && asks.iter().any(|ask| lower.contains(ask)))
+                .then(|| format!("{path}:{} reads uncommitted rows", at + 1))
+        };
+        text.lines().enumerate().filter_map(line).collect()
+    };
+    let sql = ["SELECT A FROM T WITH (NO", "LOCK)"].concat();
+    assert_eq!(found("x.sql", &sql).len(), 1, "the law can fail");
+    let files = tree::all_files();
+    let read =
+        |path: &std::path::PathBuf| Some((path.clone(), std::fs::read_to_string(path).ok()?));
+    let sources =
+        files.iter().filter(|path| path.extension().is_some_and(|e| e == "rs" || e == "sql"));
+    let broken: Vec<String> = sources
+        .filter_map(read)
+        .flat_map(|(path, text)| found(&path.display().to_string(), &text))
+        .collect();
+    obey("no dirty reads (F13)", "read committed rows under the bound of `Source`", &broken);
+}
+
+#[test]
 fn law_every_module_file_is_mounted() {
     let files = tree::rust_files();
     let broken: Vec<String> = files

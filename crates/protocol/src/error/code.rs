@@ -79,8 +79,8 @@ codes! {
         "Another program listens there. Stop it or choose another port."
         "Outro programa usa essa porta. Encerre-o ou escolha outra porta.";
     AddressRefused "ADDRESS_REFUSED" Operator PermissionDenied 403
-        "Plain http and private addresses need allow_private = true."
-        "http simples e endereços privados exigem allow_private = true.";
+        "Hosts beside the registry's go into cloud.hosts; plain http and private addresses need allow_private = true."
+        "Hosts além do registry vão em cloud.hosts; http simples e endereços privados exigem allow_private = true.";
     AlreadyExists "ALREADY_EXISTS" Caller AlreadyExists 409
         "Choose another name, or use the one that is there."
         "Escolha outro nome, ou use o que já existe.";
