@@ -140,7 +140,8 @@ pub struct LogConfig {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TableConfig {
-    /// Columns that are unique together and never NULL; else the catalogue's primary key.
+    /// Columns that are unique together and never NULL. `rm` and `generic` take them where the catalogue shows no
+    /// primary key; `protheus` takes them before the table's unique index.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<Vec<ColumnName>>,
     /// Column that every change moves; else the profile's.

@@ -1,6 +1,7 @@
 //! `malote agent`: runs the side in the customer's building, looks at the ERP before it, and shows how it goes.
 //!
-//! Promises: stdout is data, as a table or, with `--json`, one object; `check` reads the ERP and writes nothing.
+//! Promises: stdout is data, as a table or, with `--json`, one object; `check` reads the ERP and writes nothing;
+//! `safe-bound` prints SQL for a DBA and runs none.
 //! Never: prints a secret or a row's value.
 
 use std::path::PathBuf;
@@ -9,7 +10,7 @@ use agent::{
     admin::{Status, client::Client},
     app,
     config::AgentConfig,
-    source::{Finding, TableShape},
+    source::{Finding, SAFE_BOUND_SQL, TableShape},
 };
 use clap::{Args, Subcommand};
 use protocol::{Code, Coded as _, Error, Result, names::TableName};
@@ -20,6 +21,11 @@ use crate::{lang::Lang, out};
 
 /// `malote agent`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  malote agent check --config agent.toml FCFO FLAN
+  malote agent run --config agent.toml
+  malote agent status --config agent.toml --json
+  malote agent reload FLAN --config agent.toml")]
 pub(crate) struct AgentCommand {
     #[command(flatten)]
     shared: Shared,
@@ -58,20 +64,36 @@ enum AgentNoun {
         /// The table; left out: all of the plan.
         table: Option<TableName>,
     },
+    /// Print the SQL of malote.safe_bound(), for the DBA of a PostgreSQL ERP to run (see BOUND_DEGRADED).
+    #[command(after_help = "Example, run by a superuser once per database:
+  malote agent safe-bound --login malote_agent | psql -v ON_ERROR_STOP=1 -d erp")]
+    SafeBound {
+        /// The agent's login, as pg_roles shows it, to be granted the use; else the grants are comments.
+        #[arg(long, value_name = "ROLE")]
+        login: Option<String>,
+    },
 }
 
 impl AgentCommand {
     pub(crate) async fn run(self, lang: Lang) -> Result<u8> {
-        let config = AgentConfig::load(self.shared.config.as_deref())?;
+        if let AgentNoun::SafeBound { login } = &self.noun {
+            show_safe_bound(login.as_deref(), lang);
+            return Ok(exit::OK);
+        }
+        let file = self.shared.config.as_deref();
+        let config = AgentConfig::load(file)?;
         let json = self.shared.json;
         match self.noun {
             AgentNoun::Run { dump_config: true } => {
                 out::data(config.dump()?);
                 Ok(exit::OK)
             }
-            AgentNoun::Run { dump_config: false } => run(config).await,
+            AgentNoun::Run { dump_config: false } => {
+                run(config).await.map_err(|error| without_file(error, file.is_none()))
+            }
             AgentNoun::Check { tables } => {
-                let checked = Box::pin(app::check(&config, &tables)).await?;
+                let checked = Box::pin(app::check(&config, &tables)).await;
+                let checked = checked.map_err(|error| without_file(error, file.is_none()))?;
                 Ok(show_check(&checked, json, lang))
             }
             AgentNoun::Status => {
@@ -89,12 +111,38 @@ impl AgentCommand {
                 out::talk(lang.pick("ordered", "pedido feito"));
                 Ok(exit::OK)
             }
+            AgentNoun::SafeBound { .. } => Ok(exit::OK),
         }
     }
 }
 
 fn client(config: &AgentConfig) -> Result<Client> {
     Client::open(&config.data, config.admin.listen)
+}
+
+/// A key that is missing is no riddle where no file was named.
+fn without_file(mut error: Error, nameless: bool) -> Error {
+    if nameless && error.code == Code::ConfigInvalid {
+        error.message.push_str(" (no --config FILE was given)");
+    }
+    error
+}
+
+/// The script, its two grants made out to the login where one is named.
+fn safe_bound(login: Option<&str>) -> String {
+    let Some(login) = login else { return SAFE_BOUND_SQL.to_owned() };
+    let role = format!("\"{}\"", login.replace('"', "\"\""));
+    SAFE_BOUND_SQL.replace("-- GRANT ", "GRANT ").replace("the_agents_login", &role)
+}
+
+fn show_safe_bound(login: Option<&str>, lang: Lang) {
+    out::data(safe_bound(login).trim_end());
+    out::talk(lang.pick(
+        "Run it as a superuser, once per ERP database: malote agent safe-bound --login ROLE | psql -v ON_ERROR_STOP=1 -d erp\n\
+         It lets that login call one function that tells since when the oldest open transaction is open, and nothing else.",
+        "Execute como superusuário, uma vez por base do ERP: malote agent safe-bound --login ROLE | psql -v ON_ERROR_STOP=1 -d erp\n\
+         Permite a esse login chamar uma única função, que informa desde quando a transação aberta mais antiga está aberta, e nada mais.",
+    ));
 }
 
 async fn run(config: AgentConfig) -> Result<u8> {
@@ -268,6 +316,23 @@ mod tests {
             Line::try_parse_from(words.split(' ')).unwrap();
         }
         assert!(Line::try_parse_from(["agent", "reload", ""]).is_err());
+    }
+
+    #[test]
+    fn the_script_for_a_dba_grants_to_the_named_login_alone() {
+        assert_eq!(safe_bound(None), SAFE_BOUND_SQL);
+        let granted = safe_bound(Some("Odd\"; DROP ROLE x; --"));
+        let grants: Vec<&str> = granted.lines().filter(|line| line.starts_with("GRANT ")).collect();
+        assert_eq!(grants.len(), 2, "{granted}");
+        assert!(grants.iter().all(|line| line.ends_with(" TO \"Odd\"\"; DROP ROLE x; --\";")));
+        assert!(!granted.contains("the_agents_login"));
+    }
+
+    #[test]
+    fn a_missing_key_tells_that_no_file_was_given() {
+        let missing = || Error::new(Code::ConfigInvalid, "source.url is missing");
+        assert!(without_file(missing(), true).message.contains("no --config FILE"));
+        assert_eq!(without_file(missing(), false).message, "source.url is missing");
     }
 
     #[test]

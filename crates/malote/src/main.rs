@@ -75,3 +75,41 @@ fn run(noun: Noun, lang: Lang) -> Result<u8> {
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use clap::{Command, CommandFactory as _};
+
+    use super::*;
+
+    /// Every command below this one, with its words on the line.
+    fn below(command: &Command, path: &str, all: &mut Vec<(String, Command)>) {
+        for sub in command.get_subcommands() {
+            let path = format!("{path} {}", sub.get_name());
+            below(sub, &path, all);
+            all.push((path, sub.clone()));
+        }
+    }
+
+    #[test]
+    fn every_command_says_what_it_does_in_words_of_its_own_and_explains_its_arguments() {
+        let mut all = Vec::new();
+        below(&Malote::command(), "malote", &mut all);
+        assert!(all.len() > 40, "{}", all.len());
+        let mut told: BTreeMap<String, String> = BTreeMap::new();
+        let mut broken = Vec::new();
+        for (path, command) in &all {
+            let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+            if about.is_empty() {
+                broken.push(format!("{path}: says nothing"));
+            } else if let Some(other) = told.insert(about, path.clone()) {
+                broken.push(format!("{path}: says what {other} says"));
+            }
+            let silent = command.get_arguments().filter(|arg| arg.get_help().is_none());
+            broken.extend(silent.map(|arg| format!("{path}: {} is not explained", arg.get_id())));
+        }
+        assert!(broken.is_empty(), "\n  {}", broken.join("\n  "));
+    }
+}

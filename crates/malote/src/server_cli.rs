@@ -28,6 +28,13 @@ use crate::{lang::Lang, out};
 
 /// `malote server`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  malote server setup --config server.toml --tenant Acme --erp RM --tables FCFO,FLAN
+  malote server run --config server.toml
+  malote server staging list --config server.toml
+  malote server batches list --config server.toml --json
+
+--tenant, --environment and --erp may be left out where there is one.")]
 pub(crate) struct ServerCommand {
     #[command(flatten)]
     shared: Shared,
@@ -149,6 +156,25 @@ impl OfPlace {
     }
 }
 
+impl ServerNoun {
+    /// May make the store; any other command in a wrong folder would leave an empty one there.
+    fn begins(&self) -> bool {
+        matches!(self, Self::Setup(_) | Self::Tenant(catalog::TenantCommand::Create { .. }))
+    }
+}
+
+fn must_be_there(config: &ServerConfig) -> Result<()> {
+    let store = config.store();
+    if store.exists() {
+        return Ok(());
+    }
+    let words = format!(
+        "there is no store {}; name the server's --config or --data, or begin with `malote server setup`",
+        store.display()
+    );
+    Err(Error::new(Code::NotFound, words))
+}
+
 impl ServerCommand {
     pub(crate) async fn run(self, _lang: Lang) -> Result<u8> {
         let mut config = ServerConfig::load(self.shared.config.as_deref())?;
@@ -167,6 +193,9 @@ impl ServerCommand {
             ServerNoun::Migrate => migrate(&config, json)?,
             noun => {
                 telemetry::start("warn", config.log.format);
+                if !noun.begins() {
+                    must_be_there(&config)?;
+                }
                 let services = Box::pin(app::open(&config)).await?;
                 Box::pin(with_store(noun, &services, json)).await?;
             }

@@ -1,9 +1,14 @@
 //! Client of the admin door, for `malote agent status` and `malote agent reload` beside a running agent.
 //!
-//! Promises: finds address and token in the data folder; says plainly where no agent runs.
+//! Promises: finds address and token in the data folder; says where no agent runs, and how to start it.
 //! Never: calls an address that is not loopback.
 
-use std::{fs, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use protocol::{Code, Coded as _, Error, Result, json::ErrorBody, names::TableName};
 use reqwest::RequestBuilder;
@@ -20,6 +25,7 @@ pub struct Client {
     http: reqwest::Client,
     address: SocketAddr,
     token: SecretString,
+    folder: PathBuf,
 }
 
 impl Client {
@@ -27,10 +33,13 @@ impl Client {
     /// has not told another.
     ///
     /// # Errors
-    /// `NOT_FOUND` where no agent ever ran there, `CONFIG_INVALID` where the token cannot be read,
+    /// `AGENT_AWAY` where no agent ever ran there, `CONFIG_INVALID` where the token cannot be read,
     /// `ADDRESS_REFUSED` where the address is not loopback.
     pub fn open(folder: &Path, listen: SocketAddr) -> Result<Self> {
-        let token = token::read(folder)?;
+        let token = token::read(folder).map_err(|error| match error.code {
+            Code::NotFound => Error::new(Code::AgentAway, error.message).at(folder.display()),
+            _ => error,
+        })?;
         let told = fs::read_to_string(folder.join(ADDRESS_FILE)).ok();
         let address = told.and_then(|text| text.trim().parse().ok()).unwrap_or(listen);
         if !address.ip().is_loopback() {
@@ -45,13 +54,13 @@ impl Client {
             .timeout(PATIENCE)
             .build()
             .coded(Code::Internal, "the HTTP client cannot be made")?;
-        Ok(Self { http, address, token })
+        Ok(Self { http, address, token, folder: folder.to_owned() })
     }
 
     /// `malote agent status`.
     ///
     /// # Errors
-    /// `UNAVAILABLE` where no agent answers; what the agent answers.
+    /// `AGENT_AWAY` where no agent answers; what the agent answers.
     pub async fn status(&self) -> Result<Status> {
         let body = self.send(self.http.get(self.url("/v1/status"))).await?;
         serde_json::from_slice(&body).coded(Code::Internal, "the agent's answer is not a status")
@@ -72,9 +81,8 @@ impl Client {
 
     async fn send(&self, request: RequestBuilder) -> Result<Vec<u8>> {
         let away = |cause: reqwest::Error| {
-            Error::new(Code::Unavailable, "no agent answers; is it running?")
-                .because(cause)
-                .at(self.address)
+            let words = format!("no agent answers for data folder {}", self.folder.display());
+            Error::new(Code::AgentAway, words).because(cause).at(self.address)
         };
         let answer = request.bearer_auth(self.token.expose_secret()).send().await.map_err(away)?;
         let status = answer.status();

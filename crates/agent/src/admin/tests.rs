@@ -84,7 +84,10 @@ async fn status_and_reload_go_through_the_door_with_the_folder_s_token_alone() {
 
     running.trigger.drain();
     running.task.join().await.unwrap().unwrap();
-    assert_eq!(client.status().await.unwrap_err().code, Code::Unavailable);
+    let away = client.status().await.unwrap_err();
+    assert_eq!(away.code, Code::AgentAway);
+    let folder = running.folder.path().display().to_string();
+    assert!(away.message.contains(&folder), "{away}");
 }
 
 #[tokio::test]
@@ -122,5 +125,5 @@ async fn an_address_that_is_not_loopback_or_taken_is_refused() {
     let taken = Admin::bind(running.journal.clone(), running.folder.path(), running.address).await;
     assert_eq!(taken.unwrap_err().code, Code::AddressInUse);
     let nowhere = tempfile::tempdir().unwrap();
-    assert_eq!(Client::open(nowhere.path(), ANY).unwrap_err().code, Code::NotFound);
+    assert_eq!(Client::open(nowhere.path(), ANY).unwrap_err().code, Code::AgentAway);
 }

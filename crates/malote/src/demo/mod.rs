@@ -24,6 +24,13 @@ use run::World;
 
 /// `malote demo`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  malote demo
+  malote demo --rows 1000 --json
+  malote demo --source sqlite:erp.sqlite --once
+  malote demo --source postgres://reader:password@host/erp
+
+Exit code 0: equal; 3: different. MALOTE_LOG=info shows what server and agents log.")]
 pub(crate) struct DemoCommand {
     /// Rows of the small ERP, spread over its tables.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(100..=20_000_000))]

@@ -49,20 +49,35 @@ const CREDENTIAL: &[Column<Credential>] = &[
     ("REVOKED", |c| c.revoked_at.map_or_else(|| "no".to_owned(), |at| at.to_string())),
 ];
 
+/// A list of what a tenant has.
+#[derive(Debug, Args)]
+pub(super) struct ListOf {
+    #[command(flatten)]
+    of: OfTenant,
+    #[command(flatten)]
+    paging: Paging,
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum TenantCommand {
     /// Make a tenant.
     Create {
+        /// Its name.
         name: String,
     },
+    /// All tenants.
     List(Paging),
-    /// Show one with what it has.
+    /// Show one with its environments, installations and apps.
     Show {
+        /// Tenant, by id or name; may be left out where there is one.
         #[arg(default_value = "", hide_default_value = true)]
         tenant: String,
     },
+    /// Give a tenant another name; its id stays.
     Rename {
+        /// Tenant, by id or name.
         tenant: String,
+        /// Its new name.
         name: String,
     },
 }
@@ -96,24 +111,26 @@ impl TenantCommand {
 pub(super) enum AppCommand {
     /// Make an app; it is active.
     Create {
+        /// Its name.
         name: String,
+        /// What it is for.
         #[arg(long, default_value = "", hide_default_value = true)]
         description: String,
         #[command(flatten)]
         of: OfTenant,
     },
-    List {
-        #[command(flatten)]
-        of: OfTenant,
-        #[command(flatten)]
-        paging: Paging,
-    },
+    /// Apps of a tenant.
+    List(ListOf),
+    /// Let an app's clients in again.
     Activate {
+        /// App, by id or name.
         app: String,
         #[command(flatten)]
         of: OfTenant,
     },
+    /// Keep an app's clients out until it is activated again.
     Deactivate {
+        /// App, by id or name.
         app: String,
         #[command(flatten)]
         of: OfTenant,
@@ -129,7 +146,7 @@ impl AppCommand {
                 show(json, &[catalog.create_app(tenant, &name, &description).await?], APP);
                 return Ok(());
             }
-            Self::List { of, paging } => {
+            Self::List(ListOf { of, paging }) => {
                 let tenant = of.find(services).await?.id;
                 show_page(json, &catalog.apps(tenant, paging.page()).await?, APP, paging.limit);
                 return Ok(());
@@ -147,6 +164,7 @@ impl AppCommand {
 pub(super) enum EnvironmentCommand {
     /// Make an environment.
     Create {
+        /// Its name.
         name: String,
         /// production, staging, development or custom.
         #[arg(long = "type", default_value = "production")]
@@ -154,12 +172,8 @@ pub(super) enum EnvironmentCommand {
         #[command(flatten)]
         of: OfTenant,
     },
-    List {
-        #[command(flatten)]
-        of: OfTenant,
-        #[command(flatten)]
-        paging: Paging,
-    },
+    /// Environments of a tenant.
+    List(ListOf),
 }
 
 impl EnvironmentCommand {
@@ -170,7 +184,7 @@ impl EnvironmentCommand {
                 let tenant = of.find(services).await?.id;
                 show(json, &[catalog.create_environment(tenant, &name, kind).await?], ENVIRONMENT);
             }
-            Self::List { of, paging } => {
+            Self::List(ListOf { of, paging }) => {
                 let tenant = of.find(services).await?.id;
                 show_page(
                     json,
@@ -188,7 +202,9 @@ impl EnvironmentCommand {
 pub(super) enum InstallationCommand {
     /// Make an installation, bound where an environment is named.
     Create {
+        /// Its name.
         name: String,
+        /// RM, PROTHEUS, DATASUL, LOGIX or another.
         #[arg(long)]
         erp: ErpName,
         /// Environment to bind it to.
@@ -197,21 +213,20 @@ pub(super) enum InstallationCommand {
         #[command(flatten)]
         of: OfTenant,
     },
-    List {
-        #[command(flatten)]
-        of: OfTenant,
-        #[command(flatten)]
-        paging: Paging,
-    },
+    /// Installations of a tenant, and where each is bound.
+    List(ListOf),
     /// Tie an installation to an environment.
     Bind {
+        /// Installation, by id or name.
         installation: String,
+        /// Environment, by id or name.
         environment: String,
         #[command(flatten)]
         of: OfTenant,
     },
     /// Untie it; its senders are refused within 60 s.
     Unbind {
+        /// Installation, by id or name.
         installation: String,
         #[command(flatten)]
         of: OfTenant,
@@ -234,7 +249,7 @@ impl InstallationCommand {
                     INSTALLATION,
                 );
             }
-            Self::List { of, paging } => {
+            Self::List(ListOf { of, paging }) => {
                 let tenant = of.find(services).await?.id;
                 show_page(
                     json,
@@ -274,14 +289,11 @@ pub(super) enum CredentialCommand {
         #[command(flatten)]
         of: OfTenant,
     },
-    List {
-        #[command(flatten)]
-        of: OfTenant,
-        #[command(flatten)]
-        paging: Paging,
-    },
+    /// Clients of a tenant, revoked ones among them; never a secret.
+    List(ListOf),
     /// Revoke a client for ever; it is refused within 60 s.
     Revoke {
+        /// Client id.
         client: String,
         #[command(flatten)]
         of: OfTenant,
@@ -314,7 +326,7 @@ impl CredentialCommand {
                 };
                 show_secret(json, &services.access.create_credential(tenant, holder).await?);
             }
-            Self::List { of, paging } => {
+            Self::List(ListOf { of, paging }) => {
                 let tenant = of.find(services).await?.id;
                 let found = services.catalog.credentials(tenant, paging.page()).await?;
                 show_page(json, &found, CREDENTIAL, paging.limit);

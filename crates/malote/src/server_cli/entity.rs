@@ -36,9 +36,10 @@ const ENTITY: &[Column<Entity>] = &[
 pub(super) enum EntityCommand {
     /// Share tables: all that are named, or none.
     Add {
+        /// Tables, by their names on the wire (SE1, FLAN).
         #[arg(required = true)]
         tables: Vec<TableName>,
-        /// Predicate for the base load of each of them.
+        /// Predicate for the base load of each of them, such as "FLAN.IDLAN > 1000".
         #[arg(long)]
         filter: Option<String>,
         /// They are the customer's own tables.
@@ -47,6 +48,7 @@ pub(super) enum EntityCommand {
         #[command(flatten)]
         at: OfPlace,
     },
+    /// Tables that are shared, each with its filter and its reload.
     List {
         /// Also those that were withdrawn.
         #[arg(long)]
@@ -58,13 +60,16 @@ pub(super) enum EntityCommand {
     },
     /// Stop sharing a table; its staged rows stay.
     Remove {
+        /// The table.
         table: TableName,
         #[command(flatten)]
         at: OfPlace,
     },
     /// Set the filter of a table; without one it is taken away. It counts from the next base load on.
     SetFilter {
+        /// The table.
         table: TableName,
+        /// The predicate, in quotes; left out: none.
         filter: Option<String>,
         #[command(flatten)]
         at: OfPlace,
@@ -103,6 +108,10 @@ impl EntityCommand {
 
 /// `malote server reload`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  malote server reload FLAN
+  malote server reload --all --environment production
+  malote server reload FLAN --rebuild    # the answer to PRIMARY_KEY_CHANGED")]
 pub(super) struct Reload {
     /// The table.
     #[arg(required_unless_present = "all", conflicts_with = "all")]

@@ -16,7 +16,14 @@ use server::{
 
 use crate::out;
 
+/// `malote server setup`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  malote server setup --tenant Acme --erp RM --tables FCFO,FLAN
+  malote server setup --tenant Acme --erp PROTHEUS --environment test --type development --json
+
+Run it again with further tables to share them as well. Each run makes a further credential; `malote server
+credential revoke CLIENT` ends an older one.")]
 pub(super) struct Setup {
     /// Name of the tenant.
     #[arg(long)]
@@ -24,8 +31,10 @@ pub(super) struct Setup {
     /// Name of the environment.
     #[arg(long, default_value = "production")]
     environment: String,
+    /// What a new environment is: production, staging, development or custom.
     #[arg(long = "type", default_value = "production")]
     kind: EnvironmentType,
+    /// RM, PROTHEUS, DATASUL, LOGIX or another.
     #[arg(long)]
     erp: ErpName,
     /// Name of the installation; the ERP's where it is left out.

@@ -6,7 +6,7 @@
 use clap::Subcommand;
 use protocol::{Code, Error, Result, key::KeyBytes, names::TableName};
 use serde_json::{Map, Value, json};
-use server::service::Services;
+use server::{model::catalog::Page, service::Services};
 
 use super::{OfPlace, lists::grid};
 use crate::out;
@@ -20,13 +20,16 @@ pub(super) enum StagingCommand {
     },
     /// Columns and key of a table.
     Schema {
+        /// The table.
         table: TableName,
         #[command(flatten)]
         at: OfPlace,
     },
     /// Live rows of a table, in the order of their key's bytes.
     Rows {
+        /// The table.
         table: TableName,
+        /// At most this many.
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         limit: u32,
         /// Go on behind this key (in hex, as the page before tells it).
@@ -37,12 +40,14 @@ pub(super) enum StagingCommand {
     },
     /// Number of live rows.
     Count {
+        /// The table.
         table: TableName,
         #[command(flatten)]
         at: OfPlace,
     },
     /// Rows that could not be staged, with the reason.
     Quarantine {
+        /// At most this many.
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         limit: u32,
         #[command(flatten)]
@@ -75,10 +80,20 @@ impl StagingCommand {
 
 async fn list(services: &Services, at: &OfPlace, json: bool) -> Result<()> {
     let place = at.find(services).await?;
+    // Staging folds names; people read them as they were shared. Withdrawn ones are staged still.
+    let shared = Page { after: String::new(), limit: 10_000 };
+    let shared = services.catalog.entities(&place, true, shared).await?;
     let mut lines = Vec::new();
     for table in services.staging.tables(place.environment, &place.erp).await? {
         let rows = services.staging.count(place.environment, &place.erp, &table.name).await?;
-        lines.push((table.name.to_string(), rows, table.columns.len(), table.key.join(", ")));
+        let entity = shared.iter().find(|entity| entity.table == table.name);
+        let name = entity.map_or(&table.name, |entity| &entity.table).to_string();
+        let column = |folded: &String| {
+            let found = table.columns.iter().find(|column| column.folded == *folded);
+            found.map_or_else(|| folded.clone(), |column| column.name.clone())
+        };
+        let key: Vec<String> = table.key.iter().map(column).collect();
+        lines.push((name, rows, table.columns.len(), key.join(", ")));
     }
     if json {
         lines.iter().for_each(|(table, rows, columns, key)| {

@@ -82,6 +82,21 @@ async fn what_is_wrong_is_told_with_its_code() {
     }
 }
 
+#[tokio::test]
+async fn a_folder_without_a_store_is_told_and_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    for line in ["tenant list", "staging list", "reload FLAN", "credential create"] {
+        let error = run(folder.path(), line).await.unwrap_err();
+        assert_eq!(error.code, Code::NotFound, "{line}");
+        assert!(error.message.contains("malote server setup"), "{error}");
+    }
+    assert_eq!(
+        std::fs::read_dir(folder.path()).unwrap().count(),
+        0,
+        "no empty store is left behind"
+    );
+}
+
 #[test]
 fn wrong_command_lines_are_refused() {
     for line in [

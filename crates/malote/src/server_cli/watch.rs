@@ -111,6 +111,7 @@ pub(super) enum BatchesCommand {
     },
     /// Messages of a batch.
     Show {
+        /// The batch's number, as the list shows it.
         batch: i64,
         #[command(flatten)]
         at: OfPlace,

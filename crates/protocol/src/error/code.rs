@@ -81,6 +81,9 @@ codes! {
     AddressRefused "ADDRESS_REFUSED" Operator PermissionDenied 403
         "Hosts beside the registry's go into cloud.hosts; plain http and private addresses need allow_private = true."
         "Hosts além do registry vão em cloud.hosts; http simples e endereços privados exigem allow_private = true.";
+    AgentAway "AGENT_AWAY" Operator Unavailable 503
+        "No agent answers at this data folder. Start it by malote agent run --config FILE, or give this command the FILE it runs with."
+        "Nenhum agente responde nesta pasta de dados. Inicie-o com malote agent run --config ARQUIVO, ou dê a este comando o ARQUIVO com que ele roda.";
     AlreadyExists "ALREADY_EXISTS" Caller AlreadyExists 409
         "Choose another name, or use the one that is there."
         "Escolha outro nome, ou use o que já existe.";
@@ -103,8 +106,8 @@ codes! {
         "Send less in one call."
         "Envie menos em uma chamada.";
     BoundDegraded "BOUND_DEGRADED" Operator Ok 200
-        "The login does not see other sessions, so a window of overlap is used. Install malote.safe_bound() or grant pg_read_all_stats."
-        "O login não vê as outras sessões, por isso usa-se uma janela de sobreposição. Instale malote.safe_bound() ou conceda pg_read_all_stats.";
+        "The login does not see other sessions, so a window of overlap is used. Install malote.safe_bound() (malote agent safe-bound prints it) or grant pg_read_all_stats."
+        "O login não vê as outras sessões, por isso usa-se uma janela de sobreposição. Instale malote.safe_bound() (malote agent safe-bound a imprime) ou conceda pg_read_all_stats.";
     ClockAhead "CLOCK_AHEAD" Caller Ok 200
         "The batch id is more than a day ahead of the server. Mend the clock; use last id + 1."
         "O id do pacote está mais de um dia à frente do servidor. Acerte o relógio; use o último id + 1.";

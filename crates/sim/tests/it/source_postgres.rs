@@ -116,6 +116,47 @@ async fn a_plain_login_is_degraded_until_the_function_or_the_right_is_there() {
     open.batch_execute("COMMIT").await.unwrap();
 }
 
+/// Codes that `malote agent check` finds.
+fn checked(folder: &std::path::Path) -> Vec<String> {
+    let output = std::process::Command::new(sim::process::binary().unwrap())
+        .args(["agent", "check", "--json", "--config", "agent.toml"])
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {
+        panic!("check says {}", String::from_utf8_lossy(&output.stderr));
+    });
+    let codes = told["findings"].as_array().unwrap().iter();
+    codes.map(|finding| finding["code"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn what_safe_bound_prints_runs_in_psql_and_check_reports_no_degraded_bound_then() {
+    let erp = PostgresErp::new().await;
+    let (_, _) = stamped(&erp).await;
+    let role = plain_role(&erp).await;
+    let folder = tempfile::tempdir().unwrap();
+    let url = erp.url.replace("postgres@", &format!("{role}@"));
+    std::fs::write(
+        folder.path().join("agent.toml"),
+        format!("[source]\nurl = \"{url}\"\nprofile = \"generic\"\n"),
+    )
+    .unwrap();
+    assert!(checked(folder.path()).contains(&"BOUND_DEGRADED".to_owned()));
+    let sql =
+        sim::process::command(folder.path(), &["agent", "safe-bound", "--login", &role]).unwrap();
+    let script = folder.path().join("safe_bound.sql");
+    std::fs::write(&script, sql).unwrap();
+    let psql = servers::available().unwrap().join("psql");
+    let ran = std::process::Command::new(psql)
+        .args(["-X", "-v", "ON_ERROR_STOP=1", "-d", &erp.url, "-f"])
+        .arg(&script)
+        .output()
+        .unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    assert!(!checked(folder.path()).contains(&"BOUND_DEGRADED".to_owned()));
+}
+
 #[tokio::test]
 async fn a_prepared_transaction_holds_the_bound_at_the_poll_before_it_was_seen() {
     let erp = PostgresErp::new().await;
