@@ -42,3 +42,18 @@ async fn each_kind_of_difference_is_found() {
         assert!(found.iter().any(|difference| difference.contains(words)), "{damage}: {found:?}");
     }
 }
+
+#[tokio::test]
+async fn an_empty_table_that_was_never_staged_is_a_difference_and_an_empty_staged_one_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let erp = Erp::sqlite(&folder.path().join("erp.sqlite"));
+    erp.run("CREATE TABLE T (Id INTEGER PRIMARY KEY)").await.unwrap();
+    let path = folder.path().join("staging.sqlite");
+    let staging = Connection::open(&path).unwrap();
+    staging.execute_batch("CREATE TABLE other (id INTEGER)").unwrap();
+    let found = compare::differences(&erp, &["T"], &compare::staging(&path).unwrap()).await;
+    assert_eq!(found, ["T: no staged table for 0 rows"]);
+    staging.execute_batch("CREATE TABLE t (id INTEGER, _deleted INTEGER)").unwrap();
+    let found = compare::differences(&erp, &["T"], &compare::staging(&path).unwrap()).await;
+    assert_eq!(found, Vec::<String>::new());
+}

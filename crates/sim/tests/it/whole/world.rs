@@ -18,6 +18,7 @@ pub(crate) struct Plan {
     tables: Vec<&'static str>,
     declared: String,
     key_scan_seconds: u32,
+    deletes: &'static str,
 }
 
 impl Plan {
@@ -27,7 +28,14 @@ impl Plan {
             tables: tables.to_vec(),
             declared: String::new(),
             key_scan_seconds: 2,
+            deletes: "capped",
         }
+    }
+
+    /// No cap on deletes, for a test that empties a table on purpose.
+    pub(crate) fn deletes_always(mut self) -> Self {
+        self.deletes = "always";
+        self
     }
 
     /// Leaves the watermark alone: no scan comes to find what it missed.
@@ -71,7 +79,7 @@ erp = 'LOGIX'
 cycle_seconds = 1
 key_scan_seconds = {}
 duty_percent = 100
-deletes = 'always'
+deletes = '{}'
 [admin]
 listen = '127.0.0.1:{admin}'
 {}",
@@ -80,6 +88,7 @@ listen = '127.0.0.1:{admin}'
             cloud.secret,
             plan.source,
             plan.key_scan_seconds,
+            plan.deletes,
             plan.declared
         );
         fs::write(cloud.folder.path().join("agent.toml"), config).unwrap();
@@ -100,9 +109,20 @@ listen = '127.0.0.1:{admin}'
         self.agent.take().unwrap().kill().unwrap();
     }
 
+    /// Takes the data folder of an agent that does not run: instance, known rows and spool are gone.
+    pub(crate) fn lose_journal(&self) {
+        let data = self.cloud.folder.path().join("agent-data");
+        assert!(self.agent.is_none() && data.exists());
+        fs::remove_dir_all(data).unwrap();
+    }
+
     /// Asks the agent to end and waits for it.
     pub(crate) async fn stop_agent(&mut self) {
-        let status = self.agent.take().unwrap().stop(Duration::from_secs(30)).await.unwrap();
+        self.stop_agent_within(Duration::from_secs(30)).await;
+    }
+
+    pub(crate) async fn stop_agent_within(&mut self, within: Duration) {
+        let status = self.agent.take().unwrap().stop(within).await.unwrap();
         assert!(status.success(), "{status}");
     }
 
@@ -160,6 +180,37 @@ listen = '127.0.0.1:{admin}'
         let sql = "SELECT coalesce(sum(row_count), 0) FROM ingest_message WHERE name_folded = ?1";
         let rows: i64 = store.query_row(sql, [table], |row| row.get(0)).unwrap();
         rows.cast_unsigned()
+    }
+
+    /// Messages of a table in the accepted ones that look as told.
+    pub(crate) fn ledger_messages(&self, table: &str, of: &str) -> u64 {
+        let store = compare::staging(&self.cloud.store()).unwrap();
+        let sql = format!("SELECT count(*) FROM ingest_message WHERE name_folded = ?1 AND {of}");
+        let found: i64 = store.query_row(&sql, [table], |row| row.get(0)).unwrap();
+        found.cast_unsigned()
+    }
+
+    /// Asks for a load of a table and waits until the server counts it as done.
+    pub(crate) async fn reloaded(&mut self, words: &[&str], within: Duration) {
+        let mut order = vec!["reload"];
+        order.extend(words);
+        self.cloud.command(&order);
+        let begun = clock::Mono::now();
+        while !self.cloud.command(&["entity", "list"]).contains("done") {
+            assert!(begun.elapsed() < within, "the load does not end\n{}", self.logs());
+            self.alive();
+            clock::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Waits until `malote agent status --json` lacks that text.
+    pub(crate) async fn status_lacks(&mut self, text: &str, within: Duration) {
+        let begun = clock::Mono::now();
+        while self.agent_status().contains(text) {
+            assert!(begun.elapsed() < within, "still {text}\n{}", self.logs());
+            self.alive();
+            clock::sleep(Duration::from_millis(200)).await;
+        }
     }
 
     /// What `malote agent check` says; it fails where it has findings, so stdout and stderr count alike.

@@ -1,0 +1,166 @@
+//! Keys, loads and lost memories, end to end: real server, real agent, PostgreSQL and SQLite.
+//!
+//! Promises: each test ends with staging equal to the source, whatever the agent forgot or was told in between.
+
+use std::time::Duration;
+
+use sim::servers;
+use tempfile::TempDir;
+
+use crate::whole::{
+    erp::Erp,
+    world::{Plan, World},
+};
+
+const QUICK: Duration = Duration::from_secs(40);
+/// A lost journal is another instance: it waits until the lease of the one before lapses.
+const AFTER_LEASE: Duration = Duration::from_secs(90);
+
+/// A stamped table and one without stamp, in words both databases know.
+const SCHEMA: &str = "
+    CREATE TABLE t (id integer PRIMARY KEY, v varchar(20), changed_at timestamp);
+    CREATE TABLE u (id integer PRIMARY KEY, v varchar(20));
+    INSERT INTO t SELECT g, 'v' || g, '2024-01-02 03:04:05' FROM numbers;
+    INSERT INTO u SELECT g, 'v' || g FROM numbers";
+
+/// The world over a database of that kind, loaded and equal. The folder holds the SQLite file.
+async fn loaded(
+    database: &str,
+    rows: u32,
+    plan: impl Fn(Plan) -> Plan,
+) -> (World, Option<TempDir>) {
+    let (erp, url, folder) = if database == "postgres" {
+        let url = servers::shared().await.unwrap();
+        (Erp::postgres(&url).await, url, None)
+    } else {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("erp.sqlite");
+        (Erp::sqlite(&path), format!("sqlite:{}", path.display()), Some(folder))
+    };
+    let numbers = format!(
+        "CREATE TABLE numbers AS WITH RECURSIVE n(g) AS (SELECT 1 UNION ALL SELECT g + 1 FROM n WHERE g < {rows})
+         SELECT g FROM n"
+    );
+    erp.run(&numbers).await.unwrap();
+    erp.run(SCHEMA).await.unwrap();
+    let plan = plan(Plan::new(&url, &["t", "u"]).stamp("t", "changed_at"));
+    let mut world = World::start(plan, erp).await;
+    world.equal(QUICK).await;
+    (world, folder)
+}
+
+/// The old key's row leaves staging and the new key's comes, by stamp and by comparison.
+async fn a_changed_key(database: &str) {
+    let (mut world, _folder) = loaded(database, 300, |plan| plan).await;
+    for change in [
+        // Values of t are stamped by the ERP; the old key leaves no trace but its absence.
+        "UPDATE t SET id = 9001, changed_at = CURRENT_TIMESTAMP WHERE id = 7",
+        "UPDATE u SET id = 9001 WHERE id = 7",
+        // The key goes to a row that had another one, whose own key goes on.
+        "UPDATE t SET id = 9002, changed_at = CURRENT_TIMESTAMP WHERE id = 8",
+        "UPDATE t SET id = 8, changed_at = CURRENT_TIMESTAMP WHERE id = 9",
+        "UPDATE u SET id = 9002 WHERE id = 8",
+        "UPDATE u SET id = 8 WHERE id = 9",
+        // And back to where it was.
+        "UPDATE t SET id = 7, changed_at = CURRENT_TIMESTAMP WHERE id = 9001",
+        "UPDATE u SET id = 7 WHERE id = 9001",
+    ] {
+        world.erp.run(change).await.unwrap();
+        world.equal(QUICK).await;
+    }
+}
+
+#[tokio::test]
+async fn a_row_whose_key_changes_leaves_under_the_old_one_and_comes_under_the_new_one_on_postgres()
+{
+    a_changed_key("postgres").await;
+}
+
+#[tokio::test]
+async fn a_row_whose_key_changes_leaves_under_the_old_one_and_comes_under_the_new_one_on_sqlite() {
+    a_changed_key("sqlite").await;
+}
+
+/// A base load removes nothing; what is gone from an emptied table is found by its keys, and the request still ends.
+async fn an_emptied_table(database: &str) {
+    let (mut world, _folder) = loaded(database, 300, Plan::deletes_always).await;
+    world.erp.run("DELETE FROM t").await.unwrap();
+    world.erp.run("DELETE FROM u").await.unwrap();
+    world.reloaded(&["--all"], QUICK).await;
+    assert_eq!(world.equal(QUICK).await, 0);
+    // Once more over nothing at all: the end of an empty load is told too.
+    world.reloaded(&["--all"], QUICK).await;
+    assert_eq!(world.equal(QUICK).await, 0);
+    world.erp.run("INSERT INTO t VALUES (1, 'again', CURRENT_TIMESTAMP)").await.unwrap();
+    world.erp.run("INSERT INTO u VALUES (1, 'again')").await.unwrap();
+    assert_eq!(world.equal(QUICK).await, 2);
+}
+
+#[tokio::test]
+async fn a_table_emptied_under_force_reload_is_empty_in_staging_and_the_reload_ends_on_postgres() {
+    an_emptied_table("postgres").await;
+}
+
+#[tokio::test]
+async fn a_table_emptied_under_force_reload_is_empty_in_staging_and_the_reload_ends_on_sqlite() {
+    an_emptied_table("sqlite").await;
+}
+
+#[tokio::test]
+async fn a_table_emptied_under_force_reload_waits_for_a_person_where_deletes_are_capped() {
+    let (mut world, _folder) = loaded("sqlite", 300, |plan| plan).await;
+    world.erp.run("DELETE FROM u").await.unwrap();
+    world.reloaded(&["u"], QUICK).await;
+    world.status_says("DELETES_CAPPED", QUICK).await;
+    world.staged_reaches("SELECT count(*) FROM u WHERE _deleted = 0", 300, QUICK).await;
+    // The person found that the rows were taken by mistake.
+    world.erp.run("INSERT INTO u SELECT g, 'v' || g FROM numbers").await.unwrap();
+    world.equal(AFTER_LEASE).await;
+}
+
+/// What was staged before is learned from the server, so that a delete that came meanwhile is found.
+async fn a_lost_journal(database: &str) {
+    let (mut world, _folder) = loaded(database, 300, |plan| plan).await;
+    let loads = world.ledger_messages("t", "is_base_load = 1");
+    world.kill_agent();
+    world.lose_journal();
+    world.erp.run("DELETE FROM t WHERE id BETWEEN 20 AND 29").await.unwrap();
+    world.erp.run("DELETE FROM u WHERE id BETWEEN 20 AND 29").await.unwrap();
+    world.start_agent();
+    world.equal(AFTER_LEASE).await;
+    // And one that comes after.
+    world.erp.run("DELETE FROM t WHERE id = 40").await.unwrap();
+    world.erp.run("DELETE FROM u WHERE id = 40").await.unwrap();
+    world.equal(QUICK).await;
+    assert_eq!(world.ledger_messages("t", "is_base_load = 1"), loads, "t was loaded again");
+}
+
+#[tokio::test]
+async fn a_delete_after_the_journal_was_lost_is_found_on_postgres() {
+    a_lost_journal("postgres").await;
+}
+
+#[tokio::test]
+async fn a_delete_after_the_journal_was_lost_is_found_on_sqlite() {
+    a_lost_journal("sqlite").await;
+}
+
+/// Rows deleted while nobody looked at the table, by an agent that remembers it.
+async fn a_withdrawn_table(database: &str) {
+    let (mut world, _folder) = loaded(database, 300, |plan| plan).await;
+    world.cloud.command(&["entity", "remove", "t"]);
+    world.status_lacks("\"table\":\"t\"", QUICK).await;
+    world.erp.run("DELETE FROM t WHERE id BETWEEN 20 AND 29").await.unwrap();
+    world.cloud.command(&["entity", "add", "t"]);
+    world.equal(QUICK).await;
+}
+
+#[tokio::test]
+async fn rows_deleted_while_their_table_was_withdrawn_are_found_on_postgres() {
+    a_withdrawn_table("postgres").await;
+}
+
+#[tokio::test]
+async fn rows_deleted_while_their_table_was_withdrawn_are_found_on_sqlite() {
+    a_withdrawn_table("sqlite").await;
+}
