@@ -118,11 +118,7 @@ listen = '127.0.0.1:{admin}'
 
     /// Asks the agent to end and waits for it.
     pub(crate) async fn stop_agent(&mut self) {
-        self.stop_agent_within(Duration::from_secs(30)).await;
-    }
-
-    pub(crate) async fn stop_agent_within(&mut self, within: Duration) {
-        let status = self.agent.take().unwrap().stop(within).await.unwrap();
+        let status = self.agent.take().unwrap().stop(Duration::from_secs(30)).await.unwrap();
         assert!(status.success(), "{status}");
     }
 
@@ -190,13 +186,13 @@ listen = '127.0.0.1:{admin}'
         found.cast_unsigned()
     }
 
-    /// Asks for a load of a table and waits until the server counts it as done.
+    /// Asks for loads and waits until the server counts each of them as done.
     pub(crate) async fn reloaded(&mut self, words: &[&str], within: Duration) {
         let mut order = vec!["reload"];
         order.extend(words);
         self.cloud.command(&order);
         let begun = clock::Mono::now();
-        while !self.cloud.command(&["entity", "list"]).contains("done") {
+        while self.cloud.command(&["entity", "list"]).contains("asked (") {
             assert!(begun.elapsed() < within, "the load does not end\n{}", self.logs());
             self.alive();
             clock::sleep(Duration::from_millis(100)).await;
