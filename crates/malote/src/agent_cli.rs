@@ -76,28 +76,24 @@ enum AgentNoun {
 
 impl AgentCommand {
     pub(crate) async fn run(self, lang: Lang) -> Result<u8> {
-        if let AgentNoun::SafeBound { login } = &self.noun {
-            show_safe_bound(login.as_deref(), lang);
-            return Ok(exit::OK);
-        }
         let file = self.shared.config.as_deref();
-        let config = AgentConfig::load(file)?;
+        let load = || AgentConfig::load(file);
         let json = self.shared.json;
         match self.noun {
             AgentNoun::Run { dump_config: true } => {
-                out::data(config.dump()?);
+                out::data(load()?.dump()?);
                 Ok(exit::OK)
             }
             AgentNoun::Run { dump_config: false } => {
-                run(config).await.map_err(|error| without_file(error, file.is_none()))
+                run(load()?).await.map_err(|error| without_file(error, file.is_none()))
             }
             AgentNoun::Check { tables } => {
-                let checked = Box::pin(app::check(&config, &tables)).await;
+                let checked = Box::pin(app::check(&load()?, &tables)).await;
                 let checked = checked.map_err(|error| without_file(error, file.is_none()))?;
                 Ok(show_check(&checked, json, lang))
             }
             AgentNoun::Status => {
-                let status = client(&config)?.status().await?;
+                let status = client(&load()?)?.status().await?;
                 if json {
                     let text = serde_json::to_string(&status);
                     out::data(text.coded(Code::Internal, "cannot print the status")?);
@@ -107,11 +103,14 @@ impl AgentCommand {
                 Ok(exit::OK)
             }
             AgentNoun::Reload { table } => {
-                client(&config)?.reload(table.as_ref()).await?;
+                client(&load()?)?.reload(table.as_ref()).await?;
                 out::talk(lang.pick("ordered", "pedido feito"));
                 Ok(exit::OK)
             }
-            AgentNoun::SafeBound { .. } => Ok(exit::OK),
+            AgentNoun::SafeBound { login } => {
+                show_safe_bound(login.as_deref(), lang);
+                Ok(exit::OK)
+            }
         }
     }
 }

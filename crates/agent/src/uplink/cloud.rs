@@ -55,7 +55,7 @@ impl Bearer {
 
 impl Cloud {
     pub(super) fn new(config: UplinkConfig, journal: Journal) -> Result<Self> {
-        let hosts = Hosts::new(&config.registry_url, &config.hosts, config.allow_private)?;
+        let hosts = Hosts::new(&config.registry_url, &config.hosts)?;
         let web = Web::new(hosts, config.allow_private, config.ca_pem.as_deref())?;
         Ok(Self { web, config, journal, registry: Mutex::default(), token: Mutex::default() })
     }

@@ -11,11 +11,7 @@ const HTTPS: u16 = 443;
 
 /// The allow-list of one agent.
 #[derive(Clone, Debug)]
-pub(super) struct Hosts {
-    rules: Vec<Rule>,
-    /// A closed network or one machine: ports are free there.
-    any_port: bool,
-}
+pub(super) struct Hosts(Vec<Rule>);
 
 /// A host with the names below it, or an address; without port, 443.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,7 +25,7 @@ impl Hosts {
     ///
     /// # Errors
     /// `CONFIG_INVALID` with the entry that is wrong.
-    pub(super) fn new(registry: &str, listed: &[String], any_port: bool) -> Result<Self> {
+    pub(super) fn new(registry: &str, listed: &[String]) -> Result<Self> {
         let mut rules = Vec::new();
         // A registry that is no URL is told with its own words when it is called.
         if let Ok(url) = Url::parse(registry)
@@ -41,18 +37,19 @@ impl Hosts {
         for entry in listed {
             rules.push(rule(entry)?);
         }
-        Ok(Self { rules, any_port })
+        Ok(Self(rules))
     }
 
-    /// Refuses a host or port that is not on the list.
-    pub(super) fn check(&self, host: &str, port: u16) -> Result<()> {
+    /// Refuses a host that is not on the list, and a port; `any_port` = a closed network or one machine, where ports
+    /// are free.
+    pub(super) fn check(&self, host: &str, port: u16, any_port: bool) -> Result<()> {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
-        let mut known = self.rules.iter().filter(|rule| rule.covers(&host)).peekable();
+        let mut known = self.0.iter().filter(|rule| rule.covers(&host)).peekable();
         if known.peek().is_none() {
             let words = format!("host {host} is neither the registry's nor listed in cloud.hosts");
             return Err(Error::new(Code::AddressRefused, words));
         }
-        if self.any_port || known.any(|rule| rule.port.unwrap_or(HTTPS) == port) {
+        if any_port || known.any(|rule| rule.port.unwrap_or(HTTPS) == port) {
             return Ok(());
         }
         let words = format!("port {port} of {host} is not 443 nor listed in cloud.hosts");
@@ -94,7 +91,7 @@ mod tests {
 
     fn hosts(listed: &[&str]) -> Hosts {
         let listed: Vec<String> = listed.iter().map(|host| (*host).to_owned()).collect();
-        Hosts::new("https://registry.malote.example:8443/api", &listed, false).unwrap()
+        Hosts::new("https://registry.malote.example:8443/api", &listed).unwrap()
     }
 
     #[test]
@@ -106,7 +103,7 @@ mod tests {
             ("grpc.registry.malote.example", 443),
             ("registry.malote.example.", 443),
         ] {
-            hosts.check(host, port).unwrap();
+            hosts.check(host, port, false).unwrap();
         }
         for (host, port) in [
             ("malote.example", 443),
@@ -115,20 +112,24 @@ mod tests {
             ("registry.malote.example", 22),
             ("8.8.8.8", 443),
         ] {
-            assert_eq!(hosts.check(host, port).unwrap_err().code, Code::AddressRefused, "{host}");
+            assert_eq!(
+                hosts.check(host, port, false).unwrap_err().code,
+                Code::AddressRefused,
+                "{host}"
+            );
         }
     }
 
     #[test]
     fn listed_hosts_bring_the_names_below_them_and_their_port() {
         let hosts = hosts(&["carol.ai", "grpc.example:7481", "10.0.0.7:7481", "[::1]:9"]);
-        hosts.check("clube.carol.ai", 443).unwrap();
-        hosts.check("grpc.example", 7481).unwrap();
-        hosts.check("10.0.0.7", 7481).unwrap();
-        hosts.check("[::1]", 9).unwrap();
-        assert!(hosts.check("grpc.example", 443).is_err());
-        assert!(hosts.check("1.10.0.0.7", 7481).is_err());
-        assert!(hosts.check("notcarol.ai", 443).is_err());
+        hosts.check("clube.carol.ai", 443, false).unwrap();
+        hosts.check("grpc.example", 7481, false).unwrap();
+        hosts.check("10.0.0.7", 7481, false).unwrap();
+        hosts.check("[::1]", 9, false).unwrap();
+        assert!(hosts.check("grpc.example", 443, false).is_err());
+        assert!(hosts.check("1.10.0.0.7", 7481, false).is_err());
+        assert!(hosts.check("notcarol.ai", 443, false).is_err());
     }
 
     #[test]

@@ -4,9 +4,9 @@
 //! known is asked again with the same bytes; whatever goes wrong otherwise ends in one path: drop, Open, read again.
 //! Never: reads the ERP or decides what is sent; sends after its lease may have lapsed.
 //!
-//! Rooms: `hosts` is the allow-list · `web` connects · `cloud` asks over HTTP · `rpc` calls over gRPC · `plan` follows Entities · `session` holds
-//! the lease · `sender` empties the spool · `decide` is the contract's table of answers · `rebuild` learns what is
-//! staged · `board` tells people.
+//! Rooms: `hosts` is the allow-list · `web` connects · `cloud` asks over HTTP · `rpc` calls over gRPC · `plan` follows
+//! Entities · `session` holds the lease · `sender` empties the spool · `decide` is the contract's table of answers ·
+//! `rebuild` learns what is staged · `board` tells people.
 
 mod board;
 mod cloud;

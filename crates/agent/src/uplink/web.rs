@@ -108,7 +108,7 @@ impl Web {
         if scheme != "https" && !(scheme == "http" && self.allow_private) {
             return Err(Error::new(Code::AddressRefused, "only https may be used"));
         }
-        self.hosts.check(host, port)?;
+        self.hosts.check(host, port, self.allow_private)?;
         let literal = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
         match literal {
             Ok(ip) if !self.allow_private && !is_public(ip) => {
@@ -272,8 +272,8 @@ mod tests {
     async fn plain_http_private_numbers_and_names_that_lead_there_are_refused() {
         let listed =
             ["127.0.0.1", "10.0.0.1:7481", "localhost:1", "[::1]:7480", "x"].map(str::to_owned);
-        let hosts = |open| Hosts::new("https://example.com", &listed, open).unwrap();
-        let web = Web::new(hosts(false), false, None).unwrap();
+        let hosts = Hosts::new("https://example.com", &listed).unwrap();
+        let web = Web::new(hosts.clone(), false, None).unwrap();
         assert!(web.get("https://example.com/").is_ok() && web.channel("https://x").is_ok());
         assert_eq!(web.get("https://other.example/").unwrap_err().code, Code::AddressRefused);
         assert_eq!(web.channel("https://other.example").unwrap_err().code, Code::AddressRefused);
@@ -288,6 +288,6 @@ mod tests {
         let request = web.get("https://localhost:1/").unwrap();
         assert_eq!(Web::send(request, 10).await.unwrap_err().code, Code::AddressRefused);
         assert_eq!(web.get("no url").unwrap_err().code, Code::RegistryInvalid);
-        assert!(Web::new(hosts(true), true, None).unwrap().get("http://127.0.0.1:1/").is_ok());
+        assert!(Web::new(hosts, true, None).unwrap().get("http://127.0.0.1:1/").is_ok());
     }
 }
