@@ -128,7 +128,7 @@ impl<'a, S: Source> Cycle<'a, S> {
             // What is known stands under the old key and would look vanished.
             self.tools.journal.known_clear(name).await.map_err(Fault::Session)?;
             table.scan = Scan::Idle { not_before: Mono::now() };
-            table.pass = None;
+            (table.pass, table.read) = (None, None);
         }
         table.quarantined = self.tools.journal.quarantined(name).await.map_err(Fault::Session)?;
         table.seen = Some(Arc::clone(&seen));
@@ -145,6 +145,7 @@ impl<'a, S: Source> Cycle<'a, S> {
             micros: 0,
             degraded: None,
             held_by: None,
+            committed: None,
         });
         table.bounded(&bound);
         Ok(bound)
@@ -205,7 +206,14 @@ impl<'a, S: Source> Cycle<'a, S> {
                     table.delta_done = true;
                     return Ok(());
                 };
-                Pass::new(bound, edge, from)
+                let pass = Pass::new(bound, edge, from);
+                if pass.shows_nothing_since(table.read.take().as_ref()) {
+                    pass.finish(&mut table.cursor);
+                    table.read = pass.bound.committed;
+                    table.delta_done = true;
+                    return Ok(());
+                }
+                pass
             }
         };
         let started = Mono::now();
@@ -214,6 +222,7 @@ impl<'a, S: Source> Cycle<'a, S> {
                 Ok(true) => {
                     pass.finish(&mut table.cursor);
                     table.recent.turn();
+                    table.read = pass.bound.committed;
                     table.delta_done = true;
                     return Ok(());
                 }

@@ -38,6 +38,13 @@ impl Pass {
         Self { bound, edge, from, last: None }
     }
 
+    /// Whether a whole pass after `read` saw all that this one can show. Then it may finish without a read: what is not
+    /// committed by now has a stamp of at least `B - e`.
+    #[must_use]
+    pub(super) fn shows_nothing_since(&self, read: Option<&String>) -> bool {
+        read.is_some() && read == self.bound.committed.as_ref()
+    }
+
     /// A page was sent that ended at this place.
     pub(super) fn advance(&mut self, stamp: Watermark, key: PageKey, below_edge: bool) {
         self.from = From::After(stamp.clone(), key.clone());
@@ -83,7 +90,7 @@ mod tests {
     const E: Duration = Duration::from_micros(3);
 
     fn bound(micros: i64) -> Bound {
-        Bound { at_micros: micros, micros, degraded: None, held_by: None }
+        Bound { at_micros: micros, micros, degraded: None, held_by: None, committed: None }
     }
 
     fn mark(stamp: i64) -> Watermark {

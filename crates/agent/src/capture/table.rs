@@ -133,6 +133,8 @@ pub(super) struct Table {
     /// The entry as the server holds it.
     pub(super) stored: Vec<u8>,
     pub(super) pass: Option<Pass>,
+    /// What was committed before the last pass that was read to its end; an equal state shows nothing new.
+    pub(super) read: Option<String>,
     pub(super) recent: RecentRows,
     pub(super) scan: Scan,
     pub(super) park: Option<Park>,
@@ -163,6 +165,7 @@ impl Table {
             cursor: Cursor::decode(&stored).unwrap_or_default(),
             stored,
             pass: None,
+            read: None,
             recent: RecentRows::default(),
             scan: Scan::Idle { not_before: now },
             park: None,
@@ -183,6 +186,7 @@ impl Table {
     pub(super) fn replan(&mut self, query: EntityQuery, local: u64) {
         if query.filter != self.query.filter {
             self.seen = None;
+            self.read = None;
             self.park = None;
         }
         self.wish = Wish::of(&query, local);
@@ -216,6 +220,7 @@ impl Table {
             Some(Park { code: error.code, words: error.message.clone(), until: now + pause });
         // Described again before the next try: the person may have changed the table.
         self.seen = None;
+        self.read = None;
         news
     }
 

@@ -225,8 +225,7 @@ impl<S: Source> Worker<S> {
     ) -> Result<(), Fault> {
         if error.code == Code::SchemaChanged && table.park.is_none() {
             // Described and read again with the next cycle; the second time in a row it rests.
-            table.seen = None;
-            table.pass = None;
+            (table.seen, table.pass, table.read) = (None, None, None);
         }
         let news = table.park(error, Mono::now());
         if !news {

@@ -29,7 +29,7 @@ pub enum AnySource {
     Postgres(PostgresSource),
 }
 
-/// Makes a source from `sqlite:path`, `sqlite:///path` or `postgres://…`. Nothing is opened before the first call.
+/// Makes a source from `sqlite:path`, `sqlite:///path` (each with `?mode=ro` or not) or `postgres://…`. Nothing is opened before the first call.
 ///
 /// # Errors
 /// `SOURCE_UNSUPPORTED` for other kinds, `CONFIG_INVALID` for a URL or option that is wrong.
@@ -43,7 +43,7 @@ pub fn connect(url: &str, profile: Profile, options: &SourceOptions) -> Result<A
     match scheme.to_ascii_lowercase().as_str() {
         "sqlite" => {
             let path = rest.strip_prefix("//").unwrap_or(rest);
-            SqliteSource::new(PathBuf::from(path), profile, options).map(AnySource::Sqlite)
+            SqliteSource::new(path, profile, options).map(AnySource::Sqlite)
         }
         "postgres" | "postgresql" => {
             PostgresSource::new(url, profile, options).map(AnySource::Postgres)

@@ -120,6 +120,9 @@ pub struct Bound {
     pub degraded: Option<String>,
     /// Who holds the bound back, in words (a session, never a row's value).
     pub held_by: Option<String>,
+    /// What was committed when it was taken, opaque, looked at no earlier than `b`. Equal at two bounds = nothing was
+    /// committed between them; `None` = not known.
+    pub committed: Option<String>,
 }
 
 /// Where a delta read starts.

@@ -1,10 +1,10 @@
 //! SQLite as a source.
 //!
 //! Promises: rows are read through a read-only connection, each page in its own short read transaction.
-//! Promises: the bound is exact where the file may be written: if nobody holds the write lock, nobody can commit a row
-//! with an older stamp; to see that, the lock is taken for an instant and let go, nothing is written.
+//! Promises: the bound is exact, see `bound`; with `?mode=ro` not even the write lock is asked for.
 //! Never: makes or changes an object in the ERP's file; `malote_identity` is read where somebody made it.
 
+mod bound;
 mod catalogue;
 mod cell;
 mod read;
@@ -24,7 +24,10 @@ use runtime::{
 };
 use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
 
-use self::read::{Read, Start};
+use self::{
+    bound::Prober,
+    read::{Read, Start},
+};
 use super::{
     Bound, Finding, From, Identity, Page, PageKey, Profile, ReadLimit, Source, SourceOptions,
     TableShape, TableSpec, Watermark, catalogue::Found,
@@ -52,23 +55,28 @@ struct Inner {
     overlap: Duration,
     reader: Mutex<Option<Connection>>,
     prober: Mutex<Prober>,
+    /// How the file is opened to look for writers.
+    probe: OpenFlags,
     found: Mutex<HashMap<String, Arc<Found>>>,
 }
 
-/// Asks whether a writer is at work.
-#[derive(Debug, Default)]
-struct Prober {
-    connection: Option<Connection>,
-    /// Last instant before which no transaction can have begun that is open now.
-    free_at: Option<i64>,
-}
-
 impl SqliteSource {
-    /// A source over that file; opened by the first call.
+    /// A source over that file (`path` or `path?mode=ro`); opened by the first call. With `mode=ro` the write lock is
+    /// never asked for, and writers are known by their commits alone.
     ///
     /// # Errors
-    /// `CONFIG_INVALID` for a stamp zone other than UTC.
-    pub fn new(path: PathBuf, profile: Profile, options: &SourceOptions) -> Result<Self> {
+    /// `CONFIG_INVALID` for a stamp zone other than UTC or another parameter.
+    pub fn new(file: &str, profile: Profile, options: &SourceOptions) -> Result<Self> {
+        let probe = match file.rsplit_once('?') {
+            None | Some((_, "mode=rw")) => OpenFlags::SQLITE_OPEN_READ_WRITE,
+
+            Some((_, "mode=ro")) => OpenFlags::SQLITE_OPEN_READ_ONLY,
+            Some(_) => {
+                let words = "SQLite's URL takes ?mode=ro and no other parameter";
+                return Err(Error::new(Code::ConfigInvalid, words));
+            }
+        };
+        let path = PathBuf::from(file.rsplit_once('?').map_or(file, |(path, _)| path));
         if options.stamp_zone.as_ref().is_some_and(|zone| !zone.eq_ignore_ascii_case("utc")) {
             return Err(Error::new(Code::ConfigInvalid, "SQLite's stamps are read as UTC"));
         }
@@ -78,6 +86,7 @@ impl SqliteSource {
             overlap: options.overlap.unwrap_or(OVERLAP),
             reader: Mutex::default(),
             prober: Mutex::default(),
+            probe,
             found: Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -156,58 +165,7 @@ impl Inner {
     }
 
     fn bound(&self) -> Bound {
-        let mut prober = lock(&self.prober);
-        // The instant comes first: whoever writes after a free lock was seen began after this.
-        let now = Wall::now().0;
-        let free = self.write_lock_is_free(&mut prober);
-        if matches!(free, Ok(true)) {
-            prober.free_at = Some(now);
-        }
-        let overlap = i64::try_from(self.overlap.as_micros()).unwrap_or(i64::MAX);
-        let window = now.saturating_sub(overlap);
-        let (micros, degraded, held_by) = match (free, prober.free_at) {
-            (Ok(true), _) => (now, None, None),
-            (Ok(false), Some(free_at)) => {
-                (free_at, None, Some("a process holds the write lock".to_owned()))
-            }
-            (Ok(false), None) => (
-                window,
-                Some(format!(
-                    "a writer was at work since before the start; {} s of overlap until it ends",
-                    self.overlap.as_secs()
-                )),
-                Some("a process holds the write lock".to_owned()),
-            ),
-            (Err(words), _) => (
-                window,
-                Some(format!("{words}, so {} s of overlap are used", self.overlap.as_secs())),
-                None,
-            ),
-        };
-        Bound { at_micros: now, micros: micros.min(now), degraded, held_by }
-    }
-
-    fn write_lock_is_free(&self, prober: &mut Prober) -> Result<bool, &'static str> {
-        const UNWRITABLE: &str = "the file may not be written here, so writers cannot be seen";
-        let connection = match prober.connection.take() {
-            Some(connection) => connection,
-            None => self.open(OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(|_| UNWRITABLE)?,
-        };
-        if connection.busy_timeout(Duration::ZERO).is_err() {
-            return Err(UNWRITABLE);
-        }
-        let taken = connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK");
-        match taken.map_err(|cause| cause.sqlite_error_code()) {
-            Ok(()) => {
-                prober.connection = Some(connection);
-                Ok(true)
-            }
-            Err(Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)) => {
-                prober.connection = Some(connection);
-                Ok(false)
-            }
-            Err(_) => Err(UNWRITABLE),
-        }
+        lock(&self.prober).look(self.overlap, || self.open(self.probe).ok())
     }
 }
 

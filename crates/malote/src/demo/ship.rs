@@ -54,8 +54,11 @@ impl Cargo {
     }
 
     pub(crate) fn generic(url: &str) -> Result<Self> {
+        // A file that is only followed is not locked either.
+        let reads_only = url.starts_with("sqlite:") && !url.contains('?');
+        let url = if reads_only { format!("{url}?mode=ro") } else { url.to_owned() };
         let profile = ProfileName::Generic;
-        Ok(Self { erp: "GENERIC".parse()?, url: url.to_owned(), profile, deletes: Deletes::Capped })
+        Ok(Self { erp: "GENERIC".parse()?, url, profile, deletes: Deletes::Capped })
     }
 
     /// The database through a connection of its own.

@@ -151,6 +151,7 @@ fn bound_at(iso: &str) -> Bound {
         micros: seconds * 1_000_000,
         degraded: None,
         held_by: None,
+        committed: None,
     }
 }
 

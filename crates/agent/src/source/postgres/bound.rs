@@ -49,10 +49,12 @@ const SESSIONS: &str = concat!(
     "ORDER BY a.xact_start NULLS LAST"
 );
 
+/// The snapshot comes after `b`. It changes with every transaction that wrote something and ended.
 const PREPARED: &str = concat!(
-    "SELECT gid, ",
-    micros!("prepared"),
-    " FROM pg_prepared_xacts WHERE database = current_database()"
+    "SELECT p.gid, ",
+    micros!("p.prepared"),
+    ", pg_current_snapshot()::text FROM (SELECT 1) one ",
+    "LEFT JOIN pg_prepared_xacts p ON p.database = current_database()"
 );
 
 #[derive(Debug)]
@@ -96,14 +98,14 @@ impl BoundState {
             self.by_sessions(link, sees_all).await?
         };
         let prepared = link.query(PREPARED, &[]).await.map_err(fault)?;
-        let mut gids = Vec::new();
+        let (mut gids, mut committed) = (Vec::new(), None);
         for row in &prepared {
-            gids.push((
-                row.try_get::<_, String>(0).map_err(fault)?,
-                row.try_get::<_, i64>(1).map_err(fault)?,
-            ));
+            committed = Some(row.try_get::<_, String>(2).map_err(fault)?);
+            if let Some(gid) = row.try_get::<_, Option<String>>(0).map_err(fault)? {
+                gids.push((gid, row.try_get::<_, i64>(1).map_err(fault)?));
+            }
         }
-        Ok(self.settle(seen, &gids))
+        Ok(Bound { committed, ..self.settle(seen, &gids) })
     }
 
     async fn by_function(&self, link: &Link) -> Result<Seen> {
@@ -177,6 +179,7 @@ impl BoundState {
             micros: seen.bound,
             degraded: seen.degraded,
             held_by: seen.held_by,
+            committed: None,
         }
     }
 }

@@ -9,7 +9,11 @@ fn source(folder: &tempfile::TempDir) -> (SqliteSource, Connection) {
         "PRAGMA journal_mode = WAL; CREATE TABLE t (id integer PRIMARY KEY, m datetime)",
     )
     .unwrap();
-    (SqliteSource::new(path, Profile::Generic, &SourceOptions::default()).unwrap(), erp)
+    (at(path.to_str().unwrap()).unwrap(), erp)
+}
+
+fn at(file: &str) -> Result<SqliteSource> {
+    SqliteSource::new(file, Profile::Generic, &SourceOptions::default())
 }
 
 fn spec() -> TableSpec {
@@ -45,6 +49,51 @@ async fn a_writer_holds_the_bound_where_the_lock_was_last_seen_free() {
 }
 
 #[tokio::test]
+async fn a_file_opened_for_reading_alone_knows_writers_by_their_commits() {
+    let folder = tempfile::tempdir().unwrap();
+    let (writable, erp) = source(&folder);
+    let source = at(&format!("{}?mode=ro", writable.inner.path.display())).unwrap();
+    let first = source.bound().await.unwrap();
+    assert!(first.degraded.is_some(), "since when somebody writes is not known");
+    assert!(first.micros <= first.at_micros - 600_000_000);
+    erp.execute_batch("INSERT INTO t VALUES (1, '2024-01-01 00:00:00')").unwrap();
+    let second = source.bound().await.unwrap();
+    assert_eq!((second.micros, second.degraded), (first.at_micros, None));
+    erp.execute_batch("BEGIN IMMEDIATE; INSERT INTO t VALUES (2, '2024-01-01 00:00:00')").unwrap();
+    let open = source.bound().await.unwrap();
+    assert_eq!(open.micros, first.at_micros, "the lock is held: an open writer holds the bound");
+    erp.execute_batch("COMMIT").unwrap();
+    let after = source.bound().await.unwrap();
+    assert_eq!(after.micros, open.at_micros);
+    let quiet = source.bound().await.unwrap();
+    assert_eq!(quiet.micros, open.at_micros, "no commit was seen since");
+}
+
+#[tokio::test]
+async fn the_committed_state_differs_exactly_after_a_commit() {
+    let folder = tempfile::tempdir().unwrap();
+    let (writable, erp) = source(&folder);
+    let reading = at(&format!("{}?mode=ro", writable.inner.path.display())).unwrap();
+    for source in [writable, reading] {
+        let first = source.bound().await.unwrap().committed;
+        assert!(first.is_some());
+        erp.execute_batch("BEGIN IMMEDIATE; INSERT INTO t VALUES (NULL, NULL)").unwrap();
+        assert_eq!(source.bound().await.unwrap().committed, first, "not committed yet");
+        erp.execute_batch("COMMIT").unwrap();
+        let second = source.bound().await.unwrap().committed;
+        assert!(second.is_some() && second != first);
+        assert_eq!(source.bound().await.unwrap().committed, second);
+    }
+}
+
+#[test]
+fn only_the_mode_may_stand_behind_the_file() {
+    assert!(at("erp.db?mode=rw").is_ok());
+    assert_eq!(at("erp.db?mode=rwc").unwrap_err().code, Code::ConfigInvalid);
+    assert_eq!(at("erp.db?immutable=1").unwrap_err().code, Code::ConfigInvalid);
+}
+
+#[tokio::test]
 async fn stamps_with_a_blank_and_with_a_t_are_both_found() {
     let folder = tempfile::tempdir().unwrap();
     let (source, erp) = source(&folder);
@@ -55,7 +104,7 @@ async fn stamps_with_a_blank_and_with_a_t_are_both_found() {
     .unwrap();
     let shape = source.describe(&spec()).await.unwrap();
     let micros = 1_714_557_600_900_000;
-    let bound = Bound { at_micros: micros, micros, degraded: None, held_by: None };
+    let bound = Bound { at_micros: micros, micros, degraded: None, held_by: None, committed: None };
     let from = From::At(source.watermark(&shape, &bound).unwrap());
     let limit = ReadLimit { rows: 100, bytes: 1 << 20 };
     let page = source.delta(&shape, &from, &bound, limit).await.unwrap();
@@ -73,7 +122,8 @@ async fn epochs_are_read_by_their_magnitude_and_other_stamps_are_refused() {
         erp.execute_batch(&format!("DROP TABLE t; CREATE TABLE t (id integer PRIMARY KEY, m integer); INSERT INTO t VALUES (1, {value})")).unwrap();
         let shape = source.describe(&spec()).await.unwrap();
         let micros = 1_714_557_600_000_000;
-        let bound = Bound { at_micros: micros, micros, degraded: None, held_by: None };
+        let bound =
+            Bound { at_micros: micros, micros, degraded: None, held_by: None, committed: None };
         let from = From::At(source.watermark(&shape, &bound).unwrap());
         let page =
             source.delta(&shape, &from, &bound, ReadLimit { rows: 9, bytes: 99 }).await.unwrap();
@@ -94,7 +144,7 @@ async fn a_missing_file_and_one_that_is_no_database_are_told() {
         if let Some(content) = content {
             std::fs::write(&path, content).unwrap();
         }
-        let source = SqliteSource::new(path, Profile::Generic, &SourceOptions::default()).unwrap();
+        let source = at(path.to_str().unwrap()).unwrap();
         assert_eq!(source.describe(&spec()).await.unwrap_err().code, Code::SourceUnreachable);
     }
 }
