@@ -40,6 +40,9 @@ pub(super) struct Cursor {
     /// `forceReload` of a server without generations that was run, until its falling edge is seen.
     #[serde(rename = "f", default, skip_serializing_if = "Option::is_none")]
     pub(super) spent: Option<u64>,
+    /// The columns changed under the stamp: the next scan compares every row with the known one.
+    #[serde(rename = "c", default, skip_serializing_if = "is_false")]
+    pub(super) compare: bool,
     /// Key and stamp under which watermark and load were written.
     #[serde(rename = "x", default, skip_serializing_if = "Option::is_none")]
     pub(super) ground: Option<Ground>,
@@ -54,6 +57,21 @@ pub(super) struct Ground {
     /// Hash of the stamp column's name; zero = none.
     #[serde(rename = "s")]
     pub(super) stamp: u64,
+    /// Hash of names and types of all columns; zero = not told.
+    #[serde(rename = "c", default, skip_serializing_if = "is_zero")]
+    pub(super) columns: u64,
+}
+
+/// What a description changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Change {
+    Nothing,
+    /// Columns came, went or changed: every image may be another one, whatever its stamp says.
+    Columns,
+    /// Another stamp: every place in the entry means something else.
+    Stamp,
+    /// Another key: what is known stands under the old one.
+    Key,
 }
 
 /// Place of a cut inside a group of equal stamps.
@@ -106,22 +124,39 @@ fn is_none_or_zero(generation: &Option<Generation>) -> bool {
     generation.is_none_or(|generation| generation.0 == 0)
 }
 
-impl Cursor {
-    /// Takes the table's shape as it is now. Another key or another stamp column makes every place in the entry mean
-    /// something else: the table is loaded again. True = the key is another one.
-    pub(super) fn describe(&mut self, shape: &TableShape) -> bool {
+impl Ground {
+    fn of(shape: &TableShape) -> Self {
         let key = shape.key.iter().filter_map(|at| Some(shape.columns.get(*at)?.name.folded()));
-        let parts: Vec<&str> =
+        let key: Vec<&str> =
             key.chain([""]).chain(shape.page_key.iter().map(String::as_str)).collect();
-        let stamp = shape.stamp.as_ref().map_or(0, |stamp| hash_of(&[&stamp.column]));
-        let ground = Ground { key: hash_of(&parts), stamp };
-        let before = self.ground.replace(ground);
-        let other_key = before.is_some_and(|before| before.key != ground.key);
-        if before.is_some_and(|before| before != ground) {
-            (self.watermark, self.micros, self.cut, self.load) = (None, None, None, None);
-            self.loaded = false;
+        let columns: Vec<String> = shape
+            .columns
+            .iter()
+            .map(|column| format!("{} {}", column.name.folded(), column.type_name))
+            .collect();
+        let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+        Self {
+            key: hash_of(&key),
+            stamp: shape.stamp.as_ref().map_or(0, |stamp| hash_of(&[&stamp.column])),
+            columns: hash_of(&columns),
         }
-        other_key
+    }
+}
+
+impl Cursor {
+    /// Takes the table's shape as it is now. Under another key or stamp the table is loaded again; under other columns
+    /// its rows are compared, since DDL changes images and moves no stamp.
+    pub(super) fn describe(&mut self, shape: &TableShape) -> Change {
+        let ground = Ground::of(shape);
+        let Some(before) = self.ground.replace(ground) else { return Change::Nothing };
+        if (before.key, before.stamp) == (ground.key, ground.stamp) {
+            let changed = before.columns != 0 && before.columns != ground.columns;
+            self.compare |= changed && shape.stamp.is_some();
+            return if changed { Change::Columns } else { Change::Nothing };
+        }
+        (self.watermark, self.micros, self.cut, self.load) = (None, None, None, None);
+        self.loaded = false;
+        if before.key == ground.key { Change::Stamp } else { Change::Key }
     }
 
     /// Reads an entry; `None` = it cannot be used and the table starts again.
@@ -199,7 +234,8 @@ mod tests {
                 generation: generation.map(Generation),
                 local,
                 spent,
-                ground: local.is_multiple_of(2).then_some(Ground { key: local, stamp: local }),
+                compare: loaded,
+                ground: local.is_multiple_of(2).then_some(Ground { key: local, stamp: local, columns: local }),
             }
         }
     }
@@ -251,17 +287,19 @@ mod tests {
             ..Cursor::default()
         };
         let mut cursor = loaded();
-        assert!(
-            !cursor.describe(&shape) && cursor.loaded,
-            "an entry without ground takes the first"
-        );
-        assert!(!cursor.describe(&shape) && cursor.loaded);
+        assert_eq!(cursor.describe(&shape), Change::Nothing, "an entry without ground takes it");
+        assert_eq!(cursor.describe(&shape), Change::Nothing);
+        assert!(cursor.loaded && !cursor.compare);
+        shape.columns.push(column("C"));
+        assert_eq!(cursor.describe(&shape), Change::Columns);
+        assert!(cursor.loaded && cursor.compare && cursor.watermark.is_some(), "deltas go on");
         shape.stamp = Some(stamp("S2"));
-        assert!(!cursor.describe(&shape), "known rows stay");
+        assert_eq!(cursor.describe(&shape), Change::Stamp, "known rows stay");
         assert!(!cursor.loaded && cursor.watermark.is_none());
         let mut cursor = Cursor { ground: cursor.ground, ..loaded() };
         shape.key = vec![0, 1];
-        assert!(cursor.describe(&shape) && !cursor.loaded && cursor.watermark.is_none());
+        assert_eq!(cursor.describe(&shape), Change::Key);
+        assert!(!cursor.loaded && cursor.watermark.is_none());
         assert_eq!(cursor.generation, Some(Generation(3)));
     }
 

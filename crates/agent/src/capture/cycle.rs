@@ -4,7 +4,7 @@
 //! waits for another's base load longer than one page and its rest.
 //! Never: reads ahead of the journal: above 32 MB unacknowledged it waits.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use protocol::{
     Code, Error, Result,
@@ -17,6 +17,7 @@ use runtime::clock::{self, Mono, Wall};
 
 use super::{
     batcher::Batcher,
+    cursor::Change,
     edge::{self, Pass},
     load,
     scan::Scan,
@@ -25,7 +26,7 @@ use super::{
 use crate::{
     config::AgentConfig,
     journal::{Incident, Journal},
-    source::{Bound, Page, Source},
+    source::{Bound, Page, Source, TableShape},
 };
 
 /// Spooled bytes the cloud may be behind before reading waits.
@@ -123,16 +124,46 @@ impl<'a, S: Source> Cycle<'a, S> {
         }
         let spec = self.tools.config.spec(name);
         let shape = self.tools.source.describe(&spec).await.map_err(Fault::Table)?;
+        if spec.key.is_some() {
+            self.refuse_twins(&shape).await?;
+        }
         let seen = Arc::new(Seen::new(shape, &table.query).map_err(Fault::Table)?);
-        if table.cursor.describe(&seen.shape) {
-            // What is known stands under the old key and would look vanished.
-            self.tools.journal.known_clear(name).await.map_err(Fault::Session)?;
-            table.scan = Scan::Idle { not_before: Mono::now() };
-            (table.pass, table.read) = (None, None);
+        match table.cursor.describe(&seen.shape) {
+            Change::Nothing | Change::Stamp => {}
+            Change::Columns => table.scan = Scan::Idle { not_before: Mono::now() },
+            Change::Key => {
+                // What is known stands under the old key and would look vanished.
+                self.tools.journal.known_clear(name).await.map_err(Fault::Session)?;
+                table.scan = Scan::Idle { not_before: Mono::now() };
+                (table.pass, table.read) = (None, None);
+            }
         }
         table.quarantined = self.tools.journal.quarantined(name).await.map_err(Fault::Session)?;
         table.seen = Some(Arc::clone(&seen));
         Ok(seen)
+    }
+
+    /// A declared key that two rows share would make one of them vanish in staging.
+    async fn refuse_twins(&self, shape: &TableShape) -> Turn {
+        let findings = self.tools.source.findings(std::slice::from_ref(shape)).await;
+        let mut findings = findings.map_err(Fault::Table)?.into_iter();
+        match findings.find(|finding| finding.code == Some(Code::KeyNotUnique)) {
+            Some(finding) => Err(Fault::Table(Error::new(Code::KeyNotUnique, finding.words))),
+            None => Ok(()),
+        }
+    }
+
+    /// Live rows of the first of these keys, as many as a page takes, and how many keys it answers (at least one).
+    pub(super) async fn look_up(&self, seen: &Seen, keys: &[KeyBytes]) -> Turn<(Page, usize)> {
+        let mut count = keys.len();
+        loop {
+            let some = keys.get(..count).unwrap_or(keys);
+            let page = self.tools.source.by_keys(&seen.shape, some).await.map_err(Fault::Table)?;
+            if page.is_complete() || count <= 1 {
+                return Ok((page, some.len()));
+            }
+            count /= 2;
+        }
     }
 
     /// The cycle's bound, taken before its first read of any stamped table.
@@ -273,14 +304,18 @@ impl<'a, S: Source> Cycle<'a, S> {
     ) -> Turn {
         let fresh: Vec<usize> =
             rows.iter().copied().filter(|row| !is_recent(table, seen, page, *row)).collect();
-        for rows in fresh.chunks(LOOK_UP) {
-            let mut keys: Vec<KeyBytes> = rows.iter().map(|row| seen.key(page, *row)).collect();
-            keys.sort_unstable();
-            keys.dedup();
-            let live = self.tools.source.by_keys(&seen.shape, &keys).await.map_err(Fault::Table)?;
-            let mut found = std::collections::BTreeSet::new();
+        let mut by_key: BTreeMap<KeyBytes, Vec<usize>> = BTreeMap::new();
+        for row in fresh {
+            by_key.entry(seen.key(page, row)).or_default().push(row);
+        }
+        let keys: Vec<KeyBytes> = by_key.keys().cloned().collect();
+        let mut keys = keys.as_slice();
+        while !keys.is_empty() {
+            let (live, answered) = self.look_up(seen, keys.get(..LOOK_UP).unwrap_or(keys)).await?;
+            let (these, rest) = keys.split_at(answered);
+            keys = rest;
             for row in 0..live.len() {
-                found.insert(seen.key(&live, row));
+                by_key.remove(&seen.key(&live, row));
                 self.send(table, seen, (&live, row), Kind::Found).await?;
             }
             self.tell_poison(table, &live).await?;
@@ -288,10 +323,10 @@ impl<'a, S: Source> Cycle<'a, S> {
             if !live.poison().is_empty() {
                 continue;
             }
-            for row in rows {
-                if !found.contains(&seen.key(page, *row)) {
-                    self.send(table, seen, (page, *row), Kind::Delta).await?;
-                }
+            let gone: Vec<usize> =
+                these.iter().filter_map(|key| by_key.remove(key)).flatten().collect();
+            for row in gone {
+                self.send(table, seen, (page, row), Kind::Delta).await?;
             }
         }
         Ok(())

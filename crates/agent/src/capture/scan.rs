@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use protocol::{Code, hash::RowHash, key::KeyBytes};
+use protocol::{Code, Error, hash::RowHash, key::KeyBytes};
 use runtime::clock::Mono;
 
 use super::{
@@ -105,16 +105,24 @@ impl<S: Source> Cycle<'_, S> {
         (started, busy): (Mono, Duration),
     ) -> Turn {
         let (source, limit, before) = (self.tools.source, table.limit(), Mono::now());
-        let page = if seen.shape.stamp.is_some() {
-            source.keys(&seen.shape, after.as_ref(), limit).await
+        // Of a stamped table the keys suffice, unless its columns changed.
+        let stamped = seen.shape.stamp.is_some();
+        let whole = !stamped || table.cursor.compare;
+        let filter = seen.filter.as_ref().filter(|_| !stamped);
+        let page = if whole {
+            source.chunk(&seen.shape, after.as_ref(), filter, limit).await
         } else {
-            source.chunk(&seen.shape, after.as_ref(), seen.filter.as_ref(), limit).await
+            source.keys(&seen.shape, after.as_ref(), limit).await
         };
         let page = page.map_err(Fault::Table)?;
         let took = before.elapsed();
         table.took(took, page.len());
         let keys: Vec<KeyBytes> = (0..page.len()).map(|row| seen.key(&page, row)).collect();
-        if seen.shape.stamp.is_none() {
+        if !seen.shape.shared_key && keys.windows(2).any(|pair| pair.first() == pair.last()) {
+            let words = "two rows share the declared key";
+            return Err(Fault::Table(Error::new(Code::KeyNotUnique, words)));
+        }
+        if whole {
             self.send_changed(table, seen, &page, &keys).await?;
         }
         self.tell_poison(table, &page).await?;
@@ -150,17 +158,7 @@ impl<S: Source> Cycle<'_, S> {
             .map_err(Fault::Table)?;
         let took = before.elapsed();
         let keys: Vec<KeyBytes> = (0..page.len()).map(|row| seen.key(&page, row)).collect();
-        let known = self.known(table, &keys).await?;
-        for (row, known) in known.iter().enumerate() {
-            // What the filter kept out of the load was never sent and stays out.
-            let due = match known {
-                Some(known) => *known != seen.hash(&page, row),
-                None => seen.passes(&page, row),
-            };
-            if due {
-                self.send(table, seen, (&page, row), Kind::Found).await?;
-            }
-        }
+        self.send_changed(table, seen, &page, &keys).await?;
         self.tell_poison(table, &page).await?;
         let busy = busy + took;
         table.scan = if ends(&page)? {
@@ -183,7 +181,12 @@ impl<S: Source> Cycle<'_, S> {
     ) -> Turn {
         let known = self.known(table, keys).await?;
         for (row, known) in known.iter().enumerate() {
-            if *known != Some(seen.hash(page, row)) {
+            // What the filter kept out of the load was never sent and stays out.
+            let due = match known {
+                Some(known) => *known != seen.hash(page, row),
+                None => seen.passes(page, row),
+            };
+            if due {
                 self.send(table, seen, (page, row), Kind::Found).await?;
             }
         }
@@ -220,8 +223,8 @@ impl<S: Source> Cycle<'_, S> {
             if gone + keys.len() as u64 <= cap && keys.len() < LOOK_UP {
                 return Ok(false);
             }
-            let live = self.tools.source.by_keys(&seen.shape, &keys).await.map_err(Fault::Table)?;
-            gone += keys.len().saturating_sub(live.len() + live.poison().len()) as u64;
+            let (live, answered) = self.look_up(seen, &keys).await?;
+            gone += answered.saturating_sub(live.len() + live.poison().len()) as u64;
             if gone > cap {
                 let words = format!(
                     "{gone} or more of {known} rows vanished, {cap} may go without a person"
@@ -229,10 +232,10 @@ impl<S: Source> Cycle<'_, S> {
                 self.incident(table, None, Code::DeletesCapped, &words).await?;
                 return Ok(true);
             }
-            if keys.len() < LOOK_UP {
+            if answered == keys.len() && keys.len() < LOOK_UP {
                 return Ok(false);
             }
-            after = keys.into_iter().next_back();
+            after = keys.into_iter().nth(answered.saturating_sub(1));
         }
     }
 
@@ -245,30 +248,32 @@ impl<S: Source> Cycle<'_, S> {
         (started, busy): (Mono, Duration),
     ) -> Turn {
         let keys = self.missing(table, after, LOOK_UP).await?;
-        let Some(last) = keys.last().cloned() else {
+        if keys.is_empty() {
             self.end(table, seen, started, busy);
             return Ok(());
-        };
-        let gone = self.look_again(table, seen, &keys).await?;
+        }
+        let (gone, answered) = self.look_again(table, seen, &keys).await?;
         for key in gone {
             self.send_delete(table, seen, &key)?;
         }
-        if keys.len() < LOOK_UP {
+        if answered == keys.len() && keys.len() < LOOK_UP {
             self.end(table, seen, started, busy);
         } else {
-            table.scan = Scan::Suspects { after: Some(last), started, busy, checked: true };
+            let after = keys.into_iter().nth(answered.saturating_sub(1));
+            table.scan = Scan::Suspects { after, started, busy, checked: true };
         }
         Ok(())
     }
 
-    /// Sends the live ones that changed; gives those that are gone.
+    /// Sends the live ones that changed; gives those that are gone and how many of the first keys were looked at.
     async fn look_again(
         &mut self,
         table: &mut Table,
         seen: &Seen,
         keys: &[KeyBytes],
-    ) -> Turn<Vec<KeyBytes>> {
-        let live = self.tools.source.by_keys(&seen.shape, keys).await.map_err(Fault::Table)?;
+    ) -> Turn<(Vec<KeyBytes>, usize)> {
+        let (live, answered) = self.look_up(seen, keys).await?;
+        let keys = keys.get(..answered).unwrap_or(keys);
         let found: Vec<KeyBytes> = (0..live.len()).map(|row| seen.key(&live, row)).collect();
         let asked: BTreeSet<&KeyBytes> = keys.iter().collect();
         let known = self.known(table, &found).await?;
@@ -294,7 +299,7 @@ impl<S: Source> Cycle<'_, S> {
             }
             gone = surely;
         }
-        Ok(gone)
+        Ok((gone, answered))
     }
 
     /// The scan is over. Tables without stamp rest three times as long as they were read; key scans by the clock.
@@ -306,6 +311,7 @@ impl<S: Source> Cycle<'_, S> {
         };
         table.scan = Scan::Idle { not_before };
         table.scan_done = true;
+        table.cursor.compare = false;
         if seen.shape.stamp.is_none() {
             table.scanned();
         }

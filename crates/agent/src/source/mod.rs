@@ -94,7 +94,7 @@ pub struct StampShape {
     pub column: String,
     /// `e` of `correctness.md` 3 a.
     pub allowance: Duration,
-    /// Rows may have NULL here; they come by chunk only and count as never sent (F11).
+    /// Rows may have NULL here (F11): they are compared with the known rows at each key scan.
     pub nullable: bool,
 }
 
@@ -141,6 +141,9 @@ pub struct ReadLimit {
     /// Canonical text of the page, bytes.
     pub bytes: usize,
 }
+
+/// Canonical text of a page of rows asked for by their keys.
+const LOOK_UP_BYTES: usize = 4 * 1024 * 1024;
 
 /// The database's identity, sent with `Open` (`contracts.md` 5.6).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -216,8 +219,9 @@ pub trait Source: fmt::Debug + Send + Sync + 'static {
         limit: ReadLimit,
     ) -> impl Future<Output = Result<Page>> + Send;
 
-    /// Live rows whose stamp is NULL, whole, in page-key order behind `after`: no delta meets them, also where the ERP
-    /// empties a stamp to have a row sent again. Only for tables with a stamp.
+    /// Live rows whose stamp is NULL or (SQLite) of another form than the table's, whole, in page-key order behind
+    /// `after`: no delta meets them, also where the ERP empties a stamp to have a row sent again. Only for tables with
+    /// a stamp.
     fn unstamped(
         &self,
         shape: &TableShape,
@@ -225,7 +229,8 @@ pub trait Source: fmt::Debug + Send + Sync + 'static {
         limit: ReadLimit,
     ) -> impl Future<Output = Result<Page>> + Send;
 
-    /// Live rows with these wire keys, whole, in a fresh snapshot; at most 1,000 keys a call.
+    /// Live rows with these wire keys, whole, in a fresh snapshot; at most 1,000 keys a call. A page that is not complete
+    /// holds some of them, in no order that could be gone on from: ask for fewer keys.
     fn by_keys(
         &self,
         shape: &TableShape,

@@ -151,6 +151,9 @@ impl PageBuilder {
         write: impl FnOnce(&mut String) -> Result<(), Error>,
     ) -> Result<(), Error> {
         write(&mut self.page.text)?;
+        if self.page.text.len() >= NULL as usize {
+            return Err(Error::new(Code::RowTooLarge, "a page of more than 2 GiB"));
+        }
         let end = self.end();
         self.page.ends.push(end);
         Ok(())
@@ -203,7 +206,7 @@ impl PageBuilder {
         self.page
     }
 
-    /// Offsets are 31 bits: the arena is bounded by the read limit plus one row, far below 2 GiB.
+    /// Offsets are 31 bits; [`Self::value`] keeps the arena below that.
     fn end(&self) -> u32 {
         u32::try_from(self.page.text.len()).unwrap_or(u32::MAX) & !NULL
     }

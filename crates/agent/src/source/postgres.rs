@@ -29,8 +29,8 @@ use self::{
     read::{Read, Start},
 };
 use super::{
-    Bound, Finding, From, Identity, Page, PageKey, Profile, ReadLimit, Source, SourceOptions,
-    TableShape, TableSpec, Watermark, catalogue::Found,
+    Bound, Finding, From, Identity, LOOK_UP_BYTES, Page, PageKey, Profile, ReadLimit, Source,
+    SourceOptions, TableShape, TableSpec, Watermark, catalogue::Found,
 };
 
 /// What a DBA installs so that a login without further rights learns the safe bound.
@@ -191,7 +191,7 @@ impl Source for PostgresSource {
     }
 
     async fn by_keys(&self, shape: &TableShape, keys: &[KeyBytes]) -> Result<Page> {
-        let limit = ReadLimit { rows: usize::MAX, bytes: usize::MAX };
+        let limit = ReadLimit { rows: usize::MAX, bytes: LOOK_UP_BYTES };
         self.page(shape, Start::ByKeys(keys), limit).await
     }
 

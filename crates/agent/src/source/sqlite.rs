@@ -18,10 +18,7 @@ use std::{
 };
 
 use protocol::{Code, Coded as _, Error, Result, filter::Filter, key::KeyBytes, names::TableName};
-use runtime::{
-    clock::{Mono, Wall},
-    task,
-};
+use runtime::{clock::Mono, task};
 use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
 
 use self::{
@@ -29,8 +26,8 @@ use self::{
     read::{Read, Start},
 };
 use super::{
-    Bound, Finding, From, Identity, Page, PageKey, Profile, ReadLimit, Source, SourceOptions,
-    TableShape, TableSpec, Watermark, catalogue::Found,
+    Bound, Finding, From, Identity, LOOK_UP_BYTES, Page, PageKey, Profile, ReadLimit, Source,
+    SourceOptions, TableShape, TableSpec, Watermark, catalogue::Found,
 };
 
 /// Pages are short; a database that takes longer is a symptom.
@@ -198,10 +195,12 @@ impl Source for SqliteSource {
             let table = catalogue::find(connection, &wanted)
                 .map_err(|error| error.at(format_args!("table {}", spec.wire)))?;
             let found = Arc::new(catalogue::load(connection, &table)?);
-            let shape = inner.profile.shape(&spec, &found, ALLOWANCE)?;
-            if let Some(stamp) = &shape.stamp {
-                stamp::sample(connection, &shape, stamp)?;
+            let mut shape = inner.profile.shape(&spec, &found, ALLOWANCE)?;
+            if let Some(stamp) = shape.stamp.clone() {
+                stamp::sample(connection, &shape, &stamp)?;
             }
+            // Whatever the declaration says, a value of another kind may stand there.
+            shape.stamp.iter_mut().for_each(|stamp| stamp.nullable = true);
             lock(&inner.found).insert(table, found);
             Ok(shape)
         })
@@ -258,7 +257,7 @@ impl Source for SqliteSource {
     }
 
     async fn by_keys(&self, shape: &TableShape, keys: &[KeyBytes]) -> Result<Page> {
-        let limit = ReadLimit { rows: usize::MAX, bytes: usize::MAX };
+        let limit = ReadLimit { rows: usize::MAX, bytes: LOOK_UP_BYTES };
         self.page(Read::new(shape, Start::ByKeys(keys.to_vec()), limit)).await
     }
 

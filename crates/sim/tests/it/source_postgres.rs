@@ -116,6 +116,58 @@ async fn a_plain_login_is_degraded_until_the_function_or_the_right_is_there() {
     open.batch_execute("COMMIT").await.unwrap();
 }
 
+#[tokio::test]
+async fn a_function_whose_owner_sees_no_other_session_is_not_trusted() {
+    let erp = PostgresErp::new().await;
+    let (_, _) = stamped(&erp).await;
+    let role = plain_role(&erp).await;
+    let url = erp.url.replace("postgres@", &format!("{role}@"));
+    let source = connect(&url, Profile::Generic, &SourceOptions::default()).unwrap();
+    let open = servers::connect(&erp.url).await.unwrap();
+    open.batch_execute("BEGIN; SELECT 1").await.unwrap();
+    // As an owner of the database would make it who is no superuser.
+    let owner = format!("{role}_owner");
+    erp.run(&format!(
+        "CREATE ROLE {owner}; GRANT CREATE ON DATABASE {} TO {owner}",
+        database(&erp)
+    ))
+    .await;
+    let installer = servers::connect(&erp.url).await.unwrap();
+    let refused = installer.batch_execute(&format!("SET ROLE {owner}; {SAFE_BOUND_SQL}")).await;
+    assert!(refused.is_err(), "the script itself refuses such an owner");
+    erp.run(SAFE_BOUND_SQL).await;
+    erp.run(&format!(
+        "ALTER FUNCTION malote.safe_bound() OWNER TO {owner}; \
+         GRANT USAGE ON SCHEMA malote TO {role}, {owner}; \
+         GRANT EXECUTE ON FUNCTION malote.safe_bound() TO {role}"
+    ))
+    .await;
+    let blind = source.bound().await.unwrap();
+    assert!(blind.degraded.unwrap().contains("owner of malote.safe_bound()"));
+    assert!(blind.micros <= blind.at_micros - 600_000_000);
+    erp.run(&format!("GRANT pg_read_all_stats TO {owner}")).await;
+    let exact = source.bound().await.unwrap();
+    assert_eq!(exact.degraded, None);
+    assert!(exact.micros < exact.at_micros && exact.micros > exact.at_micros - 600_000_000);
+    open.batch_execute("COMMIT").await.unwrap();
+}
+
+#[tokio::test]
+async fn the_committed_state_changes_with_every_transaction_that_wrote() {
+    let erp = PostgresErp::new().await;
+    let (source, _) = stamped(&erp).await;
+    let open = servers::connect(&erp.url).await.unwrap();
+    open.batch_execute("BEGIN; INSERT INTO mov VALUES (1)").await.unwrap();
+    let before = source.bound().await.unwrap().committed;
+    assert!(before.is_some());
+    open.batch_execute("COMMIT").await.unwrap();
+    assert_ne!(source.bound().await.unwrap().committed, before);
+}
+
+fn database(erp: &PostgresErp) -> &str {
+    erp.url.rsplit('/').next().unwrap()
+}
+
 /// Codes that `malote agent check` finds.
 fn checked(folder: &std::path::Path) -> Vec<String> {
     let output = std::process::Command::new(sim::process::binary().unwrap())

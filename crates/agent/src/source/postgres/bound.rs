@@ -12,13 +12,17 @@ use super::{super::Bound, fault, instant, link::Link, lock};
 
 const OVERLAP: Duration = Duration::from_secs(600);
 
-/// What may be asked.
+/// What may be asked. The function looks with its owner's eyes: it is worth what that role sees.
 const RIGHTS: &str = "
-SELECT coalesce((SELECT has_schema_privilege(n.oid, 'USAGE') AND has_function_privilege(p.oid, 'EXECUTE')
-                   FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-                  WHERE n.nspname = 'malote' AND p.proname = 'safe_bound' AND p.pronargs = 0), false),
+SELECT has_schema_privilege(f.namespace, 'USAGE') AND has_function_privilege(f.oid, 'EXECUTE'),
+       f.prosecdef AND pg_has_role(f.proowner, 'pg_read_all_stats', 'USAGE'),
        pg_has_role('pg_read_all_stats', 'USAGE') OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
+  FROM (SELECT 1) one
+  LEFT JOIN (SELECT p.oid, p.prosecdef, p.proowner, n.oid AS namespace
+               FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+              WHERE n.nspname = 'malote' AND p.proname = 'safe_bound' AND p.pronargs = 0) f ON true
 ";
+const BLIND_OWNER: &str = "the owner of malote.safe_bound() does not see other sessions";
 
 /// Microseconds since 1970, exactly.
 macro_rules! micros {
@@ -90,13 +94,17 @@ impl BoundState {
     /// `b` and `B`. Each statement is its own transaction, since `pg_stat_activity` freezes inside one.
     pub(super) async fn take(&self, link: &Link) -> Result<Bound> {
         let rights = link.query_one(RIGHTS, &[]).await.map_err(fault)?;
-        let function: bool = rights.try_get(0).map_err(fault)?;
-        let sees_all: bool = rights.try_get(1).map_err(fault)?;
-        let seen = if function {
+        let callable: bool = rights.try_get::<_, Option<bool>>(0).map_err(fault)?.unwrap_or(false);
+        let sound: bool = rights.try_get::<_, Option<bool>>(1).map_err(fault)?.unwrap_or(false);
+        let sees_all: bool = rights.try_get(2).map_err(fault)?;
+        let mut seen = if callable && sound {
             self.by_function(link).await?
         } else {
             self.by_sessions(link, sees_all).await?
         };
+        if callable && !sound && !sees_all {
+            seen.degraded = Some(BLIND_OWNER.to_owned());
+        }
         let prepared = link.query(PREPARED, &[]).await.map_err(fault)?;
         let (mut gids, mut committed) = (Vec::new(), None);
         for row in &prepared {

@@ -66,7 +66,7 @@ async fn look(link: &Link, shape: &TableShape, found: &Found) -> Result<Vec<Find
             let sql =
                 format!("SELECT EXISTS (SELECT FROM {table} WHERE {} IS NULL)", quoted(column));
             if stamp.nullable && exists(link, &sql).await? {
-                tell(None, format!("rows with NULL in {column} come with base loads only"));
+                tell(None, format!("rows with NULL in {column} are compared at each key scan"));
             }
         }
     }

@@ -1,5 +1,14 @@
 -- For the DBA, once per database: lets the agent's login learn since when the oldest open transaction is open, and
 -- nothing else (no texts, users or addresses of other sessions). Malote never runs this by itself.
+DO $$
+BEGIN
+  IF NOT pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') THEN
+    RAISE EXCEPTION 'the owner of malote.safe_bound() must see all sessions, and % does not', current_user
+      USING HINT = 'Run this as a superuser, or as a role with pg_read_all_stats.';
+  END IF;
+END
+$$;
+
 CREATE SCHEMA IF NOT EXISTS malote;
 
 CREATE OR REPLACE FUNCTION malote.safe_bound(OUT at timestamptz, OUT bound timestamptz, OUT open_count bigint)

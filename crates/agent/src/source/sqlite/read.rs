@@ -86,7 +86,7 @@ impl Read {
             Start::Keys { after } => query.live_behind(after.as_ref())?,
             Start::Unstamped { after } => {
                 query.live_behind(after.as_ref())?;
-                query.stamp_is_null();
+                query.apart_from_stamps(connection)?;
             }
             Start::Delta { from, edge } => query.changes(connection, from, *edge)?,
             Start::ByKeys(keys) => {
@@ -142,10 +142,12 @@ impl<'a> Query<'a> {
         Ok(())
     }
 
-    fn stamp_is_null(&mut self) {
+    fn apart_from_stamps(&mut self, connection: &Connection) -> Result<()> {
         if let Some(stamp) = &self.shape.stamp {
-            self.conditions.push(format!("{} IS NULL", quoted(&stamp.column)));
+            let style = stamp::sample(connection, self.shape, stamp)?;
+            self.conditions.push(stamp::apart(&quoted(&stamp.column), style));
         }
+        Ok(())
     }
 
     fn nullable_keys(&self) -> Vec<String> {

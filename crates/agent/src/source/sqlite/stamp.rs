@@ -11,6 +11,10 @@ use super::{
     fault,
 };
 
+/// Seconds pass 10^11 in the year 5138, milliseconds pass it in 1973.
+const SECONDS: i64 = 100_000_000_000;
+const MILLIS: i64 = 100_000_000_000_000;
+
 /// How a table writes its stamps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Style {
@@ -45,11 +49,10 @@ pub(super) fn sample(
 
 fn style(value: ValueRef<'_>) -> Option<Style> {
     match value {
-        // Seconds pass 10^11 in the year 5138, milliseconds pass it in 1973.
         ValueRef::Integer(number) => Some(Style::Epoch {
-            per_second: match number.unsigned_abs() {
-                0..100_000_000_000 => 1,
-                100_000_000_000..100_000_000_000_000 => 1_000,
+            per_second: match number.saturating_abs() {
+                ..SECONDS => 1,
+                SECONDS..MILLIS => 1_000,
                 _ => 1_000_000,
             },
         }),
@@ -71,6 +74,27 @@ fn style(value: ValueRef<'_>) -> Option<Style> {
         }
         _ => None,
     }
+}
+
+/// Condition for rows that no delta meets: without a stamp, or with one in another form than the table's, which SQLite
+/// keeps in any column and sorts elsewhere.
+pub(super) fn apart(column: &str, style: Style) -> String {
+    let unfit = match style {
+        Style::Text => format!(
+            "typeof({column}) <> 'text' OR {column} NOT GLOB \
+             '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9][ T][0-9][0-9]:[0-9][0-9]:[0-9][0-9]*' \
+             OR substr({column}, 20) GLOB '*[^0-9.Z]*'"
+        ),
+        Style::Epoch { per_second } => {
+            let (low, high) = match per_second {
+                1 => (0, SECONDS),
+                1_000 => (SECONDS, MILLIS),
+                _ => (MILLIS, i64::MAX),
+            };
+            format!("typeof({column}) <> 'integer' OR abs({column}) NOT BETWEEN {low} AND {high}")
+        }
+    };
+    format!("({column} IS NULL OR {unfit})")
 }
 
 /// `B` as an instant; every style is rendered from it.

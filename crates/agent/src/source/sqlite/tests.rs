@@ -148,3 +148,29 @@ async fn a_missing_file_and_one_that_is_no_database_are_told() {
         assert_eq!(source.describe(&spec()).await.unwrap_err().code, Code::SourceUnreachable);
     }
 }
+
+#[tokio::test]
+async fn rows_whose_stamp_has_another_form_are_met_by_the_scan_of_unstamped_rows() {
+    for (values, apart) in [
+        (
+            "(1, '2024-05-01 10:00:00'), (2, NULL), (3, ''), (4, '2024-05-01'), (5, 1714557600), \
+             (6, '2024-05-01T10:00:00.25Z'), (7, '2024-05-01 10:00:00-03:00'), (8, 1.5), (9, x'00')",
+            &["2", "3", "4", "5", "7", "8", "9"][..],
+        ),
+        ("(1, 1714557600), (2, NULL), (3, 'x'), (4, 1714557600000)", &["2", "3", "4"][..]),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let (source, erp) = source(&folder);
+        let sql = "DROP TABLE t; CREATE TABLE t (id integer PRIMARY KEY, m); INSERT INTO t VALUES";
+        erp.execute_batch(&format!("{sql} {values}")).unwrap();
+        let shape = source.describe(&spec()).await.unwrap();
+        assert!(shape.stamp.as_ref().unwrap().nullable);
+        let limit = ReadLimit { rows: 100, bytes: 1 << 20 };
+        let page = source.unstamped(&shape, None, limit).await.unwrap();
+        let mut ids: Vec<_> =
+            (0..page.len()).map(|row| page.cell(row, 0).unwrap().to_owned()).collect();
+        ids.extend(page.poison().iter().map(|poison| poison.key.0.join("")));
+        ids.sort();
+        assert_eq!(ids, apart);
+    }
+}
