@@ -104,7 +104,7 @@ impl DemoCommand {
             Phase::Day
         };
         let verdict = run::verdict(world, phase, time, show).await?;
-        Ok(run::tell(&verdict, show))
+        Ok(run::tell(&verdict, world.left_out, show))
     }
 
     /// Addresses and credentials, for whoever wants to call along.
@@ -156,6 +156,8 @@ impl DemoCommand {
                 ship.login.client_id
             ));
             plain(format!("  {:<12}  client secret  {}", "", ship.login.secret.expose_secret()));
+            plain(format!("  {:<12}  agent's door   {}", "", ship.admin.address));
+            plain(format!("  {:<12}  its token      {}", "", ship.admin.token.expose_secret()));
             plain(format!(
                 "  {:<12}  staging        {}",
                 "",

@@ -30,6 +30,10 @@ use super::{
 
 /// How often states are looked at.
 const LOOK: Duration = Duration::from_millis(200);
+/// How long a source that is written to all the time streams before it is compared.
+const BUSY: Duration = Duration::from_secs(4);
+/// Looks that must find the very same differences before they are the verdict.
+const LOOKS: usize = 3;
 
 /// Everything that is up.
 pub(super) struct World {
@@ -37,6 +41,8 @@ pub(super) struct World {
     pub(super) ships: Vec<Ship>,
     /// The demo's own ERP; `None` where somebody's database is followed.
     pub(super) erp: Option<Erp>,
+    /// Tables that cannot be shared as they are.
+    pub(super) left_out: usize,
     folder: PathBuf,
 }
 
@@ -59,6 +65,7 @@ impl World {
             cloud: Cloud::start(folder).await?,
             ships: Vec::new(),
             erp: None,
+            left_out: 0,
             folder: folder.to_owned(),
         };
         for kind in Kind::BOTH {
@@ -77,6 +84,7 @@ impl World {
             cloud: Cloud::start(folder).await?,
             ships: Vec::new(),
             erp: None,
+            left_out: 0,
             folder: folder.to_owned(),
         };
         world.add(Cargo::generic(url)?, None, show).await?;
@@ -97,7 +105,11 @@ impl World {
         let found = ship::look(&source, tables).await?;
         for (table, error) in &found.left_out {
             show.say(format!("Left out: {table}: {error}"), format!("Fora: {table}: {error}"));
+            show.event(&json!({
+                "event": "leftOut", "table": table, "code": error.code.as_str(), "words": error.message,
+            }));
         }
+        self.left_out += found.left_out.len();
         if found.shapes.is_empty() {
             return Err(Error::new(Code::TableMissing, "the database shows no table with a key"));
         }
@@ -121,14 +133,19 @@ impl World {
         Ok(sum)
     }
 
-    /// Waits until every table streams and two cycles have passed in which nothing moved.
+    /// Waits until every table streams and two cycles have passed in which nothing moved. Somebody's database need not
+    /// come to rest: there a while of streaming is enough.
+    ///
+    /// # Errors
+    /// `TIMEOUT` where nothing moved for `silence` although there is something to wait for.
     pub(super) async fn settle(
         &self,
         phase: Phase,
-        deadline: Duration,
+        silence: Duration,
         show: &mut Progress,
     ) -> Result<()> {
-        let begun = Mono::now();
+        let mut moved = Mono::now();
+        let mut streams: Option<Mono> = None;
         let mut still: Option<(Mono, Vec<Standing>)> = None;
         loop {
             show.numbers(phase, self.numbers().await?);
@@ -139,21 +156,28 @@ impl World {
                 streaming &= state.waiting.is_empty();
                 marks.push(state.standing);
             }
+            streams = streams.filter(|_| streaming).or_else(|| streaming.then(Mono::now));
+            if self.erp.is_none() && streams.is_some_and(|since| since.elapsed() >= BUSY) {
+                return Ok(());
+            }
+            if still.as_ref().is_none_or(|(_, before)| *before != marks) {
+                moved = Mono::now();
+            }
             still = match still.filter(|(_, before)| streaming && *before == marks) {
                 Some((since, _)) if since.elapsed() >= CYCLE * 2 + LOOK * 2 => return Ok(()),
                 Some(kept) => Some(kept),
                 None => Some((Mono::now(), marks)),
             };
-            if begun.elapsed() > deadline {
-                return Err(Error::new(Code::Timeout, self.late(deadline).await));
+            if moved.elapsed() > silence {
+                return Err(Error::new(Code::Timeout, self.late(silence).await));
             }
             clock::sleep(LOOK).await;
         }
     }
 
     /// What is not done, in words.
-    async fn late(&self, deadline: Duration) -> String {
-        let mut words = vec![format!("not quiet after {} s", deadline.as_secs())];
+    async fn late(&self, silence: Duration) -> String {
+        let mut words = vec![format!("nothing moved for {} s", silence.as_secs())];
         for ship in &self.ships {
             match ship.state(&self.cloud).await {
                 Ok(state) => words.extend(state.waiting),
@@ -268,15 +292,20 @@ pub(super) async fn verdict(
         "Comparing every table with its source, row by row and value by value.",
         "Comparando cada tabela com a origem, linha a linha e valor a valor.",
     );
-    loop {
-        let verdict = world.compare().await?;
-        if verdict.is_equal() || begun.elapsed() >= time / 4 {
-            return Ok(verdict);
-        }
+    let mut verdict = world.compare().await?;
+    let mut same = 1;
+    while !verdict.is_equal() && same < LOOKS && begun.elapsed() < time {
         tracing::warn!(differences = verdict.differences, "not equal yet; waiting two more cycles");
         clock::sleep(CYCLE * 2).await;
         world.settle(phase, time, show).await?;
+        let mut again = world.compare().await?;
+        if world.erp.is_none() {
+            again = again.also_in(&verdict);
+        }
+        same = if again.differing == verdict.differing { same + 1 } else { 1 };
+        verdict = again;
     }
+    Ok(verdict)
 }
 
 /// Shows the numbers until the drain is asked for.
@@ -289,7 +318,7 @@ pub(super) async fn follow(world: &World, drain: &Shutdown, show: &mut Progress)
 }
 
 /// Tells the verdict; its exit code.
-pub(super) fn tell(verdict: &Verdict, show: &Progress) -> u8 {
+pub(super) fn tell(verdict: &Verdict, left_out: usize, show: &Progress) -> u8 {
     for difference in &verdict.first {
         let columns = difference.columns.join(", ");
         let line = format!(
@@ -305,7 +334,16 @@ pub(super) fn tell(verdict: &Verdict, show: &Progress) -> u8 {
         "tables": verdict.tables,
         "rows": verdict.rows,
         "differences": verdict.differences,
+        "leftOut": left_out,
     }));
+    if left_out > 0 {
+        show.say(
+            format!("{left_out} tables were left out and not compared; they are named above."),
+            format!(
+                "{left_out} tabelas ficaram fora e não foram comparadas; estão nomeadas acima."
+            ),
+        );
+    }
     let Verdict { tables, rows, differences, .. } = verdict;
     let seconds = show.seconds();
     if verdict.is_equal() {

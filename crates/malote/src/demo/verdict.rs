@@ -3,13 +3,15 @@
 //! Promises: every difference is counted; the first [`SHOWN`] are kept with table, key hash and columns.
 //! Never: holds a row's value or key.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use protocol::key::KeyBytes;
 use sha2::{Digest as _, Sha256};
 
 /// Differences that are kept with their place; all are counted.
 pub(crate) const SHOWN: usize = 20;
+/// Differing rows that are remembered for a second look; where more differ, no look makes them fewer.
+const REMEMBERED: usize = 100_000;
 
 /// One row that differs.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
@@ -45,6 +47,8 @@ pub(crate) struct Verdict {
     pub(crate) rows: u64,
     pub(crate) differences: u64,
     pub(crate) first: Vec<Difference>,
+    /// Table and key hash of the differing rows.
+    pub(crate) differing: BTreeSet<(String, String)>,
 }
 
 impl Verdict {
@@ -60,8 +64,11 @@ impl Verdict {
         columns: Vec<String>,
     ) {
         self.differences += 1;
+        let key_hash: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+        if self.differing.len() < REMEMBERED {
+            self.differing.insert((table.to_owned(), key_hash.clone()));
+        }
         if self.first.len() < SHOWN {
-            let key_hash = key.iter().map(|byte| format!("{byte:02x}")).collect();
             self.first.push(Difference { table: table.to_owned(), key_hash, kind, columns });
         }
     }
@@ -72,6 +79,22 @@ impl Verdict {
         self.differences += other.differences;
         let room = SHOWN - self.first.len().min(SHOWN);
         self.first.extend(other.first.into_iter().take(room));
+        let room = REMEMBERED - self.differing.len().min(REMEMBERED);
+        self.differing.extend(other.differing.into_iter().take(room));
+    }
+
+    /// What still differs after a second look some cycles later: while a source is written to, a row may differ because
+    /// it changed between the two reads. A row that differs in both looks counts.
+    pub(crate) fn also_in(mut self, before: &Self) -> Self {
+        let all = |verdict: &Self| verdict.differences <= REMEMBERED as u64;
+        if !all(&self) || !all(before) {
+            return self;
+        }
+        self.differing.retain(|row| before.differing.contains(row));
+        let kept = &self.differing;
+        self.first.retain(|row| kept.contains(&(row.table.clone(), row.key_hash.clone())));
+        self.differences = self.differing.len() as u64;
+        self
     }
 }
 
@@ -113,6 +136,22 @@ mod tests {
         sum.add(verdict);
         assert_eq!((sum.tables, sum.rows, sum.differences, sum.first.len()), (2, 51, 50, SHOWN));
         assert!(!sum.is_equal());
+    }
+
+    #[test]
+    fn a_row_that_changed_between_the_reads_is_no_difference_and_one_that_stays_is() {
+        let of = |keys: &[&str]| {
+            let mut verdict = Verdict { tables: 1, rows: 9, ..Verdict::default() };
+            for key in keys {
+                let key = Keys::hash(&KeyBytes::of([*key]));
+                verdict.differs("FLAN", &key, Kind::Values, vec!["VALOR".into()]);
+            }
+            verdict
+        };
+        let again = of(&["b", "c"]).also_in(&of(&["a", "b"]));
+        assert_eq!((again.differences, again.first.len(), again.rows), (1, 1, 9));
+        assert_eq!(again.first, of(&["b"]).first);
+        assert!(of(&["c"]).also_in(&of(&["a"])).is_equal());
     }
 
     #[test]

@@ -5,6 +5,8 @@ mod acceptance;
 #[cfg(test)]
 mod comparison;
 #[cfg(test)]
+mod demo;
+#[cfg(test)]
 mod faults_keys;
 #[cfg(test)]
 mod foreign;
