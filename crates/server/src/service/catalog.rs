@@ -154,13 +154,13 @@ impl Catalog {
             );
             return Err(Error::new(Code::AlreadyExists, words));
         }
-        self.store.bind(installation.tenant, installation.id, Some(environment)).await
+        self.store.bind(installation.tenant, installation.id, Some(environment), Wall::now()).await
     }
 
     /// # Errors
     /// `STORE_FAILED`.
     pub async fn unbind(&self, installation: &Installation) -> Result<()> {
-        self.store.bind(installation.tenant, installation.id, None).await
+        self.store.bind(installation.tenant, installation.id, None, Wall::now()).await
     }
 
     /// # Errors

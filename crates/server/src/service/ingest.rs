@@ -193,7 +193,9 @@ impl Ingest {
         let batch = BatchId(summary.batch_id);
         let manifest = manifest(summary);
         let stream = caller.stream();
-        let closing = Closing { stream, epoch, batch, manifest, loads_done: loads_done.to_vec() };
+        let sender = caller.installation;
+        let closing =
+            Closing { stream, sender, epoch, batch, manifest, loads_done: loads_done.to_vec() };
         let verdict = self.store.close_batch(closing, now).await?;
         // The batch's state is mirrored beside the staged rows, whatever it became.
         self.hint.give();
@@ -240,6 +242,7 @@ fn check(caller: &Caller, epoch: Option<Epoch>, bytes: &Bytes) -> Result<Incomin
     caller.may_send(&view.erp.parse()?)?;
     let checked = schema::check(&view)?;
     Ok(Incoming {
+        sender: caller.installation,
         stream: caller.stream(),
         offer: Offer {
             epoch,

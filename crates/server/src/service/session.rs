@@ -73,6 +73,7 @@ impl Sessions {
         }
         let asking = Asking {
             stream,
+            sender: caller.installation,
             instance: request.instance_id.parse()?,
             nonce: request.nonce.parse()?,
             identity: identity.encode_to_vec(),

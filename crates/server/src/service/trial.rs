@@ -49,10 +49,13 @@ impl Trial {
         };
         let trial = Self { store: Store::open(&path).unwrap(), caller, folder };
         let (tenant, environment) = (trial.caller.tenant, trial.caller.environment);
+        let installation = trial.caller.installation;
         trial.run(&format!(
             "INSERT INTO tenant (id, name, created_at) VALUES ('{tenant}', 'T', 1);
              INSERT INTO environment (tenant_id, id, name, type, created_at)
              VALUES ('{tenant}', '{environment}', 'E', 'PRODUCTION', 1);
+             INSERT INTO installation (tenant_id, id, name, erp, environment_id, created_at)
+             VALUES ('{tenant}', '{installation}', 'I', 'RM', '{environment}', 1);
              INSERT INTO entity (tenant_id, environment_id, erp, name_folded, name, created_at)
              VALUES ('{tenant}', '{environment}', 'RM', 'flan', 'FLAN', 1),
                     ('{tenant}', '{environment}', 'RM', 'tmov', 'TMOV', 1);"

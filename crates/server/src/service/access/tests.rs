@@ -93,7 +93,11 @@ async fn a_token_names_its_tenant_and_the_caller_comes_from_the_binding() {
     let (_, token) = world.token(NOW).await;
     let unbound = world.access.authenticate(&token, NOW).await.unwrap_err();
     assert_eq!(unbound.code, Code::PermissionDenied, "{unbound}");
-    world.store.bind(world.tenant, world.installation, Some(world.environment)).await.unwrap();
+    world
+        .store
+        .bind(world.tenant, world.installation, Some(world.environment), Wall::now())
+        .await
+        .unwrap();
     let (client, token) = world.token(NOW).await;
     let caller = world.access.authenticate(&token, NOW).await.unwrap();
     assert_eq!(

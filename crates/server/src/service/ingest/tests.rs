@@ -330,3 +330,31 @@ async fn cursor_entries_hold_with_their_summary_alone() {
     sender.end(&summary(102, 1, 1)).await.unwrap();
     assert_eq!(sender.trial.count("SELECT count(*) FROM cursor WHERE value = x'7732'"), 1);
 }
+
+#[tokio::test]
+async fn f52_an_installation_that_is_unbound_writes_nothing_from_that_moment_on() {
+    let trial = Trial::new();
+    let ingest = Ingest::new(trial.store.clone());
+    let epoch = Some(trial.open(1, 1, NOW).await);
+    let write = |epoch, batch, number| {
+        let bytes = message(batch, number);
+        let (ingest, caller) = (ingest.clone(), trial.caller.clone());
+        async move { ingest.write(&caller, epoch, bytes, NOW).await.map_err(|error| error.code) }
+    };
+    write(epoch, 100, 1).await.unwrap();
+    let caller = trial.caller.clone();
+    trial.store.bind(caller.tenant, caller.installation, None, NOW).await.unwrap();
+    assert_eq!(trial.count("SELECT count(*) FROM batch WHERE state = 'abandoned'"), 1);
+    // Its token and what was looked up of it are as good as before; the accepting transaction refuses all the same.
+    assert_eq!(write(epoch, 100, 2).await, Err(Code::PermissionDenied));
+    assert_eq!(write(None, 200, 1).await, Err(Code::PermissionDenied));
+    let closed = ingest.summary(&caller, epoch, &[], &summary(100, 1, 1), NOW).await;
+    assert_eq!(closed.unwrap_err().code, Code::PermissionDenied);
+    let opened = Sessions::new(trial.store.clone()).open(&caller, Trial::request(1, 1), NOW).await;
+    assert_eq!(opened.unwrap_err().code, Code::PermissionDenied);
+    // Bound again it begins anew: what it was granted before is over.
+    let environment = Some(caller.environment);
+    trial.store.bind(caller.tenant, caller.installation, environment, NOW).await.unwrap();
+    assert_eq!(write(epoch, 100, 2).await, Err(Code::Fenced));
+    assert_eq!(trial.open(1, 1, NOW).await, Epoch(3));
+}

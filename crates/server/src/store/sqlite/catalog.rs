@@ -11,11 +11,16 @@ use std::{fmt::Display, str::FromStr};
 use protocol::{
     Code, Error, Result,
     ids::{AppId, ClientId, EnvironmentId, InstallationId, TenantId},
+    names::ErpName,
 };
-use rusqlite::{Connection, Row, ToSql, Transaction, named_params};
+use runtime::clock::Wall;
+use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, Transaction, named_params};
 
-use super::{Store, failed};
-use crate::model::catalog::{App, At, Credential, Environment, Holder, Installation, Page, Tenant};
+use super::{Store, failed, session::fence};
+use crate::model::{
+    catalog::{App, At, Credential, Environment, Holder, Installation, Page, Tenant},
+    stream::StreamId,
+};
 
 /// Column `at` read as text and parsed; `None` where NULL.
 pub(super) fn text_as<T: FromStr<Err = Error>>(
@@ -175,14 +180,23 @@ impl Store {
         .await
     }
 
-    /// Ties an installation to an environment, or unties it.
+    /// Ties an installation to an environment, or unties it; what it sent there until now is fenced in the same
+    /// transaction (F52).
     pub(crate) async fn bind(
         &self,
         tenant: TenantId,
         installation: InstallationId,
         environment: Option<EnvironmentId>,
+        now: Wall,
     ) -> Result<()> {
         self.write(move |transaction| {
+            let sql = "SELECT environment_id, erp FROM installation WHERE tenant_id = ?1 AND id = ?2";
+            let found = transaction
+                .query_row(sql, [tenant.to_string(), installation.to_string()], |row| {
+                    Ok((text_as::<EnvironmentId>(row, 0)?, parsed::<ErpName>(row, 1)?))
+                })
+                .optional()
+                .map_err(failed)?;
             change(
                 transaction,
                 "an installation of this ERP in that environment",
@@ -190,7 +204,12 @@ impl Store {
                 named_params! {":tenant": tenant.to_string(), ":id": installation.to_string(),
                     ":environment": environment.map(|id| id.to_string())},
             )?;
-            Ok(())
+            match found {
+                Some((Some(before), erp)) if Some(before) != environment => {
+                    fence(transaction, &StreamId { tenant, environment: before, erp }, now)
+                }
+                _ => Ok(()),
+            }
         })
         .await
     }

@@ -9,8 +9,8 @@ mod ledger;
 
 use bytes::Bytes;
 use protocol::{
-    Result,
-    ids::{AcceptSeq, BatchId, Epoch, Generation, MessageNumber},
+    Code, Error, Result,
+    ids::{AcceptSeq, BatchId, Epoch, Generation, InstallationId, MessageNumber},
     names::TableName,
 };
 use runtime::clock::Wall;
@@ -31,6 +31,7 @@ use crate::model::{
 #[derive(Clone, Debug)]
 pub struct Incoming {
     pub stream: StreamId,
+    pub sender: InstallationId,
     pub offer: Offer,
     pub table: TableName,
     /// Folded, in key order.
@@ -61,6 +62,7 @@ pub enum Admission {
 #[derive(Clone, Debug)]
 pub struct Closing {
     pub stream: StreamId,
+    pub sender: InstallationId,
     pub epoch: Option<Epoch>,
     pub batch: BatchId,
     pub manifest: Manifest,
@@ -148,6 +150,27 @@ pub(super) fn head(tx: &Transaction<'_>, stream: &StreamId, now: Wall) -> Result
     Ok(head)
 }
 
+/// Whether the sender's installation is bound to the stream's environment at this moment (F52): what a caller's
+/// look-up says may be some seconds old.
+///
+/// # Errors
+/// `PERMISSION_DENIED` where it is not.
+pub(super) fn bound(tx: &Transaction<'_>, stream: &StreamId, sender: InstallationId) -> Result<()> {
+    let [tenant, environment, erp] = &names(stream);
+    let sql = "SELECT id FROM installation WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3)";
+    let holder: Option<String> = tx
+        .prepare_cached(sql)
+        .map_err(failed)?
+        .query_row(params![tenant, environment, erp], |row| row.get(0))
+        .optional()
+        .map_err(failed)?;
+    if holder.is_some_and(|holder| holder == sender.to_string()) {
+        return Ok(());
+    }
+    let words = "the installation of this credential is not bound to that environment any more";
+    Err(Error::new(Code::PermissionDenied, words))
+}
+
 /// Ends the open batch, if any, and forgets what was prepared.
 pub(super) fn abandon(tx: &Transaction<'_>, stream: &StreamId, now: Wall) -> Result<()> {
     let [tenant, environment, erp] = &names(stream);
@@ -179,6 +202,7 @@ pub(super) fn stream_of([tenant, environment, erp]: &[String; 3]) -> Result<Stre
 
 fn accept(tx: &Transaction<'_>, message: &Incoming, now: Wall) -> Result<Admission> {
     let head = head(tx, &message.stream, now)?;
+    bound(tx, &message.stream, message.sender)?;
     let known = known(tx, message)?;
     let opens = match batch::judge(&head, &message.offer, known, now) {
         Verdict::Accept { opens } => opens,
@@ -317,6 +341,7 @@ fn store(
 
 fn close(tx: &Transaction<'_>, closing: &Closing, now: Wall) -> Result<SummaryVerdict> {
     let head = head(tx, &closing.stream, now)?;
+    bound(tx, &closing.stream, closing.sender)?;
     let told = told(tx, closing)?;
     let verdict =
         batch::judge_summary(&head, closing.epoch, closing.batch, (&told, &closing.manifest));

@@ -5,7 +5,7 @@
 
 use protocol::{
     Code, Error, Result,
-    ids::{BatchId, Epoch, InstanceId, Nonce},
+    ids::{BatchId, Epoch, InstallationId, InstanceId, Nonce},
     limits,
     names::TableName,
 };
@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::{
     Store, failed,
-    ingest::{abandon, head, names},
+    ingest::{abandon, bound, head, names},
 };
 use crate::model::{
     session::{Effect, Event, Held, State, step},
@@ -48,6 +48,7 @@ pub enum Opened {
 #[derive(Clone, Debug)]
 pub struct Asking {
     pub stream: StreamId,
+    pub sender: InstallationId,
     pub instance: InstanceId,
     pub nonce: Nonce,
     pub identity: Vec<u8>,
@@ -132,6 +133,7 @@ fn open(
 ) -> Result<Opened> {
     let stream = &asking.stream;
     let head = head(tx, stream, now)?;
+    bound(tx, stream, asking.sender)?;
     let [tenant, environment, erp] = &names(stream);
     let whole = params![tenant, environment, erp, asking.identity];
     // The identity comes before the lease: a clone must not be able to stop the original (F51).
@@ -162,6 +164,13 @@ fn open(
     tx.execute(sql, whole).map_err(failed)?;
     let cursor = cursor(tx, stream)?;
     Ok(Opened::Granted(Grant { epoch: state.epoch(), cursor, last_batch: head.last_batch }))
+}
+
+/// Ends whatever sends the stream: its open batch, its lease and, by a new epoch, every call still under way (F52).
+pub(super) fn fence(tx: &Transaction<'_>, stream: &StreamId, now: Wall) -> Result<()> {
+    let before = head(tx, stream, now)?;
+    abandon(tx, stream, now)?;
+    save(tx, stream, &State::Free { epoch: before.epoch.next() })
 }
 
 fn load(tx: &Transaction<'_>, stream: &StreamId) -> Result<State> {
