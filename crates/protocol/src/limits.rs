@@ -68,6 +68,8 @@ pub const REORDER_WINDOW: usize = 32;
 pub const HEADER_LIST_BYTES: u32 = 16 * 1024;
 /// Deadline of a call that names none.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a server that stops waits for the calls under way: the longest may just have begun.
+pub const DRAIN: Duration = Duration::from_secs(35);
 /// Connections of one tenant.
 pub const TENANT_CONNECTIONS: usize = 8;
 /// Connections of one address.
@@ -125,6 +127,7 @@ const _: () = {
     assert!(SENDER_IN_FLIGHT < CONNECTION_CALLS);
     assert!(CONNECTION_CALLS <= CONNECTION_STREAMS as usize);
     assert!(REORDER_WINDOW >= SENDER_IN_FLIGHT);
+    assert!(DRAIN.as_secs() >= CALL_TIMEOUT.as_secs());
     assert!(SENDER_IN_FLIGHT_BYTES * DECODE_FACTOR <= TENANT_IN_FLIGHT_BYTES);
     assert!(SESSION_RENEW.as_secs() * 2 + SESSION_MARGIN.as_secs() < SESSION_TTL.as_secs());
     assert!(BATCH_STALLED.as_secs() < BATCH_SILENCE.as_secs());

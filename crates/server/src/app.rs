@@ -1,7 +1,8 @@
 //! App: a server as it runs. Checks everything before it answers the first call, and drains when asked to.
 //!
 //! Promises: a folder has one running server (`STORE_BUSY`); a port that is taken, a store of another version or an
-//! address that may not be used is told before anything starts; a drain ends within [`DRAIN`].
+//! address that may not be used is told before anything starts; a drain lets every call under way end and answers probes
+//! meanwhile.
 //! Never: migrates a store that has data by itself.
 
 use std::{
@@ -12,9 +13,9 @@ use std::{
     time::Duration,
 };
 
-use protocol::{Code, Coded as _, Error, Result};
+use protocol::{Code, Coded as _, Error, Result, limits};
 use runtime::{
-    shutdown::{self, Shutdown, Trigger},
+    shutdown::{self, Calls, Shutdown, Trigger},
     task::{self, Task},
 };
 use tokio::net::TcpListener;
@@ -27,8 +28,8 @@ use crate::{
     tasks,
 };
 
-/// How long calls in flight may take to end.
-pub const DRAIN: Duration = Duration::from_secs(10);
+/// How long connections and tasks may take to end when no call is under way: longer only a peer takes that is gone.
+pub(crate) const CLOSE: Duration = Duration::from_secs(5);
 
 /// A running server.
 #[derive(Debug)]
@@ -42,6 +43,8 @@ pub struct App {
     /// For whoever runs in the same process (demo, tests).
     pub services: Services,
     trigger: Trigger,
+    calls: Calls,
+    closing: Trigger,
     parts: Vec<Task<()>>,
     _lock: File,
 }
@@ -84,24 +87,21 @@ impl App {
         let addresses = config.addresses(bound.0, bound.1)?;
         let services = Services::open(&config.data, addresses.issuer()).await?;
         let (trigger, shutdown) = shutdown::channel();
+        let (closing, closed) = shutdown::channel();
+        let calls = Calls::new(shutdown.clone());
         let desk = http::Desk {
             access: services.access.clone(),
             catalog: services.catalog.clone(),
             registry: catalog::registry(&addresses.http, &addresses.grpc).into(),
             issuer: addresses.issuer().into(),
             shutdown: shutdown.clone(),
+            calls: calls.clone(),
         };
+        let proxies = config.trusted_proxies.clone().into();
+        let edges = (calls.clone(), closed.clone());
         let parts = vec![
-            task::spawn("http", http::serve(http, http::router(desk), shutdown.clone())),
-            task::spawn(
-                "grpc",
-                grpc::serve(
-                    grpc,
-                    services.clone(),
-                    config.trusted_proxies.clone().into(),
-                    shutdown.clone(),
-                ),
-            ),
+            task::spawn("http", http::serve(http, http::router(desk), closed)),
+            task::spawn("grpc", grpc::serve(grpc, services.clone(), proxies, edges)),
             task::spawn(
                 "apply",
                 tasks::apply::run(
@@ -112,24 +112,29 @@ impl App {
             ),
             task::spawn("silence", tasks::silence::run(services.ingest.clone(), shutdown)),
         ];
-        Ok(Self { http: bound.0, grpc: bound.1, addresses, services, trigger, parts, _lock: lock })
+        let (http, grpc) = bound;
+        Ok(Self { http, grpc, addresses, services, trigger, calls, closing, parts, _lock: lock })
     }
 
-    /// Drains: no new calls, those in flight may end, then what is left is cut.
+    /// Drains: new calls are refused and probes answered while the calls under way end; then listeners and connections
+    /// are closed.
     pub async fn stop(self) {
         self.trigger.drain();
+        if tokio::time::timeout(limits::DRAIN, self.calls.ended()).await.is_err() {
+            tracing::warn!(
+                "calls were still under way after {} s; their senders repeat them",
+                limits::DRAIN.as_secs()
+            );
+        }
+        self.closing.drain();
         let parts = self.parts;
-        let ended = tokio::time::timeout(DRAIN, async {
+        let all = async {
             for part in &parts {
                 ended(part).await;
             }
-        })
-        .await;
-        if ended.is_err() {
-            tracing::warn!(
-                "calls were still in flight after {} s; their senders repeat them",
-                DRAIN.as_secs()
-            );
+        };
+        if tokio::time::timeout(CLOSE, all).await.is_err() {
+            tracing::info!("some connections did not end by themselves and are cut");
             parts.iter().for_each(Task::abort);
         }
     }

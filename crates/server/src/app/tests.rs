@@ -40,11 +40,25 @@ async fn run_ends_when_the_drain_is_asked_for() {
     let (trigger, shutdown) = shutdown::channel();
     let running = task::spawn("run", run(config(folder.path()), shutdown));
     trigger.drain();
-    tokio::time::timeout(DRAIN, running.join())
+    tokio::time::timeout(CLOSE, running.join())
         .await
         .expect("a drain without calls is short")
         .unwrap()
         .unwrap();
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_the_longest_call() {
+    let running = Running::start().await;
+    let call = running.app.calls.begin().unwrap();
+    tokio::time::pause();
+    let stopping = task::spawn("stop", running.app.stop());
+    for _ in 0..limits::CALL_TIMEOUT.as_secs() {
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    assert!(!stopping.is_finished(), "a call may take that long");
+    drop(call);
+    stopping.join().await.unwrap();
 }
 
 #[tokio::test]

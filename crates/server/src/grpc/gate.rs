@@ -1,7 +1,7 @@
 //! Gate: what every call passes before its body is read.
 //!
 //! Promises: calls per connection, connections per tenant and the time of a call are bounded; a service of senders is
-//! reached with a [`Caller`] or not at all.
+//! reached with a [`Caller`] or not at all; a server that drains takes no new call and counts those under way.
 //! Never: logs a header.
 
 use std::{
@@ -12,7 +12,10 @@ use std::{
 };
 
 use protocol::{Code, Error, Result, limits};
-use runtime::clock::{Mono, Wall};
+use runtime::{
+    clock::{Mono, Wall},
+    shutdown::Calls,
+};
 use tonic::body::Body;
 
 use super::{Answering, connection::Connection, status};
@@ -22,7 +25,7 @@ use crate::service::{Caller, access::Access};
 const SLOT_WAIT: Duration = Duration::from_millis(200);
 /// When a tenant with too many connections should try one more.
 const CONNECTION_WAIT: Duration = Duration::from_secs(5);
-/// Services that anyone may call: they tell nothing of a tenant.
+/// Services that anyone may call, at any time: they tell nothing of a tenant.
 const OPEN: [&str; 3] = [
     "/grpc.health.v1.Health/",
     "/grpc.reflection.v1.ServerReflection/",
@@ -33,17 +36,19 @@ const OPEN: [&str; 3] = [
 #[derive(Clone, Debug)]
 pub(super) struct GateLayer {
     access: Access,
+    calls: Calls,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Gate<S> {
     access: Access,
+    calls: Calls,
     inner: S,
 }
 
 impl GateLayer {
-    pub(super) fn new(access: Access) -> Self {
-        Self { access }
+    pub(super) fn new(access: Access, calls: Calls) -> Self {
+        Self { access, calls }
     }
 }
 
@@ -51,7 +56,7 @@ impl<S> tower::Layer<S> for GateLayer {
     type Service = Gate<S>;
 
     fn layer(&self, inner: S) -> Gate<S> {
-        Gate { access: self.access.clone(), inner }
+        Gate { access: self.access.clone(), calls: self.calls.clone(), inner }
     }
 }
 
@@ -83,13 +88,13 @@ where
         // The one that was polled ready answers; its clone waits for the next call.
         let ready = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, ready);
-        let access = self.access.clone();
+        let (access, calls) = (self.access.clone(), self.calls.clone());
         Box::pin(async move {
             let begun = Mono::now();
             let method = label(request.uri().path());
             let response = match tokio::time::timeout(
                 limits::CALL_TIMEOUT,
-                pass(access, inner, request),
+                pass(access, calls, inner, request),
             )
             .await
             {
@@ -109,6 +114,7 @@ where
 
 async fn pass<S>(
     access: Access,
+    calls: Calls,
     mut inner: S,
     mut request: http::Request<Body>,
 ) -> Result<http::Response<Body>>
@@ -124,7 +130,9 @@ where
         let words = format!("{} calls are at work on this connection", limits::CONNECTION_CALLS);
         Error::new(Code::RateLimited, words).retry_in(SLOT_WAIT)
     })?;
+    let mut under_way = None;
     if !OPEN.iter().any(|service| request.uri().path().starts_with(service)) {
+        under_way = Some(calls.begin()?);
         let mut caller = access.authenticate(token(&request)?, Wall::now()).await?;
         if !connection.admit(caller.tenant) {
             let words = format!("the tenant has {} connections", limits::TENANT_CONNECTIONS);
@@ -133,7 +141,9 @@ where
         caller.connection = connection.id;
         request.extensions_mut().insert(caller);
     }
-    match inner.call(request).await {
+    let answered = inner.call(request).await;
+    drop(under_way);
+    match answered {
         Ok(response) => Ok(response),
         Err(never) => match never {},
     }

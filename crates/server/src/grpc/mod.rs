@@ -16,7 +16,7 @@ mod table_stream;
 use std::{convert::Infallible, future::Future, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
 use protocol::{Error, limits, proto};
-use runtime::shutdown::Shutdown;
+use runtime::shutdown::{Calls, Shutdown};
 use tokio::net::TcpListener;
 use tonic::{
     body::Body,
@@ -45,12 +45,12 @@ const SMALL_MESSAGE: usize = 16 * 1024;
 /// An answer on its way.
 type Answering = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
 
-/// Serves until the drain, then until the calls in flight have ended.
+/// Serves until it is to close, which comes after the drain and the calls under way.
 pub(crate) async fn serve(
     listener: TcpListener,
     services: Services,
     proxies: Arc<[IpAddr]>,
-    mut shutdown: Shutdown,
+    (calls, mut closing): (Calls, Shutdown),
 ) {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<table_stream::TableStream>().await;
@@ -70,15 +70,17 @@ pub(crate) async fn serve(
             tracing::error!(%cause, "reflection is off: the descriptors do not read")
         }
     }
+    let drained = calls.clone();
     let stop = async move {
-        shutdown.draining().await;
+        drained.draining().await;
         health.set_not_serving::<table_stream::TableStream>().await;
         health.set_not_serving::<ingestion::Session>().await;
         health.set_not_serving::<ingestion::Reconcile>().await;
         health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        closing.draining().await;
     };
     let served = limited()
-        .layer(gate::GateLayer::new(services.access))
+        .layer(gate::GateLayer::new(services.access, calls))
         .add_routes(routes)
         .serve_with_incoming_shutdown(connection::incoming(listener, proxies), stop)
         .await;

@@ -453,7 +453,7 @@ async fn a_drain_ends_open_connections_soon_and_frees_the_ports() {
     let (channel, token) = (channel(&running).await, running.token().await);
     assert!(write(&channel, table(1, vec![row(1, "a")]), &token).await.unwrap().success);
     let (http, grpc) = (running.app.http, running.app.grpc);
-    tokio::time::timeout(crate::app::DRAIN, running.app.stop())
+    tokio::time::timeout(crate::app::CLOSE, running.app.stop())
         .await
         .expect("an idle connection holds nothing up");
     for address in [http, grpc] {

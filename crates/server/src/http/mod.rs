@@ -1,7 +1,7 @@
 //! HTTP: registry, token, entities and apps for senders; health and metrics for operators.
 //!
 //! Promises: every refusal is JSON with a code (the token call keeps RAC's own error shape); a body is bounded before
-//! it is read.
+//! it is read; a server that drains answers probes and refuses all else.
 //! Never: decides a rule (the services do), logs a body, a query or an `Authorization` header.
 
 mod answer;
@@ -13,14 +13,14 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, State},
+    extract::{DefaultBodyLimit, Request, State},
     http::{StatusCode, header},
-    middleware,
-    response::IntoResponse,
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
     routing::{get, post},
 };
 use protocol::{Code, Error, json::Service, limits};
-use runtime::shutdown::Shutdown;
+use runtime::shutdown::{Calls, Shutdown};
 use tower_http::timeout::TimeoutLayer;
 
 pub(crate) use serve::serve;
@@ -35,6 +35,7 @@ pub(crate) struct Desk {
     pub(crate) registry: Arc<[Service]>,
     pub(crate) issuer: Arc<str>,
     pub(crate) shutdown: Shutdown,
+    pub(crate) calls: Calls,
 }
 
 /// All routes.
@@ -52,6 +53,8 @@ pub(crate) fn router(desk: Desk) -> Router {
         .route("/api/carol-definitions/v1/entities/{erp}", get(provisioning::entities_of))
         .route("/api/carol-definitions/v1/carolcredentials", get(provisioning::carol_credentials))
         .route("/api/data-management/v1/apps/by-tenant", get(provisioning::apps))
+        .route_layer(middleware::from_fn_with_state(desk.clone(), admitted))
+        // Whoever probes or measures is answered also while the server drains.
         .route("/healthz", get(alive))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
@@ -61,6 +64,18 @@ pub(crate) fn router(desk: Desk) -> Router {
         .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, limits::CALL_TIMEOUT))
         .layer(middleware::from_fn(answer::finish))
         .with_state(desk)
+}
+
+/// Lets a request in as a call, or refuses it while the server drains.
+async fn admitted(State(desk): State<Desk>, request: Request, next: Next) -> Response {
+    match desk.calls.begin() {
+        Err(error) => answer::Refusal::from(error).into_response(),
+        Ok(call) => {
+            let response = next.run(request).await;
+            drop(call);
+            response
+        }
+    }
 }
 
 async fn registry(State(desk): State<Desk>) -> impl IntoResponse {

@@ -1,7 +1,7 @@
 //! Serving: the accept loop of HTTP with its limits.
 //!
-//! Promises: connections are bounded in number, in headers, in the time they take to send one, and in streams; a drain
-//! lets calls in flight end.
+//! Promises: connections are bounded in number, in headers, in the time they take to send one, and in streams; a server
+//! that drains is still connected to, so that it can say so.
 //! Never: waits for a slow peer without a deadline.
 
 use std::{sync::Arc, time::Duration};
@@ -26,25 +26,25 @@ const HEADER_TIME: Duration = Duration::from_secs(10);
 /// After a failed accept (no file descriptors left) the loop must not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until the drain, then until the calls in flight have ended.
-pub(crate) async fn serve(listener: TcpListener, router: Router, mut shutdown: Shutdown) {
+/// Serves until it is to close, which comes after the drain, then until the requests under way are answered.
+pub(crate) async fn serve(listener: TcpListener, router: Router, mut closing: Shutdown) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let permit = tokio::select! {
             permit = Arc::clone(&room).acquire_owned() => permit,
-            () = shutdown.draining() => break,
+            () = closing.draining() => break,
         };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = shutdown.draining() => break,
+            () = closing.draining() => break,
         };
         let (Ok(permit), Ok((stream, _))) = (permit, accepted) else {
             clock::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let (router, shutdown) = (router.clone(), shutdown.clone());
+        let (router, closing) = (router.clone(), closing.clone());
         runtime::task::spawn("http-connection", async move {
-            connection(stream, router, shutdown).await;
+            connection(stream, router, closing).await;
             drop(permit);
         });
     }
@@ -53,7 +53,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, mut shutdown: S
     let _ = room.acquire_many(u32::try_from(CONNECTIONS).unwrap_or(u32::MAX)).await;
 }
 
-async fn connection(stream: TcpStream, router: Router, mut shutdown: Shutdown) {
+async fn connection(stream: TcpStream, router: Router, mut closing: Shutdown) {
     // An answer is written at once; a failure to set this costs only time.
     let _ = stream.set_nodelay(true);
     let mut builder = Builder::new(TokioExecutor::new());
@@ -75,7 +75,7 @@ async fn connection(stream: TcpStream, router: Router, mut shutdown: Shutdown) {
     let mut serving = std::pin::pin!(serving);
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
-        () = shutdown.draining() => {
+        () = closing.draining() => {
             serving.as_mut().graceful_shutdown();
             serving.await
         }

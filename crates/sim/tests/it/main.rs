@@ -17,6 +17,8 @@ mod postgres_faults;
 #[cfg(test)]
 mod real_input;
 #[cfg(test)]
+mod server_process;
+#[cfg(test)]
 mod servers;
 #[cfg(test)]
 mod source_contract;
