@@ -1,13 +1,13 @@
 //! Apply: a reconciler from the ledger to staging, one worker per stream.
 //!
-//! Promises: woken by a hint or a period, so that a lost hint costs a period; a stream that fails holds back only
-//! itself and is tried again.
+//! Promises: woken by a hint or a period, so that a lost hint costs a period; hints of one stream, however many, do not
+//! put the period of the others off; a stream that fails holds back only itself and is tried again.
 //! Never: ends before the drain.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use runtime::{
-    clock::{Wall, sleep},
+    clock::{Mono, Wall, sleep},
     shutdown::Shutdown,
     task::{self, Task},
 };
@@ -20,9 +20,30 @@ use crate::{
 /// How long a lost hint may delay a row.
 const PERIOD: Duration = Duration::from_secs(1);
 
+/// When to look again: at a hint, and at fixed times.
+struct Beat {
+    due: Mono,
+}
+
+impl Beat {
+    fn begin() -> Self {
+        Self { due: Mono::now() + PERIOD }
+    }
+
+    /// Resolves at the next hint or when the period is over.
+    async fn next(&mut self, hint: &Hint) {
+        tokio::select! {
+            biased;
+            () = sleep(self.due - Mono::now()) => self.due = Mono::now() + PERIOD,
+            () = hint.taken() => {}
+        }
+    }
+}
+
 /// Runs until the drain.
 pub async fn run(staging: Staging, hint: Hint, mut shutdown: Shutdown) {
     let mut workers: BTreeMap<StreamId, Task<()>> = BTreeMap::new();
+    let mut beat = Beat::begin();
     while !shutdown.is_draining() {
         workers.retain(|_, worker| !worker.is_finished());
         match staging.streams().await {
@@ -41,8 +62,7 @@ pub async fn run(staging: Staging, hint: Hint, mut shutdown: Shutdown) {
             }
         }
         tokio::select! {
-            () = hint.taken() => {}
-            () = sleep(PERIOD) => {}
+            () = beat.next(&hint) => {}
             () = shutdown.draining() => {}
         }
     }
@@ -63,5 +83,39 @@ async fn catch_up(staging: Staging, stream: StreamId, shutdown: Shutdown) {
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn hints_without_end_do_not_put_the_period_off() {
+        let (hint, begun) = (Hint::default(), Mono::now());
+        let mut beat = Beat::begin();
+        let mut periods = Vec::new();
+        while periods.len() < 3 {
+            assert!(begun.elapsed() < PERIOD * 4, "{periods:?}");
+            sleep(PERIOD / 10).await;
+            hint.give();
+            let due = beat.due;
+            beat.next(&hint).await;
+            if beat.due != due {
+                periods.push(begun.elapsed());
+            }
+        }
+        assert_eq!(periods, [PERIOD, PERIOD * 2, PERIOD * 3]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_hints_the_period_wakes_and_a_hint_wakes_at_once() {
+        let (hint, begun) = (Hint::default(), Mono::now());
+        let mut beat = Beat::begin();
+        beat.next(&hint).await;
+        assert_eq!(begun.elapsed(), PERIOD);
+        hint.give();
+        beat.next(&hint).await;
+        assert_eq!(begun.elapsed(), PERIOD);
     }
 }
