@@ -2,10 +2,12 @@
 //!
 //! Promises: jobs run in the order of arrival; an answer leaves only after the commit that holds its effect; where the
 //! commit fails every job of the group gets the failure, where the transaction does not begin every job that waits.
-//! Never: keeps a job's effect whose work returned an error or panicked; ends for a panic in a job.
+//! Never: keeps a job's effect whose work returned an error or panicked (where it cannot be taken back alone, nothing of
+//! its group is kept); ends for a panic in a job.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
     sync::mpsc::{self, Receiver, Sender},
 };
 
@@ -19,9 +21,16 @@ use super::failed;
 const GROUP: usize = 64;
 
 /// Runs inside the group's transaction, or is told why there is none; its answer leaves after the commit.
-type Job = Box<dyn FnOnce(std::result::Result<&mut Transaction<'_>, &Error>) -> Answer + Send>;
+type Job = Box<dyn FnOnce(std::result::Result<&mut Group<'_>, &Error>) -> Answer + Send>;
 /// Called once with the commit's outcome.
 type Answer = Box<dyn FnOnce(std::result::Result<(), &Error>) + Send>;
+
+/// Jobs that share a transaction.
+struct Group<'a> {
+    transaction: Transaction<'a>,
+    /// A job can neither be kept nor taken back alone: nothing of the group may be committed.
+    doomed: bool,
+}
 
 /// Handle on the thread. The thread ends when the last handle is dropped.
 #[derive(Clone, Debug)]
@@ -41,9 +50,9 @@ impl Writer {
         work: impl FnOnce(&Transaction<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (tell, answered) = oneshot::channel();
-        let job: Job = Box::new(move |transaction| {
-            let result = match transaction {
-                Ok(transaction) => in_savepoint(transaction, work),
+        let job: Job = Box::new(move |group| {
+            let result = match group {
+                Ok(group) => in_savepoint(group, work),
                 Err(error) => Err(told(error)),
             };
             Box::new(move |commit| {
@@ -68,26 +77,23 @@ fn told(error: &Error) -> Error {
 }
 
 fn in_savepoint<T>(
-    transaction: &mut Transaction<'_>,
+    group: &mut Group<'_>,
     work: impl FnOnce(&Transaction<'_>) -> Result<T>,
 ) -> Result<T> {
+    let transaction = &group.transaction;
     transaction.execute_batch("SAVEPOINT intent").map_err(failed)?;
     // One fault of the program must not end the thread: then every later call would fail until a restart.
     let result = catch_unwind(AssertUnwindSafe(|| work(transaction)))
         .unwrap_or_else(|_| Err(Error::new(Code::Internal, "an intent of the store panicked")));
-    match &result {
-        Ok(_) => transaction.execute_batch("RELEASE intent").map_err(failed)?,
+    let ended = match &result {
+        Ok(_) => transaction.execute_batch("RELEASE intent"),
         // A full disk or a failed write rolls back the whole transaction: there is no savepoint to go back to.
-        Err(_) if transaction.is_autocommit() => {}
-        Err(_) => {
-            let undone = transaction.execute_batch("ROLLBACK TO intent; RELEASE intent");
-            if undone.is_err() {
-                // What cannot be taken back alone takes its group with it: the commit then fails for all.
-                transaction.execute_batch("ROLLBACK").map_err(failed)?;
-            }
-        }
-    }
-    result
+        Err(_) if transaction.is_autocommit() => Ok(()),
+        Err(_) => transaction.execute_batch("ROLLBACK TO intent; RELEASE intent"),
+    };
+    let Err(cause) = ended else { return result };
+    group.doomed = true;
+    result.and(Err(failed(cause)))
 }
 
 fn serve(mut connection: Connection, queue: &Receiver<Job>) {
@@ -97,9 +103,25 @@ fn serve(mut connection: Connection, queue: &Receiver<Job>) {
         if let Err(error) = &outcome {
             tracing::warn!(code = %error.code, cause = error.chain(), jobs = answers.len(), "a group was not committed");
         }
+        if !connection.is_autocommit() {
+            connection = renewed(connection);
+        }
         for answer in answers {
             answer(outcome.as_ref().copied());
         }
+    }
+}
+
+/// A connection whose transaction cannot be ended gives way to another: SQLite rolls back what a closed one left.
+fn renewed(stuck: Connection) -> Connection {
+    let fresh = stuck.path().map(|path| super::connect(Path::new(path), false));
+    match fresh {
+        Some(Ok(fresh)) => fresh,
+        Some(Err(error)) => {
+            tracing::error!(code = %error.code, cause = error.chain(), "the store cannot be opened again");
+            stuck
+        }
+        None => stuck,
     }
 }
 
@@ -111,8 +133,8 @@ fn commit_group(
 ) -> Result<()> {
     let begun =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed);
-    let mut transaction = match begun {
-        Ok(transaction) => transaction,
+    let mut group = match begun {
+        Ok(transaction) => Group { transaction, doomed: false },
         Err(error) => {
             // Whoever waits is told too: each with a try of its own would wait out the lock one after another.
             answers.push(first(Err(&error)));
@@ -120,16 +142,22 @@ fn commit_group(
             return Err(error);
         }
     };
-    answers.push(first(Ok(&mut transaction)));
-    while answers.len() < GROUP && !transaction.is_autocommit() {
+    answers.push(first(Ok(&mut group)));
+    while answers.len() < GROUP && !group.doomed && !group.transaction.is_autocommit() {
         let Ok(job) = queue.try_recv() else { break };
-        answers.push(job(Ok(&mut transaction)));
+        answers.push(job(Ok(&mut group)));
     }
-    transaction.commit().map_err(failed)
+    if group.doomed {
+        // Dropping the transaction rolls it back.
+        return Err(Error::new(Code::StoreFailed, "a neighbour in the commit could not be undone"));
+    }
+    group.transaction.commit().map_err(failed)
 }
 
 #[cfg(test)]
 mod tests {
+    use rusqlite::hooks::{AuthAction, AuthContext, Authorization, TransactionOperation};
+
     use super::*;
 
     fn table() -> (tempfile::TempDir, Connection) {
@@ -220,5 +248,94 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(count, 0);
+    }
+
+    /// Lets no statement pass that ends in one of these ways.
+    fn refuse(connection: &Connection, refused: impl Fn(&AuthAction<'_>) -> bool + Send + 'static) {
+        let judge = move |context: AuthContext<'_>| {
+            if refused(&context.action) { Authorization::Deny } else { Authorization::Allow }
+        };
+        connection.authorizer(Some(judge)).unwrap();
+    }
+
+    fn takes_back_one(action: &AuthAction<'_>) -> bool {
+        matches!(action, AuthAction::Savepoint { operation: TransactionOperation::Rollback, .. })
+    }
+
+    fn takes_back_all(action: &AuthAction<'_>) -> bool {
+        matches!(action, AuthAction::Transaction { operation: TransactionOperation::Rollback })
+    }
+
+    /// A group of an intent that is kept and one that is refused, then one that comes later; and what is stored.
+    async fn group_with_a_refusal(connection: Connection) -> ([Result<i64>; 3], Vec<i64>) {
+        let writer = Writer::start(connection).unwrap();
+        let (go, wait) = mpsc::channel::<()>();
+        let insert = |tx: &Transaction<'_>, n: i64| {
+            tx.execute("INSERT INTO t VALUES (?1)", [n]).map(|_| n).map_err(failed)
+        };
+        // The first intent holds the thread until the others wait behind it, so that they share its transaction.
+        let first = writer.run(move |tx| {
+            wait.recv().unwrap();
+            insert(tx, 1)
+        });
+        let refused = writer.run(move |tx| {
+            insert(tx, 2)?;
+            Err::<i64, _>(Error::new(Code::BatchClosed, "no"))
+        });
+        let last = writer.run(move |tx| insert(tx, 3));
+        let open = async { go.send(()).unwrap() };
+        let (first, refused, last, ()) = tokio::join!(first, refused, last, open);
+        let stored = writer.run(|tx| {
+            let mut statement = tx.prepare("SELECT n FROM t ORDER BY n").map_err(failed)?;
+            let rows = statement.query_map([], |row| row.get(0)).map_err(failed)?;
+            rows.collect::<std::result::Result<Vec<i64>, _>>().map_err(failed)
+        });
+        ([first, refused, last], stored.await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_group_is_kept_but_for_what_was_refused() {
+        let (_folder, connection) = table();
+        let ([first, refused, last], stored) = group_with_a_refusal(connection).await;
+        assert_eq!((first.unwrap(), last.unwrap(), stored), (1, 3, vec![1, 3]));
+        assert_eq!(refused.unwrap_err().code, Code::BatchClosed);
+    }
+
+    #[tokio::test]
+    async fn where_a_refused_intent_cannot_be_taken_back_nothing_of_its_group_is_kept() {
+        let (_folder, connection) = table();
+        refuse(&connection, takes_back_one);
+        let ([first, refused, last], stored) = group_with_a_refusal(connection).await;
+        assert_eq!(first.unwrap_err().code, Code::StoreFailed);
+        assert_eq!(refused.unwrap_err().code, Code::BatchClosed);
+        assert_eq!((last.unwrap(), stored), (3, vec![3]), "the writer goes on");
+    }
+
+    #[tokio::test]
+    async fn where_a_group_cannot_be_rolled_back_either_it_is_not_committed() {
+        let (_folder, connection) = table();
+        refuse(&connection, |action| takes_back_one(action) || takes_back_all(action));
+        let ([first, refused, last], stored) = group_with_a_refusal(connection).await;
+        assert_eq!(first.unwrap_err().code, Code::StoreFailed);
+        assert_eq!(refused.unwrap_err().code, Code::BatchClosed);
+        assert_eq!((last.unwrap(), stored), (3, vec![3]), "the writer goes on");
+    }
+
+    #[tokio::test]
+    async fn where_an_intent_cannot_be_closed_its_group_is_told_and_not_kept() {
+        let (folder, connection) = table();
+        refuse(&connection, |action| {
+            matches!(action, AuthAction::Savepoint { operation: TransactionOperation::Release, .. })
+        });
+        let writer = Writer::start(connection).unwrap();
+        let insert = |n: i64| {
+            writer.run(move |tx| tx.execute("INSERT INTO t VALUES (?1)", [n]).map_err(failed))
+        };
+        for n in [1, 2] {
+            assert_eq!(insert(n).await.unwrap_err().code, Code::StoreFailed);
+        }
+        let other = super::super::connect(&folder.path().join("x.sqlite"), true).unwrap();
+        let kept = other.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0));
+        assert_eq!(kept.unwrap(), 0);
     }
 }
