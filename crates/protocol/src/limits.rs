@@ -58,6 +58,10 @@ pub const CONNECTION_STREAMS: u32 = 64;
 pub const CONNECTION_CALLS: usize = 40;
 /// Bytes of Writes in flight per tenant, counted at [`DECODE_FACTOR`] times the wire.
 pub const TENANT_IN_FLIGHT_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes of Prepare and Reconcile in flight per tenant, counted alike: of their own, since Writes must not stop them.
+pub const TENANT_CONTROL_BYTES: usize = 32 * 1024 * 1024;
+/// Body of Summary, Open, Renew, Release: names, numbers, and the facts of a database.
+pub const CONTROL_BYTES: usize = 64 * 1024;
 /// What decoding may cost over the wire bytes within the pre-scan's limits.
 pub const DECODE_FACTOR: usize = 4;
 /// How long a Write waits for its predecessor on the same connection.

@@ -1,30 +1,34 @@
 //! Codec of Write: the request stays the bytes that came, so that their hash is over what was sent.
 //!
-//! Promises: bytes in are bytes out, without a copy.
+//! Promises: bytes in are bytes out, without a copy, and with room for as many as were unpacked.
 //! Never: decodes.
 
 use std::marker::PhantomData;
 
-use bytes::{Buf as _, Bytes};
+use bytes::Buf as _;
 use prost::Message;
 use tonic::{
     Status,
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
 
+use super::status;
+use crate::service::{budget::Room, ingest};
+
 /// Raw bytes in, a message out.
 #[derive(Debug)]
-pub(super) struct RawCodec<T>(PhantomData<fn() -> T>);
+pub(super) struct RawCodec<T>(Room, PhantomData<fn() -> T>);
 
-impl<T> Default for RawCodec<T> {
-    fn default() -> Self {
-        Self(PhantomData)
+impl<T> RawCodec<T> {
+    /// For a message that stays in this room.
+    pub(super) fn new(room: Room) -> Self {
+        Self(room, PhantomData)
     }
 }
 
 /// The request's half.
 #[derive(Debug)]
-pub(super) struct RawDecoder;
+pub(super) struct RawDecoder(Room);
 
 /// The answer's half.
 #[derive(Debug)]
@@ -32,7 +36,7 @@ pub(super) struct ProstEncoder<T>(PhantomData<fn() -> T>);
 
 impl<T: Message + Send + 'static> Codec for RawCodec<T> {
     type Encode = T;
-    type Decode = Bytes;
+    type Decode = ingest::Message;
     type Encoder = ProstEncoder<T>;
     type Decoder = RawDecoder;
 
@@ -41,17 +45,18 @@ impl<T: Message + Send + 'static> Codec for RawCodec<T> {
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        RawDecoder
+        RawDecoder(self.0.clone())
     }
 }
 
 impl Decoder for RawDecoder {
-    type Item = Bytes;
+    type Item = ingest::Message;
     type Error = Status;
 
-    fn decode(&mut self, src: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+    fn decode(&mut self, src: &mut DecodeBuf<'_>) -> Result<Option<ingest::Message>, Status> {
         let length = src.remaining();
-        Ok(Some(src.copy_to_bytes(length)))
+        self.0.hold(length).map_err(status::of)?;
+        Ok(Some(ingest::Message::in_room(src.copy_to_bytes(length), self.0.clone())))
     }
 }
 

@@ -1,7 +1,8 @@
 //! Gate: what every call passes before its body is read.
 //!
 //! Promises: calls per connection, connections per tenant and the time of a call are bounded; a service of senders is
-//! reached with a [`Caller`] or not at all; a server that drains takes no new call and counts those under way.
+//! reached with a [`Caller`] or not at all, and its body counts in the caller's budget; a server that drains takes no new
+//! call and counts those under way.
 //! Never: logs a header.
 
 use std::{
@@ -18,8 +19,17 @@ use runtime::{
 };
 use tonic::body::Body;
 
-use super::{Answering, connection::Connection, status};
-use crate::service::{Caller, access::Access};
+use super::{
+    Answering,
+    connection::Connection,
+    intake::{self, Counted},
+    status,
+};
+use crate::service::{
+    Caller,
+    access::Access,
+    budget::{Budget, Room},
+};
 
 /// When a call that found no free slot should come again.
 const SLOT_WAIT: Duration = Duration::from_millis(200);
@@ -32,31 +42,25 @@ const OPEN: [&str; 3] = [
     "/grpc.reflection.v1alpha.ServerReflection/",
 ];
 
-/// Puts the gate before every service.
+/// What the gate works with; as a layer it puts itself before every service.
 #[derive(Clone, Debug)]
-pub(super) struct GateLayer {
-    access: Access,
-    calls: Calls,
+pub(super) struct Keeper {
+    pub(super) access: Access,
+    pub(super) budget: Budget,
+    pub(super) calls: Calls,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Gate<S> {
-    access: Access,
-    calls: Calls,
+    keeper: Keeper,
     inner: S,
 }
 
-impl GateLayer {
-    pub(super) fn new(access: Access, calls: Calls) -> Self {
-        Self { access, calls }
-    }
-}
-
-impl<S> tower::Layer<S> for GateLayer {
+impl<S> tower::Layer<S> for Keeper {
     type Service = Gate<S>;
 
     fn layer(&self, inner: S) -> Gate<S> {
-        Gate { access: self.access.clone(), calls: self.calls.clone(), inner }
+        Gate { keeper: self.clone(), inner }
     }
 }
 
@@ -64,6 +68,15 @@ impl<S> tower::Layer<S> for GateLayer {
 pub(super) fn caller(extensions: &tonic::Extensions) -> Result<Caller> {
     extensions
         .get::<Caller>()
+        .cloned()
+        .ok_or_else(|| Error::new(Code::Internal, "a call came around the gate"))
+}
+
+/// The room that the gate's body takes for its message.
+pub(super) fn room<B>(request: &http::Request<B>) -> Result<Room> {
+    request
+        .extensions()
+        .get::<Room>()
         .cloned()
         .ok_or_else(|| Error::new(Code::Internal, "a call came around the gate"))
 }
@@ -88,13 +101,13 @@ where
         // The one that was polled ready answers; its clone waits for the next call.
         let ready = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, ready);
-        let (access, calls) = (self.access.clone(), self.calls.clone());
+        let keeper = self.keeper.clone();
         Box::pin(async move {
             let begun = Mono::now();
             let method = label(request.uri().path());
             let response = match tokio::time::timeout(
                 limits::CALL_TIMEOUT,
-                pass(access, calls, inner, request),
+                pass(keeper, inner, request),
             )
             .await
             {
@@ -113,8 +126,7 @@ where
 }
 
 async fn pass<S>(
-    access: Access,
-    calls: Calls,
+    keeper: Keeper,
     mut inner: S,
     mut request: http::Request<Body>,
 ) -> Result<http::Response<Body>>
@@ -130,23 +142,39 @@ where
         let words = format!("{} calls are at work on this connection", limits::CONNECTION_CALLS);
         Error::new(Code::RateLimited, words).retry_in(SLOT_WAIT)
     })?;
-    let mut under_way = None;
+    let mut admitted = None;
     if !OPEN.iter().any(|service| request.uri().path().starts_with(service)) {
-        under_way = Some(calls.begin()?);
-        let mut caller = access.authenticate(token(&request)?, Wall::now()).await?;
+        let call = keeper.calls.begin()?;
+        let mut caller = keeper.access.authenticate(token(&request)?, Wall::now()).await?;
         if !connection.admit(caller.tenant) {
             let words = format!("the tenant has {} connections", limits::TENANT_CONNECTIONS);
             return Err(Error::new(Code::RateLimited, words).retry_in(CONNECTION_WAIT));
         }
         caller.connection = connection.id;
+        let room;
+        (request, room) = counted(request, &caller, &keeper.budget);
         request.extensions_mut().insert(caller);
+        admitted = Some((call, room));
     }
     let answered = inner.call(request).await;
-    drop(under_way);
+    drop(admitted);
     match answered {
         Ok(response) => Ok(response),
         Err(never) => match never {},
     }
+}
+
+/// The request with its message counted from its first byte on, and the room that the call holds for it.
+fn counted(
+    mut request: http::Request<Body>,
+    caller: &Caller,
+    budget: &Budget,
+) -> (http::Request<Body>, Option<Room>) {
+    let Some(share) = intake::share(request.uri().path()) else { return (request, None) };
+    let room = budget.room(caller.tenant, share);
+    request.extensions_mut().insert(room.clone());
+    let held = room.clone();
+    (request.map(|body| Body::new(Counted::new(body, room, share))), Some(held))
 }
 
 fn token(request: &http::Request<Body>) -> Result<&str> {

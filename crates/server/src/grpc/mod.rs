@@ -9,6 +9,7 @@ mod codec;
 mod connection;
 mod gate;
 mod ingestion;
+mod intake;
 mod metadata;
 mod status;
 mod table_stream;
@@ -79,8 +80,9 @@ pub(crate) async fn serve(
         health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
         closing.draining().await;
     };
+    let keeper = gate::Keeper { access: services.access, budget: services.budget, calls };
     let served = limited()
-        .layer(gate::GateLayer::new(services.access, calls))
+        .layer(keeper)
         .add_routes(routes)
         .serve_with_incoming_shutdown(connection::incoming(listener, proxies), stop)
         .await;
@@ -125,7 +127,7 @@ where
         async move { answer.await.map(tonic::Response::new).map_err(status::of) }
     });
     Grpc::new(codec)
-        .max_decoding_message_size(limits::MESSAGE_BYTES)
+        .max_decoding_message_size(intake::most(request.uri().path()))
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Zstd)
         .unary(service, request)

@@ -8,7 +8,6 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
 use protocol::{
     Error, GrpcStatus, Result,
     proto::totvs::{BatchSummary, BatchSummaryResponse, TableInputResponse},
@@ -17,8 +16,8 @@ use runtime::clock::Wall;
 use tonic::{Request, body::Body, server::NamedService};
 use tonic_prost::ProstCodec;
 
-use super::{Answering, codec::RawCodec, gate, metadata, unary, unknown_method};
-use crate::service::Services;
+use super::{Answering, codec::RawCodec, gate, metadata, status, unary, unknown_method};
+use crate::service::{Services, ingest};
 
 /// The documented service.
 #[derive(Clone, Debug)]
@@ -35,7 +34,7 @@ impl TableStream {
         Self { services }
     }
 
-    async fn write(self, request: Request<Bytes>) -> Result<TableInputResponse> {
+    async fn write(self, request: Request<ingest::Message>) -> Result<TableInputResponse> {
         let caller = gate::caller(request.extensions())?;
         let epoch = metadata::epoch(request.metadata())?;
         let done =
@@ -83,10 +82,13 @@ impl tower::Service<http::Request<Body>> for TableStream {
         let this = self.clone();
         Box::pin(async move {
             Ok(match request.uri().path() {
-                "/com.totvs.ingestion.grpc.TableStream/Write" => {
-                    unary(RawCodec::default(), request, move |request| this.clone().write(request))
-                        .await
-                }
+                "/com.totvs.ingestion.grpc.TableStream/Write" => match gate::room(&request) {
+                    Ok(room) => {
+                        let codec = RawCodec::new(room);
+                        unary(codec, request, move |request| this.clone().write(request)).await
+                    }
+                    Err(error) => status::of(error).into_http(),
+                },
                 "/com.totvs.ingestion.grpc.TableStream/Summary" => {
                     unary(ProstCodec::default(), request, move |request| {
                         this.clone().summary(request)

@@ -29,15 +29,15 @@ use tonic_prost::ProstCodec;
 
 use crate::app::fixture::Running;
 
-const WRITE: &str = "/com.totvs.ingestion.grpc.TableStream/Write";
+pub(super) const WRITE: &str = "/com.totvs.ingestion.grpc.TableStream/Write";
 const SUMMARY: &str = "/com.totvs.ingestion.grpc.TableStream/Summary";
 
-async fn channel(running: &Running) -> Channel {
+pub(super) async fn channel(running: &Running) -> Channel {
     Endpoint::from_shared(format!("http://{}", running.app.grpc)).unwrap().connect().await.unwrap()
 }
 
 /// One call, as a generated client makes it.
-async fn call<Q, A>(
+pub(super) async fn call<Q, A>(
     channel: &Channel,
     path: &'static str,
     request: Request<Q>,
@@ -56,22 +56,26 @@ where
     answer.map(Response::into_inner)
 }
 
-fn with_token<T>(message: T, token: &str) -> Request<T> {
+pub(super) fn with_token<T>(message: T, token: &str) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
     request
 }
 
-async fn write(channel: &Channel, table: Table, token: &str) -> Result<TableInputResponse, Status> {
+pub(super) async fn write(
+    channel: &Channel,
+    table: Table,
+    token: &str,
+) -> Result<TableInputResponse, Status> {
     call(channel, WRITE, with_token(table, token), None).await
 }
 
-fn row(id: usize, text: &str) -> TableRow {
+pub(super) fn row(id: usize, text: &str) -> TableRow {
     let cell = |name: &str, value: &str| RowColumn { name: name.into(), value: value.into() };
     TableRow { columns: vec![cell("IDLAN", &id.to_string()), cell("HISTORICO", text)] }
 }
 
-fn table(number: i32, rows: Vec<TableRow>) -> Table {
+pub(super) fn table(number: i32, rows: Vec<TableRow>) -> Table {
     let column = |name: &str, kind: &str| SchemaColumn { name: name.into(), r#type: kind.into() };
     Table {
         table_name: "FLAN".into(),
@@ -94,7 +98,7 @@ fn table(number: i32, rows: Vec<TableRow>) -> Table {
 }
 
 /// A message of exactly this many encoded bytes.
-fn sized(bytes: usize) -> Table {
+pub(super) fn sized(bytes: usize) -> Table {
     let mut one = table(1, vec![row(1, "")]);
     while one.encoded_len() < bytes {
         // The last bytes one by one: the length fields grow too.
@@ -277,7 +281,7 @@ async fn malformed_metadata_and_garbage_are_invalid_arguments() {
     assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
 }
 
-fn open_request() -> OpenRequest {
+pub(super) fn open_request() -> OpenRequest {
     let facts = [("file_id".to_owned(), "1".to_owned()), ("random_id".to_owned(), "2".to_owned())];
     OpenRequest {
         erp: "RM".into(),

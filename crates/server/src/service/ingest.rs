@@ -6,10 +6,9 @@
 //!
 //! Errors whose code has the gRPC status OK are business outcomes: the edge puts their text into `errors[]`.
 
-mod budget;
 mod window;
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -17,7 +16,6 @@ use metrics::counter;
 use protocol::{
     Code, Error, Result,
     ids::{BatchId, Epoch, Generation, MessageNumber},
-    limits,
     names::{ErpName, TableName},
     proto::totvs::BatchSummary,
     wire::TableView,
@@ -26,7 +24,10 @@ use runtime::clock::Wall;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 
-use super::Caller;
+use super::{
+    Caller,
+    budget::{Budget, Room, Share},
+};
 use crate::{
     model::{
         batch::{Manifest, Offer, Refusal, SummaryRefusal, SummaryVerdict},
@@ -38,19 +39,37 @@ use crate::{
         sqlite::ingest::{Admission, Closing, Incoming},
     },
 };
-use budget::Budget;
 use window::{Lane, Windows};
-
-/// When a sender that found no room should try again.
-const NO_ROOM: Duration = Duration::from_millis(500);
 
 /// Acceptance. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Ingest {
     store: Store,
     windows: Arc<Windows>,
-    budget: Arc<Budget>,
+    budget: Budget,
     hint: Hint,
+}
+
+/// A table message as received, with the room that counts it.
+#[derive(Clone, Debug)]
+pub struct Message {
+    bytes: Bytes,
+    room: Option<Room>,
+}
+
+impl Message {
+    /// A message that came by way of an edge, which took the room for it.
+    #[must_use]
+    pub fn in_room(bytes: Bytes, room: Room) -> Self {
+        Self { bytes, room: Some(room) }
+    }
+}
+
+/// A message of the same process: its room is taken when it is written.
+impl From<Bytes> for Message {
+    fn from(bytes: Bytes) -> Self {
+        Self { bytes, room: None }
+    }
 }
 
 /// Tells the apply task that there may be work; one that is lost costs a period of polling, nothing more.
@@ -72,7 +91,13 @@ impl Hint {
 impl Ingest {
     #[must_use]
     pub fn new(store: Store) -> Self {
-        Self { store, windows: Arc::default(), budget: Arc::default(), hint: Hint::default() }
+        Self { store, windows: Arc::default(), budget: Budget::default(), hint: Hint::default() }
+    }
+
+    /// What messages in flight are counted by.
+    #[must_use]
+    pub fn budget(&self) -> Budget {
+        self.budget.clone()
     }
 
     /// What the apply task waits for.
@@ -81,7 +106,7 @@ impl Ingest {
         self.hint.clone()
     }
 
-    /// Takes one table message, the bytes as received.
+    /// Takes one table message, the bytes as received. Its room is held until the answer is known.
     ///
     /// # Errors
     /// Every outcome of `contracts.md` 5.5 but success.
@@ -89,16 +114,14 @@ impl Ingest {
         &self,
         caller: &Caller,
         epoch: Option<Epoch>,
-        bytes: Bytes,
+        message: impl Into<Message>,
         now: Wall,
     ) -> Result<()> {
-        let Some(_room) = self.budget.take(caller.tenant, bytes.len()) else {
-            counter!("malote_writes_refused_total", "code" => Code::RateLimited.as_str())
-                .increment(1);
-            return Err(Error::new(Code::RateLimited, "no room for more messages in flight")
-                .retry_in(NO_ROOM));
-        };
+        let Message { bytes, room } = message.into();
+        let room = room.unwrap_or_else(|| self.budget.room(caller.tenant, Share::Writes));
+        room.hold(bytes.len())?;
         let outcome = self.admit(caller, epoch, bytes, now).await;
+        drop(room);
         if let Err(error) = &outcome {
             counter!("malote_writes_refused_total", "code" => error.code.as_str()).increment(1);
         }
@@ -363,9 +386,6 @@ impl Words {
         }
     }
 }
-
-const _: () =
-    assert!(limits::MESSAGE_BYTES * limits::DECODE_FACTOR <= limits::TENANT_IN_FLIGHT_BYTES);
 
 #[cfg(test)]
 mod tests;

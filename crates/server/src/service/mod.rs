@@ -3,6 +3,7 @@
 //! SEAM between the edges (`grpc`, `http`) and `ingest`: [`Caller`] is who calls, already authenticated.
 
 pub mod access;
+pub mod budget;
 pub mod catalog;
 pub mod ingest;
 pub mod overview;
@@ -58,6 +59,7 @@ pub struct Services {
     pub overview: overview::Overview,
     pub staging: staging::Staging,
     pub reconcile: reconcile::Reconcile,
+    pub budget: budget::Budget,
 }
 
 impl Services {
@@ -71,10 +73,12 @@ impl Services {
         let access = access::Access::open(store.clone(), data, issuer).await?;
         let sessions = session::Sessions::new(store.clone());
         let staging = staging::Staging::new(store.clone(), data);
+        let ingest = ingest::Ingest::new(store.clone());
         Ok(Self {
             access,
             catalog: catalog::Catalog::new(store.clone()),
-            ingest: ingest::Ingest::new(store.clone()),
+            budget: ingest.budget(),
+            ingest,
             overview: overview::Overview::new(store, sessions.clone()),
             sessions,
             reconcile: reconcile::Reconcile::new(staging.clone()),

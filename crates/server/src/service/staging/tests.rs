@@ -81,7 +81,7 @@ impl Stage {
         };
         change(&mut table);
         self.ingest
-            .write(&self.trial.caller, None, table.encode_to_vec().into(), NOW)
+            .write(&self.trial.caller, None, bytes::Bytes::from(table.encode_to_vec()), NOW)
             .await
             .unwrap();
     }
