@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod acceptance;
 #[cfg(test)]
+mod bounds;
+#[cfg(test)]
 mod comparison;
 #[cfg(test)]
 mod demo;

@@ -5,6 +5,7 @@ pub(crate) mod cloud;
 pub(crate) mod compare;
 pub(crate) mod erp;
 pub(crate) mod input;
+pub(crate) mod inside;
 pub(crate) mod recorder;
 pub(crate) mod workload;
 pub(crate) mod world;
