@@ -20,7 +20,8 @@ use sim::{chance::Chance, servers};
 use crate::whole::{
     compare,
     erp::Erp,
-    recorder::{self, Acknowledged, Target},
+    recorder::{self, Acknowledged},
+    sender::Target,
     world::{Plan, World},
 };
 

@@ -19,6 +19,8 @@ mod postgres_faults;
 #[cfg(test)]
 mod real_input;
 #[cfg(test)]
+mod same_key;
+#[cfg(test)]
 mod server_process;
 #[cfg(test)]
 mod servers;

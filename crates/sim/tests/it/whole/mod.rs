@@ -7,5 +7,6 @@ pub(crate) mod erp;
 pub(crate) mod input;
 pub(crate) mod inside;
 pub(crate) mod recorder;
+pub(crate) mod sender;
 pub(crate) mod workload;
 pub(crate) mod world;
