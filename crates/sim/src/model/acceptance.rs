@@ -2,9 +2,9 @@
 //!
 //! Promises: stored numbers of a batch are 1..k (I3), one content per number (I2), complete = equal to its Summary (I4),
 //! ids rise in the order of first acceptance (I6).
-//! Never: knows a row; a message is its sha and its number of rows.
+//! Never: knows a row; a message is its sha, its number of rows and the table it loads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::Code;
 
@@ -21,6 +21,8 @@ pub struct Write {
     pub number: i32,
     pub sha: [u8; 32],
     pub rows: i64,
+    /// The table whose base load it is part of.
+    pub loads: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -52,6 +54,10 @@ pub struct Batch {
     /// Messages 1, 2, 3…
     pub messages: Vec<Stored>,
     pub summary: Option<Summary>,
+    /// Tables with rows of a base load in it.
+    pub base_loaded: BTreeSet<String>,
+    /// When its first message was accepted.
+    pub opened: i64,
     /// When its newest message was accepted.
     pub heard: i64,
 }
@@ -94,6 +100,7 @@ impl Ledger {
             None if write.number != next => Answer::Gap(next),
             None => {
                 batch.messages.push(stored);
+                batch.base_loaded.extend(write.loads.clone());
                 batch.heard = now;
                 self.accept_seq = accept_seq;
                 Answer::Success
@@ -117,7 +124,14 @@ impl Ledger {
         self.abandon_open();
         self.accept_seq = stored.accept_seq;
         self.last_batch = write.batch;
-        let batch = Batch { state: State::Open, messages: vec![stored], summary: None, heard: now };
+        let batch = Batch {
+            state: State::Open,
+            messages: vec![stored],
+            summary: None,
+            base_loaded: write.loads.iter().cloned().collect(),
+            opened: now,
+            heard: now,
+        };
         self.batches.insert(write.batch, batch);
         Answer::Success
     }
@@ -168,7 +182,7 @@ mod tests {
     const NOW: i64 = 1_800_000_000 * SECOND;
 
     fn write(batch: i64, number: i32, content: u8) -> Write {
-        Write { batch, number, sha: [content; 32], rows: 2 }
+        Write { batch, number, sha: [content; 32], rows: 2, loads: None }
     }
 
     fn summary(messages: i32, records: i32) -> Summary {

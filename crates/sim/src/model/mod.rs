@@ -5,6 +5,7 @@
 //! Never: reads a clock, stores anything, is fast.
 
 pub mod acceptance;
+pub mod reload;
 pub mod session;
 pub mod staging;
 
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 
 use acceptance::{Ledger, Summary, Write};
 use protocol::Code;
+use reload::Tables;
 use session::{Grant, Lease, Opening, Sender};
 
 /// What a call is answered.
@@ -31,6 +33,7 @@ pub enum Answer {
 pub struct Stream {
     pub lease: Lease,
     pub ledger: Ledger,
+    pub tables: Tables,
     /// Committed cursor entries by table.
     pub cursors: BTreeMap<String, Vec<u8>>,
     /// Entries of `Prepare`, waiting for the Summary of one batch.
@@ -38,6 +41,12 @@ pub struct Stream {
 }
 
 impl Stream {
+    /// A stream that nobody sent yet.
+    #[must_use]
+    pub fn sharing(tables: &[&str]) -> Self {
+        Self { tables: Tables::share(tables), ..Self::default() }
+    }
+
     /// A Write at `now` (microseconds), under the epoch of its metadata.
     pub fn write(&mut self, now: i64, epoch: Option<u64>, write: &Write) -> Answer {
         if let Err(code) = self.lease.admit(now, epoch) {
@@ -53,12 +62,12 @@ impl Stream {
         answer
     }
 
-    /// A Summary; success commits the entries prepared for its batch.
+    /// A Summary with the loads it tells as done; success commits these and the entries prepared for its batch.
     pub fn summary(
         &mut self,
         now: i64,
         epoch: Option<u64>,
-        batch: i64,
+        (batch, loads): (i64, &[(String, i64)]),
         summary: &Summary,
     ) -> Answer {
         if let Err(code) = self.lease.admit(now, epoch) {
@@ -67,11 +76,14 @@ impl Stream {
         self.silence(now);
         let was_open = self.ledger.open_batch() == Some(batch);
         let answer = self.ledger.summary(batch, summary);
-        if was_open
-            && answer == Answer::Success
-            && let Some((_, entries)) = self.pending.take_if(|(prepared, _)| *prepared == batch)
-        {
-            self.cursors.extend(entries);
+        if was_open && answer == Answer::Success {
+            let pending = self.pending.take_if(|(prepared, _)| *prepared == batch);
+            self.cursors.extend(pending.into_iter().flat_map(|(_, entries)| entries));
+            self.tables.told(loads);
+            // Only a sender without a session is taken for one that knows no generations.
+            if let (None, [], Some(batch)) = (epoch, loads, self.ledger.batches.get(&batch)) {
+                self.tables.untold(batch.opened, &batch.base_loaded);
+            }
         }
         self.forget_pending();
         answer

@@ -48,6 +48,11 @@ impl Staging {
         }
     }
 
+    /// Takes a table away, for a load under another key.
+    pub fn forget(&mut self, table: &str) {
+        self.tables.remove(&table.to_lowercase());
+    }
+
     /// Rows that are there: not deleted.
     #[must_use]
     pub fn live(&self, table: &str) -> BTreeMap<Vec<String>, BTreeMap<String, String>> {

@@ -64,6 +64,14 @@ pub(crate) struct Sending {
     pub(crate) content: Content,
 }
 
+/// A generation relative to the newest that was asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Generation {
+    Newest,
+    Older,
+    Beyond,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Closing {
     pub(crate) epoch: Epoch,
@@ -72,6 +80,8 @@ pub(crate) struct Closing {
     pub(crate) records: i32,
     /// 0: range of the batch; 1: no start; 2: other range; 3: backwards.
     pub(crate) range: u8,
+    /// Loads told as done, by table.
+    pub(crate) loads: Vec<(u8, Generation)>,
 }
 
 #[derive(Clone, Debug)]
@@ -95,6 +105,14 @@ pub(crate) enum Command {
         entries: Vec<(u8, u8)>,
     },
     AcceptDatabase,
+    /// A person asks for a load of a table.
+    Reload {
+        table: u8,
+        rebuild: bool,
+        times: u8,
+        /// A moment passes before anything else happens.
+        apart: bool,
+    },
     Write(Sending),
     Summary(Closing),
     Wait {
@@ -104,8 +122,10 @@ pub(crate) enum Command {
     Crash,
 }
 
-fn epoch() -> impl Strategy<Value = Epoch> {
-    prop_oneof![20 => Just(Epoch::Current), 3 => Just(Epoch::None), 1 => Just(Epoch::Older), 1 => Just(Epoch::Newer)]
+/// A sender without sessions names no epoch.
+fn epoch(legacy: bool) -> impl Strategy<Value = Epoch> {
+    let (current, none) = if legacy { (1, 20) } else { (20, 3) };
+    prop_oneof![current => Just(Epoch::Current), none => Just(Epoch::None), 1 => Just(Epoch::Older), 1 => Just(Epoch::Newer)]
 }
 
 fn batch() -> impl Strategy<Value = Batch> {
@@ -136,7 +156,7 @@ fn fault() -> impl Strategy<Value = Fault> {
         1 => Just(Fault::MissingKey),
         1 => Just(Fault::UnlistedTable),
         1 => Just(Fault::OtherErp),
-        1 => Just(Fault::OtherKey),
+        4 => Just(Fault::OtherKey),
     ]
 }
 
@@ -153,38 +173,54 @@ pub(crate) fn content() -> impl Strategy<Value = Content> {
     })
 }
 
-fn sending() -> impl Strategy<Value = Sending> {
-    (epoch(), batch(), number(), prop::bool::weighted(0.7), content()).prop_map(
+fn sending(legacy: bool) -> impl Strategy<Value = Sending> {
+    (epoch(legacy), batch(), number(), prop::bool::weighted(0.7), content()).prop_map(
         |(epoch, batch, number, same, content)| Sending { epoch, batch, number, same, content },
     )
 }
 
-fn closing() -> impl Strategy<Value = Closing> {
+fn closing(legacy: bool) -> impl Strategy<Value = Closing> {
     let counts = prop_oneof![6 => Just((0, 0)), 1 => Just((1, 0)), 1 => Just((-1, 0)), 1 => Just((0, 1)), 1 => Just((0, -1))];
     let range = prop_oneof![8 => Just(0u8), 1 => Just(1), 1 => Just(2), 1 => Just(3)];
-    (epoch(), batch(), counts, range).prop_map(|(epoch, batch, (messages, records), range)| {
-        Closing { epoch, batch, messages, records, range }
-    })
+    let generation = prop_oneof![2 => Just(Generation::Newest), 3 => Just(Generation::Older), 1 => Just(Generation::Beyond)];
+    let silent = if legacy { 5 } else { 1 };
+    let loads = prop_oneof![silent => Just(Vec::new()), 1 => vec((0u8..3, generation), 1..3)];
+    let batch = prop_oneof![3 => Just(Batch::Last), 1 => batch()];
+    (epoch(legacy), batch, counts, range, loads).prop_map(
+        |(epoch, batch, (messages, records), range, loads)| Closing {
+            epoch,
+            batch,
+            messages,
+            records,
+            range,
+            loads,
+        },
+    )
 }
 
-fn command() -> impl Strategy<Value = Command> {
+fn command(legacy: bool) -> impl Strategy<Value = Command> {
+    let opens = if legacy { 0 } else { 3 };
     let facts = prop_oneof![12 => Just(0u8), 1 => Just(1)];
     let seconds = prop_oneof![6 => 1i64..8, 2 => 25i64..40, 1 => 590i64..620];
     prop_oneof![
-        3 => (0u8..2, 0u8..3, facts, 5u64..8)
+        opens => (0u8..2, 0u8..3, facts, 5u64..8)
             .prop_map(|(instance, nonce, facts, position)| Command::Open { instance, nonce, facts, position }),
-        2 => (epoch(), 0u8..3).prop_map(|(epoch, nonce)| Command::Renew { epoch, nonce }),
-        1 => epoch().prop_map(|epoch| Command::Release { epoch }),
-        2 => (epoch(), batch(), vec((0u8..3, any::<u8>()), 0..4))
+        2 => (epoch(legacy), 0u8..3).prop_map(|(epoch, nonce)| Command::Renew { epoch, nonce }),
+        1 => epoch(legacy).prop_map(|epoch| Command::Release { epoch }),
+        2 => (epoch(legacy), batch(), vec((0u8..3, any::<u8>()), 0..4))
             .prop_map(|(epoch, batch, entries)| Command::Prepare { epoch, batch, entries }),
         1 => Just(Command::AcceptDatabase),
-        18 => sending().prop_map(Command::Write),
-        5 => closing().prop_map(Command::Summary),
+        4 => (0u8..2, any::<bool>(), 1u8..4, any::<bool>()).prop_map(
+            |(table, rebuild, times, apart)| Command::Reload { table, rebuild, times, apart }
+        ),
+        18 => sending(legacy).prop_map(Command::Write),
+        6 => closing(legacy).prop_map(Command::Summary),
         2 => seconds.prop_map(|seconds| Command::Wait { seconds }),
         1 => Just(Command::Crash),
     ]
 }
 
 pub(crate) fn commands() -> impl Strategy<Value = Vec<Command>> {
-    vec(command(), 1..60)
+    // Every third stream has a sender that knows no sessions.
+    prop_oneof![2 => vec(command(false), 1..60), 1 => vec(command(true), 1..60)]
 }

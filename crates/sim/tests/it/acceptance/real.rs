@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, path::PathBuf};
 use bytes::Bytes;
 use protocol::{
     Code, Error,
-    ids::{ClientId, Epoch},
+    ids::{ClientId, Epoch, Generation},
+    names::TableName,
     proto::{
         ingestion::{
             CursorEntry, DatabaseIdentity, OpenRequest, PrepareRequest, ReleaseRequest,
@@ -17,7 +18,7 @@ use protocol::{
 use runtime::clock::Wall;
 use rusqlite::{Connection, OpenFlags};
 use server::{
-    model::catalog::EnvironmentType,
+    model::catalog::{EnvironmentType, Place},
     service::{
         Caller,
         catalog::{Catalog, NewEntity},
@@ -42,11 +43,16 @@ pub(crate) struct Real {
     ingest: Ingest,
     sessions: Sessions,
     staging: Staging,
+    catalog: Catalog,
+    place: Place,
     caller: Caller,
 }
 
 /// (state, messages as (sha, rows, accept_seq)).
 pub(crate) type BatchRow = (String, Vec<(Vec<u8>, i64, i64)>);
+
+/// (generation, generation done, rebuild asked for, key it is staged under).
+pub(crate) type TableRow = (i64, i64, bool, Option<Vec<String>>);
 
 /// (deleted, batch, message, cells).
 pub(crate) type StagedRow = (bool, i64, i32, BTreeMap<String, String>);
@@ -80,7 +86,7 @@ impl Real {
         let caller = Caller { tenant, environment, installation, client, erp, connection: 0 };
         let staging = Staging::new(store.clone(), folder.path());
         let (ingest, sessions) = (Ingest::new(store.clone()), Sessions::new(store));
-        Self { folder, ingest, sessions, staging, caller }
+        Self { folder, ingest, sessions, staging, catalog, place, caller }
     }
 
     pub(crate) fn path(&self) -> PathBuf {
@@ -91,6 +97,7 @@ impl Real {
     pub(crate) fn crash(&mut self) {
         let store = Store::open(&self.path()).unwrap();
         self.staging = Staging::new(store.clone(), self.folder.path());
+        self.catalog = Catalog::new(store.clone());
         (self.ingest, self.sessions) = (Ingest::new(store.clone()), Sessions::new(store));
     }
 
@@ -131,10 +138,41 @@ impl Real {
         &mut self,
         now: i64,
         epoch: Option<u64>,
+        loads: &[(String, i64)],
         summary: &BatchSummary,
     ) -> Answer {
         let caller = self.caller();
-        answer(self.ingest.summary(&caller, epoch.map(Epoch), &[], summary, Wall(now)).await)
+        let load =
+            |(table, generation): &(String, i64)| (table.parse().unwrap(), Generation(*generation));
+        let loads: Vec<_> = loads.iter().map(load).collect();
+        answer(self.ingest.summary(&caller, epoch.map(Epoch), &loads, summary, Wall(now)).await)
+    }
+
+    /// Asks for a load as a person does; tells its generation. The catalogue dates it by the machine's clock, these
+    /// tests have one of their own.
+    pub(crate) async fn reload(&self, now: i64, table: &str, rebuild: bool) -> i64 {
+        let table: TableName = table.parse().unwrap();
+        let asked = self.catalog.reload(&self.place, Some(&table), rebuild).await.unwrap();
+        let connection = Connection::open(self.path()).unwrap();
+        let sql = "UPDATE entity SET reload_asked_at = ?1 WHERE name_folded = ?2";
+        assert_eq!(connection.execute(sql, (now, table.folded())).unwrap(), 1);
+        asked[0].1.0
+    }
+
+    /// Loads and keys as they lie in the file.
+    pub(crate) fn tables(&self) -> BTreeMap<String, TableRow> {
+        let connection = self.read();
+        let sql =
+            "SELECT e.name, e.generation, e.done_generation, e.rebuild, t.key_columns FROM entity e
+                     LEFT JOIN ingest_table t ON t.name_folded = e.name_folded";
+        let mut found = connection.prepare(sql).unwrap();
+        let row = |row: &rusqlite::Row<'_>| {
+            let key: Option<String> = row.get(4)?;
+            let key = key.map(|json| serde_json::from_str::<Vec<String>>(&json).unwrap());
+            let key = key.map(|names| names.iter().map(|name| name.to_uppercase()).collect());
+            Ok((row.get(0)?, (row.get(1)?, row.get(2)?, row.get(3)?, key)))
+        };
+        found.query_map([], row).unwrap().map(Result::unwrap).collect()
     }
 
     pub(crate) async fn open(&mut self, now: i64, sender: &Sender) -> (Opening, Option<Grant>) {
