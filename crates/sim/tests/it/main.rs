@@ -5,6 +5,8 @@ mod acceptance;
 #[cfg(test)]
 mod bounds;
 #[cfg(test)]
+mod bulk;
+#[cfg(test)]
 mod comparison;
 #[cfg(test)]
 mod demo;

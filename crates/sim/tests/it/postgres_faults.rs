@@ -112,18 +112,6 @@ async fn f05_a_login_that_cannot_see_other_sessions_is_degraded_and_says_so() {
 }
 
 #[tokio::test]
-async fn f07_f71_one_update_of_many_rows_survives_a_kill_inside_the_group() {
-    let rows = 60_000;
-    let (_, mut world) = followed_by_stamp(&stamped(rows)).await;
-    world.equal(SLOW).await;
-    world.erp.run("UPDATE t SET v = 'bulk', changed_at = now()").await.unwrap();
-    world.staged_reaches("SELECT count(*) FROM t WHERE v = 'bulk'", 2_000, SLOW).await;
-    world.kill_agent();
-    world.start_agent();
-    world.equal(SLOW).await;
-}
-
-#[tokio::test]
 async fn f11_rows_whose_stamp_is_null_are_loaded() {
     let schema = format!("{}; UPDATE t SET changed_at = NULL WHERE id % 2 = 0", stamped(1_000));
     let (_, mut world) = followed_by_stamp(&schema).await;

@@ -34,11 +34,20 @@ pub(crate) struct Cloud {
 
 impl Cloud {
     pub(crate) async fn start(erp: &str, tables: &[&str]) -> Self {
+        let ports = (servers::free_port().unwrap(), servers::free_port().unwrap());
+        Self::start_at(ports, "", (erp, tables)).await
+    }
+
+    /// On those ports for HTTP and gRPC, with more lines in its configuration.
+    pub(crate) async fn start_at(
+        (http, grpc): (u16, u16),
+        more: &str,
+        (erp, tables): (&str, &[&str]),
+    ) -> Self {
         runtime::tls::install_provider();
         let folder = tempfile::Builder::new().prefix("malote-cloud-").tempdir().unwrap();
-        let (http, grpc) = (servers::free_port().unwrap(), servers::free_port().unwrap());
         let config = format!(
-            "data = 'data'\nhttp_listen = '127.0.0.1:{http}'\ngrpc_listen = '127.0.0.1:{grpc}'\nallow_private = true\n"
+            "data = 'data'\nhttp_listen = '127.0.0.1:{http}'\ngrpc_listen = '127.0.0.1:{grpc}'\nallow_private = true\n{more}"
         );
         fs::write(folder.path().join("server.toml"), config).unwrap();
         let tables = tables.join(",");

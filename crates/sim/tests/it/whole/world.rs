@@ -19,6 +19,8 @@ pub(crate) struct Plan {
     declared: String,
     key_scan_seconds: u32,
     deletes: &'static str,
+    registry: Option<String>,
+    cloud: String,
 }
 
 impl Plan {
@@ -29,7 +31,16 @@ impl Plan {
             declared: String::new(),
             key_scan_seconds: 2,
             deletes: "capped",
+            registry: None,
+            cloud: String::new(),
         }
+    }
+
+    /// Another way to the cloud's registry, with more lines for the agent's `[cloud]`.
+    pub(crate) fn cloud(mut self, registry: String, lines: &str) -> Self {
+        self.registry = Some(registry);
+        self.cloud = lines.to_owned();
+        self
     }
 
     /// No cap on deletes, for a test that empties a table on purpose.
@@ -63,6 +74,11 @@ pub(crate) struct World {
 impl World {
     pub(crate) async fn start(plan: Plan, erp: Erp) -> Self {
         let cloud = Cloud::start("LOGIX", &plan.tables).await;
+        Self::over(cloud, plan, erp)
+    }
+
+    /// As [`World::start`], over a cloud that runs.
+    pub(crate) fn over(cloud: Cloud, plan: Plan, erp: Erp) -> Self {
         let admin = servers::free_port().unwrap();
         let config = format!(
             "data = 'agent-data'
@@ -71,6 +87,7 @@ registry = '{}'
 client_id = '{}'
 client_secret = '{}'
 allow_private = true
+{}
 [source]
 url = '{}'
 profile = 'generic'
@@ -83,9 +100,10 @@ deletes = '{}'
 [admin]
 listen = '127.0.0.1:{admin}'
 {}",
-            cloud.registry(),
+            plan.registry.unwrap_or_else(|| cloud.registry()),
             cloud.client_id,
             cloud.secret,
+            plan.cloud,
             plan.source,
             plan.key_scan_seconds,
             plan.deletes,
@@ -107,6 +125,16 @@ listen = '127.0.0.1:{admin}'
 
     pub(crate) fn kill_agent(&mut self) {
         self.agent.take().unwrap().kill().unwrap();
+    }
+
+    /// Process id of the agent.
+    pub(crate) fn agent_id(&self) -> u32 {
+        self.agent.as_ref().unwrap().id()
+    }
+
+    /// Sends the agent a signal by name, `STOP` or `CONT`.
+    pub(crate) fn signal_agent(&self, name: &str) {
+        self.agent.as_ref().unwrap().signal(name).unwrap();
     }
 
     /// Takes the data folder of an agent that does not run: instance, known rows and spool are gone.
@@ -153,10 +181,8 @@ listen = '127.0.0.1:{admin}'
     pub(crate) async fn staged_reaches(&mut self, count: &str, number: i64, within: Duration) {
         let begun = clock::Mono::now();
         loop {
-            let staging = compare::staging(&self.cloud.staging());
-            let counted =
-                staging.and_then(|staging| staging.query_row(count, [], |row| row.get(0)).ok());
-            let counted: i64 = counted.unwrap_or(0);
+            let looked = clock::Mono::now();
+            let counted = self.staged_count(count);
             if counted >= number {
                 return;
             }
@@ -166,8 +192,15 @@ listen = '127.0.0.1:{admin}'
                 self.logs()
             );
             self.alive();
-            clock::sleep(Duration::from_millis(20)).await;
+            // Counting many rows must not take the time that staging them needs.
+            clock::sleep(Duration::from_millis(20) + looked.elapsed() * 3).await;
         }
+    }
+
+    /// A count over the staged rows; 0 while they are out of reach.
+    pub(crate) fn staged_count(&self, count: &str) -> i64 {
+        let staging = compare::staging(&self.cloud.staging());
+        staging.and_then(|staging| staging.query_row(count, [], |row| row.get(0)).ok()).unwrap_or(0)
     }
 
     /// Rows of a table in all accepted messages.
