@@ -27,6 +27,8 @@ mod server_process;
 #[cfg(test)]
 mod servers;
 #[cfg(test)]
+mod silent_line;
+#[cfg(test)]
 mod source_contract;
 #[cfg(test)]
 mod source_erp;

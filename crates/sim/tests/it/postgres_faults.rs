@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use runtime::clock;
-use sim::servers::{self, Postgres};
+use runtime::{clock, config};
+use sim::{
+    chance::Chance,
+    servers::{self, Postgres},
+};
 
 use crate::whole::{
     erp::Erp,
@@ -120,21 +123,41 @@ async fn f11_rows_whose_stamp_is_null_are_loaded() {
     world.equal(QUICK).await;
 }
 
+/// Cuts the database's power at random moments of a base load, then of deltas over the whole table.
 #[tokio::test]
-async fn f16_a_database_that_loses_power_in_the_middle_of_a_load_is_read_on() {
+async fn f16_a_database_that_loses_power_again_and_again_while_it_is_read_is_read_on() {
+    let mut chance = Chance::from_environment();
+    println!("MALOTE_SEED={}", chance.seed());
+    let full = config::variable("MALOTE_TEST_FULL").is_some();
+    let (cuts, rows) = if full { (50, 400_000) } else { (5, 120_000) };
     let mut server = Postgres::start().await.unwrap();
     let url = server.create_database("erp").await.unwrap();
     let erp = Erp::postgres(&url).await;
-    erp.run(&stamped(40_000)).await.unwrap();
+    erp.run(&stamped(rows)).await.unwrap();
     let mut world = World::start(Plan::new(&url, &["t"]).stamp("t", "changed_at"), erp).await;
-    for cut in 1..=3 {
-        world.staged_reaches("SELECT count(*) FROM t", cut * 2_000, SLOW).await;
+    let (mut of_load, mut of_delta) = (0, 0);
+    for cut in 1..=cuts {
+        let staged = world.staged_count("SELECT count(*) FROM t");
+        if staged + 2_000 < i64::from(rows) && cut * 2 <= cuts {
+            world.staged_reaches("SELECT count(*) FROM t", staged + 2_000, SLOW).await;
+            of_load += 1;
+        } else {
+            let update =
+                format!("UPDATE t SET v = 'cut {cut}', changed_at = now() WHERE id % 4 = 0");
+            world.erp.run(&update).await.unwrap();
+            let sent = format!("SELECT count(*) FROM t WHERE v = 'cut {cut}'");
+            world.staged_reaches(&sent, 1_000, SLOW).await;
+            of_delta += 1;
+        }
+        clock::sleep(Duration::from_millis(chance.below(150))).await;
         server.stop_immediate().await.unwrap();
         server.restart().await.unwrap();
+        world.erp = Erp::postgres(&url).await;
     }
-    world.erp = Erp::postgres(&url).await;
     world.erp.run("INSERT INTO t VALUES (900001, 'after the cut')").await.unwrap();
     world.equal(SLOW).await;
+    println!("{of_load} cuts while it was loaded, {of_delta} after");
+    assert!(of_load > 0 && of_delta > 0);
 }
 
 #[tokio::test]
@@ -186,7 +209,7 @@ async fn f30_columns_that_come_go_and_change_under_the_reader_are_never_mixed_up
 
 #[tokio::test]
 async fn a_busy_erp_of_many_sessions_is_equal_when_it_rests() {
-    let mut chance = sim::chance::Chance::from_environment();
+    let mut chance = Chance::from_environment();
     println!("MALOTE_SEED={}", chance.seed());
     let url = servers::shared().await.unwrap();
     let erp = Erp::postgres(&url).await;

@@ -6,6 +6,7 @@ pub(crate) mod compare;
 pub(crate) mod erp;
 pub(crate) mod input;
 pub(crate) mod inside;
+pub(crate) mod line;
 pub(crate) mod recorder;
 pub(crate) mod sender;
 pub(crate) mod workload;
