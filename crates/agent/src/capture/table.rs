@@ -15,7 +15,7 @@ use protocol::{
     hash::{RowHash, RowHasher},
     json::EntityQuery,
     key::KeyBytes,
-    names::ColumnName,
+    names::{ColumnName, TableName},
     proto::totvs::table::{
         Schema,
         schema::{SchemaColumn, SchemaPrimaryKey},
@@ -292,11 +292,32 @@ impl Table {
             degraded: self.weak.0.clone().filter(|_| stamped),
             held_by: self.weak.1.clone().filter(|_| stamped),
             parked: self.park.as_ref().map(|park| (park.code.to_string(), park.words.clone())),
+            paused: None,
             rows_sent: self.sent.0,
             deletes_sent: self.sent.1,
             quarantined: (self.told.len() + self.quarantined.len()) as u64,
             loaded: self.cursor.load.as_ref().map(|load| load.rows),
         }
+    }
+}
+
+/// Of a table of the plan that is not read yet, since uplink asks the server what is staged of it.
+#[must_use]
+pub(super) fn unread(table: TableName) -> TableStatus {
+    TableStatus {
+        table,
+        state: "PAUSED".into(),
+        mode: "SNAPSHOT_DIFF".into(),
+        watermark: None,
+        lag_ms: None,
+        held_by: None,
+        degraded: None,
+        parked: None,
+        paused: Some("asking the server what is staged, before it is read".into()),
+        rows_sent: 0,
+        deletes_sent: 0,
+        quarantined: 0,
+        loaded: None,
     }
 }
 

@@ -3,7 +3,11 @@
 //! Promises: one batch is open at a time; whatever happens to a batch, the tables go on from the grant's entries.
 //! Never: goes on with what it held in memory after a batch was lost.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use protocol::{
     Code, Error, Result,
@@ -20,7 +24,7 @@ use super::{
     batcher::{Batcher, batch_id},
     cycle::{Cycle, Fault, Tools},
     load,
-    table::Table,
+    table::{self, Table},
 };
 use crate::{
     config::AgentConfig,
@@ -46,8 +50,10 @@ pub struct Worker<S> {
 struct Session {
     epoch: Epoch,
     tables: Vec<Table>,
-    /// Entries of tables that are not in the plan now.
+    /// Entries of tables that are not in the plan now, or are not read yet.
     cursors: BTreeMap<TableName, Vec<u8>>,
+    /// Tables of the plan that uplink has to learn first.
+    unlearned: BTreeSet<TableName>,
     /// Base loads that ended without a row to send: told with the next batch.
     loads_done: Vec<(TableName, Generation)>,
     /// The table whose turn is first.
@@ -122,6 +128,7 @@ impl<S: Source> Worker<S> {
             epoch: grant.epoch,
             tables: Vec::new(),
             cursors: grant.cursors.clone(),
+            unlearned: BTreeSet::new(),
             loads_done: Vec::new(),
             first: 0,
             plan: self.journal.plan_changed(),
@@ -293,13 +300,17 @@ impl<S: Source> Worker<S> {
             return Ok(());
         }
         session.plan.mark_unchanged();
-        let Some(plan) = self.journal.plan().await? else { return Ok(()) };
-        session.planned = true;
+        let (plan, unlearned) = self.journal.plan_to_learn().await?;
+        let Some(plan) = plan else { return Ok(()) };
+        (session.planned, session.unlearned) = (true, unlearned);
         let mut held: BTreeMap<TableName, Table> =
             session.tables.drain(..).map(|table| (table.query.table.clone(), table)).collect();
         let now = Mono::now();
         for query in plan.queries {
             let name = query.table.clone();
+            if session.unlearned.contains(&name) {
+                continue;
+            }
             let local = orders.get(&name).copied().unwrap_or_default();
             let mut table = held.remove(&name).unwrap_or_else(|| {
                 Table::new(
@@ -327,7 +338,9 @@ impl<S: Source> Worker<S> {
 
     async fn tell(&self, session: &Session) -> Result<()> {
         let now = Wall::now();
-        let statuses: Vec<_> = session.tables.iter().map(|table| table.status(now)).collect();
+        let read = session.tables.iter().map(|table| table.status(now));
+        let unread = session.unlearned.iter().map(|name| table::unread(name.clone()));
+        let statuses: Vec<_> = read.chain(unread).collect();
         for status in &statuses {
             let name = status.table.to_string();
             let parked = if status.parked.is_some() { 1.0 } else { 0.0 };

@@ -1,12 +1,22 @@
 //! Known rows: key and hash of what staging holds, per table, and the key scan that finds what vanished.
 //!
-//! Promises: hash zero fits no row, so a row that is perhaps staged is sent again or deleted.
+//! Promises: hash zero fits no row, so a row that is perhaps staged is sent again or deleted; of every table it is told
+//! whether its known rows follow the session.
 //! Never: changes but with a completed or dropped batch, or a rebuild.
 
-use protocol::{Result, hash::RowHash, key::KeyBytes, names::TableName};
+use std::collections::BTreeSet;
+
+use protocol::{Result, hash::RowHash, json::Entities, key::KeyBytes, names::TableName};
 use rusqlite::{OptionalExtension as _, params};
 
-use super::writer::{Desk, failed};
+use super::{
+    session,
+    writer::{Desk, failed},
+};
+
+/// How often all known rows were lost. A table's follow the session where they were learned since the last time: its
+/// own fact holds this number.
+const LOSSES: &str = "known_lost";
 
 pub(super) const ZERO: RowHash = RowHash([0; 16]);
 
@@ -47,6 +57,43 @@ pub(super) fn count(desk: &mut Desk, table: &TableName) -> Result<u64> {
         .and_then(|mut read| read.query_row([table], |row| row.get(0)))
         .map_err(failed)?;
     Ok(count.cast_unsigned())
+}
+
+fn losses(desk: &Desk) -> Result<i64> {
+    Ok(desk.fact(LOSSES)?.unwrap_or_default())
+}
+
+fn mark(table: i64) -> String {
+    format!("known/{table}")
+}
+
+/// Forgets all known rows: those of withdrawn tables too, which must not be taken for good once they come back.
+pub(super) fn lose(desk: &Desk) -> Result<()> {
+    desk.run("DELETE FROM known", [])?;
+    desk.run("DELETE FROM fact WHERE name LIKE 'known/%'", [])?;
+    desk.set_fact(LOSSES, losses(desk)?.saturating_add(1))
+}
+
+/// The table's known rows are what is staged: from now on they follow the session.
+pub(super) fn learned(desk: &mut Desk, table: &TableName) -> Result<()> {
+    let number = desk.number(table)?;
+    desk.set_fact(&mark(number), losses(desk)?)?;
+    // Capture left the table out until now.
+    desk.state.plan_serial += 1;
+    Ok(())
+}
+
+/// The plan, and its tables whose known rows do not follow the session.
+pub(super) fn plan_to_learn(desk: &mut Desk) -> Result<(Option<Entities>, BTreeSet<TableName>)> {
+    let (lost, plan) = (losses(desk)?, session::plan(desk)?);
+    let mut found = BTreeSet::new();
+    for query in plan.iter().flat_map(|plan| &plan.queries).filter(|_| lost > 0) {
+        let number = desk.number(&query.table)?;
+        if desk.fact::<i64>(&mark(number))? != Some(lost) {
+            found.insert(query.table.clone());
+        }
+    }
+    Ok((plan, found))
 }
 
 pub(super) fn scan_begin(desk: &mut Desk, table: &TableName) -> Result<()> {

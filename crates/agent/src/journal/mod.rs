@@ -17,7 +17,11 @@ mod spool;
 mod types;
 mod writer;
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+};
 
 use protocol::{
     Code, Error, Result,
@@ -282,9 +286,26 @@ impl Journal {
         .await
     }
 
-    /// Forgets all known rows, those of withdrawn tables too.
-    pub async fn known_clear_all(&self) -> Result<()> {
-        self.run(|desk| desk.run("DELETE FROM known", []).map(|_| ())).await
+    /// The known rows do not follow the session: forgets all of them, those of withdrawn tables too. From now on
+    /// [`Self::to_learn`] names each table of the plan until it was learned.
+    pub async fn lose_known(&self) -> Result<()> {
+        self.run(|desk| known::lose(desk)).await
+    }
+
+    /// Tables of the plan whose known rows do not follow the session; capture leaves them out.
+    pub async fn to_learn(&self) -> Result<BTreeSet<TableName>> {
+        self.plan_to_learn().await.map(|(_, tables)| tables)
+    }
+
+    /// The plan together with [`Self::to_learn`] of it.
+    pub async fn plan_to_learn(&self) -> Result<(Option<Entities>, BTreeSet<TableName>)> {
+        self.run(known::plan_to_learn).await
+    }
+
+    /// What [`Self::known_load`] brought of this table is all that is staged. Told as a change of the plan.
+    pub async fn learned(&self, table: &TableName) -> Result<()> {
+        let table = table.clone();
+        self.run(move |desk| known::learned(desk, &table)).await
     }
 
     /// Rebuild from `Reconcile`: adds rows as known.

@@ -80,6 +80,9 @@ pub struct TableStatus {
     pub degraded: Option<String>,
     /// Code and words of a parked table.
     pub parked: Option<(String, String)>,
+    /// Why a paused table waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<String>,
     pub rows_sent: u64,
     pub deletes_sent: u64,
     pub quarantined: u64,

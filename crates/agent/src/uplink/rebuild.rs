@@ -1,8 +1,11 @@
-//! Rebuild: learns from `Reconcile` what is staged where another sender fed the stream last.
+//! Rebuild: learns from `Reconcile` what is staged of each table whose known rows do not follow the session: all of them
+//! where another sender fed the stream last, and whichever enters the plan later.
 //!
 //! Promises: known rows are those of the server, or none; a server without `Reconcile` leaves none, so that all rows
-//! are sent again.
-//! Never: runs while a batch is open.
+//! are sent again; a table that cannot be learned is tried again while the others go on.
+//! Never: learns a table that capture reads (it leaves such a table out until it is learned).
+
+use std::{collections::BTreeSet, time::Duration};
 
 use protocol::{
     Code, Error, Result,
@@ -11,7 +14,10 @@ use protocol::{
     names::{ErpName, TableName},
     proto::ingestion::{RowsRequest, RowsResponse},
 };
-use runtime::{backoff::Backoff, clock::Wall};
+use runtime::{
+    backoff::Backoff,
+    clock::{self, Wall},
+};
 
 use super::{
     rpc::{CallError, ROWS, Rpc},
@@ -19,28 +25,76 @@ use super::{
 };
 use crate::journal::{Incident, Journal};
 
-/// Reads keys and hashes of every table of the plan.
-pub(super) async fn rebuild(journal: &Journal, rpc: &Rpc, erp: &ErpName) -> Result<()> {
-    journal.known_clear_all().await?;
-    let Some(plan) = journal.plan().await? else { return Ok(()) };
-    tracing::info!(tables = plan.queries.len(), "another sender was last: reading what is staged");
-    for query in &plan.queries {
-        match table(journal, rpc, erp, &query.table).await {
-            Ok(()) => {}
-            Err(CallError::Before(error)) => return Err(error),
-            Err(call) => match call.grpc() {
-                // Nothing staged yet, or not this tenant's: there is nothing to know.
-                Some(tonic::Code::NotFound | tonic::Code::PermissionDenied) => {}
-                Some(tonic::Code::Unimplemented) => return blind(journal).await,
-                _ => return Err(call.error()),
-            },
+/// Pauses before a table that could not be learned is asked for again.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Tries of one page before the other tables have their turn.
+const TRIES: u32 = 3;
+
+/// Learns tables as they enter the plan, for as long as the session is held. Ends by a fault of the journal alone.
+pub(super) async fn follow(journal: &Journal, rpc: &Rpc, erp: &ErpName) -> Error {
+    let mut changed = journal.plan_changed();
+    let mut pauses = Backoff::new(AGAIN.0, AGAIN.1);
+    loop {
+        changed.mark_unchanged();
+        let left = match learn(journal, rpc, erp).await {
+            Ok(left) => left,
+            Err(error) => return error,
+        };
+        let pause = (left > 0).then(|| pauses.next_pause());
+        if pause.is_none() {
+            pauses.reset();
+        }
+        tokio::select! {
+            changed = changed.changed() => {
+                if changed.is_err() {
+                    return Error::new(Code::JournalFailed, "the journal is closed");
+                }
+            }
+            () = clock::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
         }
     }
-    Ok(())
 }
 
-/// Deletes that happened before are not found until the tables are loaded again; people are told.
-async fn blind(journal: &Journal) -> Result<()> {
+/// One round over the tables to learn; gives how many are left.
+async fn learn(journal: &Journal, rpc: &Rpc, erp: &ErpName) -> Result<usize> {
+    let tables = journal.to_learn().await?;
+    if tables.is_empty() {
+        return Ok(0);
+    }
+    tracing::info!(tables = tables.len(), "reading what is staged of tables that are not known");
+    let (mut left, mut blind) = (0, BTreeSet::new());
+    for name in tables {
+        match table(journal, rpc, erp, &name).await {
+            Ok(()) => {}
+            Err(CallError::Before(error)) if error.code == Code::JournalFailed => {
+                return Err(error);
+            }
+            // Nothing is staged yet.
+            Err(call) if call.grpc() == Some(tonic::Code::NotFound) => {}
+            Err(call) if call.is_unimplemented() => {
+                blind.insert(name.clone());
+            }
+            Err(call) => {
+                let error = call.error();
+                tracing::warn!(table = %name, code = %error.code, words = error.message, "what is staged is not known; the table waits");
+                left += 1;
+                continue;
+            }
+        }
+        journal.learned(&name).await?;
+    }
+    tell_blind(journal, &blind).await?;
+    Ok(left)
+}
+
+/// Where a table was loaded before, deletes of meanwhile are not found until it is loaded again; people are told.
+async fn tell_blind(journal: &Journal, blind: &BTreeSet<TableName>) -> Result<()> {
+    let grant = journal.granted().borrow().clone();
+    let loaded =
+        |grant: &crate::journal::Grant| blind.iter().any(|table| grant.cursors.contains_key(table));
+    if !grant.is_some_and(|grant| loaded(&grant)) {
+        return Ok(());
+    }
     let words =
         "the server cannot tell what is staged: rows are sent again, older deletes may stay unseen";
     let incident = Incident {
@@ -61,6 +115,8 @@ async fn table(
 ) -> Result<(), CallError> {
     let mut after = Vec::new();
     let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
+    // What an earlier try left half read.
+    journal.known_clear(table).await.map_err(CallError::Before)?;
     loop {
         let request = RowsRequest {
             erp: erp.to_string(),
@@ -73,7 +129,7 @@ async fn table(
             Err(call)
                 if call.error().is_transient()
                     && !call.is_unimplemented()
-                    && backoff.tries() < 10 =>
+                    && backoff.tries() < TRIES =>
             {
                 after = request.after;
                 backoff.pause().await;

@@ -28,7 +28,7 @@ use super::{
     Identity, UplinkConfig,
     board::{Board, phase_of},
     cloud::Cloud,
-    rebuild::rebuild,
+    rebuild,
     rpc::{CallError, OPEN, RELEASE, RENEW, Rpc},
     sender::{Sender, Stop},
 };
@@ -290,12 +290,12 @@ where
             if let Some(grant) = grant {
                 if journal.known_is_foreign(grant.last_batch).await? {
                     journal.revoke(Code::SessionHeld, "another sender fed the stream last").await?;
-                    rebuild(&journal, rpc, &self.means.config.erp).await?;
+                    journal.lose_known().await?;
                 }
                 journal.grant(grant).await?;
             }
             self.means.board.sending(epoch, false);
-            sender.run().await
+            self.send(&mut sender, rpc).await
         };
         let stop = tokio::select! {
             lost = self.keep(rpc, lease, kept) => return Ok(End::Lost(lost)),
@@ -308,6 +308,15 @@ where
             Stop::Dropped => End::Dropped,
             Stop::Fenced(error) => End::Lost(error),
         })
+    }
+
+    /// Sends, and beside it learns what is staged of tables that are not known.
+    async fn send(&self, sender: &mut Sender, rpc: &Rpc) -> Result<Stop> {
+        let Means { journal, config, .. } = &self.means;
+        tokio::select! {
+            stop = sender.run() => stop,
+            failed = rebuild::follow(journal, rpc, &config.erp) => Err(failed),
+        }
     }
 
     fn sender(
@@ -380,7 +389,7 @@ where
             }
             self.means.board.sending(epoch, true);
             let mut sender = self.sender(rpc, None, None);
-            let stop = sender.run().await?;
+            let stop = self.send(&mut sender, rpc).await?;
             if sender.completed {
                 self.pauses.reset();
             }

@@ -157,6 +157,42 @@ impl Stage {
         within(spool.wait_for(|state| state.completed == Some(batch))).await.unwrap();
     }
 
+    /// Waits until that many tables are planned.
+    async fn planned(&self, count: usize) {
+        let mut changed = self.journal.plan_changed();
+        let there = async {
+            while self.journal.plan().await.unwrap().is_none_or(|plan| plan.queries.len() != count)
+            {
+                changed.changed().await.unwrap();
+            }
+        };
+        within(there).await;
+    }
+
+    /// Waits until a table is planned and its known rows follow the session.
+    async fn learned(&self, table: &str) {
+        let mut changed = self.journal.plan_changed();
+        let there = async {
+            loop {
+                let (plan, unlearned) = self.journal.plan_to_learn().await.unwrap();
+                let planned = plan.is_some_and(|plan| {
+                    plan.queries.iter().any(|query| query.table == table_name(table))
+                });
+                if planned && !unlearned.contains(&table_name(table)) {
+                    return;
+                }
+                changed.changed().await.unwrap();
+            }
+        };
+        within(there).await;
+    }
+
+    /// Known hashes of rows of FLAN.
+    async fn known(&self, ids: &[&str]) -> Vec<Option<RowHash>> {
+        let keys = ids.iter().map(|id| KeyBytes::of([*id])).collect();
+        self.journal.known(&table_name("FLAN"), keys).await.unwrap()
+    }
+
     async fn phase(&self, phase: LinkPhase) -> crate::journal::LinkState {
         let mut link = self.journal.link();
         within(link.wait_for(|state| state.phase == phase)).await.unwrap().clone()
@@ -303,9 +339,37 @@ async fn a_journal_whose_lease_is_another_s_now_drops_its_spool_and_learns_what_
     stage.launch();
     let next = stage.grant(grant.epoch.0).await;
     assert!(next.epoch.0 > grant.epoch.0 + 1);
-    let asked = vec![KeyBytes::of(["77"]), KeyBytes::of(["1"])];
-    let known = stage.journal.known(&table_name("FLAN"), asked).await.unwrap();
-    assert_eq!(known, [Some(RowHash([7; 16])), None]);
+    stage.learned("FLAN").await;
+    assert_eq!(stage.known(&["77", "1"]).await, [Some(RowHash([7; 16])), None]);
+    stage.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_table_that_enters_the_plan_after_the_known_rows_were_lost_is_learned_then() {
+    let double = Double::start().await;
+    let mut stage = Stage::start(double).await;
+    let grant = stage.grant(0).await;
+    stage.double.seen().planned = vec!["TMOV"];
+    stage.planned(1).await;
+    stage.kill().await;
+    stage.double.taken_over(vec![(KeyBytes::of(["77"]), RowHash([7; 16]))]);
+    stage.launch();
+    stage.grant(grant.epoch.0).await;
+    stage.learned("TMOV").await;
+    assert!(!stage.double.seen().rows_asked.contains_key("FLAN"), "withdrawn: not asked for");
+
+    stage.double.seen().planned = vec!["FLAN", "TMOV"];
+    stage.learned("FLAN").await;
+    assert_eq!(stage.known(&["77"]).await, [Some(RowHash([7; 16]))]);
+    // Known now: coming back once more asks for nothing.
+    let asked = stage.double.seen().rows_asked.clone();
+    for planned in [vec!["TMOV"], vec!["FLAN", "TMOV"]] {
+        let count = planned.len();
+        stage.double.seen().planned = planned;
+        stage.planned(count).await;
+    }
+    stage.learned("FLAN").await;
+    assert_eq!(stage.double.seen().rows_asked, asked);
     stage.stop().await.unwrap();
 }
 

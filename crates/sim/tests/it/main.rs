@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod acceptance;
 #[cfg(test)]
+mod agent_states;
+#[cfg(test)]
 mod bounds;
 #[cfg(test)]
 mod bulk;

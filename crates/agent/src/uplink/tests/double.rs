@@ -72,6 +72,10 @@ pub(super) struct Seen {
     secret: String,
     upload_version: u32,
     staged: Vec<(KeyBytes, RowHash)>,
+    /// Tables that Entities names.
+    pub planned: Vec<&'static str>,
+    /// Calls of `Rows`, by table.
+    pub rows_asked: BTreeMap<String, u32>,
 }
 
 #[derive(Clone)]
@@ -95,7 +99,13 @@ impl Double {
     async fn with(sessions: bool) -> Self {
         let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let grpc = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let seen = Seen { secret: "s3cret".into(), upload_version: 2, ttl: 30, ..Seen::default() };
+        let seen = Seen {
+            secret: "s3cret".into(),
+            upload_version: 2,
+            ttl: 30,
+            planned: vec!["FLAN", "TMOV"],
+            ..Seen::default()
+        };
         let double = Self {
             seen: Arc::new(Mutex::new(seen)),
             changed: watch::Sender::new(0),
@@ -206,11 +216,12 @@ impl Double {
     fn entities(&self) -> Json<Value> {
         let mut seen = self.seen();
         seen.entities += 1;
-        let version = seen.upload_version;
+        let (version, planned) = (seen.upload_version, seen.planned.clone());
         drop(seen);
         self.tell();
         let table = |name: &str| json!({"table": name, "filter": null, "forceReload": false});
-        Json(json!({"uploadVersion": version, "queries": [table("FLAN"), table("TMOV")]}))
+        let queries: Vec<Value> = planned.into_iter().map(table).collect();
+        Json(json!({"uploadVersion": version, "queries": queries}))
     }
 
     fn fault(&self, number: i32) -> Option<Fault> {
@@ -380,7 +391,8 @@ impl Double {
     }
 
     fn rows(&self, request: &session::RowsRequest) -> session::RowsResponse {
-        let seen = self.seen();
+        let mut seen = self.seen();
+        *seen.rows_asked.entry(request.table.clone()).or_default() += 1;
         let of = |(key, hash): &(KeyBytes, RowHash)| session::RowHash {
             key: key.0.clone(),
             hash128: hash.0.to_vec(),

@@ -1,0 +1,55 @@
+//! States of the agent that people see and end: tables that wait, deletes that wait, a disk that fills up. Real server,
+//! real agent, SQLite as ERP.
+//!
+//! Promises: each test ends with staging equal to the source, or with the rows that a person refused to let go.
+
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::whole::{
+    erp::Erp,
+    world::{Plan, World},
+};
+
+const QUICK: Duration = Duration::from_secs(40);
+/// A lost journal is another instance: it waits until the lease of the one before lapses.
+const AFTER_LEASE: Duration = Duration::from_secs(90);
+
+/// A stamped table and one without stamp, 300 rows each, loaded and equal. The folder holds the SQLite file.
+async fn loaded(plan: impl Fn(Plan) -> Plan) -> (World, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("erp.sqlite");
+    let erp = Erp::sqlite(&path);
+    let schema = "
+        CREATE TABLE numbers AS WITH RECURSIVE n(g) AS (SELECT 1 UNION ALL SELECT g + 1 FROM n WHERE g < 300) SELECT g FROM n;
+        CREATE TABLE t (id integer PRIMARY KEY, v varchar(20), changed_at timestamp);
+        CREATE TABLE u (id integer PRIMARY KEY, v varchar(20));
+        INSERT INTO t SELECT g, 'v' || g, '2024-01-02 03:04:05' FROM numbers;
+        INSERT INTO u SELECT g, 'v' || g FROM numbers";
+    erp.run(schema).await.unwrap();
+    let url = format!("sqlite:{}", path.display());
+    let plan = plan(Plan::new(&url, &["t", "u"]).stamp("t", "changed_at"));
+    let mut world = World::start(plan, erp).await;
+    world.equal(QUICK).await;
+    (world, folder)
+}
+
+#[tokio::test]
+async fn rows_deleted_of_a_table_that_was_withdrawn_while_the_journal_was_lost_are_found_once_it_is_back()
+ {
+    let (mut world, _folder) = loaded(|plan| plan).await;
+    let loads = world.ledger_messages("t", "is_base_load = 1");
+    world.cloud.command(&["entity", "remove", "t"]);
+    world.status_lacks("\"table\":\"t\"", QUICK).await;
+    world.kill_agent();
+    world.lose_journal();
+    world.erp.run("DELETE FROM t WHERE id BETWEEN 20 AND 29").await.unwrap();
+    world.erp.run("DELETE FROM u WHERE id BETWEEN 20 AND 29").await.unwrap();
+    world.start_agent();
+    // The other table goes on without it.
+    world.staged_reaches("SELECT count(*) FROM u WHERE _deleted = 1", 10, AFTER_LEASE).await;
+    world.cloud.command(&["entity", "add", "t"]);
+    world.equal(QUICK).await;
+    assert_eq!(world.ledger_messages("t", "is_base_load = 1"), loads, "t was loaded again");
+}
