@@ -75,6 +75,7 @@ impl Parts {
             allow_private: cloud.allow_private,
             ca_pem: cloud.ca()?,
             entities_every: uplink::ENTITIES_EVERY.min(cycle * 6),
+            denied_retry: uplink::DENIED_RETRY,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let source = Arc::clone(&self.source);

@@ -267,7 +267,12 @@ fn show_status(status: &Status) {
             out::data(format!("             {words}"));
         }
         if let Some((code, words)) = &status.parked {
-            out::data(format!("             {code}: {words}"));
+            let next = status.next_try.as_ref();
+            let next = next.map(|at| format!(" (next try {at})")).unwrap_or_default();
+            out::data(format!("             {code}: {words}{next}"));
+        }
+        if let Some(words) = &status.paused {
+            out::data(format!("             {words}"));
         }
     }
     for incident in &status.incidents {

@@ -80,7 +80,7 @@ pub(super) async fn status(journal: &Journal) -> Result<Status> {
     let parked = journal
         .parked()
         .into_iter()
-        .map(|(table, (code, words))| (table, (code.to_string(), words)));
+        .map(|(table, parked)| (table, (parked.code.to_string(), parked.words)));
     let link = journal.link().borrow().clone();
     let spool = journal.spool().borrow().clone().into();
     Ok(Status {

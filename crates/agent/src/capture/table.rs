@@ -28,7 +28,7 @@ use runtime::{
 
 use super::{cursor::Cursor, edge::Pass, load::Wish, recent::RecentRows, scan::Scan};
 use crate::{
-    journal::TableStatus,
+    journal::{Parked, TableStatus},
     source::{Bound, Page, PageKey, ReadLimit, TableShape},
 };
 
@@ -140,6 +140,10 @@ pub(super) struct Table {
     pub(super) park: Option<Park>,
     /// Rows the server refused, by key: they go again once they changed.
     pub(super) quarantined: BTreeMap<KeyBytes, RowHash>,
+    /// Parked by the server's word; capture's own tries do not end that.
+    refused: bool,
+    /// When the server's refusal is tried again.
+    retry: Option<Wall>,
     /// One row a message, until the refused one is found.
     pub(super) suspect: bool,
     /// The delta of this cycle is done.
@@ -170,6 +174,8 @@ impl Table {
             scan: Scan::Idle { not_before: now },
             park: None,
             quarantined: BTreeMap::new(),
+            refused: false,
+            retry: None,
             suspect: false,
             delta_done: false,
             scan_done: false,
@@ -222,6 +228,32 @@ impl Table {
         self.seen = None;
         self.read = None;
         news
+    }
+
+    /// The server refuses the table: nothing of it is read.
+    pub(super) fn refused(&mut self, parked: &Parked, now: Mono) {
+        self.refused = true;
+        self.retry = parked.retry.map(|retry| retry.at);
+        self.park = Some(Park { code: parked.code, words: parked.words.clone(), until: now });
+        self.seen = None;
+    }
+
+    /// The server's refusal, if there was one, is over.
+    pub(super) fn admitted(&mut self) {
+        if std::mem::take(&mut self.refused) {
+            self.park = None;
+        }
+    }
+
+    /// When a parked table is tried again, for people.
+    fn next_try(&self, now: Wall) -> Option<String> {
+        let park = self.park.as_ref()?;
+        if self.refused {
+            return self.retry.map(Wall::to_iso);
+        }
+        let left = i64::try_from((park.until - Mono::now()).as_micros()).unwrap_or(i64::MAX);
+        // Whole seconds: the same moment reads the same in every picture.
+        Some(Wall((now.0.saturating_add(left)) / 1_000_000 * 1_000_000).to_iso())
     }
 
     #[must_use]
@@ -292,6 +324,7 @@ impl Table {
             degraded: self.weak.0.clone().filter(|_| stamped),
             held_by: self.weak.1.clone().filter(|_| stamped),
             parked: self.park.as_ref().map(|park| (park.code.to_string(), park.words.clone())),
+            next_try: self.next_try(now),
             paused: None,
             rows_sent: self.sent.0,
             deletes_sent: self.sent.1,
@@ -313,6 +346,7 @@ pub(super) fn unread(table: TableName) -> TableStatus {
         held_by: None,
         degraded: None,
         parked: None,
+        next_try: None,
         paused: Some("asking the server what is staged, before it is read".into()),
         rows_sent: 0,
         deletes_sent: 0,

@@ -10,13 +10,17 @@ use protocol::{
     names::TableName,
     proto::totvs::Table,
 };
-use runtime::{shutdown, task::Task};
+use runtime::{
+    clock::{Mono, Wall},
+    shutdown,
+    task::Task,
+};
 use rusqlite::Connection;
 
 use super::Worker;
 use crate::{
     config::{AgentConfig, CaptureConfig, Deletes},
-    journal::{Grant, Journal, Seal},
+    journal::{Grant, Incident, Journal, Retry, Seal, TableStatus},
     source::{self, Profile, SourceOptions},
 };
 
@@ -80,6 +84,11 @@ impl World {
     }
 
     async fn plan(&self, change: impl FnOnce(&mut EntityQuery)) {
+        self.plan_also(&[], change).await;
+    }
+
+    /// With further tables.
+    async fn plan_also(&self, others: &[&str], change: impl FnOnce(&mut EntityQuery)) {
         let mut query = EntityQuery {
             table: self.table.clone(),
             filter: None,
@@ -90,11 +99,9 @@ impl World {
             metadata: None,
         };
         change(&mut query);
-        let plan = Entities {
-            upload_version: 2,
-            upload_version_info: String::new(),
-            queries: vec![query],
-        };
+        let named = |name: &&str| EntityQuery { table: name.parse().unwrap(), ..query.clone() };
+        let queries = [query.clone()].into_iter().chain(others.iter().map(named)).collect();
+        let plan = Entities { upload_version: 2, upload_version_info: String::new(), queries };
         self.journal.save_plan(plan).await.unwrap();
     }
 
@@ -121,6 +128,25 @@ impl World {
             drain,
         );
         self.running = Some((trigger, runtime::task::spawn("worker", worker.run())));
+    }
+
+    /// Waits for a status of the table.
+    async fn status(&self, is: impl Fn(&TableStatus) -> bool) -> TableStatus {
+        self.status_of(self.table.as_str(), is).await
+    }
+
+    async fn status_of(&self, table: &str, is: impl Fn(&TableStatus) -> bool) -> TableStatus {
+        let table: TableName = table.parse().unwrap();
+        let looking = async {
+            loop {
+                let found = self.journal.statuses().await.unwrap();
+                if let Some(status) = found.into_iter().find(|s| s.table == table && is(s)) {
+                    return status;
+                }
+                runtime::clock::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), looking).await.expect("it is told")
     }
 
     async fn stop(&mut self) {
@@ -341,6 +367,65 @@ async fn f29_a_table_that_vanishes_is_left_alone_until_a_person_says_so() {
     world.start().await;
     world.until_equal(ALL).await;
     assert_eq!(world.deletes, 999);
+    world.stop().await;
+}
+
+fn denied(table: &str) -> (Incident, Retry) {
+    let incident = Incident {
+        table: Some(table.parse().unwrap()),
+        key_hash: None,
+        code: Code::PermissionDenied,
+        words: "no right".into(),
+        at_micros: 0,
+    };
+    let far = Duration::from_secs(3_600);
+    (incident, Retry { due: Mono::now() + far, at: Wall(1_800_000_000_000_000) })
+}
+
+#[tokio::test]
+async fn a_parked_table_shows_its_next_try_and_goes_on_as_soon_as_it_is_tried() {
+    let mut world = World::new(PLAIN).await;
+    world.sql(&fill(10, ""));
+    world.plan(|_| {}).await;
+    world.start().await;
+    world.until_equal(ALL).await;
+    let (incident, retry) = denied("T");
+    world.journal.park(incident, Some(retry)).await.unwrap();
+    let told = world.status(|status| status.state == "PARKED").await;
+    assert_eq!(told.parked.unwrap().0, "PERMISSION_DENIED");
+    assert_eq!(told.next_try.as_deref(), Some("2027-01-15T08:00:00Z"));
+    world.sql("INSERT INTO T VALUES (99, 'x')");
+    world.journal.try_again(&world.table);
+    // Far below the minute after which capture tries what it parked itself.
+    let begun = Mono::now();
+    world.until_equal(ALL).await;
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_table_on_trial_shares_no_batch_with_the_others_and_keeps_none_of_them_waiting() {
+    let mut world =
+        World::new(&format!("{PLAIN} CREATE TABLE U (K INTEGER PRIMARY KEY, V TEXT)")).await;
+    world.sql(&fill(10, ""));
+    world.plan_also(&["U"], |_| {}).await;
+    world.start().await;
+    world.until_equal(ALL).await;
+    world.status_of("U", |status| status.state == "STREAMING").await;
+    let (incident, retry) = denied("T");
+    world.journal.park(incident, Some(retry)).await.unwrap();
+    world.status(|status| status.state == "PARKED").await;
+    world.sql("UPDATE T SET V = 'new'; INSERT INTO U VALUES (1, 'new')");
+    world.journal.try_again(&world.table);
+    let mut names = Vec::new();
+    for _batch in 0..2 {
+        let (id, _, tables) = world.sealed().await;
+        names.extend(tables.iter().map(|table| table.table_name.clone()));
+        world.journal.complete(id).await.unwrap();
+    }
+    names.sort();
+    assert_eq!(names, ["T", "U"], "one message in each batch");
+    assert!(world.journal.alone().is_empty(), "accepted once, it is one among the others");
     world.stop().await;
 }
 

@@ -58,6 +58,8 @@ struct Session {
     loads_done: Vec<(TableName, Generation)>,
     /// The table whose turn is first.
     first: usize,
+    /// This cycle is for the tables that go alone.
+    apart: bool,
     plan: watch::Receiver<u64>,
     planned: bool,
     orders: BTreeMap<TableName, u64>,
@@ -131,6 +133,8 @@ impl<S: Source> Worker<S> {
             unlearned: BTreeSet::new(),
             loads_done: Vec::new(),
             first: 0,
+            // The first cycle of a session is the others'.
+            apart: true,
             plan: self.journal.plan_changed(),
             planned: false,
             orders: BTreeMap::new(),
@@ -184,19 +188,31 @@ impl<S: Source> Worker<S> {
         }
         self.tell(session).await.map_err(Fault::Session)?;
         let mono = Mono::now();
-        Ok(cut || session.tables.iter().any(|table| table.has_more(mono)))
+        let more = cut || session.tables.iter().any(|table| table.has_more(mono));
+        Ok(more || (!session.apart && !self.journal.alone().is_empty()))
     }
 
-    /// Round after round over the tables until none has more or the batch is over. True = cut.
-    async fn turns(&self, session: &mut Session, cycle: &mut Cycle<'_, S>) -> Result<bool, Fault> {
-        let apart = self.journal.parked();
-        let suspects = self.journal.suspects();
+    /// The tables of this cycle, the one whose turn is first at the head. Those that go alone have every second cycle:
+    /// what is refused of them costs the others nothing.
+    fn round(&self, session: &mut Session) -> Vec<usize> {
+        let (suspects, alone) = (self.journal.suspects(), self.journal.alone());
         let count = session.tables.len();
-        let mut waiting: Vec<usize> = (0..count).map(|at| (at + session.first) % count).collect();
+        let goes_alone = |table: &Table| alone.contains(&table.query.table);
+        session.apart = !session.apart && session.tables.iter().any(goes_alone);
         for table in &mut session.tables {
             (table.delta_done, table.scan_done) = (false, false);
             table.suspect = suspects.contains_key(&table.query.table);
         }
+        let place = |at: usize| (at + session.first) % count;
+        let mine =
+            |at: &usize| session.tables.get(*at).is_some_and(|t| goes_alone(t) == session.apart);
+        (0..count).map(place).filter(mine).collect()
+    }
+
+    /// Round after round over the tables until none has more or the batch is over. True = cut.
+    async fn turns(&self, session: &mut Session, cycle: &mut Cycle<'_, S>) -> Result<bool, Fault> {
+        let parked = self.journal.parked();
+        let mut waiting = self.round(session);
         while !waiting.is_empty() {
             let mut next = Vec::new();
             for (place, at) in waiting.iter().copied().enumerate() {
@@ -205,10 +221,11 @@ impl<S: Source> Worker<S> {
                     return Ok(place < waiting.len());
                 }
                 let Some(table) = session.tables.get_mut(at) else { continue };
-                if let Some((code, words)) = apart.get(&table.query.table) {
-                    table.park(&Error::new(*code, words.clone()), Mono::now());
+                if let Some(parked) = parked.get(&table.query.table) {
+                    table.refused(parked, Mono::now());
                     continue;
                 }
+                table.admitted();
                 if table.rests(Mono::now()) {
                     continue;
                 }

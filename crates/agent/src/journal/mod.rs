@@ -9,6 +9,7 @@
 //! SEAM (fixed on day one): `capture` writes batches and reads grants, plan and known rows; `uplink` writes grants and
 //! plan, sends the spool and closes batches; `admin` reads status and asks for reloads.
 
+mod apart;
 mod known;
 mod open;
 mod people;
@@ -33,10 +34,11 @@ use protocol::{
 };
 use tokio::sync::watch;
 
-use types::Attention;
+use apart::Attention;
+pub use apart::{Parked, Retry, Suspect};
 pub use types::{
     Grant, Incident, LinkPhase, LinkState, Poisoned, Recovery, Seal, SpoolMessage, SpoolState,
-    Suspect, TableStatus,
+    TableStatus,
 };
 use writer::{Desk, Tell, Writer};
 
@@ -346,79 +348,6 @@ impl Journal {
     }
 }
 
-/// Tables and rows set apart: uplink says so, capture obeys.
-impl Journal {
-    /// The server refuses this table until a person acts: capture sends nothing of it.
-    pub async fn park(&self, incident: Incident) -> Result<()> {
-        if let Some(table) = incident.table.clone() {
-            let why = (incident.code, incident.words.clone());
-            self.shared.attention.send_modify(|attention| {
-                attention.parked.insert(table, why);
-            });
-        }
-        self.incident(incident).await
-    }
-
-    /// Tables that uplink parked since the start of the process. A start, a reload asked for by a person, a new plan
-    /// (`PERMISSION_DENIED`) or a new reload generation (`PRIMARY_KEY_CHANGED`) lifts it.
-    #[must_use]
-    pub fn parked(&self) -> BTreeMap<TableName, (Code, String)> {
-        self.shared.attention.borrow().parked.clone()
-    }
-
-    pub fn unpark(&self, table: &TableName) {
-        self.shared
-            .attention
-            .send_if_modified(|attention| attention.parked.remove(table).is_some());
-    }
-
-    /// The server called a message of this table malformed or too large: until the culprit is found, or until as many
-    /// rows of the table went through as the open batch holds, capture sends it one row a message.
-    /// Call it before the batch is dropped.
-    pub async fn suspect(&self, table: &TableName, code: Code, words: &str) -> Result<()> {
-        let rows = self.run(|desk| spool::rows_per_table(desk)).await?;
-        let rows_left =
-            rows.iter().find(|(of, _)| of == table).map_or(1, |(_, rows)| (*rows).max(1));
-        let suspect = Suspect { code, words: words.to_owned(), rows_left };
-        self.shared.attention.send_modify(|attention| {
-            attention.suspects.insert(table.clone(), suspect);
-        });
-        Ok(())
-    }
-
-    /// Tables that capture sends one row a message.
-    #[must_use]
-    pub fn suspects(&self) -> BTreeMap<TableName, Suspect> {
-        self.shared.attention.borrow().suspects.clone()
-    }
-
-    /// A row that was refused alone: capture leaves it out while its hash stays this one. Opens an incident.
-    pub async fn quarantine(&self, row: Poisoned, key_hash: String) -> Result<()> {
-        self.run(move |desk| {
-            people::quarantine(desk, &row.table, &row.key, row.hash)?;
-            let Poisoned { table, code, words, at_micros, .. } = row;
-            let key_hash = Some(key_hash);
-            people::incident(
-                desk,
-                &Incident { table: Some(table), key_hash, code, words, at_micros },
-            )
-        })
-        .await
-    }
-
-    /// Row images to leave out, by key.
-    pub async fn quarantined(&self, table: &TableName) -> Result<BTreeMap<KeyBytes, RowHash>> {
-        let table = table.clone();
-        self.run(move |desk| people::quarantined(desk, &table)).await
-    }
-
-    /// These rows changed, so they may be sent again.
-    pub async fn forgive(&self, table: &TableName, keys: Vec<KeyBytes>) -> Result<()> {
-        let table = table.clone();
-        self.run(move |desk| people::forgive(desk, &table, &keys)).await
-    }
-}
-
 /// What people see and ask for.
 impl Journal {
     /// The whole picture; replaces the last one.
@@ -443,12 +372,10 @@ impl Journal {
     pub async fn request_reload(&self, table: Option<TableName>) -> Result<()> {
         let lifted = table.clone();
         self.run(move |desk| people::request_reload(desk, table.as_ref())).await?;
-        self.shared.attention.send_modify(|attention| match &lifted {
-            Some(table) => {
-                attention.parked.remove(table);
-            }
-            None => attention.parked.clear(),
-        });
+        match lifted {
+            Some(table) => self.unpark(&table),
+            None => self.parked().keys().for_each(|table| self.unpark(table)),
+        }
         Ok(())
     }
 

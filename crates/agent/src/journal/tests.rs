@@ -296,9 +296,9 @@ async fn people_see_incidents_and_their_reloads_are_numbered_upwards() {
         at_micros: 1,
     };
     journal.incident(incident("first")).await.unwrap();
-    journal.park(incident("second")).await.unwrap();
+    journal.park(incident("second"), None).await.unwrap();
     assert_eq!(journal.incidents(1).await.unwrap(), [incident("second")]);
-    assert_eq!(journal.parked()[&table("se1")].0, Code::PrimaryKeyChanged);
+    assert_eq!(journal.parked()[&table("se1")].code, Code::PrimaryKeyChanged);
     assert_eq!(journal.request_reload(None).await.unwrap_err().code, Code::NotFound);
     journal.request_reload(Some(table("SE1"))).await.unwrap();
     assert!(journal.parked().is_empty(), "a reload lifts the parking");

@@ -80,6 +80,9 @@ pub struct TableStatus {
     pub degraded: Option<String>,
     /// Code and words of a parked table.
     pub parked: Option<(String, String)>,
+    /// When a parked table is tried again by itself; `None` = once a person acted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_try: Option<String>,
     /// Why a paused table waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<String>,
@@ -139,38 +142,6 @@ pub enum LinkPhase {
     Refused,
     Unreachable,
     Stopped,
-}
-
-/// A table whose message the server called malformed or too large: it goes one row a message until the row is found.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Suspect {
-    pub code: Code,
-    pub words: String,
-    /// Rows that may still hold the culprit.
-    pub rows_left: u64,
-}
-
-/// Tables that `uplink` asks `capture` to treat apart; kept in memory, since a new process tries again.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Attention {
-    pub parked: BTreeMap<TableName, (Code, String)>,
-    pub suspects: BTreeMap<TableName, Suspect>,
-    /// The server found the last batch id too far ahead of its clock (`CLOCK_AHEAD`).
-    pub clock_ahead: bool,
-}
-
-impl Attention {
-    /// A batch with these rows was accepted whole.
-    pub(super) fn passed(&mut self, rows: &[(TableName, u64)]) {
-        for (table, rows) in rows {
-            if let Some(suspect) = self.suspects.get_mut(table) {
-                suspect.rows_left = suspect.rows_left.saturating_sub(*rows);
-                if suspect.rows_left == 0 {
-                    self.suspects.remove(table);
-                }
-            }
-        }
-    }
 }
 
 /// A row alone in a message that the server refuses.

@@ -44,12 +44,19 @@ pub struct UplinkConfig {
     pub ca_pem: Option<Vec<u8>>,
     /// How often Entities is read: [`ENTITIES_EVERY`], or faster in demo and tests.
     pub entities_every: Duration,
+    /// First pause before a table that was denied is tried again: [`DENIED_RETRY`], or shorter in tests.
+    pub denied_retry: Duration,
     /// Version of the agent, for people.
     pub agent_version: String,
 }
 
 /// How often Entities is read where nobody says otherwise.
 pub const ENTITIES_EVERY: Duration = Duration::from_secs(30);
+/// First pause before a denied table is tried again; it doubles up to [`DENIED_LONGEST`]. Each try that is denied costs
+/// a batch, so it is not made often; a right that was given back tells nobody, so it is made.
+pub const DENIED_RETRY: Duration = Duration::from_secs(60);
+/// Longest pause between two tries of a denied table.
+const DENIED_LONGEST: Duration = Duration::from_secs(15 * 60);
 
 /// The ERP database as `Open` tells it; asked anew for each `Open`, since its log position moves.
 #[derive(Clone, PartialEq, Debug)]

@@ -1,17 +1,21 @@
 //! Plan: follows Entities and keeps the last good answer in the journal.
 //!
 //! Promises: an answer that is not valid changes nothing; a table that the cloud parked is tried again once the plan
-//! says that somebody acted.
+//! says that somebody acted, a denied one also by itself, with growing pauses.
 //! Never: decides what a plan means for a table (capture does).
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use protocol::{Code, Error, Result, ids::Generation, json::Entities, names::TableName};
-use runtime::{backoff::Backoff, clock, shutdown::Shutdown};
+use runtime::{
+    backoff::Backoff,
+    clock::{self, Mono},
+    shutdown::Shutdown,
+};
 use tokio::sync::Notify;
 
 use super::{board::Board, cloud::Cloud};
-use crate::journal::Journal;
+use crate::journal::{Journal, Parked};
 
 /// Longest pause between tries while Entities cannot be read.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -48,8 +52,30 @@ impl Plan {
             };
             tokio::select! {
                 () = shutdown.draining() => return,
-                () = clock::sleep(pause) => {}
+                () = self.try_denied_for(pause) => {}
                 () = self.reread.notified() => {}
+            }
+        }
+    }
+
+    /// Ends after that time; meanwhile denied tables are tried again as their time comes.
+    async fn try_denied_for(&self, pause: Duration) {
+        let end = Mono::now() + pause;
+        loop {
+            let now = Mono::now();
+            let mut next = end;
+            for (table, parked) in self.journal.parked() {
+                let Some(retry) = parked.retry else { continue };
+                if retry.due > now {
+                    next = next.min(retry.due);
+                } else {
+                    tracing::info!(%table, "denied table is tried again");
+                    self.journal.try_again(&table);
+                }
+            }
+            clock::sleep(next - now).await;
+            if next == end {
+                return;
             }
         }
     }
@@ -72,7 +98,7 @@ impl Plan {
 
 /// Parked tables whose reason may be gone: a right given (the plan differs), a reload ordered under the new key.
 fn lifted(
-    parked: &BTreeMap<TableName, (Code, String)>,
+    parked: &BTreeMap<TableName, Parked>,
     before: Option<&Entities>,
     after: &Entities,
 ) -> Vec<TableName> {
@@ -85,7 +111,7 @@ fn lifted(
     };
     parked
         .iter()
-        .filter(|(table, (code, _))| match code {
+        .filter(|(table, parked)| match parked.code {
             Code::PrimaryKeyChanged | Code::MissingKeyColumn => reloaded(table),
             _ => differs,
         })
@@ -106,7 +132,8 @@ mod tests {
 
     #[test]
     fn a_parked_table_is_tried_again_once_somebody_acted() {
-        let parked = |code| BTreeMap::from([("FLAN".parse().unwrap(), (code, String::new()))]);
+        let why = |code| Parked { code, words: String::new(), retry: None };
+        let parked = |code| BTreeMap::from([("FLAN".parse().unwrap(), why(code))]);
         let (old, same, other, reload) = (plan(1, "a"), plan(1, "a"), plan(1, "b"), plan(2, "a"));
         let count = |code, after: &Entities| lifted(&parked(code), Some(&old), after).len();
         assert_eq!(count(Code::PermissionDenied, &same), 0);

@@ -17,7 +17,7 @@ use protocol::{
     ids::{BatchId, Epoch, MessageNumber},
     key::KeyBytes,
     limits,
-    names::{ColumnName, ErpName},
+    names::{ColumnName, ErpName, TableName},
     proto::{
         ingestion::{CursorEntry, PrepareRequest, PrepareResponse},
         totvs::BatchSummary,
@@ -32,11 +32,12 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::{Notify, watch};
 
 use super::{
+    DENIED_LONGEST,
     cloud::Bearer,
     decide::{Action, Outcome, Standing, decide},
     rpc::{PREPARE, Rpc},
 };
-use crate::journal::{Incident, Journal, Poisoned, Seal, SpoolMessage};
+use crate::journal::{Incident, Journal, Poisoned, Retry, Seal, SpoolMessage};
 
 /// First and longest pause before the same bytes go again.
 pub(super) const PAUSES: (Duration, Duration) =
@@ -52,6 +53,8 @@ pub(super) struct Sender {
     pub valid: Option<watch::Receiver<Mono>>,
     /// Asks for Entities.
     pub reread: Arc<Notify>,
+    /// First pause before a denied table is tried again.
+    pub denied_retry: Duration,
     /// A batch went through since this sender began.
     pub completed: bool,
 }
@@ -289,9 +292,7 @@ impl Sender {
 
     async fn park(&self, message: &SpoolMessage, code: Code, words: &str) -> Result<()> {
         tracing::warn!(table = %message.table, %code, words, "table parked");
-        if code == Code::PermissionDenied {
-            self.reread.notify_one();
-        }
+        let retry = (code == Code::PermissionDenied).then(|| self.next_try(&message.table));
         let table = Some(message.table.clone());
         let incident = Incident {
             table,
@@ -300,7 +301,19 @@ impl Sender {
             words: words.to_owned(),
             at_micros: Wall::now().0,
         };
-        self.journal.park(incident).await
+        self.journal.park(incident, retry).await?;
+        if retry.is_some() {
+            self.reread.notify_one();
+        }
+        Ok(())
+    }
+
+    /// A right may come back without a word: 1, 2, 4 … minutes, 15 at most.
+    fn next_try(&self, table: &TableName) -> Retry {
+        let times = self.journal.times_parked(table).min(16);
+        let pause = self.denied_retry.saturating_mul(1 << times).min(DENIED_LONGEST);
+        let micros = i64::try_from(pause.as_micros()).unwrap_or(i64::MAX);
+        Retry { due: Mono::now() + pause, at: Wall(Wall::now().0.saturating_add(micros)) }
     }
 
     /// A message alone holds its culprit; others are narrowed down to it.
@@ -390,7 +403,7 @@ impl Sender {
         let Some(epoch) = self.epoch.filter(|_| !seal.cursors.is_empty()) else {
             return Outcome::Success;
         };
-        let entry = |(table, value): &(protocol::names::TableName, Vec<u8>)| CursorEntry {
+        let entry = |(table, value): &(TableName, Vec<u8>)| CursorEntry {
             table: table.to_string(),
             value: value.clone(),
         };

@@ -332,6 +332,7 @@ where
             epoch,
             valid,
             reread: Arc::clone(&self.means.reread),
+            denied_retry: self.means.config.denied_retry,
             completed: false,
         }
     }

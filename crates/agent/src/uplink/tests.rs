@@ -80,14 +80,21 @@ struct Stage {
     journal: Journal,
     trigger: Option<Trigger>,
     task: Option<runtime::task::Task<Result<()>>>,
+    denied_retry: Duration,
 }
 
 impl Stage {
     async fn start(double: Double) -> Self {
+        Self::retrying(double, DENIED_RETRY).await
+    }
+
+    /// With that first pause before a denied table is tried again.
+    async fn retrying(double: Double, denied_retry: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (journal, recovery) = Journal::open(folder.path()).await.unwrap();
         assert_eq!(recovery, Recovery::Fresh);
-        let mut stage = Self { double, folder, journal, trigger: None, task: None };
+        let (trigger, task) = (None, None);
+        let mut stage = Self { double, folder, journal, trigger, task, denied_retry };
         stage.launch();
         stage
     }
@@ -102,6 +109,7 @@ impl Stage {
             allow_private: true,
             ca_pem: None,
             entities_every: Duration::from_millis(200),
+            denied_retry: self.denied_retry,
             agent_version: "test".into(),
         };
         let (trigger, seen) = shutdown::channel();
@@ -281,7 +289,7 @@ async fn a_denied_table_is_parked_and_one_row_that_is_refused_alone_is_quarantin
     let first = stage.grant(0).await;
     stage.write(&first, 3).await;
     let second = stage.grant(first.epoch.0).await;
-    assert_eq!(stage.journal.parked()[&table_name("FLAN")].0, Code::PermissionDenied);
+    assert_eq!(stage.journal.parked()[&table_name("FLAN")].code, Code::PermissionDenied);
     let entities = stage.double.seen().entities;
     within(stage.double.until(move |seen| seen.entities > entities)).await;
 
@@ -306,6 +314,62 @@ async fn a_denied_table_is_parked_and_one_row_that_is_refused_alone_is_quarantin
     assert_eq!(rows, BTreeMap::from([(key, hash)]));
     let incidents = stage.journal.incidents(10).await.unwrap();
     assert!(incidents.iter().any(|i| i.table == Some(table_name("TMOV")) && i.key_hash.is_some()));
+    stage.stop().await.unwrap();
+}
+
+/// Looks again and again until it holds.
+async fn until(holds: impl Fn() -> bool) {
+    let looking = async {
+        while !holds() {
+            runtime::clock::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    within(looking).await;
+}
+
+#[tokio::test]
+async fn a_denied_table_is_tried_again_by_itself_with_growing_pauses_until_it_is_taken() {
+    let flan = table_name("FLAN");
+    let first = Duration::from_secs(1);
+    let mut stage = Stage::retrying(Double::start().await, first).await;
+    let mut grant = stage.grant(0).await;
+    for times in 1..=2u32 {
+        stage.double.script(1, Fault::Denied);
+        let before = runtime::clock::Mono::now();
+        stage.write(&grant, 1).await;
+        grant = stage.grant(grant.epoch.0).await;
+        let parked = stage.journal.parked()[&flan].clone();
+        let pause = parked.retry.unwrap().due - before;
+        assert_eq!(stage.journal.times_parked(&flan), times);
+        assert!(pause >= first * times, "{times}: {pause:?}");
+        assert!(pause < first * times + Duration::from_secs(20), "{times}: {pause:?}");
+        until(|| stage.journal.parked().is_empty()).await;
+        assert!(parked.retry.unwrap().due <= runtime::clock::Mono::now(), "not before its time");
+        assert!(stage.journal.alone().contains(&flan), "it goes alone until it is taken");
+    }
+    let batch = stage.write(&grant, 1).await;
+    stage.complete(batch).await;
+    until(|| stage.journal.alone().is_empty()).await;
+    assert_eq!(stage.journal.times_parked(&flan), 0, "the pauses start small again");
+    stage.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_denied_table_is_tried_again_at_once_when_entities_changes() {
+    let double = Double::start().await;
+    double.script(1, Fault::Denied);
+    let mut stage = Stage::start(double).await;
+    let first = stage.grant(0).await;
+    stage.write(&first, 1).await;
+    stage.grant(first.epoch.0).await;
+    assert!(stage.journal.parked().contains_key(&table_name("FLAN")));
+    // Read again several times, and the same each time.
+    let entities = stage.double.seen().entities + 3;
+    within(stage.double.until(|seen| seen.entities >= entities)).await;
+    assert!(stage.journal.parked().contains_key(&table_name("FLAN")));
+    stage.double.seen().planned.push("SE1");
+    until(|| stage.journal.parked().is_empty()).await;
+    assert_eq!(stage.journal.times_parked(&table_name("FLAN")), 0);
     stage.stop().await.unwrap();
 }
 

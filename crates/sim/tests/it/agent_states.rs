@@ -53,3 +53,20 @@ async fn rows_deleted_of_a_table_that_was_withdrawn_while_the_journal_was_lost_a
     world.equal(QUICK).await;
     assert_eq!(world.ledger_messages("t", "is_base_load = 1"), loads, "t was loaded again");
 }
+
+#[tokio::test]
+async fn a_table_that_the_server_denied_goes_on_as_soon_as_it_is_shared_again() {
+    let (mut world, _folder) = loaded(|plan| plan).await;
+    world.cloud.command(&["entity", "remove", "t"]);
+    // Written while the agent still has it in its plan, and refused.
+    world
+        .erp
+        .run("UPDATE t SET v = 'late', changed_at = CURRENT_TIMESTAMP WHERE id = 7")
+        .await
+        .unwrap();
+    world.erp.run("UPDATE u SET v = 'on' WHERE id = 7").await.unwrap();
+    world.staged_reaches("SELECT count(*) FROM u WHERE v = 'on'", 1, QUICK).await;
+    world.status_lacks("\"table\":\"t\",\"state\"", QUICK).await;
+    world.cloud.command(&["entity", "add", "t"]);
+    world.equal(QUICK).await;
+}
