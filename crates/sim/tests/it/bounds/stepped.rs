@@ -183,9 +183,17 @@ impl Source for Stepped {
             None => self.inner.bound().await?,
             Some(sql) => {
                 let row = self.erp.query_one(&sql, &[]).await.unwrap();
-                Bound { at_micros: row.get(0), micros: row.get(1), degraded: None, held_by: None }
+                Bound {
+                    at_micros: row.get(0),
+                    micros: row.get(1),
+                    degraded: None,
+                    held_by: None,
+                    committed: None,
+                }
             }
         };
+        // Each pass is read: the steps of a test are its reads.
+        let bound = Bound { committed: None, ..bound };
         self.early.lock().unwrap().last = Some(bound.clone());
         Ok(bound)
     }

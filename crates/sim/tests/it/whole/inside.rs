@@ -59,6 +59,7 @@ impl Inside {
             allow_private: true,
             ca_pem: None,
             entities_every: Duration::from_secs(5),
+            denied_retry: Duration::from_secs(1),
             agent_version: "test".to_owned(),
         };
         let (journal, _) = Journal::open(&cloud.folder.path().join("inside")).await.unwrap();
