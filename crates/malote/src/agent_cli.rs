@@ -98,7 +98,7 @@ impl AgentCommand {
                     let text = serde_json::to_string(&status);
                     out::data(text.coded(Code::Internal, "cannot print the status")?);
                 } else {
-                    show_status(&status);
+                    show_status(&status, lang);
                 }
                 Ok(exit::OK)
             }
@@ -251,7 +251,31 @@ fn table_line(shape: &TableShape) -> String {
     )
 }
 
-fn show_status(status: &Status) {
+/// The hint of a code in the reader's language; a code this version does not know has none.
+fn hint(code: &str, lang: Lang) -> Option<&'static str> {
+    let code: Code = code.parse().ok()?;
+    Some(lang.pick(code.hint(), code.hint_pt()))
+}
+
+/// The link and what stands in its way.
+fn link_lines(status: &Status, lang: Lang) -> Vec<String> {
+    let phase = serde_json::to_value(status.link.phase).unwrap_or_default();
+    let mut head = format!("link         {}", phase.as_str().unwrap_or_default());
+    if status.link.foreign_server {
+        head.push_str(lang.pick(", foreign server mode", ", modo de servidor alheio"));
+    }
+    let mut lines = vec![head];
+    if let Some(code) = &status.link.code {
+        lines.push(format!("             {code}: {}", status.link.words.as_deref().unwrap_or("")));
+        lines.extend(hint(code, lang).map(|hint| format!("             {hint}")));
+    }
+    lines
+}
+
+fn show_status(status: &Status, lang: Lang) {
+    for line in link_lines(status, lang) {
+        out::data(line);
+    }
     for status in &status.tables {
         let lag = status.lag_ms.map_or_else(|| "-".to_owned(), |lag| format!("{} s", lag / 1_000));
         out::data(format!(
@@ -270,6 +294,9 @@ fn show_status(status: &Status) {
             let next = status.next_try.as_ref();
             let next = next.map(|at| format!(" (next try {at})")).unwrap_or_default();
             out::data(format!("             {code}: {words}{next}"));
+            for hint in hint(code, lang) {
+                out::data(format!("             {hint}"));
+            }
         }
         if let Some(words) = &status.paused {
             out::data(format!("             {words}"));
@@ -296,6 +323,19 @@ mod tests {
     struct Line {
         #[command(flatten)]
         agent: AgentCommand,
+    }
+
+    #[test]
+    fn the_status_begins_with_the_link_and_what_to_do_about_it_in_the_readers_language() {
+        let text = r#"{"configured":true,"version":"1","instance":"i","link":{"phase":"REFUSED","epoch":null,
+            "foreign_server":false,"code":"INVALID_CLIENT","words":"client id or secret is wrong","hint":"x"},
+            "spool":{"batch":null,"appended":0,"acked":0,"unackedBytes":0,"sealed":false,"completed":null,"dropped":0},
+            "tables":[],"parked":{},"suspects":[],"incidents":[]}"#;
+        let status: Status = serde_json::from_str(text).unwrap();
+        let lines = link_lines(&status, Lang::Pt);
+        assert_eq!(lines[0], "link         REFUSED");
+        assert_eq!(lines[1], "             INVALID_CLIENT: client id or secret is wrong");
+        assert_eq!(lines[2].trim(), Code::InvalidClient.hint_pt());
     }
 
     fn checked(folder: &std::path::Path, tables: &[&str]) -> app::Checked {

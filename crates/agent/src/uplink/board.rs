@@ -1,4 +1,4 @@
-//! Board: what people are told of the link, put together from session and plan.
+//! Board: what people are told of the link, put together from session, sender and plan.
 //!
 //! Promises: a state that needs a person has code, words and hint.
 
@@ -18,6 +18,8 @@ pub(super) struct Board {
 struct Parts {
     session: LinkState,
     plan: Option<(String, String, String)>,
+    /// What keeps the lease's holder from getting a batch through.
+    trouble: Option<(String, String, String)>,
 }
 
 fn told(error: &Error) -> (String, String, String) {
@@ -62,6 +64,16 @@ impl Board {
         self.publish(&parts);
     }
 
+    /// A batch that is repeated without an end in sight, or, with `None`, one that goes through.
+    pub(super) fn trouble(&self, error: Option<&Error>) {
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        if parts.trouble.is_none() && error.is_none() {
+            return;
+        }
+        parts.trouble = error.map(told);
+        self.publish(&parts);
+    }
+
     fn set(&self, session: LinkState) {
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         parts.session = session;
@@ -70,7 +82,8 @@ impl Board {
 
     fn publish(&self, parts: &Parts) {
         let mut state = parts.session.clone();
-        if let (None, Some((code, words, hint))) = (&state.code, &parts.plan) {
+        let reason = parts.trouble.as_ref().or(parts.plan.as_ref());
+        if let (None, Some((code, words, hint))) = (&state.code, reason) {
             (state.code, state.words, state.hint) =
                 (Some(code.clone()), Some(words.clone()), Some(hint.clone()));
         }

@@ -33,11 +33,15 @@ use tokio::sync::{Notify, watch};
 
 use super::{
     DENIED_LONGEST,
+    board::Board,
     cloud::Bearer,
-    decide::{Action, Outcome, Standing, decide},
+    decide::{Action, Outcome, Standing, code_of, decide},
     rpc::{PREPARE, Rpc},
 };
 use crate::journal::{Incident, Journal, Poisoned, Retry, Seal, SpoolMessage};
+
+/// Repeats of one answer before people are told: about six seconds of pauses.
+const TOLD_AFTER: u32 = 6;
 
 /// First and longest pause before the same bytes go again.
 pub(super) const PAUSES: (Duration, Duration) =
@@ -51,6 +55,7 @@ pub(super) struct Sender {
     pub epoch: Option<Epoch>,
     /// Until when calls may be launched.
     pub valid: Option<watch::Receiver<Mono>>,
+    pub board: Arc<Board>,
     /// Asks for Entities.
     pub reread: Arc<Notify>,
     /// First pause before a denied table is tried again.
@@ -85,6 +90,8 @@ struct Flight {
     troubles: BTreeMap<i32, Answered>,
     standing: Standing,
     pauses: Backoff,
+    /// Repeats since something went through.
+    repeats: u32,
 }
 
 impl Flight {
@@ -98,6 +105,7 @@ impl Flight {
             troubles: BTreeMap::new(),
             standing: Standing::default(),
             pauses: Backoff::new(PAUSES.0, PAUSES.1),
+            repeats: 0,
         }
     }
 
@@ -186,6 +194,7 @@ impl Sender {
                 Err(error) if error.code == Code::JournalFailed => return Err(error),
                 Err(error) => {
                     tracing::warn!(code = %error.code, words = error.message, "no token; trying again");
+                    self.repeats(flight, &error);
                     flight.pauses.pause().await;
                     continue;
                 }
@@ -222,6 +231,8 @@ impl Sender {
         }
         if !acked.is_empty() {
             flight.pauses.reset();
+            flight.repeats = 0;
+            self.board.trouble(None);
             flight.standing.token_renewed = false;
             self.journal.acked(flight.batch, acked).await?;
         }
@@ -245,7 +256,7 @@ impl Sender {
         match action {
             Action::Done => flight.again_from(number),
             Action::Repeat(after) => {
-                metrics::counter!("malote_agent_retries_total").increment(1);
+                self.repeats(flight, &error_of(words));
                 let pause = flight.pauses.next_pause();
                 clock::sleep(after.unwrap_or(pause)).await;
                 flight.again_from(number);
@@ -275,6 +286,18 @@ impl Sender {
             Action::Fenced(code) => return Ok(Some(Stop::Fenced(Error::new(code, words)))),
         }
         Ok(None)
+    }
+
+    /// The same bytes go again. What does not end soon is shown: a full disk of the server looks like lag otherwise.
+    fn repeats(&self, flight: &mut Flight, error: &Error) {
+        metrics::counter!("malote_agent_retries_total").increment(1);
+        flight.repeats = flight.repeats.saturating_add(1);
+        if flight.repeats == TOLD_AFTER {
+            tracing::warn!(batch = %flight.batch, code = %error.code, words = error.message, "the batch does not get through; it is repeated");
+        }
+        if flight.repeats >= TOLD_AFTER {
+            self.board.trouble(Some(error));
+        }
     }
 
     async fn drop_batch(&self, code: Code, words: &str, alert: bool) -> Result<Stop> {
@@ -351,7 +374,8 @@ impl Sender {
         let bearer = match self.rpc.bearer().await {
             Ok(bearer) => bearer,
             Err(error) if error.code == Code::JournalFailed => return Err(error),
-            Err(_) => {
+            Err(error) => {
+                self.repeats(flight, &error);
                 flight.pauses.pause().await;
                 return Ok(Closing::Again);
             }
@@ -368,11 +392,12 @@ impl Sender {
         match decide(&outcome, flight.standing) {
             Action::Done => {
                 self.journal.complete(flight.batch).await?;
+                self.board.trouble(None);
                 tracing::debug!(batch = %flight.batch, messages = seal.messages, rows = seal.records, "batch complete");
                 Ok(Closing::Complete)
             }
             Action::Repeat(after) => {
-                metrics::counter!("malote_agent_retries_total").increment(1);
+                self.repeats(flight, &error_of(words));
                 let pause = flight.pauses.next_pause();
                 clock::sleep(after.unwrap_or(pause)).await;
                 Ok(Closing::Again)
@@ -422,6 +447,11 @@ impl Sender {
             }
         }
     }
+}
+
+/// What stands in the way, by the words of an answer.
+fn error_of(words: &str) -> Error {
+    Error::new(code_of(words).unwrap_or(Code::Unavailable), words)
 }
 
 fn words_of(outcome: &Outcome) -> &str {

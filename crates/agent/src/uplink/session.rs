@@ -331,6 +331,7 @@ where
             erp: self.means.config.erp.clone(),
             epoch,
             valid,
+            board: Arc::clone(&self.means.board),
             reread: Arc::clone(&self.means.reread),
             denied_retry: self.means.config.denied_retry,
             completed: false,

@@ -263,6 +263,25 @@ async fn unknown_outcomes_gaps_and_old_tokens_cost_a_repeat_and_never_the_batch(
 }
 
 #[tokio::test]
+async fn a_batch_that_does_not_get_through_is_shown_with_its_code_until_it_does() {
+    let double = Double::start().await;
+    for _ in 0..9 {
+        double.script(1, Fault::Unavailable);
+    }
+    let mut stage = Stage::start(double).await;
+    let grant = stage.grant(0).await;
+    let batch = stage.write(&grant, 3).await;
+    let mut link = stage.journal.link();
+    let told = |state: &crate::journal::LinkState| state.code.as_deref() == Some("UNAVAILABLE");
+    let state = within(link.wait_for(told)).await.unwrap().clone();
+    assert_eq!(state.phase, crate::journal::LinkPhase::Sending, "the lease is held all the same");
+    assert!(state.hint.is_some());
+    stage.complete(batch).await;
+    within(link.wait_for(|state| state.code.is_none())).await.unwrap();
+    stage.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_gap_without_progress_or_a_conflict_drops_and_a_new_session_reads_again() {
     for fault in [Fault::GapAlways, Fault::Conflict, Fault::Fenced] {
         let double = Double::start().await;
