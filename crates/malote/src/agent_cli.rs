@@ -328,7 +328,7 @@ mod tests {
     #[test]
     fn the_status_begins_with_the_link_and_what_to_do_about_it_in_the_readers_language() {
         let text = r#"{"configured":true,"version":"1","instance":"i","link":{"phase":"REFUSED","epoch":null,
-            "foreign_server":false,"code":"INVALID_CLIENT","words":"client id or secret is wrong","hint":"x"},
+            "foreignServer":false,"code":"INVALID_CLIENT","words":"client id or secret is wrong","hint":"x"},
             "spool":{"batch":null,"appended":0,"acked":0,"unackedBytes":0,"sealed":false,"completed":null,"dropped":0},
             "tables":[],"parked":{},"suspects":[],"incidents":[]}"#;
         let status: Status = serde_json::from_str(text).unwrap();

@@ -9,6 +9,8 @@ mod bounds;
 #[cfg(test)]
 mod bulk;
 #[cfg(test)]
+mod canaries;
+#[cfg(test)]
 mod comparison;
 #[cfg(test)]
 mod demo;

@@ -55,6 +55,12 @@ impl Plan {
         self
     }
 
+    /// More of the agent's configuration, whole sections.
+    pub(crate) fn more(mut self, sections: &str) -> Self {
+        self.declared.push_str(sections);
+        self
+    }
+
     /// Declares a stamp column.
     pub(crate) fn stamp(mut self, table: &str, column: &str) -> Self {
         if self.tables.contains(&table) {
