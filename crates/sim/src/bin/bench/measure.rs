@@ -1,0 +1,61 @@
+//! Measure: time, CPU and memory of processes, counters of the server, lines of the table.
+
+use std::{fs, time::Duration};
+
+use protocol::{Code, Coded as _, Error, Result};
+
+/// Clock ticks a second in `/proc`; Linux has had 100 on every machine for long.
+const TICKS: f64 = 100.0;
+
+/// CPU time of a process, all its threads.
+///
+/// # Errors
+/// Where the process is gone or this is not Linux.
+pub fn cpu(id: u32) -> Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).coded(Code::Internal, "no /proc")?;
+    // The name stands in parentheses and may hold blanks.
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    let ticks: f64 = fields
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|field| field.parse::<f64>().ok())
+        .sum();
+    Ok(Duration::from_secs_f64(ticks / TICKS))
+}
+
+/// A line of `/proc/PID/status` in MiB, such as `VmHWM` (most memory so far) or `VmRSS` (now).
+///
+/// # Errors
+/// As [`cpu`].
+pub fn memory(id: u32, line: &str) -> Result<f64> {
+    let status =
+        fs::read_to_string(format!("/proc/{id}/status")).coded(Code::Internal, "no /proc")?;
+    let found = status.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':'));
+    let kib = found.and_then(|text| text.trim().strip_suffix("kB")?.trim().parse::<f64>().ok());
+    kib.map(|kib| kib / 1024.0).ok_or_else(|| Error::new(Code::Internal, "no such line in /proc"))
+}
+
+/// Sum of a counter over its labels, from the text of `/metrics`.
+#[must_use]
+pub fn counter(metrics: &str, name: &str) -> u64 {
+    metrics
+        .lines()
+        .filter(|line| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']))
+        })
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        .map(|value| value as u64)
+        .sum()
+}
+
+/// One figure, as a row of a table.
+#[expect(clippy::print_stdout, reason = "a bench speaks on stdout")]
+pub fn figure(what: &str, value: &str) {
+    println!("| {what} | {value} |");
+}
+
+#[expect(clippy::print_stderr, reason = "words beside the figures")]
+pub fn talk(words: &str) {
+    eprintln!("{words}");
+}
