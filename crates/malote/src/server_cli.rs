@@ -232,7 +232,7 @@ async fn serve(config: ServerConfig) -> Result<u8> {
 
 fn migrate(config: &ServerConfig, json: bool) -> Result<()> {
     let store = config.store();
-    std::fs::create_dir_all(&config.data).map_err(|cause| {
+    runtime::files::folder(&config.data).map_err(|cause| {
         Error::new(Code::ConfigInvalid, format!("cannot make {}", config.data.display()))
             .because(cause)
     })?;

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config;
 pub mod entropy;
 pub mod exit;
+pub mod files;
 pub mod shutdown;
 pub mod task;
 pub mod telemetry;

@@ -6,7 +6,7 @@
 //! Never: migrates a store that has data by itself.
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{File, TryLockError},
     io,
     net::SocketAddr,
     path::Path,
@@ -15,6 +15,7 @@ use std::{
 
 use protocol::{Code, Coded as _, Error, Result, limits};
 use runtime::{
+    files,
     shutdown::{self, Calls, Shutdown, Trigger},
     task::{self, Task},
 };
@@ -151,7 +152,10 @@ async fn ended(task: &Task<()>) {
 fn lock(data: &Path) -> Result<File> {
     let place = || format!("data folder {}", data.display());
     make_folder(data)?;
-    let file = File::create(data.join("server.lock"))
+    files::warn_of_open_folder(data);
+    let path = data.join("server.lock");
+    let file = files::private(&path)
+        .and_then(|()| File::create(&path))
         .coded(Code::ConfigInvalid, "cannot write in it")
         .map_err(|error| error.at(place()))?;
     match file.try_lock() {
@@ -166,7 +170,7 @@ fn lock(data: &Path) -> Result<File> {
 }
 
 fn make_folder(data: &Path) -> Result<()> {
-    fs::create_dir_all(data)
+    files::folder(data)
         .coded(Code::ConfigInvalid, "cannot make it")
         .map_err(|error| error.at(format!("data folder {}", data.display())))
 }

@@ -1,6 +1,7 @@
 //! Opening the journal: lock of the folder, check of the file, moving a damaged one aside.
 //!
-//! Promises: one process per folder; a damaged journal is kept under another name and never stops the start.
+//! Promises: one process per folder; a damaged journal is kept under another name and never stops the start; only the
+//! owner may read what is made.
 //! Never: opens the journal of a newer program.
 
 use std::{
@@ -14,6 +15,7 @@ use protocol::{
     Code, Coded as _, Error, Result,
     ids::{BatchId, InstanceId},
 };
+use runtime::files;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::{
@@ -40,9 +42,10 @@ pub(super) struct Opened {
 
 pub(super) fn open(folder: &Path) -> Result<Opened> {
     let place = |error: Error| error.at(folder.display());
-    fs::create_dir_all(folder)
+    files::folder(folder)
         .coded(Code::JournalFailed, "cannot make the data folder")
         .map_err(place)?;
+    files::warn_of_open_folder(folder);
     let lock = lock(folder).map_err(place)?;
     let path = folder.join(FILE);
     let existed = path.exists();
@@ -62,11 +65,9 @@ pub(super) fn open(folder: &Path) -> Result<Opened> {
 }
 
 fn lock(folder: &Path) -> Result<Arc<File>> {
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(folder.join("lock"))
+    let path = folder.join("lock");
+    let file = files::private(&path)
+        .and_then(|()| File::options().write(true).open(&path))
         .coded(Code::JournalFailed, "cannot make the lock file")?;
     for _ in 0..LOCK_TRIES {
         match file.try_lock() {
@@ -82,6 +83,7 @@ fn lock(folder: &Path) -> Result<Arc<File>> {
 }
 
 fn connect(path: &Path) -> Result<Connection> {
+    files::database(path).coded(Code::JournalFailed, "cannot make the journal")?;
     let db = Connection::open(path).map_err(damaged)?;
     db.set_prepared_statement_cache_capacity(64);
     db.execute_batch(
@@ -185,4 +187,31 @@ pub(super) fn read_spool(desk: &mut Desk) -> Result<()> {
         dropped,
     };
     Ok(())
+}
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn only_the_owner_may_read_the_journal_and_one_that_was_open_to_others_is_tightened() {
+        let home = tempfile::tempdir().unwrap();
+        let data = home.path().join("agent-data");
+        let modes = || {
+            let mut modes = vec![fs::metadata(&data).unwrap().permissions().mode() & 0o777];
+            let files = fs::read_dir(&data).unwrap().flatten();
+            modes.extend(files.map(|file| file.metadata().unwrap().permissions().mode() & 0o777));
+            modes
+        };
+        let opened = open(&data).unwrap();
+        assert_eq!(modes(), [0o700, 0o600, 0o600, 0o600, 0o600]);
+        drop(opened);
+        let journal = data.join(FILE);
+        fs::set_permissions(&journal, fs::Permissions::from_mode(0o644)).unwrap();
+        let _opened = open(&data).unwrap();
+        assert_eq!(modes(), [0o700, 0o600, 0o600, 0o600, 0o600]);
+    }
 }

@@ -70,3 +70,52 @@ async fn what_another_process_changes_is_seen_by_the_running_server() {
         told(other.access.create_credential(running.tenant.id, holder).await.unwrap());
     assert!(!running.token_of(&client, &secret).await.is_empty());
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn only_the_owner_may_read_the_data_and_what_was_open_to_others_is_tightened() {
+    use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
+
+    fn below(folder: &Path, found: &mut Vec<(PathBuf, u32)>) {
+        for entry in fs::read_dir(folder).unwrap().flatten() {
+            found.push((entry.path(), entry.metadata().unwrap().permissions().mode() & 0o777));
+            if entry.path().is_dir() {
+                below(&entry.path(), found);
+            }
+        }
+    }
+
+    let home = tempfile::tempdir().unwrap();
+    let config = config(&home.path().join("server-data"));
+    let all_private = |files: usize| {
+        let mut found = Vec::new();
+        below(home.path(), &mut found);
+        for (path, mode) in &found {
+            let expected = if path.is_dir() { 0o700 } else { 0o600 };
+            assert_eq!(*mode, expected, "{} has mode {mode:o}", path.display());
+        }
+        let count = found.iter().filter(|(path, _)| path.is_file()).count();
+        assert!(count >= files, "{found:?}");
+        found
+    };
+    let app = App::start(&config).await.unwrap();
+    let stream = crate::model::stream::StreamId {
+        tenant: protocol::ids::TenantId(runtime::entropy::uuid()),
+        environment: protocol::ids::EnvironmentId(runtime::entropy::uuid()),
+        erp: "RM".parse().unwrap(),
+    };
+    app.services.staging.apply(&stream, runtime::clock::Wall::now()).await.unwrap();
+    // Lock, key, store and staging file, the latter two with what SQLite keeps beside them.
+    let found = all_private(8);
+    app.stop().await;
+    for (path, _) in found.iter().filter(|(path, _)| !path.ends_with("master.key")) {
+        let open = if path.is_dir() { 0o700 } else { 0o644 };
+        if path.exists() {
+            fs::set_permissions(path, fs::Permissions::from_mode(open)).unwrap();
+        }
+    }
+    let app = App::start(&config).await.unwrap();
+    app.services.staging.apply(&stream, runtime::clock::Wall::now()).await.unwrap();
+    all_private(4);
+    app.stop().await;
+}

@@ -10,7 +10,6 @@ mod tables;
 
 use std::{
     collections::HashMap,
-    fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -147,7 +146,7 @@ impl StagingFiles {
 impl StagingFile {
     fn open(path: &Path) -> Result<Self> {
         if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)
+            runtime::files::folder(folder)
                 .coded(Code::StoreFailed, "cannot make the staging folder")?;
         }
         let connection = super::connect(path, false)?;
