@@ -47,6 +47,14 @@ pub const BATCH_SILENCE: Duration = Duration::from_secs(600);
 /// What RM documents: a change leaves after five seconds.
 pub const CYCLE: Duration = Duration::from_secs(5);
 
+// --- refused rows ---
+/// Rows refused one after another, with none of their table taken between them, before the table is parked. Each costs
+/// a batch, and what refuses ten in a row refuses the table: its schema, not a value.
+pub const REFUSED_IN_A_ROW: u32 = 10;
+/// Rows refused of a table, taken ones between them or not, before one batch with rows of it was accepted: past this a
+/// person's look is cheaper than a batch for every row.
+pub const REFUSED_UNACCEPTED: u32 = 100;
+
 // --- flight ---
 /// Writes the sender keeps in flight; below the server's calls per connection.
 pub const SENDER_IN_FLIGHT: usize = 32;
@@ -128,6 +136,7 @@ pub const FILTER_LITERALS: usize = 256;
 const _: () = {
     assert!(SENDER_MESSAGE_BYTES < MESSAGE_BYTES);
     assert!(SENDER_MESSAGE_ROWS <= MESSAGE_ROWS);
+    assert!(REFUSED_IN_A_ROW < REFUSED_UNACCEPTED);
     assert!(SENDER_IN_FLIGHT < CONNECTION_CALLS);
     assert!(CONNECTION_CALLS <= CONNECTION_STREAMS as usize);
     assert!(REORDER_WINDOW >= SENDER_IN_FLIGHT);

@@ -45,6 +45,7 @@ async fn status_and_reload_go_through_the_door_with_the_folder_s_token_alone() {
         held_by: None,
         degraded: None,
         parked: None,
+        hint: None,
         next_try: None,
         paused: None,
         rows_sent: 3,

@@ -113,7 +113,7 @@ impl<'a, S: Source> Cycle<'a, S> {
         Ok(table.cursor.load.is_some() || (stamped && !table.delta_done) || scanning)
     }
 
-    async fn describe(&mut self, table: &mut Table) -> Turn<Arc<Seen>> {
+    pub(super) async fn describe(&mut self, table: &mut Table) -> Turn<Arc<Seen>> {
         if let Some(seen) = &table.seen {
             return Ok(Arc::clone(seen));
         }

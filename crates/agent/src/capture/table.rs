@@ -28,7 +28,7 @@ use runtime::{
 
 use super::{cursor::Cursor, edge::Pass, load::Wish, recent::RecentRows, scan::Scan};
 use crate::{
-    journal::{Parked, TableStatus},
+    journal::{Parked, TableStatus, schema_mark},
     source::{Bound, Page, PageKey, ReadLimit, TableShape},
 };
 
@@ -81,6 +81,17 @@ impl Seen {
     #[must_use]
     pub(super) fn hash(&self, page: &Page, row: usize) -> RowHash {
         self.hasher.hash(|at| page.cell(row, at))
+    }
+
+    /// What the schema is known by where the server refused it.
+    #[must_use]
+    pub(super) fn mark(&self) -> u64 {
+        let columns = &self.schema.columns;
+        let key = self.schema.primary_key.iter().flat_map(|key| &key.columns);
+        schema_mark(
+            columns.iter().map(|column| (column.name.as_str(), column.r#type.as_str())),
+            key.map(String::as_str),
+        )
     }
 
     /// Whether a row passes the filter of the load.
@@ -144,6 +155,8 @@ pub(super) struct Table {
     refused: bool,
     /// When the server's refusal is tried again.
     retry: Option<Wall>,
+    /// When a refused table's schema is looked at next.
+    look: Option<Mono>,
     /// One row a message, until the refused one is found.
     pub(super) suspect: bool,
     /// The delta of this cycle is done.
@@ -176,6 +189,7 @@ impl Table {
             quarantined: BTreeMap::new(),
             refused: false,
             retry: None,
+            look: None,
             suspect: false,
             delta_done: false,
             scan_done: false,
@@ -195,8 +209,12 @@ impl Table {
             self.read = None;
             self.park = None;
         }
-        self.wish = Wish::of(&query, local);
-        self.query = query;
+        let wish = Wish::of(&query, local);
+        if (wish.generation, wish.local) != (self.wish.generation, self.wish.local) {
+            // A reload tries refused rows again, so the journal's list of them is another one.
+            self.seen = None;
+        }
+        (self.wish, self.query) = (wish, query);
     }
 
     #[must_use]
@@ -238,10 +256,22 @@ impl Table {
         self.seen = None;
     }
 
+    /// Whether a refused table's schema is to be looked at: at once, then now and then.
+    pub(super) fn is_to_look_at(&mut self, now: Mono) -> bool {
+        let due = self.look.is_none_or(|look| look <= now);
+        if due {
+            self.look = Some(now + OPERATOR_RETRY);
+        }
+        due
+    }
+
     /// The server's refusal, if there was one, is over.
     pub(super) fn admitted(&mut self) {
+        self.look = None;
         if std::mem::take(&mut self.refused) {
             self.park = None;
+            // Described again, and with it the rows left out: some may have been forgiven.
+            self.seen = None;
         }
     }
 
@@ -324,6 +354,7 @@ impl Table {
             degraded: self.weak.0.clone().filter(|_| stamped),
             held_by: self.weak.1.clone().filter(|_| stamped),
             parked: self.park.as_ref().map(|park| (park.code.to_string(), park.words.clone())),
+            hint: self.park.as_ref().map(|park| park.code.hint().to_owned()),
             next_try: self.next_try(now),
             paused: None,
             rows_sent: self.sent.0,
@@ -346,6 +377,7 @@ pub(super) fn unread(table: TableName) -> TableStatus {
         held_by: None,
         degraded: None,
         parked: None,
+        hint: None,
         next_try: None,
         paused: Some("asking the server what is staged, before it is read".into()),
         rows_sent: 0,

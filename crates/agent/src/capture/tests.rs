@@ -5,8 +5,10 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use prost::Message as _;
 use protocol::{
     Code,
+    hash::RowHasher,
     ids::{BatchId, Epoch, MessageNumber},
     json::{Entities, EntityQuery},
+    key::KeyBytes,
     names::TableName,
     proto::totvs::Table,
 };
@@ -20,7 +22,7 @@ use rusqlite::Connection;
 use super::Worker;
 use crate::{
     config::{AgentConfig, CaptureConfig, Deletes},
-    journal::{Grant, Incident, Journal, Retry, Seal, TableStatus},
+    journal::{Grant, Journal, Parked, Poisoned, Retry, Seal, TableStatus, schema_mark},
     source::{self, Profile, SourceOptions},
 };
 
@@ -146,7 +148,10 @@ impl World {
                 runtime::clock::sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), looking).await.expect("it is told")
+        match tokio::time::timeout(Duration::from_secs(20), looking).await {
+            Ok(status) => status,
+            Err(_) => panic!("it is not told: {:?}", self.journal.statuses().await),
+        }
     }
 
     async fn stop(&mut self) {
@@ -370,16 +375,10 @@ async fn f29_a_table_that_vanishes_is_left_alone_until_a_person_says_so() {
     world.stop().await;
 }
 
-fn denied(table: &str) -> (Incident, Retry) {
-    let incident = Incident {
-        table: Some(table.parse().unwrap()),
-        key_hash: None,
-        code: Code::PermissionDenied,
-        words: "no right".into(),
-        at_micros: 0,
-    };
-    let far = Duration::from_secs(3_600);
-    (incident, Retry { due: Mono::now() + far, at: Wall(1_800_000_000_000_000) })
+fn parked(code: Code, schema: Option<u64>) -> Parked {
+    let due = Mono::now() + Duration::from_secs(3_600);
+    let retry = Some(Retry { due, at: Wall(1_800_000_000_000_000) });
+    Parked { code, words: "no right".into(), retry, schema }
 }
 
 #[tokio::test]
@@ -389,8 +388,7 @@ async fn a_parked_table_shows_its_next_try_and_goes_on_as_soon_as_it_is_tried() 
     world.plan(|_| {}).await;
     world.start().await;
     world.until_equal(ALL).await;
-    let (incident, retry) = denied("T");
-    world.journal.park(incident, Some(retry)).await.unwrap();
+    world.journal.park(&world.table, parked(Code::PermissionDenied, None), Wall(0)).await.unwrap();
     let told = world.status(|status| status.state == "PARKED").await;
     assert_eq!(told.parked.unwrap().0, "PERMISSION_DENIED");
     assert_eq!(told.next_try.as_deref(), Some("2027-01-15T08:00:00Z"));
@@ -412,8 +410,7 @@ async fn a_table_on_trial_shares_no_batch_with_the_others_and_keeps_none_of_them
     world.start().await;
     world.until_equal(ALL).await;
     world.status_of("U", |status| status.state == "STREAMING").await;
-    let (incident, retry) = denied("T");
-    world.journal.park(incident, Some(retry)).await.unwrap();
+    world.journal.park(&world.table, parked(Code::PermissionDenied, None), Wall(0)).await.unwrap();
     world.status(|status| status.state == "PARKED").await;
     world.sql("UPDATE T SET V = 'new'; INSERT INTO U VALUES (1, 'new')");
     world.journal.try_again(&world.table);
@@ -426,6 +423,45 @@ async fn a_table_on_trial_shares_no_batch_with_the_others_and_keeps_none_of_them
     names.sort();
     assert_eq!(names, ["T", "U"], "one message in each batch");
     assert!(world.journal.alone().is_empty(), "accepted once, it is one among the others");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_table_refused_for_its_schema_is_tried_again_under_another_one_with_its_refused_rows() {
+    let mut world = World::new(PLAIN).await;
+    world.sql(&fill(5, ""));
+    world.plan(|_| {}).await;
+    world.start().await;
+    let (id, _, tables) = world.sealed().await;
+    let schema = tables[0].schema.clone().unwrap();
+    let mark = schema_mark(
+        schema.columns.iter().map(|column| (column.name.as_str(), column.r#type.as_str())),
+        schema.primary_key.iter().flat_map(|key| key.columns.iter().map(String::as_str)),
+    );
+    // As uplink does with a row that is refused alone, and the next one, until it is enough.
+    let poisoned = Poisoned {
+        table: world.table.clone(),
+        key: KeyBytes::of(["1"]),
+        hash: RowHasher::new(&["K", "V"].map(|name| name.parse().unwrap()))
+            .hash(|at| Some(["1", "v1"][at])),
+        code: Code::InvalidArgument,
+        words: "refused".into(),
+        at_micros: 0,
+    };
+    world.journal.quarantine(poisoned, "hash".into(), 0).await.unwrap();
+    let refused = parked(Code::InvalidArgument, Some(mark));
+    world.journal.park(&world.table, refused, Wall(0)).await.unwrap();
+    world.journal.drop_batch(Code::InvalidArgument, "a test").await.unwrap();
+    world.last = id;
+    world.start().await;
+    let told = world.status(|status| status.state == "PARKED" && status.quarantined > 0).await;
+    assert_eq!((told.parked.unwrap().0.as_str(), told.quarantined), ("INVALID_ARGUMENT", 1));
+    assert!(world.journal.parked().contains_key(&world.table), "the schema is the refused one");
+    world.stop().await;
+    world.sql("ALTER TABLE T ADD COLUMN W TEXT");
+    world.start().await;
+    world.until_equal(ALL).await;
+    assert!(world.journal.quarantined(&world.table).await.unwrap().is_empty());
     world.stop().await;
 }
 

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     config::AgentConfig,
-    journal::{Grant, Journal, Seal},
+    journal::{Grant, Journal, Parked, Seal},
     source::Source,
 };
 
@@ -223,6 +223,7 @@ impl<S: Source> Worker<S> {
                 let Some(table) = session.tables.get_mut(at) else { continue };
                 if let Some(parked) = parked.get(&table.query.table) {
                     table.refused(parked, Mono::now());
+                    self.look_at_refused(cycle, table, parked).await?;
                     continue;
                 }
                 table.admitted();
@@ -239,6 +240,31 @@ impl<S: Source> Worker<S> {
             waiting = next;
         }
         Ok(false)
+    }
+
+    /// A table that the server refuses for what it is: under another schema it is tried again.
+    async fn look_at_refused(
+        &self,
+        cycle: &mut Cycle<'_, S>,
+        table: &mut Table,
+        parked: &Parked,
+    ) -> Result<(), Fault> {
+        if !table.is_to_look_at(Mono::now()) {
+            return Ok(());
+        }
+        let seen = match cycle.describe(table).await {
+            Ok(seen) => seen,
+            // It is not to be had just now.
+            Err(Fault::Table(_)) => return Ok(()),
+            Err(fault) => return Err(fault),
+        };
+        if parked.schema.is_some_and(|refused| refused != seen.mark()) {
+            let name = &table.query.table;
+            tracing::info!(table = %name, "another schema: the parked table is tried again");
+            self.journal.forgive_all(name).await.map_err(Fault::Session)?;
+            self.journal.unpark(name);
+        }
+        Ok(())
     }
 
     async fn put_aside(
@@ -341,9 +367,9 @@ impl<S: Source> Worker<S> {
             if load::settle(&mut table.cursor, &table.wish)
                 || (ordered && !session.orders.is_empty())
             {
-                // A load asked for is a new try, whatever parked the table.
+                // A load asked for is a new try of what capture parked. What the server refused is uplink's: a load that
+                // never got through is due in every session.
                 table.park = None;
-                self.journal.unpark(&name);
             }
             session.tables.push(table);
         }

@@ -17,6 +17,29 @@ pub struct Parked {
     pub words: String,
     /// `None` = it waits until somebody acts.
     pub retry: Option<Retry>,
+    /// [`schema_mark`] of what was refused: the table is tried again under another schema.
+    pub schema: Option<u64>,
+}
+
+/// What a schema is known by.
+#[must_use]
+pub fn schema_mark<'a>(
+    columns: impl Iterator<Item = (&'a str, &'a str)>,
+    key: impl Iterator<Item = &'a str>,
+) -> u64 {
+    let parts = columns.flat_map(|(name, kind)| [name, kind]).chain([""]).chain(key);
+    let digest = <sha2::Sha256 as sha2::Digest>::digest(&KeyBytes::of(parts).0);
+    digest.iter().take(8).fold(0, |mark, byte| (mark << 8) | u64::from(*byte))
+}
+
+/// Rows of a table that were refused alone since a batch of it was accepted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Refusals {
+    /// With none of the table's rows taken between them.
+    pub in_a_row: u32,
+    pub all: u32,
+    /// Rows of the table that the batch held before the last one refused.
+    taken: u64,
 }
 
 /// When a parked table is tried again by itself.
@@ -45,6 +68,7 @@ pub(super) struct Attention {
     /// Parked before and tried again.
     pub trial: BTreeSet<TableName>,
     pub suspects: BTreeMap<TableName, Suspect>,
+    pub refusals: BTreeMap<TableName, Refusals>,
     /// The server found the last batch id too far ahead of its clock (`CLOCK_AHEAD`).
     pub clock_ahead: bool,
 }
@@ -58,6 +82,7 @@ impl Attention {
 
     /// Tells whether the table was parked.
     fn try_again(&mut self, table: &TableName) -> bool {
+        self.refusals.remove(table);
         let parked = self.parked.remove(table).is_some();
         if parked {
             self.trial.insert(table.clone());
@@ -65,11 +90,22 @@ impl Attention {
         parked
     }
 
+    fn refused(&mut self, table: TableName, taken: u64) -> Refusals {
+        let refusals = self.refusals.entry(table).or_default();
+        // What was read again comes in the same order: more rows taken than before means one between the two.
+        let between = taken > refusals.taken;
+        refusals.in_a_row = if between { 1 } else { refusals.in_a_row.saturating_add(1) };
+        refusals.all = refusals.all.saturating_add(1);
+        refusals.taken = taken;
+        *refusals
+    }
+
     /// A batch with these rows was accepted whole.
     pub(super) fn passed(&mut self, rows: &[(TableName, u64)]) {
         for (table, rows) in rows {
             self.times.remove(table);
             self.trial.remove(table);
+            self.refusals.remove(table);
             if let Some(suspect) = self.suspects.get_mut(table) {
                 suspect.rows_left = suspect.rows_left.saturating_sub(*rows);
                 if suspect.rows_left == 0 {
@@ -81,17 +117,22 @@ impl Attention {
 }
 
 impl Journal {
-    /// The server refuses this table: capture sends nothing of it until it is tried again.
-    pub async fn park(&self, incident: Incident, retry: Option<Retry>) -> Result<()> {
-        if let Some(table) = incident.table.clone() {
-            let parked = Parked { code: incident.code, words: incident.words.clone(), retry };
-            self.shared.attention.send_modify(|attention| attention.park(table, parked));
-        }
+    /// The server refuses this table: capture sends nothing of it until it is tried again. Opens an incident.
+    pub async fn park(&self, table: &TableName, parked: Parked, at: Wall) -> Result<()> {
+        let incident = Incident {
+            table: Some(table.clone()),
+            key_hash: None,
+            code: parked.code,
+            words: parked.words.clone(),
+            at_micros: at.0,
+        };
+        self.shared.attention.send_modify(|attention| attention.park(table.clone(), parked));
         self.incident(incident).await
     }
 
-    /// Tables that uplink parked since the start of the process. A start, a reload asked for by a person, its own time
-    /// or a new plan (`PERMISSION_DENIED`) or a new reload generation (`PRIMARY_KEY_CHANGED`) lifts it.
+    /// Tables that uplink parked since the start of the process. A start, a reload asked for by a person, another schema
+    /// or what its code says lifts it: its own time or any change of the plan (`PERMISSION_DENIED`), a new reload
+    /// generation (`PRIMARY_KEY_CHANGED`), else a change of its own entry in the plan.
     #[must_use]
     pub fn parked(&self) -> BTreeMap<TableName, Parked> {
         self.shared.attention.borrow().parked.clone()
@@ -143,8 +184,15 @@ impl Journal {
         self.shared.attention.borrow().suspects.clone()
     }
 
-    /// A row that was refused alone: capture leaves it out while its hash stays this one. Opens an incident.
-    pub async fn quarantine(&self, row: Poisoned, key_hash: String) -> Result<()> {
+    /// A row that was refused alone: capture leaves it out while its hash stays this one. Opens an incident. `taken` are
+    /// the rows of its table that the server took of the same batch.
+    pub async fn quarantine(
+        &self,
+        row: Poisoned,
+        key_hash: String,
+        taken: u64,
+    ) -> Result<Refusals> {
+        let name = row.table.clone();
         self.run(move |desk| {
             people::quarantine(desk, &row.table, &row.key, row.hash)?;
             let Poisoned { table, code, words, at_micros, .. } = row;
@@ -154,13 +202,22 @@ impl Journal {
                 &Incident { table: Some(table), key_hash, code, words, at_micros },
             )
         })
-        .await
+        .await?;
+        let mut refusals = Refusals::default();
+        self.shared.attention.send_modify(|attention| refusals = attention.refused(name, taken));
+        Ok(refusals)
     }
 
     /// Row images to leave out, by key.
     pub async fn quarantined(&self, table: &TableName) -> Result<BTreeMap<KeyBytes, RowHash>> {
         let table = table.clone();
         self.run(move |desk| people::quarantined(desk, &table)).await
+    }
+
+    /// All rows of the table may be sent again: somebody acted, and they are tried as they are.
+    pub async fn forgive_all(&self, table: &TableName) -> Result<()> {
+        let table = table.clone();
+        self.run(move |desk| people::forgive_all(desk, &table)).await
     }
 
     /// These rows changed, so they may be sent again.

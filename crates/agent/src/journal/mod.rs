@@ -35,7 +35,7 @@ use protocol::{
 use tokio::sync::watch;
 
 use apart::Attention;
-pub use apart::{Parked, Retry, Suspect};
+pub use apart::{Parked, Refusals, Retry, Suspect, schema_mark};
 pub use types::{
     Grant, Incident, LinkPhase, LinkState, Poisoned, Recovery, Seal, SpoolMessage, SpoolState,
     TableStatus,

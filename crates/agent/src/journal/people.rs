@@ -98,6 +98,11 @@ pub(super) fn forgive(desk: &mut Desk, table: &TableName, keys: &[KeyBytes]) -> 
     Ok(())
 }
 
+pub(super) fn forgive_all(desk: &mut Desk, table: &TableName) -> Result<()> {
+    let table = desk.number(table)?;
+    desk.run("DELETE FROM quarantine WHERE table_id = ?1", [table]).map(|_| ())
+}
+
 pub(super) fn request_reload(desk: &mut Desk, table: Option<&TableName>) -> Result<()> {
     let tables = match table {
         Some(table) => vec![table.clone()],
@@ -114,6 +119,8 @@ pub(super) fn request_reload(desk: &mut Desk, table: Option<&TableName>) -> Resu
         desk.fact::<i64>("reload_number")?.unwrap_or_default().max(floor).saturating_add(1);
     desk.set_fact("reload_number", number)?;
     for table in &tables {
+        // A person wants all of it: refused rows are tried as they are.
+        forgive_all(desk, table)?;
         let table = desk.number(table)?;
         desk.run("INSERT OR REPLACE INTO reload VALUES (?1, ?2)", params![table, number])?;
     }

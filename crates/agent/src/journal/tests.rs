@@ -296,7 +296,13 @@ async fn people_see_incidents_and_their_reloads_are_numbered_upwards() {
         at_micros: 1,
     };
     journal.incident(incident("first")).await.unwrap();
-    journal.park(incident("second"), None).await.unwrap();
+    let parked = apart::Parked {
+        code: Code::PrimaryKeyChanged,
+        words: "second".to_owned(),
+        retry: None,
+        schema: None,
+    };
+    journal.park(&table("SE1"), parked, runtime::clock::Wall(1)).await.unwrap();
     assert_eq!(journal.incidents(1).await.unwrap(), [incident("second")]);
     assert_eq!(journal.parked()[&table("se1")].code, Code::PrimaryKeyChanged);
     assert_eq!(journal.request_reload(None).await.unwrap_err().code, Code::NotFound);
@@ -345,7 +351,7 @@ async fn a_suspect_is_cleared_once_as_many_rows_went_through() {
         words: "test".into(),
         at_micros: 5,
     };
-    journal.quarantine(row, "00".into()).await.unwrap();
+    journal.quarantine(row, "00".into(), 0).await.unwrap();
     assert_eq!(
         journal.quarantined(&table("FLAN")).await.unwrap(),
         BTreeMap::from([(key("a"), hash(1))])
@@ -454,4 +460,33 @@ proptest! {
             }
         });
     }
+}
+
+#[tokio::test]
+async fn refused_rows_are_counted_in_a_row_and_in_all_until_a_batch_of_their_table_is_accepted() {
+    let place = Place::new();
+    let journal = place.open().await;
+    journal.grant(grant_of(7, 10)).await.unwrap();
+    let refused = async |taken: u64| {
+        let row = Poisoned {
+            table: table("FLAN"),
+            key: key("a"),
+            hash: hash(1),
+            code: Code::InvalidArgument,
+            words: "w".to_owned(),
+            at_micros: 1,
+        };
+        let refusals = journal.quarantine(row, "00".into(), taken).await.unwrap();
+        (refusals.in_a_row, refusals.all)
+    };
+    assert_eq!(
+        [refused(2).await, refused(2).await],
+        [(1, 1), (2, 2)],
+        "two rows that follow each other"
+    );
+    assert_eq!(refused(3).await, (1, 3), "a row between them was taken");
+    assert_eq!(refused(3).await, (2, 4));
+    sealed_batch(&journal, 11).await;
+    journal.complete(BatchId(11)).await.unwrap();
+    assert_eq!(refused(3).await, (1, 1), "a batch was accepted");
 }

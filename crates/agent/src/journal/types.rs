@@ -80,6 +80,9 @@ pub struct TableStatus {
     pub degraded: Option<String>,
     /// Code and words of a parked table.
     pub parked: Option<(String, String)>,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
     /// When a parked table is tried again by itself; `None` = once a person acted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_try: Option<String>,

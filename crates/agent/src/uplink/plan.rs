@@ -4,9 +4,13 @@
 //! says that somebody acted, a denied one also by itself, with growing pauses.
 //! Never: decides what a plan means for a table (capture does).
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use protocol::{Code, Error, Result, ids::Generation, json::Entities, names::TableName};
+use protocol::{
+    Code, Error, Result,
+    json::{Entities, EntityQuery},
+    names::TableName,
+};
 use runtime::{
     backoff::Backoff,
     clock::{self, Mono},
@@ -15,7 +19,7 @@ use runtime::{
 use tokio::sync::Notify;
 
 use super::{board::Board, cloud::Cloud};
-use crate::journal::{Journal, Parked};
+use crate::journal::Journal;
 
 /// Longest pause between tries while Entities cannot be read.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -88,35 +92,49 @@ impl Plan {
         let entities = result?;
         let before = self.journal.plan().await?;
         self.journal.save_plan(entities.clone()).await?;
-        for table in lifted(&self.journal.parked(), before.as_ref(), &entities) {
-            tracing::info!(%table, "parked table is tried again");
-            self.journal.unpark(&table);
+        let Some(before) = before else { return Ok(()) };
+        let change = Change { before: &before, after: &entities };
+        for query in entities.queries.iter().filter(|query| change.reloads(&query.table)) {
+            self.journal.forgive_all(&query.table).await?;
+        }
+        for (table, parked) in self.journal.parked() {
+            if change.lifts(&table, parked.code) {
+                tracing::info!(%table, "parked table is tried again");
+                if parked.code != Code::PermissionDenied {
+                    self.journal.forgive_all(&table).await?;
+                }
+                self.journal.unpark(&table);
+            }
         }
         Ok(())
     }
 }
 
-/// Parked tables whose reason may be gone: a right given (the plan differs), a reload ordered under the new key.
-fn lifted(
-    parked: &BTreeMap<TableName, Parked>,
-    before: Option<&Entities>,
-    after: &Entities,
-) -> Vec<TableName> {
-    let generation = |plan: &Entities, table: &TableName| -> Option<Generation> {
-        plan.queries.iter().find(|query| query.table == *table)?.reload_generation
-    };
-    let differs = before.is_some_and(|before| before != after);
-    let reloaded = |table: &TableName| {
-        before.is_some_and(|before| generation(before, table) != generation(after, table))
-    };
-    parked
-        .iter()
-        .filter(|(table, parked)| match parked.code {
-            Code::PrimaryKeyChanged | Code::MissingKeyColumn => reloaded(table),
-            _ => differs,
-        })
-        .map(|(table, _)| table.clone())
-        .collect()
+/// From one plan to the next.
+struct Change<'a> {
+    before: &'a Entities,
+    after: &'a Entities,
+}
+
+impl Change<'_> {
+    /// Whether the reason for parking a table may be gone: a right given (the plan differs), a reload ordered under the
+    /// new key, another entry of the table.
+    fn lifts(&self, table: &TableName, code: Code) -> bool {
+        match code {
+            Code::PermissionDenied => self.before != self.after,
+            Code::PrimaryKeyChanged | Code::MissingKeyColumn => self.reloads(table),
+            _ => entry(self.before, table) != entry(self.after, table),
+        }
+    }
+
+    fn reloads(&self, table: &TableName) -> bool {
+        let generation = |plan| entry(plan, table)?.reload_generation;
+        generation(self.before) != generation(self.after)
+    }
+}
+
+fn entry<'a>(plan: &'a Entities, table: &TableName) -> Option<&'a EntityQuery> {
+    plan.queries.iter().find(|query| query.table == *table)
 }
 
 #[cfg(test)]
@@ -132,14 +150,22 @@ mod tests {
 
     #[test]
     fn a_parked_table_is_tried_again_once_somebody_acted() {
-        let why = |code| Parked { code, words: String::new(), retry: None };
-        let parked = |code| BTreeMap::from([("FLAN".parse().unwrap(), why(code))]);
         let (old, same, other, reload) = (plan(1, "a"), plan(1, "a"), plan(1, "b"), plan(2, "a"));
-        let count = |code, after: &Entities| lifted(&parked(code), Some(&old), after).len();
-        assert_eq!(count(Code::PermissionDenied, &same), 0);
-        assert_eq!(count(Code::PermissionDenied, &other), 1);
-        assert_eq!(count(Code::PrimaryKeyChanged, &other), 0);
-        assert_eq!(count(Code::PrimaryKeyChanged, &reload), 1);
-        assert!(lifted(&parked(Code::PermissionDenied), None, &old).is_empty());
+        let mut grown = plan(1, "a");
+        grown.queries.push(EntityQuery { table: "SE1".parse().unwrap(), ..old.queries[0].clone() });
+        let lifts = |code, after: &Entities| {
+            Change { before: &old, after }.lifts(&"FLAN".parse().unwrap(), code)
+        };
+        for (code, by) in [
+            (Code::PermissionDenied, [false, true, true, true]),
+            (Code::PrimaryKeyChanged, [false, false, true, false]),
+            (Code::InvalidArgument, [false, true, true, false]),
+        ] {
+            assert_eq!(
+                [&same, &other, &reload, &grown].map(|after| lifts(code, after)),
+                by,
+                "{code}"
+            );
+        }
     }
 }

@@ -38,7 +38,7 @@ use super::{
     decide::{Action, Outcome, Standing, code_of, decide},
     rpc::{PREPARE, Rpc},
 };
-use crate::journal::{Incident, Journal, Poisoned, Retry, Seal, SpoolMessage};
+use crate::journal::{Incident, Journal, Parked, Poisoned, Retry, Seal, SpoolMessage, schema_mark};
 
 /// Repeats of one answer before people are told: about six seconds of pauses.
 const TOLD_AFTER: u32 = 6;
@@ -88,6 +88,8 @@ struct Flight {
     /// Highest number launched.
     sent: i32,
     troubles: BTreeMap<i32, Answered>,
+    /// Rows acknowledged, by table.
+    taken: BTreeMap<TableName, u64>,
     standing: Standing,
     pauses: Backoff,
     /// Repeats since something went through.
@@ -103,6 +105,7 @@ impl Flight {
             queue: VecDeque::new(),
             sent: 0,
             troubles: BTreeMap::new(),
+            taken: BTreeMap::new(),
             standing: Standing::default(),
             pauses: Backoff::new(PAUSES.0, PAUSES.1),
             repeats: 0,
@@ -223,6 +226,8 @@ impl Sender {
             let number = answered.message.number;
             if answered.outcome == Outcome::Success {
                 acked.push(number);
+                *flight.taken.entry(answered.message.table.clone()).or_default() +=
+                    u64::from(answered.message.rows);
                 count_sent(&answered.message);
             } else {
                 flight.troubles.insert(number.0, answered);
@@ -280,7 +285,9 @@ impl Sender {
                 return self.drop_batch(code, words, false).await.map(Some);
             }
             Action::Suspect(code) => {
-                self.suspect(&answered.message, code, words).await?;
+                let message = &answered.message;
+                let taken = flight.taken.get(&message.table).copied().unwrap_or_default();
+                self.suspect(message, taken, (code, words)).await?;
                 return self.drop_batch(code, words, false).await.map(Some);
             }
             Action::Fenced(code) => return Ok(Some(Stop::Fenced(Error::new(code, words)))),
@@ -315,17 +322,12 @@ impl Sender {
 
     async fn park(&self, message: &SpoolMessage, code: Code, words: &str) -> Result<()> {
         tracing::warn!(table = %message.table, %code, words, "table parked");
-        let retry = (code == Code::PermissionDenied).then(|| self.next_try(&message.table));
-        let table = Some(message.table.clone());
-        let incident = Incident {
-            table,
-            key_hash: None,
-            code,
-            words: words.to_owned(),
-            at_micros: Wall::now().0,
-        };
-        self.journal.park(incident, retry).await?;
-        if retry.is_some() {
+        let denied = code == Code::PermissionDenied;
+        let retry = denied.then(|| self.next_try(&message.table));
+        let schema = if denied { None } else { mark_of(&message.bytes) };
+        let parked = Parked { code, words: words.to_owned(), retry, schema };
+        self.journal.park(&message.table, parked, Wall::now()).await?;
+        if denied {
             self.reread.notify_one();
         }
         Ok(())
@@ -339,8 +341,14 @@ impl Sender {
         Retry { due: Mono::now() + pause, at: Wall(Wall::now().0.saturating_add(micros)) }
     }
 
-    /// A message alone holds its culprit; others are narrowed down to it.
-    async fn suspect(&self, message: &SpoolMessage, code: Code, words: &str) -> Result<()> {
+    /// A message alone holds its culprit; others are narrowed down to it, until too many rows were refused. `taken` are
+    /// the rows of the table that this batch holds before it.
+    async fn suspect(
+        &self,
+        message: &SpoolMessage,
+        taken: u64,
+        (code, words): (Code, &str),
+    ) -> Result<()> {
         if message.rows > 1 {
             return self.journal.suspect(&message.table, code, words).await;
         }
@@ -353,7 +361,15 @@ impl Sender {
         let table = message.table.clone();
         let row =
             Poisoned { table, key, hash, code, words: words.to_owned(), at_micros: Wall::now().0 };
-        self.journal.quarantine(row, key_hash).await
+        let refusals = self.journal.quarantine(row, key_hash, taken).await?;
+        let words = if refusals.in_a_row >= limits::REFUSED_IN_A_ROW {
+            format!("{} rows one after another were refused: {words}", refusals.in_a_row)
+        } else if refusals.all >= limits::REFUSED_UNACCEPTED {
+            format!("{} rows were refused and no batch accepted: {words}", refusals.all)
+        } else {
+            return Ok(());
+        };
+        self.park(message, code, &words).await
     }
 }
 
@@ -500,6 +516,12 @@ fn only_row(bytes: &[u8]) -> Option<(KeyBytes, RowHash)> {
         .collect::<Option<Vec<ColumnName>>>()?;
     let hash = RowHasher::new(&names).hash(|at| names.get(at).and_then(|name| cell(name.as_str())));
     (!key.is_empty()).then(|| (KeyBytes::of(key), hash))
+}
+
+/// Mark of the schema a message carries.
+fn mark_of(bytes: &[u8]) -> Option<u64> {
+    let schema = TableView::scan(bytes).ok()?.schema;
+    Some(schema_mark(schema.columns.iter().copied(), schema.key.iter().copied()))
 }
 
 fn count_sent(message: &SpoolMessage) {

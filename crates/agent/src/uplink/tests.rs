@@ -392,6 +392,93 @@ async fn a_denied_table_is_tried_again_at_once_when_entities_changes() {
     stage.stop().await.unwrap();
 }
 
+/// The capture room over a small ERP, for what the two rooms do together.
+fn capturing(stage: &Stage, erp: &std::path::Path) -> Trigger {
+    let config = crate::config::AgentConfig {
+        capture: crate::config::CaptureConfig {
+            cycle_seconds: 0,
+            key_scan_seconds: 0,
+            duty_percent: 100,
+            ..Default::default()
+        },
+        ..Default::default()
+    };
+    let url = format!("sqlite:{}", erp.display());
+    let source =
+        crate::source::connect(&url, crate::source::Profile::Generic, &Default::default()).unwrap();
+    let (trigger, drain) = shutdown::channel();
+    let worker = crate::capture::Worker::new(
+        Arc::new(source),
+        stage.journal.clone(),
+        Arc::new(config),
+        "RM".parse().unwrap(),
+        drain,
+    );
+    runtime::task::spawn("capture", worker.run());
+    trigger
+}
+
+/// Rows of a table in complete batches.
+fn accepted_rows(double: &Double, table: &str) -> usize {
+    let seen = double.seen();
+    let complete = seen.summaries.iter().map(|(summary, _)| summary.batch_id);
+    let messages = complete.flat_map(|batch| seen.stored[&batch].values());
+    let of = messages.map(|bytes| Table::decode(bytes.as_slice()).unwrap());
+    of.filter(|message| message.table_name == table).map(|message| message.rows.len()).sum()
+}
+
+#[tokio::test]
+async fn f38_a_table_all_of_whose_messages_are_refused_is_parked_and_a_reload_tries_all_of_it_again()
+ {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("erp.db");
+    let erp = rusqlite::Connection::open(&path).unwrap();
+    erp.pragma_update(None, "journal_mode", "wal").unwrap();
+    erp.busy_timeout(Duration::from_secs(10)).unwrap();
+    erp.execute_batch(
+        "CREATE TABLE FLAN (ID INTEGER PRIMARY KEY, V TEXT);
+         CREATE TABLE TMOV (ID INTEGER PRIMARY KEY, V TEXT);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300) INSERT INTO TMOV SELECT i, 'v' FROM n;",
+    )
+    .unwrap();
+    let double = Double::start().await;
+    double.seen().malformed = Some("TMOV");
+    let mut stage = Stage::start(double).await;
+    let capture = capturing(&stage, &path);
+    let tmov = table_name("TMOV");
+    let mut written = 0u32;
+    let parking = async {
+        while !stage.journal.parked().contains_key(&tmov) {
+            // The other table is busy all the while.
+            written += 1;
+            erp.execute("INSERT INTO FLAN VALUES (?1, 'v')", [written]).unwrap();
+            runtime::clock::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), parking).await.expect("it is parked");
+    let parked = stage.journal.parked()[&tmov].clone();
+    assert_eq!((parked.code, parked.retry), (Code::InvalidArgument, None));
+    let limit = protocol::limits::REFUSED_IN_A_ROW as usize;
+    assert!(parked.words.starts_with(&format!("{limit} rows one after another")), "{parked:?}");
+    assert_eq!(stage.journal.quarantined(&tmov).await.unwrap().len(), limit, "they stay listed");
+    let listed = stage.journal.incidents(100).await.unwrap();
+    assert_eq!(listed.iter().filter(|told| told.key_hash.is_some()).count(), limit);
+    until(|| accepted_rows(&stage.double, "FLAN") >= written as usize).await;
+    // Its base load never got a cursor: it is due in every new session, and that lifts nothing.
+    written += 1;
+    erp.execute("INSERT INTO FLAN VALUES (?1, 'v')", [written]).unwrap();
+    until(|| accepted_rows(&stage.double, "FLAN") >= written as usize).await;
+    assert!(stage.journal.parked().contains_key(&tmov), "it stays parked");
+    assert_eq!(stage.journal.spool().borrow().dropped, limit as u64 + 1, "the first named no row");
+
+    stage.double.seen().malformed = None;
+    stage.journal.request_reload(Some(tmov.clone())).await.unwrap();
+    until(|| accepted_rows(&stage.double, "TMOV") >= 300).await;
+    assert!(stage.journal.quarantined(&tmov).await.unwrap().is_empty());
+    capture.drain();
+    stage.stop().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_restart_resumes_under_the_old_epoch_and_sends_the_same_bytes_again() {
     let double = Double::start().await;

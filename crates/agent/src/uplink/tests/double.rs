@@ -74,6 +74,8 @@ pub(super) struct Seen {
     staged: Vec<(KeyBytes, RowHash)>,
     /// Tables that Entities names.
     pub planned: Vec<&'static str>,
+    /// A table whose every message is malformed.
+    pub malformed: Option<&'static str>,
     /// Calls of `Rows`, by table.
     pub rows_asked: BTreeMap<String, u32>,
 }
@@ -263,6 +265,9 @@ impl Double {
                 "SEQUENCE_GAP: batch 1 of RM expects message {expected}, got {number}"
             )])
         };
+        if self.seen().malformed == Some(table.table_name.as_str()) {
+            return Err(Status::invalid_argument("INVALID_ARGUMENT: for a test"));
+        }
         let mut lost = false;
         match self.fault(number) {
             Some(Fault::Unavailable) => return Err(Status::unavailable("UNAVAILABLE: for a test")),
