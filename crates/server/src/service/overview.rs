@@ -65,7 +65,7 @@ impl Overview {
     /// Messages of a batch in order.
     ///
     /// # Errors
-    /// `BAD_ID` where `page.after` is no number.
+    /// `NOT_FOUND` where there is no such batch, `BAD_ID` where `page.after` is no number.
     pub async fn messages(
         &self,
         place: Place,

@@ -261,3 +261,30 @@ async fn a_second_signal_ends_the_server_at_once() {
     assert_eq!(server.end().await, Some(130));
     assert!(call.join().await.unwrap().is_err(), "the call was cut");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_command_refuses_has_its_code_on_stderr_nothing_on_stdout_and_exit_code_1() {
+    let server = Server::start().await;
+    let (channel, token) = (server.channel().await, server.token().await);
+    let first = message(1);
+    assert!(write(&channel, &token, first.clone()).await.unwrap().success);
+    let run = |line: String| {
+        let mut command = std::process::Command::new(process::binary().unwrap());
+        let words = line.split(' ');
+        command.current_dir(server.folder.path()).arg("server").args(words);
+        let done = command.args(["--config", "server.toml", "--lang", "en"]).output().unwrap();
+        let [out, err] = [done.stdout, done.stderr].map(|text| String::from_utf8(text).unwrap());
+        (done.status.code(), out, err)
+    };
+    let (code, out, _) = run(format!("batches show {} --json", first.batch_id));
+    let shown: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &shown["number"], &shown["table"]), (Some(0), &1.into(), &"t".into()));
+    for (line, expected) in [
+        ("batches show 99", "NOT_FOUND"),
+        ("batches show 99 --json", "NOT_FOUND"),
+    ] {
+        let (code, out, err) = run(line.to_owned());
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{line}: {err}");
+        assert!(err.starts_with(&format!("error: {expected}: ")), "{line}: {err}");
+    }
+}

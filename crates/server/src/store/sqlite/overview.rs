@@ -7,11 +7,12 @@ use protocol::{
     Code, Error, Result,
     ids::{BatchId, Epoch, MessageNumber, TenantId},
 };
-use rusqlite::named_params;
+use rusqlite::{named_params, params};
 
 use super::{
     Store,
     catalog::{change, parsed, rows, time},
+    failed,
 };
 use crate::model::{
     catalog::{At, Page, Place},
@@ -111,13 +112,26 @@ impl Store {
             }
         };
         self.read(move |connection| {
+            let of = [place.tenant.to_string(), place.environment.to_string(), place.erp.to_string()];
+            let [tenant, environment, erp] = &of;
+            let known: bool = connection
+                .query_row(
+                    "SELECT EXISTS (SELECT 1 FROM batch WHERE (tenant_id, environment_id, erp, id) = (?1, ?2, ?3, ?4))",
+                    params![tenant, environment, erp, batch.0],
+                    |row| row.get(0),
+                )
+                .map_err(failed)?;
+            if !known {
+                let words = format!("there is no batch {batch} of {erp}");
+                return Err(Error::new(Code::NotFound, words));
+            }
             rows(
                 connection,
                 "SELECT number, name_folded, row_count, byte_count, is_base_load, received_at, body IS NOT NULL
                  FROM ingest_message WHERE tenant_id = :tenant AND environment_id = :environment AND erp = :erp
                    AND batch = :batch AND number > :above ORDER BY number LIMIT :limit",
-                named_params! {":tenant": place.tenant.to_string(), ":environment": place.environment.to_string(),
-                    ":erp": place.erp.as_str(), ":batch": batch.0, ":above": above, ":limit": page.limit},
+                named_params! {":tenant": tenant, ":environment": environment, ":erp": erp, ":batch": batch.0,
+                    ":above": above, ":limit": page.limit},
                 |row| {
                     Ok(MessageView {
                         number: MessageNumber(row.get(0)?),
