@@ -11,7 +11,10 @@ use protocol::{
 use serde_json::json;
 use server::{
     model::catalog::{EnvironmentType, Holder, Installation, Page, Place, Tenant},
-    service::{Services, catalog::NewEntity},
+    service::{
+        Services,
+        catalog::{self, NewEntity},
+    },
 };
 
 use crate::out;
@@ -47,6 +50,8 @@ pub(super) struct Setup {
 
 impl Setup {
     pub(super) async fn run(self, services: &Services, json: bool) -> Result<()> {
+        // Before anything is made, so that a wrong name leaves nothing half set up.
+        self.tables.iter().try_for_each(catalog::must_be_free)?;
         let catalog = &services.catalog;
         let tenant = match catalog.tenant(&self.tenant).await {
             Err(error) if error.code == Code::NotFound => {

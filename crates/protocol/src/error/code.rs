@@ -186,6 +186,9 @@ codes! {
     MissingKeyColumn "MISSING_KEY_COLUMN" Operator Ok 200
         "Every row needs a value in each key column. Mend the key in the agent's configuration."
         "Toda linha precisa de valor em cada coluna da chave. Corrija a chave na configuração do agente.";
+    NameReserved "NAME_RESERVED" Caller InvalidArgument 400
+        "The name belongs to Malote's own relations or to its database. Share the table through a view of another name."
+        "O nome pertence às relações do próprio Malote ou ao seu banco. Compartilhe a tabela por uma view com outro nome.";
     NotFound "NOT_FOUND" Caller NotFound 404
         "Check the name or id; list commands show what exists."
         "Confira o nome ou id; os comandos list mostram o que existe.";

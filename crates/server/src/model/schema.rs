@@ -13,8 +13,8 @@ use protocol::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Staging relations of Malote's own; no table of an ERP may hide them.
-pub const RESERVED_PREFIXES: [&str; 2] = ["malote_", "sqlite_"];
+/// Staging relations of Malote's own and of SQLite; no table of an ERP may hide them.
+const RESERVED_PREFIXES: [&str; 2] = ["malote_", "sqlite_"];
 
 /// A message whose form is good.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -31,7 +31,7 @@ pub struct Checked {
 pub fn check(view: &TableView<'_>) -> Result<Checked> {
     let table: TableName = view.table_name.parse()?;
     let place = |error: Error| error.at(format_args!("table {table}"));
-    if RESERVED_PREFIXES.iter().any(|prefix| table.folded().starts_with(prefix)) {
+    if is_reserved_table(&table) {
         return Err(place(invalid("the name is reserved for Malote's own relations".to_owned())));
     }
     let columns = columns(view).map_err(place)?;
@@ -43,6 +43,12 @@ pub fn check(view: &TableView<'_>) -> Result<Checked> {
     }
     rows_fit(view, &columns, &key).map_err(place)?;
     Ok(Checked { table, key })
+}
+
+/// Whether no table can be staged under this name.
+#[must_use]
+pub fn is_reserved_table(table: &TableName) -> bool {
+    RESERVED_PREFIXES.iter().any(|prefix| table.folded().starts_with(prefix))
 }
 
 fn columns(view: &TableView<'_>) -> Result<BTreeSet<String>> {

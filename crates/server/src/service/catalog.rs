@@ -19,9 +19,12 @@ use runtime::{clock::Wall, entropy};
 pub use answers::registry;
 
 use crate::{
-    model::catalog::{
-        App, At, Credential, Entity, Environment, EnvironmentType, Installation, Page, Place,
-        Tenant,
+    model::{
+        catalog::{
+            App, At, Credential, Entity, Environment, EnvironmentType, Installation, Page, Place,
+            Tenant,
+        },
+        schema,
     },
     store::Store,
 };
@@ -230,10 +233,11 @@ impl Catalog {
     /// Shares tables, all or none.
     ///
     /// # Errors
-    /// `ALREADY_EXISTS`, `FILTER_REFUSED`.
+    /// `ALREADY_EXISTS`, `FILTER_REFUSED`, `NAME_RESERVED`.
     pub async fn add_entities(&self, place: &Place, new: Vec<NewEntity>) -> Result<Vec<Entity>> {
         let mut entities = Vec::with_capacity(new.len());
         for NewEntity { table, filter, is_custom } in new {
+            must_be_free(&table)?;
             let filter = checked_filter(&table, filter)?;
             entities.push(Entity {
                 place: place.clone(),
@@ -303,6 +307,18 @@ impl Catalog {
     ) -> Result<Vec<(TableName, Generation)>> {
         self.store.ask_reload(place.clone(), table.cloned(), rebuild, Wall::now().0).await
     }
+}
+
+/// A name under which a table can be staged.
+///
+/// # Errors
+/// `NAME_RESERVED`.
+pub fn must_be_free(table: &TableName) -> Result<()> {
+    if schema::is_reserved_table(table) {
+        let words = format!("table {table} has a name that is reserved");
+        return Err(Error::new(Code::NameReserved, words));
+    }
+    Ok(())
 }
 
 fn now() -> At {

@@ -282,9 +282,13 @@ async fn what_a_command_refuses_has_its_code_on_stderr_nothing_on_stdout_and_exi
     for (line, expected) in [
         ("batches show 99", "NOT_FOUND"),
         ("batches show 99 --json", "NOT_FOUND"),
+        ("entity add malote_batches", "NAME_RESERVED"),
+        ("entity add OTHER Malote_Quarantine --json", "NAME_RESERVED"),
     ] {
         let (code, out, err) = run(line.to_owned());
         assert_eq!((code, out.as_str()), (Some(1), ""), "{line}: {err}");
         assert!(err.starts_with(&format!("error: {expected}: ")), "{line}: {err}");
     }
+    let (_, listed, _) = run("entity list --json".to_owned());
+    assert_eq!(listed.lines().count(), 1, "nothing was shared: {listed}");
 }

@@ -152,3 +152,18 @@ async fn a_filter_is_trimmed_bounded_and_can_be_taken_away() {
     catalog.set_filter(&place, &flan, Some(String::new())).await.unwrap();
     assert_eq!(catalog.entities(&place, false, Page::default()).await.unwrap()[0].filter, None);
 }
+
+#[tokio::test]
+async fn a_table_named_like_a_relation_of_the_staging_file_is_refused_before_it_is_shared() {
+    let world = world().await;
+    let place = place(&world).await;
+    for name in ["malote_batches", "MALOTE_ANYTHING", "Malote_", "sqlite_master", "SQLITE_X"] {
+        let new = vec![table("FLAN"), table(name)];
+        let error = world.catalog.add_entities(&place, new).await.unwrap_err();
+        assert_eq!(error.code, Code::NameReserved, "{name}");
+        assert!(error.message.contains(name), "{error}");
+    }
+    assert!(world.catalog.entities(&place, true, everything()).await.unwrap().is_empty());
+    let near = ["MALOTE", "MALOTES_X", "SQLITE", "X_MALOTE_X"].map(table).into();
+    assert_eq!(world.catalog.add_entities(&place, near).await.unwrap().len(), 4);
+}
