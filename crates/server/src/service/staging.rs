@@ -22,8 +22,11 @@ use crate::{
     model::stream::StreamId,
     store::{
         Store,
-        sqlite::staging::{
-            Applied, Progress, Quarantined, StagedRow, StagedTable, StagingFile, StagingFiles,
+        sqlite::{
+            ingest::{Following, LedgerBatch, LedgerMessage, Standing},
+            staging::{
+                Applied, Progress, Quarantined, StagedRow, StagedTable, StagingFile, StagingFiles,
+            },
         },
     },
 };
@@ -75,12 +78,9 @@ impl Staging {
         };
         let _turn = turn.lock().await;
         let file = self.files.make(stream.environment, &stream.erp).await?;
-        let progress = file.progress().await?;
-        let place = (progress.applied, file.unmirrored().await?);
-        let (messages, batches) =
-            self.store.ledger_after(stream.clone(), place, ROUND_BYTES).await?;
+        let (standing, messages, batches) = self.next(stream, &file).await?;
         if messages.is_empty() && batches.is_empty() {
-            return Ok(Applied { up_to: progress.applied, ..Applied::default() });
+            return Ok(Applied { up_to: standing.applied, ..Applied::default() });
         }
         let oldest = batches.iter().map(|batch| batch.last_at).min();
         let applied = file.apply(messages, batches, now).await?;
@@ -94,6 +94,28 @@ impl Staging {
             .map_or(0.0, |oldest| now.since(oldest).as_secs_f64());
         gauge!("malote_apply_lag_seconds").set(lag);
         Ok(applied)
+    }
+
+    /// What the file lacks of the ledger. One that was made from another ledger begins anew: below its own number it
+    /// would take none of the messages that were acknowledged since the store was restored.
+    async fn next(
+        &self,
+        stream: &StreamId,
+        file: &StagingFile,
+    ) -> Result<(Standing, Vec<LedgerMessage>, Vec<LedgerBatch>)> {
+        loop {
+            let standing = file.standing().await?;
+            let page = self.store.ledger_after(stream.clone(), standing.clone(), ROUND_BYTES);
+            if let Following::Next(messages, batches) = page.await? {
+                return Ok((standing, messages, batches));
+            }
+            tracing::error!(
+                erp = %stream.erp,
+                applied = standing.applied.0,
+                "what is staged comes from another ledger (was the store restored?); it is made again from this one"
+            );
+            file.begin_anew().await?;
+        }
     }
 
     /// Applies all of a stream that is in the ledger now.

@@ -192,12 +192,10 @@ async fn applying_the_ledger_again_changes_nothing() {
     let (environment, erp, _) = stage.place();
     let file = rusqlite::Connection::open(stage.staging.files.path(environment, &erp)).unwrap();
     file.execute("UPDATE malote_progress SET applied_seq = 0", []).unwrap();
-    let first = stage.trial.store.ledger_after(
-        stage.trial.caller.stream(),
-        (AcceptSeq(0), Default::default()),
-        1,
-    );
-    let messages = first.await.unwrap().0;
+    let first = stage.trial.store.ledger_after(stage.trial.caller.stream(), Standing::default(), 1);
+    let Following::Next(messages, _) = first.await.unwrap() else {
+        panic!("the ledger is its own")
+    };
     assert_eq!(messages.len(), 1);
     let staged = stage.staging.file(environment, &erp).await.unwrap();
     assert_eq!(staged.apply(messages, vec![], NOW).await.unwrap().messages, 1);
@@ -364,4 +362,49 @@ async fn sums_and_rows_tell_what_is_staged_and_deleted_rows_do_not_count() {
     let response = reconcile.rows(&stage.trial.caller, request).await.unwrap();
     assert_eq!(response.rows.len(), 1);
     assert_eq!((response.rows[0].hash128.to_vec(), response.more), (expected[1].0.to_vec(), false));
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_after_the_store_was_restored_is_staged() {
+    let stage = Stage::new();
+    let columns: Cells<'_> = &[("ID", "integer"), ("S", "string")];
+    let send = async |batch, id, text| {
+        stage.send((batch, 1), columns, &[&[("ID", id), ("S", text)]]).await;
+        stage.end(batch, 1, 1).await;
+    };
+    // The ledger as a backup had it, which knows nothing of batch 101 and later.
+    let restore = || {
+        stage.trial.run(
+            "DELETE FROM ingest_message WHERE batch > 100; DELETE FROM batch WHERE id > 100;
+             UPDATE ingest_stream SET accept_seq = 1, last_batch = 100;",
+        );
+    };
+    send(100, "1", "kept").await;
+    send(101, "2", "lost").await;
+    stage.caught_up().await;
+    assert_eq!(stage.rows().await, ["ID=1 S=kept", "ID=2 S=lost"]);
+    restore();
+    // It gets the number of acceptance that the staging file has passed.
+    send(102, "3", "new").await;
+    stage.caught_up().await;
+    assert_eq!(stage.rows().await, ["ID=1 S=kept", "ID=3 S=new"]);
+    restore();
+    stage.caught_up().await;
+    assert_eq!(stage.rows().await, ["ID=1 S=kept"], "also before anything new comes");
+    let (environment, erp, _) = stage.place();
+    assert_eq!(stage.staging.applied(environment, &erp).await.unwrap().complete_batch.0, 100);
+}
+
+#[tokio::test]
+async fn a_staging_file_that_notes_no_message_goes_on_where_it_is() {
+    let stage = Stage::new();
+    let columns: Cells<'_> = &[("ID", "integer")];
+    stage.send((100, 1), columns, &[&[("ID", "1")]]).await;
+    stage.caught_up().await;
+    let (environment, erp, _) = stage.place();
+    let file = rusqlite::Connection::open(stage.staging.files.path(environment, &erp)).unwrap();
+    file.execute_batch("DELETE FROM malote_applied; UPDATE flan SET ID = 9;").unwrap();
+    stage.send((100, 2), columns, &[&[("ID", "2")]]).await;
+    stage.caught_up().await;
+    assert_eq!(stage.rows().await, ["ID=9", "ID=2"], "nothing was applied again");
 }

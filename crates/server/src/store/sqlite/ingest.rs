@@ -17,7 +17,7 @@ use runtime::clock::Wall;
 use rusqlite::{OptionalExtension as _, Transaction, params};
 
 use super::{Store, failed};
-pub use ledger::{LedgerBatch, LedgerMessage};
+pub use ledger::{Following, LedgerBatch, LedgerMessage, Standing};
 
 use crate::model::{
     batch::{

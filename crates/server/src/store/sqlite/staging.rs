@@ -1,8 +1,8 @@
 //! Staging, store floor: one SQLite file per environment and ERP, with real typed tables (`design.md` 3.3).
 //!
 //! Promises: rows and the apply cursor change in one transaction of the file; a row never goes back to an older image
-//! (I7); a row that cannot be staged stands in quarantine and stops nothing.
-//! Never: holds what the ledger does not: a file that is lost is made again from it.
+//! (I7); a row that cannot be staged stands in quarantine and stops nothing; the file knows which ledger it was made from.
+//! Never: holds what the ledger does not: a file that is lost, or of another ledger, is made again from it.
 
 mod apply;
 mod read;
@@ -33,6 +33,14 @@ CREATE TABLE IF NOT EXISTS malote_progress (
     applied_seq INTEGER NOT NULL
 ) STRICT;
 INSERT OR IGNORE INTO malote_progress (one, applied_seq) VALUES (1, 0);
+-- The message of that number: a store that was restored gives the same numbers to other messages.
+CREATE TABLE IF NOT EXISTS malote_applied (
+    one          INTEGER PRIMARY KEY CHECK (one = 1),
+    applied_seq  INTEGER NOT NULL,
+    batch        INTEGER NOT NULL,
+    message      INTEGER NOT NULL,
+    sha256       BLOB NOT NULL CHECK (length(sha256) = 32)
+) STRICT;
 CREATE TABLE IF NOT EXISTS malote_batches (
     batch        INTEGER PRIMARY KEY,
     state        TEXT NOT NULL CHECK (state IN ('open', 'complete', 'abandoned')),

@@ -9,7 +9,7 @@ use protocol::{
     ids::{AcceptSeq, BatchId, MessageNumber},
 };
 use runtime::clock::Wall;
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::{names, stream_of};
 use crate::{
@@ -26,7 +26,27 @@ pub struct LedgerMessage {
     /// Folded.
     pub table: String,
     pub rebuild: bool,
+    pub sha256: [u8; 32],
     pub body: Bytes,
+}
+
+/// How far somebody has read the ledger.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Standing {
+    /// The number of acceptance read last; 0 = none.
+    pub applied: AcceptSeq,
+    /// The message of that number, where it was noted.
+    pub last: Option<(BatchId, MessageNumber, [u8; 32])>,
+    /// The lowest batch whose state may have changed since.
+    pub batch: BatchId,
+}
+
+/// What follows a standing, or that it is one of another ledger: the store was restored, and has other messages under
+/// the numbers that were read.
+#[derive(Clone, Debug)]
+pub enum Following {
+    Next(Vec<LedgerMessage>, Vec<LedgerBatch>),
+    OtherLedger,
 }
 
 /// A batch as its mirror beside the staged rows needs it.
@@ -73,28 +93,57 @@ impl Store {
             .unwrap_or_default())
     }
 
-    /// The next messages after a number of acceptance, at most `bytes` of them (but one at least), and the batches
-    /// from id `from` on, all of one moment.
+    /// The next messages after a standing, at most `bytes` of them (but one at least), and the batches from its own on,
+    /// all of one moment.
     ///
     /// # Errors
     /// The store's own.
     pub async fn ledger_after(
         &self,
         stream: StreamId,
-        (after, from): (AcceptSeq, BatchId),
+        standing: Standing,
         bytes: usize,
-    ) -> Result<(Vec<LedgerMessage>, Vec<LedgerBatch>)> {
+    ) -> Result<Following> {
         self.read(move |connection| {
-            let messages = messages_after(connection, &stream, after, bytes)?;
+            if !is_of_this_ledger(connection, &stream, &standing)? {
+                return Ok(Following::OtherLedger);
+            }
+            let messages = messages_after(connection, &stream, standing.applied, bytes)?;
             let sql = "SELECT id, state, last_seq, last_at, closed_at FROM batch
                         WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3) AND id >= ?4 ORDER BY id LIMIT 1000";
             let [tenant, environment, erp] = &names(&stream);
             let mut statement = connection.prepare_cached(sql).map_err(failed)?;
-            let rows = statement.query_map(params![tenant, environment, erp, from.0], batch).map_err(failed)?;
-            Ok((messages, rows.collect::<rusqlite::Result<_>>().map_err(failed)?))
+            let rows = statement.query_map(params![tenant, environment, erp, standing.batch.0], batch).map_err(failed)?;
+            Ok(Following::Next(messages, rows.collect::<rusqlite::Result<_>>().map_err(failed)?))
         })
         .await
     }
+}
+
+fn is_of_this_ledger(
+    connection: &Connection,
+    stream: &StreamId,
+    standing: &Standing,
+) -> Result<bool> {
+    if standing.applied == AcceptSeq(0) {
+        return Ok(true);
+    }
+    let sql = "SELECT batch, number, sha256 FROM ingest_message
+                WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3) AND accept_seq = ?4";
+    let [tenant, environment, erp] = &names(stream);
+    let found = connection
+        .prepare_cached(sql)
+        .map_err(failed)?
+        .query_row(params![tenant, environment, erp, standing.applied.0], |row| {
+            Ok((BatchId(row.get(0)?), MessageNumber(row.get(1)?), row.get(2)?))
+        })
+        .optional()
+        .map_err(failed)?;
+    Ok(match (found, &standing.last) {
+        (None, _) => false,
+        (Some(_), None) => true,
+        (Some(found), Some(last)) => found == *last,
+    })
 }
 
 fn messages_after(
@@ -103,7 +152,7 @@ fn messages_after(
     after: AcceptSeq,
     bytes: usize,
 ) -> Result<Vec<LedgerMessage>> {
-    let sql = "SELECT accept_seq, batch, number, name_folded, rebuild, body FROM ingest_message
+    let sql = "SELECT accept_seq, batch, number, name_folded, rebuild, sha256, body FROM ingest_message
                 WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3) AND accept_seq > ?4 AND body IS NOT NULL
                 ORDER BY accept_seq";
     let [tenant, environment, erp] = &names(stream);
@@ -128,7 +177,8 @@ fn message(row: &Row<'_>) -> rusqlite::Result<LedgerMessage> {
         number: MessageNumber(row.get(2)?),
         table: row.get(3)?,
         rebuild: row.get(4)?,
-        body: row.get::<_, Vec<u8>>(5)?.into(),
+        sha256: row.get(5)?,
+        body: row.get::<_, Vec<u8>>(6)?.into(),
     })
 }
 

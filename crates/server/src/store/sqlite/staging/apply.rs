@@ -42,6 +42,23 @@ pub struct Applied {
 }
 
 impl StagingFile {
+    /// Takes away all that is staged, so that it can be made again from the first message of the ledger on.
+    ///
+    /// # Errors
+    /// The store's own; nothing is taken away then.
+    pub async fn begin_anew(&self) -> Result<()> {
+        self.file
+            .write(|tx| {
+                for table in tables::all(tx)? {
+                    tables::forget(tx, &table.name)?;
+                }
+                let sql = "DELETE FROM malote_batches; DELETE FROM malote_quarantine; DELETE FROM malote_applied;
+                           UPDATE malote_progress SET applied_seq = 0;";
+                tx.execute_batch(sql).map_err(failed)
+            })
+            .await
+    }
+
     /// Applies messages and mirrors batch states in one transaction.
     ///
     /// # Errors
@@ -74,10 +91,24 @@ fn apply(
         applied.up_to = applied.up_to.max(message.seq);
     }
     tx.execute("UPDATE malote_progress SET applied_seq = ?1", [applied.up_to.0]).map_err(failed)?;
+    if let Some(last) = messages.iter().find(|message| message.seq == applied.up_to) {
+        mark(tx, last)?;
+    }
     for batch in batches {
         mirror(tx, batch, applied.up_to)?;
     }
     Ok(applied)
+}
+
+/// Notes which message the number of acceptance stands for.
+fn mark(tx: &Transaction<'_>, last: &LedgerMessage) -> Result<()> {
+    tx.prepare_cached(
+        "INSERT OR REPLACE INTO malote_applied (one, applied_seq, batch, message, sha256) VALUES (1, ?1, ?2, ?3, ?4)",
+    )
+    .map_err(failed)?
+    .execute(params![last.seq.0, last.batch.0, last.number.0, last.sha256])
+    .map_err(failed)?;
+    Ok(())
 }
 
 /// A batch is shown as closed only when its last row is staged.

@@ -14,6 +14,8 @@ use protocol::{
 use runtime::clock::Wall;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
+use crate::store::sqlite::ingest::Standing;
+
 use super::{
     Progress, StagingFile, failed,
     tables::{self, StagedTable, canonical},
@@ -179,17 +181,28 @@ impl StagingFile {
             .await
     }
 
-    /// The lowest batch whose mirrored state may still change, or the one after the last mirrored.
+    /// Where the file stands in its ledger.
     ///
     /// # Errors
     /// The store's own.
-    pub async fn unmirrored(&self) -> Result<BatchId> {
+    pub async fn standing(&self) -> Result<Standing> {
         self.file
             .read(|connection| {
+                let applied = progress(connection)?.applied;
                 let sql =
                     "SELECT coalesce(min(batch) FILTER (WHERE state = 'open'), max(batch) + 1, 1)
                              FROM malote_batches";
-                connection.query_row(sql, [], |row| row.get(0).map(BatchId)).map_err(failed)
+                let batch = connection.query_row(sql, [], |row| row.get(0)).map_err(failed)?;
+                // A program that knew no marks may have applied further since.
+                let sql =
+                    "SELECT batch, message, sha256 FROM malote_applied WHERE applied_seq = ?1";
+                let last = connection
+                    .query_row(sql, [applied.0], |row| {
+                        Ok((BatchId(row.get(0)?), MessageNumber(row.get(1)?), row.get(2)?))
+                    })
+                    .optional()
+                    .map_err(failed)?;
+                Ok(Standing { applied, last, batch: BatchId(batch) })
             })
             .await
     }
