@@ -7,9 +7,10 @@
 use std::path::PathBuf;
 
 use agent::{
-    admin::{Status, client::Client},
+    admin::{AnswerDeletes, DeletesStatus, Status, client::Client},
     app,
     config::AgentConfig,
+    journal::Answer,
     source::{Finding, SAFE_BOUND_SQL, TableShape},
 };
 use clap::{Args, Subcommand};
@@ -25,7 +26,8 @@ use crate::{lang::Lang, out};
   malote agent check --config agent.toml FCFO FLAN
   malote agent run --config agent.toml
   malote agent status --config agent.toml --json
-  malote agent reload FLAN --config agent.toml")]
+  malote agent reload FLAN --config agent.toml
+  malote agent deletes confirm FLAN --dry-run --config agent.toml")]
 pub(crate) struct AgentCommand {
     #[command(flatten)]
     shared: Shared,
@@ -64,6 +66,9 @@ enum AgentNoun {
         /// The table; left out: all of the plan.
         table: Option<TableName>,
     },
+    /// Rows that vanished in such number that a person has to say whether they go (see DELETES_CAPPED).
+    #[command(subcommand)]
+    Deletes(DeletesCommand),
     /// Print the SQL of malote.safe_bound(), for the DBA of a PostgreSQL ERP to run (see BOUND_DEGRADED).
     #[command(after_help = "Example, run by a superuser once per database:
   malote agent safe-bound --login malote_agent | psql -v ON_ERROR_STOP=1 -d erp")]
@@ -72,6 +77,74 @@ enum AgentNoun {
         #[arg(long, value_name = "ROLE")]
         login: Option<String>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum DeletesCommand {
+    /// Tables with deletes above the cap: how many, since when, and the answer so far.
+    List,
+    /// Let exactly that many go, once: they are deleted in the cloud with the next scan.
+    #[command(after_help = "Look first, then confirm what you saw:
+  malote agent deletes confirm FLAN --dry-run --config agent.toml
+  malote agent deletes confirm FLAN --rows 999 --config agent.toml")]
+    Confirm(AnswerArgs),
+    /// Keep the rows in the cloud; only a larger number asks again.
+    Refuse(AnswerArgs),
+}
+
+#[derive(Debug, Args)]
+struct AnswerArgs {
+    /// The table.
+    table: TableName,
+    /// Answer only if this many are counted still.
+    #[arg(long, value_name = "NUMBER")]
+    rows: Option<u64>,
+    /// Show what would be answered, and answer nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl DeletesCommand {
+    async fn run(self, client: &Client, json: bool, lang: Lang) -> Result<()> {
+        let (confirm, args) = match self {
+            Self::List => {
+                show_deletes(&client.deletes().await?, json, lang);
+                return Ok(());
+            }
+            Self::Confirm(args) => (true, args),
+            Self::Refuse(args) => (false, args),
+        };
+        let AnswerArgs { table, rows, dry_run } = args;
+        let answered =
+            client.answer_deletes(&AnswerDeletes { table, confirm, rows, dry_run }).await?;
+        if json {
+            out::data(json!({"dryRun": dry_run, "deletes": answered}).to_string());
+        }
+        let DeletesStatus { table, rows, known, .. } = answered;
+        let of = lang.pick(
+            format!("{rows} of {known} rows of {table}"),
+            format!("{rows} de {known} linhas de {table}"),
+        );
+        let (would, will) = if confirm {
+            (
+                lang.pick("would be deleted in the cloud", "seriam excluídas na nuvem"),
+                lang.pick(
+                    "confirmed: they are deleted with the next scan",
+                    "confirmado: serão excluídas na próxima varredura",
+                ),
+            )
+        } else {
+            (
+                lang.pick("would stay in the cloud", "ficariam na nuvem"),
+                lang.pick(
+                    "refused: they stay in the cloud, a larger number asks again",
+                    "recusado: ficam na nuvem; um número maior pergunta de novo",
+                ),
+            )
+        };
+        out::talk(format!("{of}: {}", if dry_run { would } else { will }));
+        Ok(())
+    }
 }
 
 impl AgentCommand {
@@ -106,6 +179,9 @@ impl AgentCommand {
                 client(&load()?)?.reload(table.as_ref()).await?;
                 out::talk(lang.pick("ordered", "pedido feito"));
                 Ok(exit::OK)
+            }
+            AgentNoun::Deletes(command) => {
+                command.run(&client(&load()?)?, json, lang).await.map(|()| exit::OK)
             }
             AgentNoun::SafeBound { login } => {
                 show_safe_bound(login.as_deref(), lang);
@@ -272,10 +348,38 @@ fn link_lines(status: &Status, lang: Lang) -> Vec<String> {
     lines
 }
 
+/// Deletes above the cap as the status tells them, with the way out.
+fn capped_line(deletes: &DeletesStatus, lang: Lang) -> String {
+    let DeletesStatus { table, rows, known, since, answer, .. } = deletes;
+    let head = lang.pick(
+        format!("DELETES_CAPPED: {rows} of {known} rows vanished, since {since}"),
+        format!("DELETES_CAPPED: sumiram {rows} de {known} linhas, desde {since}"),
+    );
+    let tail = match answer {
+        Answer::Waiting => format!("malote agent deletes confirm|refuse {table}"),
+        Answer::Confirmed => lang.pick("confirmed", "confirmado").to_owned(),
+        Answer::Refused => lang.pick("refused, they stay", "recusado, elas ficam").to_owned(),
+    };
+    format!("{head}: {tail}")
+}
+
+fn show_deletes(deletes: &[DeletesStatus], as_json: bool, lang: Lang) {
+    if as_json {
+        out::data(json!({ "deletes": deletes }).to_string());
+    } else if deletes.is_empty() {
+        out::talk(lang.pick("none", "nenhuma"));
+    } else {
+        for line in deletes {
+            out::data(format!("{:<12} {}", line.table.as_str(), capped_line(line, lang)));
+        }
+    }
+}
+
 fn show_status(status: &Status, lang: Lang) {
     for line in link_lines(status, lang) {
         out::data(line);
     }
+    let waiting = &status.deletes;
     for status in &status.tables {
         let lag = status.lag_ms.map_or_else(|| "-".to_owned(), |lag| format!("{} s", lag / 1_000));
         out::data(format!(
@@ -287,6 +391,9 @@ fn show_status(status: &Status, lang: Lang) {
             status.deletes_sent,
             status.quarantined
         ));
+        for words in waiting.iter().filter(|waits| waits.table == status.table) {
+            out::data(format!("             {}", capped_line(words, lang)));
+        }
         for words in [&status.degraded, &status.held_by].into_iter().flatten() {
             out::data(format!("             {words}"));
         }
@@ -356,10 +463,14 @@ mod tests {
             "agent --config a.toml check FLAN TMOV --json",
             "agent reload FLAN",
             "agent status",
+            "agent deletes list --json",
+            "agent deletes confirm FLAN --rows 999 --dry-run --config a.toml",
+            "agent deletes refuse FLAN",
         ] {
             Line::try_parse_from(words.split(' ')).unwrap();
         }
         assert!(Line::try_parse_from(["agent", "reload", ""]).is_err());
+        assert!(Line::try_parse_from(["agent", "deletes", "confirm"]).is_err());
     }
 
     #[test]
@@ -370,6 +481,24 @@ mod tests {
         assert_eq!(grants.len(), 2, "{granted}");
         assert!(grants.iter().all(|line| line.ends_with(" TO \"Odd\"\"; DROP ROLE x; --\";")));
         assert!(!granted.contains("the_agents_login"));
+    }
+
+    #[test]
+    fn deletes_above_the_cap_are_told_with_number_moment_and_way_out_in_both_languages() {
+        let mut deletes = DeletesStatus {
+            table: "FLAN".parse().unwrap(),
+            rows: 999,
+            known: 1_000,
+            cap: 500,
+            since: "2026-01-02T03:04:05Z".into(),
+            answer: Answer::Waiting,
+        };
+        assert_eq!(
+            capped_line(&deletes, Lang::En),
+            "DELETES_CAPPED: 999 of 1000 rows vanished, since 2026-01-02T03:04:05Z: malote agent deletes confirm|refuse FLAN"
+        );
+        deletes.answer = Answer::Refused;
+        assert!(capped_line(&deletes, Lang::Pt).ends_with("recusado, elas ficam"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Client of the admin door, for `malote agent status` and `malote agent reload` beside a running agent.
+//! Client of the admin door, for `malote agent status`, `reload` and `deletes` beside a running agent.
 //!
 //! Promises: finds address and token in the data folder; says where no agent runs, and how to start it.
 //! Never: calls an address that is not loopback.
@@ -15,7 +15,7 @@ use reqwest::RequestBuilder;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
 
-use super::{ADDRESS_FILE, Status, token};
+use super::{ADDRESS_FILE, AnswerDeletes, DeletesStatus, Status, token};
 
 /// The agent is on this machine.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -73,6 +73,24 @@ impl Client {
     pub async fn reload(&self, table: Option<&TableName>) -> Result<()> {
         let body = json!({ "table": table });
         self.send(self.http.post(self.url("/v1/reload")).json(&body)).await.map(|_| ())
+    }
+
+    /// `malote agent deletes list`.
+    ///
+    /// # Errors
+    /// As [`Client::status`].
+    pub async fn deletes(&self) -> Result<Vec<DeletesStatus>> {
+        let body = self.send(self.http.get(self.url("/v1/deletes"))).await?;
+        serde_json::from_slice(&body).coded(Code::Internal, "the agent's answer is not a list")
+    }
+
+    /// `malote agent deletes confirm` and `refuse`; gives what was, or with `dry_run` would be, answered.
+    ///
+    /// # Errors
+    /// As [`Client::status`]; `NOT_FOUND` where nothing waits, `DELETES_CAPPED` where another number is counted by now.
+    pub async fn answer_deletes(&self, answer: &AnswerDeletes) -> Result<DeletesStatus> {
+        let body = self.send(self.http.post(self.url("/v1/deletes")).json(answer)).await?;
+        serde_json::from_slice(&body).coded(Code::Internal, "the agent's answer is not a count")
     }
 
     fn url(&self, path: &str) -> String {

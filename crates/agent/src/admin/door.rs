@@ -15,10 +15,13 @@ use axum::{
     routing,
 };
 use protocol::{Code, Error, Result, json::ErrorBody, limits, names::TableName};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use super::{status::status, token::AdminToken};
-use crate::journal::Journal;
+use super::{
+    status::{self, DeletesStatus, status},
+    token::AdminToken,
+};
+use crate::journal::{Answer, Journal, Verdict};
 
 struct Refusal(Error);
 
@@ -40,6 +43,7 @@ pub(super) fn router(journal: Journal, token: Arc<AdminToken>) -> Router {
     let guarded = Router::new()
         .route("/v1/status", routing::get(show))
         .route("/v1/reload", routing::post(reload))
+        .route("/v1/deletes", routing::get(show_deletes).post(answer_deletes))
         .layer(DefaultBodyLimit::max(limits::TOKEN_BODY_BYTES))
         .layer(middleware::from_fn_with_state(token, guard));
     Router::new()
@@ -94,4 +98,40 @@ async fn reload(State(journal): State<Journal>, body: Bytes) -> Result<StatusCod
     }
     journal.request_reload(table).await?;
     Ok(StatusCode::ACCEPTED)
+}
+
+async fn show_deletes(State(journal): State<Journal>) -> Response {
+    Json(status::deletes(&journal)).into_response()
+}
+
+/// A person's answer to deletes above the cap.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AnswerDeletes {
+    pub table: TableName,
+    /// Confirms, or else refuses.
+    pub confirm: bool,
+    /// The number the person saw; absent: whatever is counted now.
+    #[serde(default)]
+    pub rows: Option<u64>,
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+async fn answer_deletes(
+    State(journal): State<Journal>,
+    body: Bytes,
+) -> Result<Json<DeletesStatus>, Refusal> {
+    let given: AnswerDeletes = serde_json::from_slice(&body).map_err(|cause| {
+        Error::new(Code::BadRequest, "the body is not {\"table\": …, \"confirm\": …}")
+            .because(cause)
+    })?;
+    let answer = if given.confirm { Answer::Confirmed } else { Answer::Refused };
+    let AnswerDeletes { table, rows, dry_run, .. } = given;
+    if !dry_run {
+        tracing::warn!(%table, ?answer, rows, "deletes above the cap: a person answered");
+    }
+    let verdict = Verdict { table: table.clone(), answer, rows, dry_run };
+    let capped = journal.answer_deletes(verdict).await?;
+    Ok(Json(DeletesStatus::of(table, capped)))
 }

@@ -1,4 +1,4 @@
-//! Admin: the loopback door for people and their tools: status, reload, metrics, health.
+//! Admin: the loopback door for people and their tools: status, reload, deletes above the cap, metrics, health.
 //!
 //! Promises: listens on loopback alone; what shows or changes the agent's work needs the token of its data folder.
 //! Never: shows a row's value or a secret; talks to the cloud or the ERP (the journal is the corridor).
@@ -18,7 +18,8 @@ use protocol::{Code, Coded as _, Error, Result};
 use runtime::shutdown::Shutdown;
 use tokio::net::TcpListener;
 
-pub use status::{IncidentStatus, SpoolStatus, Status};
+pub use door::AnswerDeletes;
+pub use status::{DeletesStatus, IncidentStatus, SpoolStatus, Status};
 
 use crate::journal::Journal;
 

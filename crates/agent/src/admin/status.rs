@@ -8,7 +8,9 @@ use protocol::{Result, ids::BatchId, names::TableName};
 use runtime::clock::Wall;
 use serde::{Deserialize, Serialize};
 
-use crate::journal::{Incident, Journal, LinkState, SpoolState, TableStatus};
+use crate::journal::{
+    Answer, CappedDeletes, Incident, Journal, LinkState, SpoolState, TableStatus,
+};
 
 /// Incidents shown.
 const INCIDENTS: usize = 50;
@@ -27,8 +29,40 @@ pub struct Status {
     pub parked: BTreeMap<TableName, (String, String)>,
     /// Tables that go one row a message until a refused row is found.
     pub suspects: Vec<TableName>,
+    /// Deletes above the cap, by table.
+    #[serde(default)]
+    pub deletes: Vec<DeletesStatus>,
     /// The newest first.
     pub incidents: Vec<IncidentStatus>,
+}
+
+/// Deletes that wait for a person, or were answered and are not done yet.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeletesStatus {
+    pub table: TableName,
+    /// Rows that are gone from the ERP and wait.
+    pub rows: u64,
+    /// Rows the cloud holds of the table.
+    pub known: u64,
+    /// How many go unasked.
+    pub cap: u64,
+    pub since: String,
+    /// `WAITING`, `CONFIRMED`, `REFUSED`.
+    pub answer: Answer,
+}
+
+impl DeletesStatus {
+    pub(super) fn of(table: TableName, capped: CappedDeletes) -> Self {
+        let CappedDeletes { rows, known, cap, since_micros, answer } = capped;
+        Self { table, rows, known, cap, since: Wall(since_micros).to_iso(), answer }
+    }
+}
+
+/// Deletes above the cap, by table.
+pub(super) fn deletes(journal: &Journal) -> Vec<DeletesStatus> {
+    let capped = journal.capped().into_iter();
+    capped.map(|(table, capped)| DeletesStatus::of(table, capped)).collect()
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -92,6 +126,7 @@ pub(super) async fn status(journal: &Journal) -> Result<Status> {
         tables: journal.statuses().await?,
         parked: parked.collect(),
         suspects: journal.suspects().into_keys().collect(),
+        deletes: deletes(journal),
         incidents: journal.incidents(INCIDENTS).await?.into_iter().map(Into::into).collect(),
     })
 }

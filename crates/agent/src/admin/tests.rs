@@ -2,7 +2,7 @@ use protocol::ids::Epoch;
 use runtime::shutdown;
 
 use super::{client::Client, *};
-use crate::journal::{Incident, LinkPhase, LinkState, TableStatus};
+use crate::journal::{Answer, Counted, Incident, LinkPhase, LinkState, TableStatus};
 
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
@@ -94,6 +94,38 @@ async fn status_and_reload_go_through_the_door_with_the_folder_s_token_alone() {
 }
 
 #[tokio::test]
+async fn deletes_above_the_cap_are_listed_and_answered_through_the_door_by_their_number() {
+    let running = running().await;
+    let journal = &running.journal;
+    let table: protocol::names::TableName = "SE1".parse().unwrap();
+    let client = Client::open(running.folder.path(), ANY).unwrap();
+    let mut answer =
+        AnswerDeletes { table: table.clone(), confirm: true, rows: Some(700), dry_run: true };
+    assert_eq!(client.answer_deletes(&answer).await.unwrap_err().code, Code::NotFound);
+    assert!(client.deletes().await.unwrap().is_empty());
+    let counted = Counted { gone: 700, known: 1_000, cap: 500 };
+    journal.count_deletes(&table, counted, runtime::clock::Wall(0)).await.unwrap();
+    let would = client.answer_deletes(&answer).await.unwrap();
+    assert_eq!((would.rows, would.answer), (700, Answer::Confirmed));
+    let waits = client.deletes().await.unwrap();
+    assert_eq!(
+        (waits[0].since.as_str(), waits[0].answer),
+        ("1970-01-01T00:00:00Z", Answer::Waiting)
+    );
+    assert_eq!(client.status().await.unwrap().deletes, waits);
+    answer = AnswerDeletes { rows: Some(699), dry_run: false, ..answer };
+    let other = client.answer_deletes(&answer).await.unwrap_err();
+    assert_eq!(other.code, Code::DeletesCapped);
+    assert!(other.message.contains("700"), "{other}");
+    answer.rows = None;
+    client.answer_deletes(&answer).await.unwrap();
+    assert_eq!(journal.capped()[&table].answer, Answer::Confirmed);
+    answer.confirm = false;
+    client.answer_deletes(&answer).await.unwrap();
+    assert_eq!(journal.capped()[&table].answer, Answer::Refused);
+}
+
+#[tokio::test]
 async fn without_the_token_only_health_and_metrics_answer() {
     let running = running().await;
     runtime::tls::install_provider();
@@ -101,6 +133,8 @@ async fn without_the_token_only_health_and_metrics_answer() {
     let url = |path: &str| format!("http://{}{path}", running.address);
     assert_eq!(code(web.get(url("/v1/status"))).await, 401);
     assert_eq!(code(web.post(url("/v1/reload")).bearer_auth("wrong")).await, 401);
+    assert_eq!(code(web.get(url("/v1/deletes"))).await, 401);
+    assert_eq!(code(web.post(url("/v1/deletes")).body("{}")).await, 401);
     assert_eq!(code(web.get(url("/healthz"))).await, 200);
     assert_eq!(code(web.get(url("/metrics"))).await, 200);
     assert_eq!(code(web.get(url("/other"))).await, 404);
@@ -108,6 +142,8 @@ async fn without_the_token_only_health_and_metrics_answer() {
     assert_eq!(token.len(), 64);
     let broken = web.post(url("/v1/reload")).bearer_auth(&token).body("[");
     assert_eq!(code(broken).await, 400);
+    let nameless = web.post(url("/v1/deletes")).bearer_auth(&token).body("{}");
+    assert_eq!(code(nameless).await, 400);
     let large = web.post(url("/v1/reload")).bearer_auth(&token).body("x".repeat(100_000));
     assert_eq!(code(large).await, 413);
     #[cfg(unix)]

@@ -2,13 +2,13 @@
 //! and those whose stamp the ERP emptied to have them sent again), and deletes.
 //!
 //! Promises: deletes come from a complete scan alone, each key read again in a fresh snapshot right before its delete
-//! goes out (F29); above the cap none goes until a person confirms.
+//! goes out (F29); above the cap none goes until a person confirms that many.
 //! Never: takes a half-read list of keys for the whole.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use protocol::{Code, Error, hash::RowHash, key::KeyBytes};
-use runtime::clock::Mono;
+use runtime::clock::{Mono, Wall};
 
 use super::{
     cycle::{Cycle, Fault, Kind, LOOK_UP, Turn, ends},
@@ -16,10 +16,11 @@ use super::{
 };
 use crate::{
     config::Deletes,
+    journal::{Answer, Counted},
     source::{Page, PageKey, Source},
 };
 
-/// How long a table rests whose deletes wait for a person.
+/// How long a table rests at least whose deletes wait for a person.
 const CAPPED_REST: Duration = Duration::from_secs(60);
 
 /// Where a table's scan stands.
@@ -40,12 +41,24 @@ pub(super) enum Scan {
         started: Mono,
         busy: Duration,
     },
-    /// The scan was complete: what it did not see is looked at, ascending by key.
+    /// The scan was complete: is what it did not see too much to go unasked?
+    Complete {
+        started: Mono,
+        busy: Duration,
+    },
+    /// It may be: what it did not see is looked at and counted, ascending by key.
+    Counting {
+        after: Option<KeyBytes>,
+        gone: u64,
+        known: u64,
+        started: Mono,
+        busy: Duration,
+    },
+    /// What the scan did not see is looked at, ascending by key, and what is gone is deleted.
     Suspects {
         after: Option<KeyBytes>,
         started: Mono,
         busy: Duration,
-        checked: bool,
     },
 }
 
@@ -69,7 +82,7 @@ impl<S: Source> Cycle<'_, S> {
     pub(super) async fn scan(&mut self, table: &mut Table, seen: &Seen) -> Turn {
         let now = Mono::now();
         match std::mem::replace(&mut table.scan, Scan::Idle { not_before: now }) {
-            Scan::Idle { not_before } if not_before > now => {
+            Scan::Idle { not_before } if not_before > now && !self.is_confirmed(table) => {
                 table.scan = Scan::Idle { not_before };
                 table.scan_done = true;
                 Ok(())
@@ -85,13 +98,11 @@ impl<S: Source> Cycle<'_, S> {
             Scan::Unstamped { after, started, busy } => {
                 self.unstamped_page(table, seen, after, (started, busy)).await
             }
-            Scan::Suspects { after, started, busy, checked } => {
-                if !checked && self.is_capped(table, seen).await? {
-                    self.end(table, seen, started, busy);
-                    // A person has to look; asking again at once would only repeat the incident.
-                    table.scan = Scan::Idle { not_before: Mono::now() + CAPPED_REST };
-                    return Ok(());
-                }
+            Scan::Complete { started, busy } => self.judge(table, seen, (started, busy)).await,
+            Scan::Counting { after, gone, known, started, busy } => {
+                self.count_page(table, seen, (after, gone, known), (started, busy)).await
+            }
+            Scan::Suspects { after, started, busy } => {
                 self.suspects(table, seen, after, (started, busy)).await
             }
         }
@@ -133,7 +144,7 @@ impl<S: Source> Cycle<'_, S> {
             if seen.shape.stamp.as_ref().is_some_and(|stamp| stamp.nullable) {
                 Scan::Unstamped { after: None, started, busy }
             } else {
-                Scan::Suspects { after: None, started, busy, checked: false }
+                Scan::Complete { started, busy }
             }
         } else {
             let after = page.last().map(|place| place.key.clone());
@@ -162,7 +173,7 @@ impl<S: Source> Cycle<'_, S> {
         self.tell_poison(table, &page).await?;
         let busy = busy + took;
         table.scan = if ends(&page)? {
-            Scan::Suspects { after: None, started, busy, checked: false }
+            Scan::Complete { started, busy }
         } else {
             Scan::Unstamped { after: page.last().map(|place| place.key.clone()), started, busy }
         };
@@ -208,35 +219,76 @@ impl<S: Source> Cycle<'_, S> {
         missing.map_err(Fault::Session)
     }
 
-    /// Whether more rows vanished than may go unasked. Live suspects (their filter no longer fits) do not count.
-    async fn is_capped(&mut self, table: &mut Table, seen: &Seen) -> Turn<bool> {
-        if self.tools.config.deletes(&table.query.table) == Deletes::Always {
-            return Ok(false);
-        }
-        let known =
-            self.tools.journal.known_count(&table.query.table).await.map_err(Fault::Session)?;
+    /// What the complete scan did not see may be looked at and go, where it is not too much.
+    async fn judge(
+        &mut self,
+        table: &mut Table,
+        seen: &Seen,
+        (started, busy): (Mono, Duration),
+    ) -> Turn {
+        let name = &table.query.table;
+        let known = self.tools.journal.known_count(name).await.map_err(Fault::Session)?;
         let cap = cap(known);
-        let (mut after, mut gone) = (None, 0u64);
-        loop {
-            let keys = self.missing(table, after, LOOK_UP).await?;
-            // As many suspects as the cap allows need no look.
-            if gone + keys.len() as u64 <= cap && keys.len() < LOOK_UP {
-                return Ok(false);
-            }
-            let (live, answered) = self.look_up(seen, &keys).await?;
-            gone += answered.saturating_sub(live.len() + live.poison().len()) as u64;
-            if gone > cap {
-                let words = format!(
-                    "{gone} or more of {known} rows vanished, {cap} may go without a person"
-                );
-                self.incident(table, None, Code::DeletesCapped, &words).await?;
-                return Ok(true);
-            }
-            if answered == keys.len() && keys.len() < LOOK_UP {
-                return Ok(false);
-            }
-            after = keys.into_iter().nth(answered.saturating_sub(1));
+        let missed = self.tools.journal.scan_missed(name, cap.saturating_add(1)).await;
+        let always = self.tools.config.deletes(name) == Deletes::Always;
+        if always || missed.map_err(Fault::Session)? <= cap {
+            self.settle(table).await?;
+            return self.suspects(table, seen, None, (started, busy)).await;
         }
+        table.scan = Scan::Counting { after: None, gone: 0, known, started, busy };
+        Ok(())
+    }
+
+    /// Looks at a page of what is missing: live rows (their filter no longer fits, say) do not count. At the end it is
+    /// known how many are gone, and a person is asked or has answered.
+    async fn count_page(
+        &mut self,
+        table: &mut Table,
+        seen: &Seen,
+        (after, gone, known): (Option<KeyBytes>, u64, u64),
+        (started, busy): (Mono, Duration),
+    ) -> Turn {
+        let keys = self.missing(table, after, LOOK_UP).await?;
+        let before = Mono::now();
+        let (mut gone, mut answered) = (gone, 0);
+        if !keys.is_empty() {
+            let (live, looked_at) = self.look_up(seen, &keys).await?;
+            gone += looked_at.saturating_sub(live.len() + live.poison().len()) as u64;
+            answered = looked_at;
+        }
+        let took = before.elapsed();
+        let busy = busy + took;
+        self.rest(took).await;
+        if answered < keys.len() || keys.len() >= LOOK_UP {
+            let after = keys.into_iter().nth(answered.saturating_sub(1));
+            table.scan = Scan::Counting { after, gone, known, started, busy };
+            return Ok(());
+        }
+        let counted = Counted { gone, known, cap: cap(known) };
+        if counted.gone <= counted.cap {
+            self.settle(table).await?;
+            return self.suspects(table, seen, None, (started, busy)).await;
+        }
+        let journal = self.tools.journal;
+        let answer = journal.count_deletes(&table.query.table, counted, Wall::now()).await;
+        if answer.map_err(Fault::Session)? == Answer::Confirmed {
+            table.confirmed = true;
+            return self.suspects(table, seen, None, (started, busy)).await;
+        }
+        self.end(table, seen, started, busy);
+        // The rows may come back soon; a person's answer ends the rest.
+        table.scan = Scan::Idle { not_before: Mono::now() + CAPPED_REST.max(busy * 3) };
+        Ok(())
+    }
+
+    /// Nothing of the table is above the cap.
+    async fn settle(&self, table: &Table) -> Turn {
+        self.tools.journal.settle_deletes(&table.query.table).await.map_err(Fault::Session)
+    }
+
+    fn is_confirmed(&self, table: &Table) -> bool {
+        let capped = self.tools.journal.capped();
+        capped.get(&table.query.table).is_some_and(|capped| capped.answer == Answer::Confirmed)
     }
 
     /// Reads suspects again: those still missing are deleted, live ones that changed are sent.
@@ -249,6 +301,7 @@ impl<S: Source> Cycle<'_, S> {
     ) -> Turn {
         let keys = self.missing(table, after, LOOK_UP).await?;
         if keys.is_empty() {
+            table.deletes_sent();
             self.end(table, seen, started, busy);
             return Ok(());
         }
@@ -257,10 +310,11 @@ impl<S: Source> Cycle<'_, S> {
             self.send_delete(table, seen, &key)?;
         }
         if answered == keys.len() && keys.len() < LOOK_UP {
+            table.deletes_sent();
             self.end(table, seen, started, busy);
         } else {
             let after = keys.into_iter().nth(answered.saturating_sub(1));
-            table.scan = Scan::Suspects { after, started, busy, checked: true };
+            table.scan = Scan::Suspects { after, started, busy };
         }
         Ok(())
     }

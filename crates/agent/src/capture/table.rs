@@ -159,6 +159,10 @@ pub(super) struct Table {
     look: Option<Mono>,
     /// One row a message, until the refused one is found.
     pub(super) suspect: bool,
+    /// A person confirmed the deletes that go out now.
+    pub(super) confirmed: bool,
+    /// The last of them is in the batch under way.
+    confirmed_sent: bool,
     /// The delta of this cycle is done.
     pub(super) delta_done: bool,
     /// The scan of this cycle is done or must wait for the next one.
@@ -191,6 +195,8 @@ impl Table {
             retry: None,
             look: None,
             suspect: false,
+            confirmed: false,
+            confirmed_sent: false,
             delta_done: false,
             scan_done: false,
             pending: (0, 0),
@@ -312,6 +318,16 @@ impl Table {
             self.told.clear();
         }
         self.told.insert(hash)
+    }
+
+    /// All deletes of the scan are in the batch.
+    pub(super) fn deletes_sent(&mut self) {
+        self.confirmed_sent = std::mem::take(&mut self.confirmed);
+    }
+
+    /// The table, where deletes that a person confirmed end with the batch.
+    pub(super) fn deletes_done(&mut self) -> Option<TableName> {
+        std::mem::take(&mut self.confirmed_sent).then(|| self.query.table.clone())
     }
 
     /// The batch was accepted.

@@ -22,7 +22,10 @@ use rusqlite::Connection;
 use super::Worker;
 use crate::{
     config::{AgentConfig, CaptureConfig, Deletes},
-    journal::{Grant, Journal, Parked, Poisoned, Retry, Seal, TableStatus, schema_mark},
+    journal::{
+        Answer, CappedDeletes, Grant, Journal, Parked, Poisoned, Retry, Seal, TableStatus, Verdict,
+        schema_mark,
+    },
     source::{self, Profile, SourceOptions},
 };
 
@@ -152,6 +155,33 @@ impl World {
             Ok(status) => status,
             Err(_) => panic!("it is not told: {:?}", self.journal.statuses().await),
         }
+    }
+
+    /// Waits until that many deletes are above the cap, so answered.
+    async fn capped(&self, rows: u64, answer: Answer) -> CappedDeletes {
+        let looking = async {
+            loop {
+                let found = self.journal.capped().get(&self.table).copied();
+                match found.filter(|found| (found.rows, found.answer) == (rows, answer)) {
+                    Some(found) => return found,
+                    None => runtime::clock::sleep(Duration::from_millis(10)).await,
+                }
+            }
+        };
+        match tokio::time::timeout(Duration::from_secs(20), looking).await {
+            Ok(found) => found,
+            Err(_) => panic!("not {rows} {answer:?}: {:?}", self.journal.capped()),
+        }
+    }
+
+    /// Waits until nothing is above the cap.
+    async fn settled(&self) {
+        let looking = async {
+            while !self.journal.capped().is_empty() {
+                runtime::clock::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), looking).await.expect("it is settled");
     }
 
     async fn stop(&mut self) {
@@ -353,25 +383,114 @@ async fn f29_a_table_that_vanishes_is_left_alone_until_a_person_says_so() {
     world.start().await;
     world.until_equal(ALL).await;
     world.sql("DELETE FROM T WHERE K > 1");
-    let capped = async {
-        while world
-            .journal
-            .incidents(9)
-            .await
-            .unwrap()
-            .iter()
-            .all(|i| i.code != Code::DeletesCapped)
-        {
-            runtime::clock::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), capped).await.expect("the cap is told");
+    world.capped(999, Answer::Waiting).await;
     assert_eq!(world.staged.len(), 1_000);
     world.stop().await;
     world.config.capture.deletes = Deletes::Always;
     world.start().await;
     world.until_equal(ALL).await;
     assert_eq!(world.deletes, 999);
+    world.stop().await;
+}
+
+fn verdict(answer: Answer, rows: Option<u64>) -> Verdict {
+    Verdict { table: "T".parse().unwrap(), answer, rows, dry_run: false }
+}
+
+#[tokio::test]
+async fn f29_deletes_above_the_cap_go_once_a_person_confirmed_their_number_and_the_next_ask_again()
+{
+    let mut world = World::new(PLAIN).await;
+    world.sql(&fill(2_500, ""));
+    world.plan(|_| {}).await;
+    world.start().await;
+    world.until_equal(ALL).await;
+    world.sql("DELETE FROM T WHERE K > 1000");
+    let since = world.capped(1_500, Answer::Waiting).await.since_micros;
+    let told = world.journal.incidents(9).await.unwrap();
+    assert_eq!(
+        (told.len(), told[0].code),
+        (1, Code::DeletesCapped),
+        "one incident, however often it is counted"
+    );
+
+    let other = world.journal.answer_deletes(verdict(Answer::Confirmed, Some(1_499))).await;
+    assert_eq!(other.unwrap_err().code, Code::DeletesCapped, "not the number that was seen");
+    let mut dry = verdict(Answer::Confirmed, Some(1_500));
+    dry.dry_run = true;
+    world.journal.answer_deletes(dry).await.unwrap();
+    assert_eq!(world.journal.capped()[&world.table].answer, Answer::Waiting, "only looked at");
+
+    // More are gone by the time the confirmation is seen: it does not hold for them.
+    world.stop().await;
+    world.journal.answer_deletes(verdict(Answer::Confirmed, Some(1_500))).await.unwrap();
+    world.sql("DELETE FROM T WHERE K > 900");
+    world.start().await;
+    let asked = world.capped(1_600, Answer::Waiting).await;
+    assert!(asked.since_micros > since, "asked anew");
+    assert_eq!(world.staged.len(), 2_500);
+
+    world.journal.answer_deletes(verdict(Answer::Confirmed, None)).await.unwrap();
+    world.until_equal(ALL).await;
+    assert_eq!(world.deletes, 1_600);
+    assert!(world.journal.capped().is_empty(), "settled with the batch: it holds once");
+    assert!(world.journal.incidents(9).await.unwrap().is_empty(), "mended");
+
+    // It held once.
+    world.sql("DELETE FROM T WHERE K > 100");
+    world.capped(800, Answer::Waiting).await;
+    assert_eq!(world.staged.len(), 900);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn f29_a_confirmation_outlives_a_dropped_batch_and_a_new_process() {
+    let mut world = World::new(PLAIN).await;
+    world.sql(&fill(1_000, ""));
+    world.plan(|_| {}).await;
+    world.start().await;
+    world.until_equal(ALL).await;
+    world.sql("DELETE FROM T WHERE K > 1");
+    world.capped(999, Answer::Waiting).await;
+    world.journal.answer_deletes(verdict(Answer::Confirmed, Some(999))).await.unwrap();
+    world.sealed().await;
+    world.journal.drop_batch(Code::SequenceGap, "a test").await.unwrap();
+    assert_eq!(world.journal.capped()[&world.table].answer, Answer::Confirmed);
+    world.stop().await;
+    let gone = Journal::open(&world._folder.path().join("none")).await.unwrap().0;
+    drop(std::mem::replace(&mut world.journal, gone));
+    world.journal = Journal::open(&world._folder.path().join("agent")).await.unwrap().0;
+    assert_eq!(world.journal.capped()[&world.table].rows, 999);
+    world.start().await;
+    world.until_equal(ALL).await;
+    world.settled().await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn f29_refused_deletes_stay_until_a_larger_number_asks_again_and_returned_rows_end_it() {
+    let mut world = World::new(PLAIN).await;
+    world.sql(&fill(1_000, ""));
+    world.plan(|_| {}).await;
+    world.start().await;
+    world.until_equal(ALL).await;
+    world.sql("DELETE FROM T WHERE K > 300");
+    world.capped(700, Answer::Waiting).await;
+    world.journal.answer_deletes(verdict(Answer::Refused, None)).await.unwrap();
+    assert!(world.journal.incidents(9).await.unwrap().is_empty(), "a person looked");
+    world.stop().await;
+    world.sql("DELETE FROM T WHERE K > 200");
+    world.start().await;
+    world.capped(800, Answer::Waiting).await;
+    assert_eq!(world.journal.incidents(9).await.unwrap().len(), 1);
+    // The person finds that they were taken by mistake.
+    world.sql("DELETE FROM T");
+    world.sql(&fill(1_000, ""));
+    world.stop().await;
+    world.start().await;
+    world.settled().await;
+    assert_eq!((world.staged.len(), world.deletes), (1_000, 0));
+    assert!(world.journal.incidents(9).await.unwrap().is_empty());
     world.stop().await;
 }
 

@@ -309,6 +309,7 @@ impl<S: Source> Worker<S> {
             end: Wall::now().0.max(start.unwrap_or(i64::MIN)),
             cursors: moved.clone(),
             loads_done: std::mem::take(&mut session.loads_done),
+            deletes_done: session.tables.iter_mut().filter_map(Table::deletes_done).collect(),
         };
         self.journal.seal(id, seal).await.map_err(Fault::Session)?;
         let mut spool = self.journal.spool();

@@ -123,3 +123,20 @@ pub(super) fn scan_missing(
                ORDER BY key LIMIT ?3";
     desk.rows(sql, params![table, from, limit], |row| Ok(KeyBytes(row.get(0)?)))
 }
+
+pub(super) fn scan_missed(desk: &mut Desk, table: &TableName, most: u64) -> Result<u64> {
+    let table = desk.number(table)?;
+    let sql = "SELECT count(*) FROM (SELECT 1 FROM known k WHERE table_id = ?1
+               AND NOT EXISTS (SELECT 1 FROM temp.seen s WHERE s.table_id = ?1 AND s.key = k.key)
+               LIMIT ?2)";
+    let count: i64 = desk
+        .db
+        .prepare_cached(sql)
+        .and_then(|mut read| {
+            read.query_row(params![table, i64::try_from(most).unwrap_or(i64::MAX)], |row| {
+                row.get(0)
+            })
+        })
+        .map_err(failed)?;
+    Ok(count.cast_unsigned())
+}

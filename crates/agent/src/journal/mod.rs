@@ -10,6 +10,7 @@
 //! plan, sends the spool and closes batches; `admin` reads status and asks for reloads.
 
 mod apart;
+mod deletes;
 mod known;
 mod open;
 mod people;
@@ -36,6 +37,7 @@ use tokio::sync::watch;
 
 use apart::Attention;
 pub use apart::{Parked, Refusals, Retry, Suspect, schema_mark};
+pub use deletes::{Answer, CappedDeletes, Counted, Verdict};
 pub use types::{
     Grant, Incident, LinkPhase, LinkState, Poisoned, Recovery, Seal, SpoolMessage, SpoolState,
     TableStatus,
@@ -71,11 +73,12 @@ impl Journal {
             plan: watch::Sender::new(0),
             fault: watch::Sender::new(None),
         });
+        let capped = deletes::all(&opened.desk)?;
         let shared = Shared {
             instance: opened.instance,
             tell: Arc::clone(&tell),
             link: watch::Sender::new(LinkState::default()),
-            attention: watch::Sender::new(Attention::default()),
+            attention: watch::Sender::new(Attention { capped, ..Attention::default() }),
         };
         let writer = Writer::start(opened.desk, tell, opened.lock)?;
         Ok((Self { writer, shared: Arc::new(shared) }, opened.recovery))
@@ -227,15 +230,21 @@ impl Journal {
         self.run(move |desk| spool::sealed(desk, batch)).await
     }
 
-    /// The Summary was accepted: in one transaction the known rows change, the cursors move, the spool is emptied.
+    /// The Summary was accepted: in one transaction the known rows change, the cursors move, confirmed deletes are
+    /// settled, the spool is emptied.
     pub async fn complete(&self, batch: BatchId) -> Result<()> {
-        let rows = self
+        let (rows, settled) = self
             .run(move |desk| {
                 let rows = spool::rows_per_table(desk)?;
-                spool::complete(desk, batch).map(|()| rows)
+                let seal = spool::complete(desk, batch)?;
+                seal.deletes_done.iter().try_for_each(|table| deletes::settle(desk, table))?;
+                Ok((rows, seal.deletes_done))
             })
             .await?;
-        self.shared.attention.send_modify(|attention| attention.passed(&rows));
+        self.shared.attention.send_modify(|attention| {
+            attention.passed(&rows);
+            attention.capped.retain(|table, _| !settled.contains(table));
+        });
         Ok(())
     }
 
@@ -334,6 +343,12 @@ impl Journal {
     pub async fn scan_seen(&self, table: &TableName, keys: Vec<KeyBytes>) -> Result<()> {
         let table = table.clone();
         self.run(move |desk| known::scan_seen(desk, &table, &keys)).await
+    }
+
+    /// How many known keys the complete scan did not see; counts no further than `most`.
+    pub async fn scan_missed(&self, table: &TableName, most: u64) -> Result<u64> {
+        let table = table.clone();
+        self.run(move |desk| known::scan_missed(desk, &table, most)).await
     }
 
     /// Known keys the complete scan did not see, ascending behind `after`.

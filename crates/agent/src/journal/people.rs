@@ -42,6 +42,13 @@ pub(super) fn incident(desk: &mut Desk, incident: &Incident) -> Result<()> {
     desk.run("DELETE FROM incident WHERE id <= ?1", [old]).map(|_| ())
 }
 
+/// What the open incidents of a table with that code told of is mended; those of single rows stay.
+pub(super) fn close(desk: &mut Desk, table: &TableName, code: Code) -> Result<()> {
+    let number = desk.number(table)?;
+    let sql = "DELETE FROM incident WHERE table_id = ?1 AND code = ?2 AND key_hash IS NULL";
+    desk.run(sql, params![number, code.as_str()]).map(|_| ())
+}
+
 pub(super) fn incidents(desk: &Desk, limit: usize) -> Result<Vec<Incident>> {
     let sql = "SELECT n.name, i.key_hash, i.code, i.words, i.at_micros FROM incident i
                LEFT JOIN named n ON n.id = i.table_id ORDER BY i.id DESC LIMIT ?1";

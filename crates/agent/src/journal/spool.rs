@@ -211,7 +211,7 @@ pub(super) fn unack(desk: &mut Desk, batch: BatchId, from: MessageNumber) -> Res
     Ok(())
 }
 
-pub(super) fn complete(desk: &mut Desk, batch: BatchId) -> Result<()> {
+pub(super) fn complete(desk: &mut Desk, batch: BatchId) -> Result<Seal> {
     same_batch(desk, batch)?;
     let Some(seal) = sealed(desk, batch)? else {
         return Err(Error::new(Code::Internal, "the batch is not sealed"));
@@ -231,13 +231,13 @@ pub(super) fn complete(desk: &mut Desk, batch: BatchId) -> Result<()> {
     }
     if let Some(grant) = &desk.state.grant {
         let mut grant = (**grant).clone();
-        grant.cursors.extend(seal.cursors);
+        grant.cursors.extend(seal.cursors.iter().cloned());
         desk.state.grant = Some(grant.into());
     }
     desk.set_fact("granted_batch", batch.0)?;
     empty(desk)?;
     desk.state.spool.completed = Some(batch);
-    Ok(())
+    Ok(seal)
 }
 
 /// Throws the open batch away. Staging may hold any of its rows or what they replaced, so all become unsure.

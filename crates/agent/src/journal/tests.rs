@@ -35,6 +35,7 @@ fn seal_of(messages: u32, cursors: &[(&str, &[u8])]) -> Seal {
         end: 2,
         cursors: cursors.iter().map(|(t, c)| (table(t), c.to_vec())).collect(),
         loads_done: vec![(table("FLAN"), Generation(3))],
+        deletes_done: vec![table("SE1")],
     }
 }
 
@@ -489,4 +490,43 @@ async fn refused_rows_are_counted_in_a_row_and_in_all_until_a_batch_of_their_tab
     sealed_batch(&journal, 11).await;
     journal.complete(BatchId(11)).await.unwrap();
     assert_eq!(refused(3).await, (1, 1), "a batch was accepted");
+}
+
+#[tokio::test]
+async fn an_answer_to_deletes_holds_for_its_number_or_fewer_and_outlives_the_process() {
+    let place = Place::new();
+    let journal = place.open().await;
+    let of = table("FLAN");
+    let count = async |journal: &Journal, gone: u64| {
+        let counted = Counted { gone, known: 1_000, cap: 500 };
+        journal.count_deletes(&of, counted, runtime::clock::Wall(gone.cast_signed())).await.unwrap()
+    };
+    let say = async |journal: &Journal, answer: Answer| {
+        let verdict = Verdict { table: table("flan"), answer, rows: None, dry_run: false };
+        journal.answer_deletes(verdict).await
+    };
+    assert_eq!(say(&journal, Answer::Confirmed).await.unwrap_err().code, Code::NotFound);
+    for gone in [700, 650, 700] {
+        assert_eq!(count(&journal, gone).await, Answer::Waiting);
+    }
+    assert_eq!(journal.capped()[&of].since_micros, 700, "since the first count");
+    assert_eq!(journal.incidents(9).await.unwrap().len(), 1);
+    let mut changed = journal.plan_changed();
+    changed.mark_unchanged();
+    say(&journal, Answer::Refused).await.unwrap();
+    assert!(changed.has_changed().unwrap(), "capture is woken");
+    assert!(journal.incidents(9).await.unwrap().is_empty());
+    for gone in [700, 600] {
+        assert_eq!(count(&journal, gone).await, Answer::Refused);
+    }
+    assert_eq!(count(&journal, 701).await, Answer::Waiting, "more than was refused");
+    say(&journal, Answer::Confirmed).await.unwrap();
+    drop(journal);
+    let journal = place.open().await;
+    assert_eq!(count(&journal, 700).await, Answer::Confirmed);
+    assert_eq!(count(&journal, 702).await, Answer::Waiting, "more than was confirmed");
+    journal.settle_deletes(&of).await.unwrap();
+    assert!(journal.capped().is_empty() && journal.incidents(9).await.unwrap().is_empty());
+    drop(journal);
+    assert!(place.open().await.capped().is_empty());
 }

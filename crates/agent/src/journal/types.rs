@@ -48,6 +48,9 @@ pub struct Seal {
     pub cursors: Vec<(TableName, Vec<u8>)>,
     /// Base loads whose last rows are in this batch (`x-base-load-done`).
     pub loads_done: Vec<(TableName, Generation)>,
+    /// Tables whose deletes, confirmed by a person, end with this batch.
+    #[serde(default)]
+    pub deletes_done: Vec<TableName>,
 }
 
 /// Where the open batch stands; a hint for waiting, the tables are the truth.

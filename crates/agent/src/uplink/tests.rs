@@ -70,6 +70,7 @@ fn seal(messages: u32, records: u32) -> Seal {
         end: 1_700_000_005_500_000,
         cursors: vec![(table_name("FLAN"), b"cursor".to_vec())],
         loads_done: vec![(table_name("FLAN"), Generation(4))],
+        deletes_done: Vec::new(),
     }
 }
 

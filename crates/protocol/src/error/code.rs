@@ -124,8 +124,8 @@ codes! {
         "The ERP database is another one than before, or was set back in time. Confirm with: malote server session accept."
         "O banco do ERP é outro, ou voltou no tempo. Confirme com: malote server session accept.";
     DeletesCapped "DELETES_CAPPED" Operator FailedPrecondition 409
-        "More rows vanished than the cap allows. If they were deleted on purpose set deletes = \"always\" under [tables.X] until the next key scan."
-        "Sumiram mais linhas que o limite. Se a exclusão foi intencional, use deletes = \"always\" em [tables.X] até a próxima varredura de chaves.";
+        "More rows vanished than the cap allows. If they were deleted on purpose: malote agent deletes confirm TABLE."
+        "Sumiram mais linhas que o limite. Se a exclusão foi intencional: malote agent deletes confirm TABELA.";
     DiskFull "DISK_FULL" Operator ResourceExhausted 507
         "Make room on the disk; nothing acknowledged was lost, work goes on by itself."
         "Libere espaço em disco; nada confirmado se perdeu e o trabalho continua sozinho.";

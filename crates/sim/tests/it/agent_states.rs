@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use sim::process;
 use tempfile::TempDir;
 
 use crate::whole::{
@@ -69,4 +70,52 @@ async fn a_table_that_the_server_denied_goes_on_as_soon_as_it_is_shared_again() 
     world.status_lacks("\"table\":\"t\",\"state\"", QUICK).await;
     world.cloud.command(&["entity", "add", "t"]);
     world.equal(QUICK).await;
+}
+
+/// `malote agent …` beside the running agent.
+fn agent(world: &World, words: &[&str]) -> String {
+    let mut all = vec!["agent"];
+    all.extend(words);
+    all.extend(["--config", "agent.toml"]);
+    process::command(world.cloud.folder.path(), &all).unwrap_or_else(|error| error.message)
+}
+
+#[tokio::test]
+async fn f29_deletes_above_the_cap_are_shown_confirmed_by_command_and_go_at_once() {
+    let (mut world, _folder) = loaded(|plan| plan).await;
+    for table in ["t", "u"] {
+        world.erp.run(&format!("DELETE FROM {table} WHERE id > 10")).await.unwrap();
+        world
+            .status_says(&format!("\"deletes\":[{{\"table\":\"{table}\",\"rows\":290"), QUICK)
+            .await;
+        let text = agent(&world, &["status"]);
+        assert!(text.contains("DELETES_CAPPED: 290 of 300 rows vanished, since 20"), "{text}");
+        assert!(agent(&world, &["deletes", "list"]).starts_with(table), "it waits");
+        agent(&world, &["deletes", "confirm", table, "--dry-run"]);
+        let wrong = agent(&world, &["deletes", "confirm", table, "--rows", "289"]);
+        assert!(wrong.contains("290 rows of"), "{wrong}");
+        assert!(agent(&world, &["deletes", "list"]).contains("confirm|refuse"), "not answered yet");
+        agent(&world, &["deletes", "confirm", table, "--rows", "290"]);
+        world.status_lacks("DELETES_CAPPED", QUICK).await;
+        let gone = format!("SELECT count(*) FROM {table} WHERE _deleted = 1");
+        world.staged_reaches(&gone, 290, QUICK).await;
+        world.status_says("\"deletes\":[]", QUICK).await;
+    }
+    world.equal(QUICK).await;
+}
+
+#[tokio::test]
+async fn f29_refused_deletes_stay_staged_and_nobody_is_asked_for_them_again() {
+    let (mut world, _folder) = loaded(|plan| plan).await;
+    world.erp.run("DELETE FROM u WHERE id > 10").await.unwrap();
+    world.status_says("\"deletes\":[{\"table\":\"u\",\"rows\":290", QUICK).await;
+    agent(&world, &["deletes", "refuse", "u"]);
+    // A new process counts again, and asks nobody.
+    world.kill_agent();
+    world.start_agent();
+    world.erp.run("INSERT INTO u VALUES (1000, 'after')").await.unwrap();
+    world.staged_has("u", "1000", QUICK).await;
+    world.status_says("\"answer\":\"REFUSED\"", QUICK).await;
+    world.status_lacks("\"code\":\"DELETES_CAPPED\"", QUICK).await;
+    world.staged_reaches("SELECT count(*) FROM u WHERE _deleted = 0", 301, QUICK).await;
 }

@@ -41,9 +41,7 @@ pub fn memory(id: u32, line: &str) -> Result<f64> {
 pub fn counter(metrics: &str, name: &str) -> u64 {
     metrics
         .lines()
-        .filter(|line| {
-            line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']))
-        })
+        .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])))
         .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
         .map(|value| value as u64)
         .sum()

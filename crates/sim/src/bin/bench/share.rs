@@ -41,7 +41,8 @@ pub async fn run(options: &Options) -> Result<()> {
     let erp = servers::connect(&url).await?;
     talk(&format!("making {} rows", options.rows));
     erp.batch_execute(&table(options)).await.coded(Code::Internal, "cannot make the table")?;
-    let text = "SELECT (sum(length(t::text)) / count(*))::bigint FROM (SELECT * FROM t LIMIT 10000) t";
+    let text =
+        "SELECT (sum(length(t::text)) / count(*))::bigint FROM (SELECT * FROM t LIMIT 10000) t";
     let width: i64 = erp
         .query_one(text, &[])
         .await
@@ -70,7 +71,8 @@ pub async fn run(options: &Options) -> Result<()> {
     let most = (memory(stage.agent.id(), "VmHWM")?, memory(stage.server.id(), "VmHWM")?);
     figure("most memory: agent, server", &format!("{:.0} MiB, {:.0} MiB", most.0, most.1));
     clock::sleep(Duration::from_secs(3)).await;
-    let sql = format!("UPDATE t SET valor1 = valor1 + 1, changed_at = now() WHERE id <= {INCREMENT}");
+    let sql =
+        format!("UPDATE t SET valor1 = valor1 + 1, changed_at = now() WHERE id <= {INCREMENT}");
     let begun = Mono::now();
     erp.batch_execute(&sql).await.coded(Code::Internal, "cannot change rows")?;
     let committed = begun.elapsed();
