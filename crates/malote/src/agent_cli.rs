@@ -401,7 +401,7 @@ fn show_status(status: &Status, lang: Lang) {
             let next = status.next_try.as_ref();
             let next = next.map(|at| format!(" (next try {at})")).unwrap_or_default();
             out::data(format!("             {code}: {words}{next}"));
-            for hint in hint(code, lang) {
+            if let Some(hint) = hint(code, lang) {
                 out::data(format!("             {hint}"));
             }
         }

@@ -11,7 +11,7 @@ const TICKS: f64 = 100.0;
 ///
 /// # Errors
 /// Where the process is gone or this is not Linux.
-pub fn cpu(id: u32) -> Result<Duration> {
+pub(crate) fn cpu(id: u32) -> Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).coded(Code::Internal, "no /proc")?;
     // The name stands in parentheses and may hold blanks.
     let fields = stat.rsplit(')').next().unwrap_or_default();
@@ -28,7 +28,7 @@ pub fn cpu(id: u32) -> Result<Duration> {
 ///
 /// # Errors
 /// As [`cpu`].
-pub fn memory(id: u32, line: &str) -> Result<f64> {
+pub(crate) fn memory(id: u32, line: &str) -> Result<f64> {
     let status =
         fs::read_to_string(format!("/proc/{id}/status")).coded(Code::Internal, "no /proc")?;
     let found = status.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':'));
@@ -38,7 +38,7 @@ pub fn memory(id: u32, line: &str) -> Result<f64> {
 
 /// Sum of a counter over its labels, from the text of `/metrics`.
 #[must_use]
-pub fn counter(metrics: &str, name: &str) -> u64 {
+pub(crate) fn counter(metrics: &str, name: &str) -> u64 {
     metrics
         .lines()
         .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])))
@@ -49,11 +49,11 @@ pub fn counter(metrics: &str, name: &str) -> u64 {
 
 /// One figure, as a row of a table.
 #[expect(clippy::print_stdout, reason = "a bench speaks on stdout")]
-pub fn figure(what: &str, value: &str) {
+pub(crate) fn figure(what: &str, value: &str) {
     println!("| {what} | {value} |");
 }
 
 #[expect(clippy::print_stderr, reason = "words beside the figures")]
-pub fn talk(words: &str) {
+pub(crate) fn talk(words: &str) {
     eprintln!("{words}");
 }

@@ -35,7 +35,7 @@ struct Stage {
 ///
 /// # Errors
 /// Where something cannot start or no row moves for a minute.
-pub async fn run(options: &Options) -> Result<()> {
+pub(crate) async fn run(options: &Options) -> Result<()> {
     let postgres = Postgres::start_with(&["shared_buffers=512MB", "max_wal_size=4GB"]).await?;
     let url = postgres.create_database("erp").await?;
     let erp = servers::connect(&url).await?;
@@ -51,7 +51,7 @@ pub async fn run(options: &Options) -> Result<()> {
     let copied = copy(&url)?;
     talk("base load");
     let begun = Mono::now();
-    let mut stage = Stage::start(&url).await?;
+    let mut stage = Stage::start(&url)?;
     stage.staged(options.rows).await?;
     let took = begun.elapsed();
     let per_million = |time: Duration| time.as_secs_f64() * 1e6 / options.rows as f64;
@@ -141,7 +141,7 @@ fn copy(url: &str) -> Result<Duration> {
 }
 
 impl Stage {
-    async fn start(source: &str) -> Result<Self> {
+    fn start(source: &str) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("malote-bench-").tempdir();
         let folder = folder.coded(Code::Internal, "no folder")?;
         let (http, grpc, admin) =
