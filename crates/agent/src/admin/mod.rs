@@ -57,6 +57,9 @@ impl Admin {
         let address =
             listener.local_addr().coded(Code::Internal, "the admin door has no address")?;
         let token = token::AdminToken::obtain(folder)?;
+        // Before it serves: a client that comes at once waits in the listener's queue instead of knocking elsewhere.
+        std::fs::write(folder.join(ADDRESS_FILE), address.to_string())
+            .coded(Code::JournalFailed, "cannot tell the admin address in the data folder")?;
         Ok(Self { listener, address, token, folder: folder.to_owned(), journal })
     }
 
@@ -71,8 +74,6 @@ impl Admin {
     /// `INTERNAL` where the listener fails.
     pub async fn serve(self, mut shutdown: Shutdown) -> Result<()> {
         let file = self.folder.join(ADDRESS_FILE);
-        std::fs::write(&file, self.address.to_string())
-            .coded(Code::JournalFailed, "cannot tell the admin address in the data folder")?;
         tracing::info!(address = %self.address, "admin door open");
         let router = door::router(self.journal, Arc::new(self.token));
         let served = axum::serve(self.listener, router)

@@ -266,7 +266,8 @@ async fn unknown_outcomes_gaps_and_old_tokens_cost_a_repeat_and_never_the_batch(
 #[tokio::test]
 async fn a_batch_that_does_not_get_through_is_shown_with_its_code_until_it_does() {
     let double = Double::start().await;
-    for _ in 0..9 {
+    // The pauses between them grow: the sixth repeat is told, the seventh goes through some seconds later.
+    for _ in 0..7 {
         double.script(1, Fault::Unavailable);
     }
     let mut stage = Stage::start(double).await;

@@ -225,6 +225,8 @@ fn law_every_module_file_is_mounted() {
     let broken: Vec<String> = files
         .iter()
         .filter(|file| file.path.contains("/src/") && !file.module.is_empty())
+        // Cargo itself finds the roots of further programs.
+        .filter(|file| file.module.len() != 2 || file.module.first().is_none_or(|top| top != "bin"))
         .filter(|file| {
             let mark = format!("mod {};", file.module.last().expect("not empty"));
             let parent = &file.module[..file.module.len() - 1];
