@@ -10,7 +10,7 @@ use agent::{
     admin::{AnswerDeletes, DeletesStatus, Status, client::Client},
     app,
     config::AgentConfig,
-    journal::Answer,
+    journal::{Answer, LinkState},
     source::{Finding, SAFE_BOUND_SQL, TableShape},
 };
 use clap::{Args, Subcommand};
@@ -334,15 +334,18 @@ fn hint(code: &str, lang: Lang) -> Option<&'static str> {
 }
 
 /// The link and what stands in its way.
-fn link_lines(status: &Status, lang: Lang) -> Vec<String> {
-    let phase = serde_json::to_value(status.link.phase).unwrap_or_default();
+fn link_lines(link: &LinkState, lang: Lang) -> Vec<String> {
+    let phase = serde_json::to_value(link.phase).unwrap_or_default();
     let mut head = format!("link         {}", phase.as_str().unwrap_or_default());
-    if status.link.foreign_server {
+    if link.foreign_server {
         head.push_str(lang.pick(", foreign server mode", ", modo de servidor alheio"));
     }
     let mut lines = vec![head];
-    if let Some(code) = &status.link.code {
-        lines.push(format!("             {code}: {}", status.link.words.as_deref().unwrap_or("")));
+    if let Some(code) = &link.code {
+        let next = link.next_try.as_ref();
+        let next = next.map(|at| format!(" (next try {at})")).unwrap_or_default();
+        let words = link.words.as_deref().unwrap_or_default();
+        lines.push(format!("             {code}: {words}{next}"));
         lines.extend(hint(code, lang).map(|hint| format!("             {hint}")));
     }
     lines
@@ -376,7 +379,7 @@ fn show_deletes(deletes: &[DeletesStatus], as_json: bool, lang: Lang) {
 }
 
 fn show_status(status: &Status, lang: Lang) {
-    for line in link_lines(status, lang) {
+    for line in link_lines(&status.link, lang) {
         out::data(line);
     }
     let waiting = &status.deletes;
@@ -439,7 +442,7 @@ mod tests {
             "spool":{"batch":null,"appended":0,"acked":0,"unackedBytes":0,"sealed":false,"completed":null,"dropped":0},
             "tables":[],"parked":{},"suspects":[],"incidents":[]}"#;
         let status: Status = serde_json::from_str(text).unwrap();
-        let lines = link_lines(&status, Lang::Pt);
+        let lines = link_lines(&status.link, Lang::Pt);
         assert_eq!(lines[0], "link         REFUSED");
         assert_eq!(lines[1], "             INVALID_CLIENT: client id or secret is wrong");
         assert_eq!(lines[2].trim(), Code::InvalidClient.hint_pt());
@@ -499,6 +502,20 @@ mod tests {
         );
         deletes.answer = Answer::Refused;
         assert!(capped_line(&deletes, Lang::Pt).ends_with("recusado, elas ficam"));
+    }
+
+    #[test]
+    fn the_status_says_why_the_agent_does_not_send_and_when_it_tries_next() {
+        assert_eq!(link_lines(&LinkState::default(), Lang::En), ["link         CONNECTING"]);
+        let link = LinkState {
+            code: Some("INSTANCE_TWICE".into()),
+            words: Some("w".into()),
+            next_try: Some("2026-01-02T03:04:05Z".into()),
+            ..LinkState::default()
+        };
+        let lines = link_lines(&link, Lang::Pt);
+        assert_eq!(lines[1].trim(), "INSTANCE_TWICE: w (next try 2026-01-02T03:04:05Z)");
+        assert!(lines[2].contains("cópias da mesma pasta"), "{lines:?}");
     }
 
     #[test]

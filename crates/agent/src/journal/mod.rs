@@ -28,7 +28,7 @@ use std::{
 use protocol::{
     Code, Error, Result,
     hash::RowHash,
-    ids::{BatchId, Epoch, InstanceId, MessageNumber},
+    ids::{BatchId, Epoch, InstanceId, MessageNumber, Nonce},
     json::{Entities, Service},
     key::KeyBytes,
     names::TableName,
@@ -140,6 +140,16 @@ impl Journal {
     /// Epoch of the last grant, for `Renew` at the start.
     pub async fn last_epoch(&self) -> Result<Option<Epoch>> {
         self.run(|desk| desk.epoch()).await
+    }
+
+    /// Nonce of an Open that was sent and whose grant, if there was one, did not reach this journal.
+    pub async fn unanswered(&self) -> Result<Option<Nonce>> {
+        self.run(|desk| session::unanswered(desk)).await
+    }
+
+    /// An Open goes out with this nonce. Forgotten with the grant that follows.
+    pub async fn opening(&self, nonce: Nonce) -> Result<()> {
+        self.run(move |desk| session::opening(desk, nonce)).await
     }
 
     /// Highest batch id this journal was granted or opened; `None` = never.

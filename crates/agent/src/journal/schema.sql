@@ -2,7 +2,7 @@
 --
 -- fact        single values: instance, epoch, granted_batch, opened_batch, reload_number, plan, registry; known_lost
 --             counts how often all known rows were lost, known/N holds that count for each table learned since;
---             deletes/N is the JSON of a table's deletes above the cap.
+--             deletes/N is the JSON of a table's deletes above the cap; opening is the nonce of an Open without an answer.
 -- named       table names as they were written; other tables refer to them by number.
 -- cursor      entries of the last grant, moved on by completed batches; apart from the spool, so that dropping the
 --             spool never loses them (the only copy toward a server without sessions).

@@ -6,7 +6,7 @@
 
 use protocol::{
     Code, Error, Result,
-    ids::{BatchId, Epoch},
+    ids::{BatchId, Epoch, Nonce},
     json::{Entities, Service},
     names::TableName,
 };
@@ -43,8 +43,25 @@ pub(super) fn registry(desk: &Desk) -> Result<Option<Vec<Service>>> {
     Ok(desk.fact::<String>("registry")?.and_then(|json| serde_json::from_str(&json).ok()))
 }
 
+const OPENING: &str = "opening";
+
+/// Nonce of an Open whose answer this journal never learned.
+pub(super) fn unanswered(desk: &Desk) -> Result<Option<Nonce>> {
+    Ok(desk.fact::<String>(OPENING)?.and_then(|text| text.parse().ok()))
+}
+
+pub(super) fn opening(desk: &Desk, nonce: Nonce) -> Result<()> {
+    desk.set_fact(OPENING, nonce.to_string())
+}
+
+/// The journal knows the epoch: whoever follows asks with that.
+fn opened(desk: &Desk) -> Result<()> {
+    desk.run("DELETE FROM fact WHERE name = ?1", [OPENING]).map(|_| ())
+}
+
 pub(super) fn grant(desk: &mut Desk, grant: Grant) -> Result<()> {
     spool::discard(desk)?;
+    opened(desk)?;
     desk.set_fact("epoch", grant.epoch.0.cast_signed())?;
     desk.set_fact("granted_batch", grant.last_batch.0)?;
     // The grant says how far the stream came; an id that was opened and never accepted may become another sender's.
@@ -71,6 +88,7 @@ pub(super) fn resume(desk: &mut Desk, epoch: Epoch) -> Result<()> {
             .extend(spool::sealed(desk, batch)?.map(|seal: Seal| seal.cursors).unwrap_or_default());
     }
     desk.set_fact("epoch", epoch.0.cast_signed())?;
+    opened(desk)?;
     let granted = desk.fact::<i64>("granted_batch")?.unwrap_or_default();
     let opened = desk.fact::<i64>("opened_batch")?.unwrap_or_default();
     let grant = Grant {

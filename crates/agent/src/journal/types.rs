@@ -133,6 +133,9 @@ pub struct LinkState {
     pub code: Option<String>,
     pub words: Option<String>,
     pub hint: Option<String>,
+    /// When it is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_try: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]

@@ -2,9 +2,13 @@
 //!
 //! Promises: a state that needs a person has code, words and hint.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use protocol::{Code, Error, error::Class, ids::Epoch};
+use runtime::clock::Wall;
 
 use crate::journal::{Journal, LinkPhase, LinkState};
 
@@ -40,8 +44,8 @@ impl Board {
         });
     }
 
-    /// Not sending, and why.
-    pub(super) fn waiting(&self, phase: LinkPhase, error: &Error) {
+    /// Not sending, why, and when it is tried again.
+    pub(super) fn waiting(&self, phase: LinkPhase, error: &Error, pause: Option<Duration>) {
         tracing::warn!(code = %error.code, words = error.message, cause = %error.chain(), ?phase, "not sending");
         let (code, words, hint) = told(error);
         self.set(LinkState {
@@ -49,6 +53,7 @@ impl Board {
             code: Some(code),
             words: Some(words),
             hint: Some(hint),
+            next_try: pause.map(in_that_time),
             ..LinkState::default()
         });
     }
@@ -89,6 +94,11 @@ impl Board {
         }
         self.journal.set_link(state);
     }
+}
+
+fn in_that_time(pause: Duration) -> String {
+    let micros = i64::try_from(pause.as_micros()).unwrap_or(i64::MAX);
+    Wall(Wall::now().0.saturating_add(micros)).to_iso()
 }
 
 /// Another sender's turn, something a person has to mend, or a cloud that is away.

@@ -1,7 +1,8 @@
 //! Session: the lease of the stream, from the agent's side (`correctness.md` 3 e).
 //!
-//! Promises: a start asks with the journal's epoch first and keeps its spool where the server agrees; sending stops
-//! before the lease may lapse, by the monotonic clock; the lease is given back on shutdown.
+//! Promises: a start asks with the journal's epoch first and keeps its spool where the server agrees; a grant that a
+//! dead process of this journal never learned is taken over; sending stops before the lease may lapse, by the monotonic
+//! clock; the lease is given back on shutdown.
 //! Never: sends as a standby; opens a session while the database's identity cannot be had.
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -62,6 +63,9 @@ pub(super) struct Link<I> {
     held: Option<Epoch>,
     /// The journal's epoch was not yet asked for.
     starting: bool,
+    /// A process of this journal died between its Open and the journal's word of the grant: the server knows the lease
+    /// by that nonce and would call ours a second copy until it lapses. Used until one Open is answered.
+    inherits: Option<Nonce>,
     pauses: Backoff,
 }
 
@@ -71,6 +75,8 @@ struct Lease {
     ttl: Duration,
     /// When the call that granted it was sent.
     since: Mono,
+    /// Granted to the nonce of a process that died: renewed with our own as soon as the journal knows the epoch.
+    inherited: bool,
 }
 
 enum Start {
@@ -95,7 +101,17 @@ where
     pub(super) fn new(means: Means, identity: I, shutdown: Shutdown) -> Self {
         let pauses = Backoff::new(Duration::from_millis(200), Duration::from_secs(15));
         let nonce = Nonce(runtime::entropy::uuid());
-        Self { means, identity, shutdown, nonce, rpc: None, held: None, starting: true, pauses }
+        Self {
+            means,
+            identity,
+            shutdown,
+            nonce,
+            rpc: None,
+            held: None,
+            starting: true,
+            inherits: None,
+            pauses,
+        }
     }
 
     pub(super) async fn run(mut self) -> Result<()> {
@@ -126,20 +142,18 @@ where
             Err(error) if error.code == Code::JournalFailed => Err(error),
             Err(error) => {
                 let phase = phase_of(&error);
-                self.means.board.waiting(phase, &error);
+                let pause = match phase {
+                    LinkPhase::Refused => REFUSED_RETRY.min(self.pauses.next_pause() * 4),
+                    _ => self.pauses.next_pause(),
+                };
+                self.means.board.waiting(phase, &error, Some(pause));
                 self.standby(&error).await?;
-                match phase {
-                    LinkPhase::Refused => {
-                        clock::sleep(REFUSED_RETRY.min(self.pauses.next_pause() * 4)).await;
-                    }
-                    LinkPhase::Unreachable => {
-                        // It may have moved.
-                        self.rpc = None;
-                        self.means.cloud.registry_is_stale().await;
-                        self.pauses.pause().await;
-                    }
-                    _ => self.pauses.pause().await,
+                if phase == LinkPhase::Unreachable {
+                    // It may have moved.
+                    self.rpc = None;
+                    self.means.cloud.registry_is_stale().await;
                 }
+                clock::sleep(pause).await;
                 Ok(())
             }
         }
@@ -151,9 +165,10 @@ where
         let end = match self.start(&rpc).await? {
             Start::Held(retry) => {
                 let error = Error::new(Code::SessionHeld, "another agent sends this stream");
-                self.means.board.waiting(LinkPhase::Standby, &error);
+                let pause = retry.mul_f64(0.8 + 0.4 * runtime::entropy::fraction());
+                self.means.board.waiting(LinkPhase::Standby, &error, Some(pause));
                 self.standby(&error).await?;
-                clock::sleep(retry.mul_f64(0.8 + 0.4 * runtime::entropy::fraction())).await;
+                clock::sleep(pause).await;
                 return Ok(());
             }
             Start::Foreign => return self.hold_foreign(&rpc).await,
@@ -222,17 +237,22 @@ where
                 }
             }
             self.starting = false;
+            self.inherits = self.means.journal.unanswered().await?;
         }
-        self.open(rpc).await
+        if let Some(nonce) = self.inherits {
+            return self.open(rpc, nonce).await;
+        }
+        self.means.journal.opening(self.nonce).await?;
+        self.open(rpc, self.nonce).await
     }
 
-    async fn open(&mut self, rpc: &Rpc) -> Result<Start> {
+    async fn open(&mut self, rpc: &Rpc, nonce: Nonce) -> Result<Start> {
         let identity = (self.identity)().await?;
         let config = &self.means.config;
         let request = OpenRequest {
             erp: config.erp.to_string(),
             instance_id: self.means.journal.instance().to_string(),
-            nonce: self.nonce.to_string(),
+            nonce: nonce.to_string(),
             database_identity: Some(identity.database),
             versions: Some(Versions {
                 agent: config.agent_version.clone(),
@@ -246,12 +266,14 @@ where
             Err(call) if call.is_unimplemented() => return Ok(Start::Foreign),
             Err(call) => return Err(call.error()),
         };
+        self.inherits = None;
         match answer.result {
             Some(Opened::Granted(granted)) => {
                 let epoch = Epoch(granted.epoch);
                 self.held = Some(epoch);
                 let ttl = Duration::from_secs(granted.ttl_seconds.into());
-                Ok(Start::Granted(Lease { epoch, ttl, since }, granted))
+                let inherited = nonce != self.nonce;
+                Ok(Start::Granted(Lease { epoch, ttl, since, inherited }, granted))
             }
             Some(Opened::Held(held)) => Ok(Start::Held(
                 Duration::from_secs(held.retry_after_seconds.into())
@@ -270,7 +292,8 @@ where
         let request = RenewRequest { erp, epoch: epoch.0, nonce: self.nonce.to_string() };
         let since = Mono::now();
         let answer: RenewResponse = rpc.call(RENEW, request).await?;
-        Ok(Lease { epoch, ttl: Duration::from_secs(answer.ttl_seconds.into()), since })
+        let ttl = Duration::from_secs(answer.ttl_seconds.into());
+        Ok(Lease { epoch, ttl, since, inherited: false })
     }
 
     async fn release(&self, rpc: &Rpc, epoch: Epoch) {
@@ -338,12 +361,27 @@ where
         }
     }
 
+    /// Waits until the journal knows that epoch.
+    async fn granted(&self, epoch: Epoch) {
+        let mut granted = self.means.journal.granted();
+        // Where the journal is closed the sender ends with it.
+        let _ = granted
+            .wait_for(|grant| grant.as_ref().is_some_and(|grant| grant.epoch == epoch))
+            .await;
+    }
+
     /// Renews until the lease is lost.
     async fn keep(&self, rpc: &Rpc, mut lease: Lease, kept: watch::Sender<Mono>) -> Error {
         let mut away = false;
         loop {
-            let pause = if away { Duration::from_secs(1) } else { limits::SESSION_RENEW };
-            clock::sleep(pause.min(lease.ttl / 3)).await;
+            if lease.inherited {
+                self.granted(lease.epoch).await;
+            } else {
+                let pause = if away { Duration::from_secs(1) } else { limits::SESSION_RENEW };
+                clock::sleep(pause.min(lease.ttl / 3)).await;
+            }
+            // Where the first renewal fails the next ones come at their usual pace.
+            lease.inherited = false;
             match self.renew(rpc, lease.epoch).await {
                 Ok(renewed) => {
                     kept.send_replace(valid_until(&renewed));
@@ -361,7 +399,7 @@ where
                         return error;
                     }
                     if !std::mem::replace(&mut away, true) {
-                        self.means.board.waiting(LinkPhase::Unreachable, &error);
+                        self.means.board.waiting(LinkPhase::Unreachable, &error, None);
                     }
                 }
             }

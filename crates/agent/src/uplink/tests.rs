@@ -499,6 +499,64 @@ async fn a_restart_resumes_under_the_old_epoch_and_sends_the_same_bytes_again() 
 }
 
 #[tokio::test]
+async fn a_process_that_died_before_it_knew_its_grant_is_followed_by_one_that_is_granted_at_once() {
+    let double = Double::start().await;
+    double.seen().lose_grant = true;
+    let mut stage = Stage::start(double).await;
+    within(stage.double.until(|seen| seen.nonce.is_some())).await;
+    let first = stage.double.seen().nonce.clone();
+    stage.kill().await;
+    stage.launch();
+    let grant = stage.grant(0).await;
+    assert_eq!((grant.epoch, stage.double.seen().opens), (Epoch(2), 2), "no INSTANCE_TWICE");
+    // From now on the lease is the new process's: whoever else uses the old nonce is found out.
+    within(stage.double.until(|seen| seen.nonce != first)).await;
+    let second = stage.double.seen().nonce.clone();
+    let batch = stage.write(&grant, 2).await;
+    stage.complete(batch).await;
+    // A restart later knows its epoch and needs no nonce of before.
+    stage.kill().await;
+    stage.launch();
+    stage.grant(0).await;
+    within(stage.double.until(|seen| seen.nonce != second)).await;
+    assert_eq!(stage.double.seen().opens, 2);
+    stage.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_process_that_died_twice_before_it_knew_its_grant_leaves_the_way_free_all_the_same() {
+    let double = Double::start().await;
+    double.seen().lose_grant = true;
+    let mut stage = Stage::start(double).await;
+    for opens in 1..=2u32 {
+        within(stage.double.until(move |seen| seen.opens == opens)).await;
+        stage.kill().await;
+        stage.double.seen().lose_grant = opens == 1;
+        // And the next one finds no server at first.
+        stage.double.seen().away = 1;
+        stage.launch();
+    }
+    assert_eq!(stage.grant(0).await.epoch, Epoch(3));
+    stage.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_agent_whose_instance_runs_twice_says_so_and_when_it_tries_next() {
+    let double = Double::start().await;
+    double.seen().nonce = Some("another process".into());
+    let mut stage = Stage::start(double).await;
+    let link = stage.phase(LinkPhase::Refused).await;
+    assert_eq!(link.code.as_deref(), Some("INSTANCE_TWICE"));
+    assert!(link.hint.unwrap().contains("30 s"));
+    let next = link.next_try.unwrap();
+    assert!(next.ends_with('Z') && next.as_str() > "2026", "{next}");
+    stage.double.seen().nonce = None;
+    stage.grant(0).await;
+    assert_eq!(stage.phase(LinkPhase::Sending).await.next_try, None);
+    stage.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_journal_whose_lease_is_another_s_now_drops_its_spool_and_learns_what_is_staged() {
     let double = Double::start().await;
     double.script(2, Fault::Hang);

@@ -5,6 +5,12 @@
 
 use std::time::Duration;
 
+use protocol::{
+    Code,
+    ids::{Epoch, InstanceId, Nonce},
+};
+use runtime::clock::Wall;
+use server::model::session::{Event, State, step};
 use sim::process;
 use tempfile::TempDir;
 
@@ -118,4 +124,29 @@ async fn f29_refused_deletes_stay_staged_and_nobody_is_asked_for_them_again() {
     world.status_says("\"answer\":\"REFUSED\"", QUICK).await;
     world.status_lacks("\"code\":\"DELETES_CAPPED\"", QUICK).await;
     world.staged_reaches("SELECT count(*) FROM u WHERE _deleted = 0", 301, QUICK).await;
+}
+
+/// A grant that a dead process never learned is taken over by its nonce (the agent's side). A copy of the data folder made
+/// in that moment can do so too, and is found out as any other copy is.
+#[test]
+fn two_copies_of_a_folder_made_between_open_and_grant_are_both_stopped() {
+    let instance = InstanceId(runtime::entropy::uuid());
+    let [old, copy] = [(); 2].map(|()| Nonce(runtime::entropy::uuid()));
+    let now = Wall(1_000_000);
+    let mut state = State::Free { epoch: Epoch(0) };
+    let mut say = |event| {
+        let (next, answer) = step(state.clone(), event, now);
+        state = next;
+        answer.map(|_| ())
+    };
+    let open = |nonce| Event::Open { by: instance, nonce };
+    let renew = |epoch, nonce| Event::Renew { epoch: Epoch(epoch), nonce };
+    say(open(old)).unwrap();
+    // The copy takes the grant over and renews it with a nonce of its own.
+    say(open(old)).unwrap();
+    say(renew(2, copy)).unwrap();
+    // The first one is alive after all: fenced, and found out when it opens again.
+    assert_eq!(say(renew(1, old)), Err(Code::Fenced));
+    assert_eq!(say(open(old)), Err(Code::InstanceTwice));
+    assert_eq!(say(renew(2, copy)), Err(Code::InstanceTwice), "the copy is stopped too");
 }

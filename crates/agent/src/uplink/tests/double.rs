@@ -67,6 +67,12 @@ pub(super) struct Seen {
     pub entities: u32,
     pub deaf: bool,
     pub ttl: u32,
+    /// Opens that find the server away.
+    pub away: u32,
+    /// The next grant is made and its answer never given.
+    pub lose_grant: bool,
+    /// Nonce of whoever holds the lease; another one is refused. `None` = free.
+    pub nonce: Option<String>,
     held: bool,
     refuse: Option<String>,
     secret: String,
@@ -180,6 +186,7 @@ impl Double {
     pub(super) fn taken_over(&self, staged: Vec<(KeyBytes, RowHash)>) {
         let mut seen = self.seen();
         seen.epoch += 1;
+        seen.nonce = None;
         seen.last_batch += 1_000;
         seen.staged = staged;
     }
@@ -371,16 +378,40 @@ impl Double {
         Ok(Response::new(totvs::BatchSummaryResponse { success: true, errors: Vec::new() }))
     }
 
-    fn open(&self) -> session::OpenResponse {
+    async fn open(
+        &self,
+        request: &session::OpenRequest,
+    ) -> Result<Response<session::OpenResponse>, Status> {
+        {
+            let mut seen = self.seen();
+            if seen.away > 0 {
+                seen.away -= 1;
+                return Err(Status::unavailable("UNAVAILABLE: for a test"));
+            }
+        }
+        let answer = self.opened(request);
+        self.tell();
+        if std::mem::take(&mut self.seen().lose_grant) {
+            return std::future::pending().await;
+        }
+        Ok(Response::new(answer))
+    }
+
+    fn opened(&self, request: &session::OpenRequest) -> session::OpenResponse {
         use session::open_response::Result as Opened;
         let mut seen = self.seen();
         seen.opens += 1;
+        let twice = seen.nonce.as_ref().is_some_and(|nonce| *nonce != request.nonce);
         let result = if let Some(code) = seen.refuse.clone() {
             Opened::Refused(session::Refused { code, message: "for a test".into() })
         } else if seen.held {
             Opened::Held(session::Held { retry_after_seconds: 0 })
+        } else if twice {
+            let code = "INSTANCE_TWICE".to_owned();
+            Opened::Refused(session::Refused { code, message: "for a test".into() })
         } else {
             seen.epoch += 1;
+            seen.nonce = Some(request.nonce.clone());
             let cursor = seen
                 .committed
                 .iter()
@@ -411,10 +442,14 @@ impl Double {
     }
 
     fn renewed(&self, request: &session::RenewRequest) -> Result<session::RenewResponse, Status> {
-        let seen = self.seen();
+        let mut seen = self.seen();
         if seen.deaf {
             Err(Status::unavailable("UNAVAILABLE: for a test"))
         } else if request.epoch == seen.epoch {
+            seen.nonce = Some(request.nonce.clone());
+            drop(seen);
+            self.tell();
+            let seen = self.seen();
             Ok(session::RenewResponse { ttl_seconds: seen.ttl })
         } else {
             Err(Status::failed_precondition("FENCED: another epoch"))
@@ -484,11 +519,12 @@ services! {
         "Summary" => |double, request: totvs::BatchSummary| double.summary(request);
     }
     Session "malote.ingestion.v1.Session" {
-        "Open" => |double, _request: session::OpenRequest| Ok(Response::new(double.open()));
+        "Open" => |double, request: session::OpenRequest| double.open(request.get_ref()).await;
         "Renew" => |double, request: session::RenewRequest| double.renewed(request.get_ref()).map(Response::new);
         "Prepare" => |double, request: session::PrepareRequest| Ok(Response::new(double.prepare(request.into_inner())));
         "Release" => |double, request: session::ReleaseRequest| {
             double.seen().released.push(request.get_ref().epoch);
+            double.seen().nonce = None;
             Ok(Response::new(session::ReleaseResponse {}))
         };
     }
