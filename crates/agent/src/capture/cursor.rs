@@ -54,6 +54,9 @@ pub(super) struct Ground {
     /// Hash of the names of the wire key's and the page key's columns.
     #[serde(rename = "k")]
     pub(super) key: u64,
+    /// Hash of the names of the wire key's columns alone; zero = not noted.
+    #[serde(rename = "w", default, skip_serializing_if = "is_zero")]
+    pub(super) wire: u64,
     /// Hash of the stamp column's name; zero = none.
     #[serde(rename = "s")]
     pub(super) stamp: u64,
@@ -126,9 +129,9 @@ fn is_none_or_zero(generation: &Option<Generation>) -> bool {
 
 impl Ground {
     fn of(shape: &TableShape) -> Self {
-        let key = shape.key.iter().filter_map(|at| Some(shape.columns.get(*at)?.name.folded()));
-        let key: Vec<&str> =
-            key.chain([""]).chain(shape.page_key.iter().map(String::as_str)).collect();
+        let mut key = wire_key(shape);
+        let wire = hash_of(&key);
+        key.extend([""].into_iter().chain(shape.page_key.iter().map(String::as_str)));
         let columns: Vec<String> = shape
             .columns
             .iter()
@@ -137,6 +140,7 @@ impl Ground {
         let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
         Self {
             key: hash_of(&key),
+            wire,
             stamp: shape.stamp.as_ref().map_or(0, |stamp| hash_of(&[&stamp.column])),
             columns: hash_of(&columns),
         }
@@ -157,6 +161,14 @@ impl Cursor {
         (self.watermark, self.micros, self.cut, self.load) = (None, None, None, None);
         self.loaded = false;
         if before.key == ground.key { Change::Stamp } else { Change::Key }
+    }
+
+    /// Whether the table was sent under another key than it has now: the server takes no row of it but with a load that
+    /// a person ordered.
+    #[must_use]
+    pub(super) fn is_under_another_key(&self, shape: &TableShape) -> bool {
+        let wire = self.ground.map_or(0, |ground| ground.wire);
+        wire != 0 && wire != hash_of(&wire_key(shape))
     }
 
     /// Reads an entry; `None` = it cannot be used and the table starts again.
@@ -189,6 +201,12 @@ impl Cursor {
         // Strings and numbers alone: writing them to memory cannot fail, and an empty entry only starts again.
         serde_json::to_vec(&Envelope { v: VERSION, cursor: self.clone() }).unwrap_or_default()
     }
+}
+
+/// Folded names of the key's columns, in key order.
+fn wire_key(shape: &TableShape) -> Vec<&str> {
+    let names = shape.key.iter().filter_map(|at| Some(shape.columns.get(*at)?.name.folded()));
+    names.collect()
 }
 
 /// A hash for comparison with itself only: of a filter, or of a table and its filter.
@@ -235,7 +253,7 @@ mod tests {
                 local,
                 spent,
                 compare: loaded,
-                ground: local.is_multiple_of(2).then_some(Ground { key: local, stamp: local, columns: local }),
+                ground: local.is_multiple_of(2).then_some(Ground { key: local, wire: local, stamp: local, columns: local }),
             }
         }
     }
@@ -297,9 +315,18 @@ mod tests {
         assert_eq!(cursor.describe(&shape), Change::Stamp, "known rows stay");
         assert!(!cursor.loaded && cursor.watermark.is_none());
         let mut cursor = Cursor { ground: cursor.ground, ..loaded() };
+        assert!(!cursor.is_under_another_key(&shape));
         shape.key = vec![0, 1];
+        assert!(cursor.is_under_another_key(&shape));
+        let old_entry =
+            Cursor { ground: cursor.ground.map(|g| Ground { wire: 0, ..g }), ..loaded() };
+        assert!(
+            !old_entry.is_under_another_key(&shape),
+            "an entry that does not tell is no reason"
+        );
         assert_eq!(cursor.describe(&shape), Change::Key);
         assert!(!cursor.loaded && cursor.watermark.is_none());
+        assert!(!cursor.is_under_another_key(&shape));
         assert_eq!(cursor.generation, Some(Generation(3)));
     }
 

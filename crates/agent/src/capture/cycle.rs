@@ -128,6 +128,11 @@ impl<'a, S: Source> Cycle<'a, S> {
             self.refuse_twins(&shape).await?;
         }
         let seen = Arc::new(Seen::new(shape, &table.query).map_err(Fault::Table)?);
+        if table.cursor.load.is_none() && table.cursor.is_under_another_key(&seen.shape) {
+            // Nothing of it would be taken, and a refusal costs the others their batch.
+            let words = "the table has another key than the one it is staged under; an operator has to order a rebuild";
+            return Err(Fault::Table(Error::new(Code::PrimaryKeyChanged, words)));
+        }
         match table.cursor.describe(&seen.shape) {
             Change::Nothing | Change::Stamp => {}
             Change::Columns => table.scan = Scan::Idle { not_before: Mono::now() },
@@ -138,6 +143,9 @@ impl<'a, S: Source> Cycle<'a, S> {
                 (table.pass, table.read) = (None, None);
             }
         }
+        // Where the places became void the load is due now, before anything else of the table is read: rows under another
+        // key are taken as part of a load alone.
+        load::settle(&mut table.cursor, &table.wish);
         table.quarantined = self.tools.journal.quarantined(name).await.map_err(Fault::Session)?;
         table.seen = Some(Arc::clone(&seen));
         Ok(seen)

@@ -164,3 +164,102 @@ async fn rows_deleted_while_their_table_was_withdrawn_are_found_on_postgres() {
 async fn rows_deleted_while_their_table_was_withdrawn_are_found_on_sqlite() {
     a_withdrawn_table("sqlite").await;
 }
+
+/// A table whose key becomes another one is parked by the server's refusal until a person lets a load rebuild it.
+async fn a_table_under_another_key(database: &str) {
+    let (mut world, _folder) = loaded(database, 300, Plan::deletes_always).await;
+    let alters: &[&str] = match database {
+        "postgres" => &[
+            "ALTER TABLE u DROP CONSTRAINT u_pkey; ALTER TABLE u ADD PRIMARY KEY (id, v)",
+            "ALTER TABLE u DROP CONSTRAINT u_pkey; ALTER TABLE u ADD PRIMARY KEY (id)",
+        ],
+        _ => &[
+            "CREATE TABLE w (id integer, v varchar(20), PRIMARY KEY (id, v)); INSERT INTO w SELECT * FROM u;
+             DROP TABLE u; ALTER TABLE w RENAME TO u",
+            "CREATE TABLE w (id integer PRIMARY KEY, v varchar(20)); INSERT INTO w SELECT * FROM u;
+             DROP TABLE u; ALTER TABLE w RENAME TO u",
+        ],
+    };
+    let parked = "\"parked\":[\"PRIMARY_KEY_CHANGED\"";
+    for (nth, alter) in (1..).zip(alters) {
+        world.erp.run(alter).await.unwrap();
+        world.status_says(parked, QUICK).await;
+        undisturbed(&mut world, nth).await;
+        if database == "postgres" && nth == 1 {
+            // A plain reload is one try, whose refusal costs its batch, and keeps the staged rows as they are.
+            let before = world.epoch();
+            world.cloud.command(&["reload", "u"]);
+            world.reaches_epoch(before + 1, QUICK).await;
+            undisturbed(&mut world, nth + 10).await;
+        }
+        assert_eq!(world.staged_count("SELECT count(*) FROM u WHERE _deleted = 0"), 300);
+        // Rows that go meanwhile are not among those the rebuilt table is made of.
+        world.erp.run(&format!("DELETE FROM u WHERE id = {nth}")).await.unwrap();
+        world.reloaded(&["u", "--rebuild"], AFTER_LEASE).await;
+        world.status_lacks(parked, QUICK).await;
+        world.equal(QUICK).await;
+        let back =
+            format!("INSERT INTO u VALUES ({nth}, 'back'); UPDATE u SET v = 'x{nth}' WHERE id = 9");
+        world.erp.run(&back).await.unwrap();
+        assert_eq!(world.equal(QUICK).await, 600);
+    }
+}
+
+/// A parked table costs the others nothing: their batches are complete, one after the other, within one session.
+async fn undisturbed(world: &mut World, nth: u32) {
+    let mut epochs = std::collections::BTreeSet::new();
+    for change in 0..4 {
+        let v = format!("still on {nth} {change}");
+        world
+            .erp
+            .run(&format!("UPDATE t SET v = '{v}', changed_at = CURRENT_TIMESTAMP WHERE id = 6"))
+            .await
+            .unwrap();
+        let complete = "SELECT count(*) FROM t JOIN malote_batches b ON b.batch = t._batch AND b.state = 'complete'";
+        world.staged_reaches(&format!("{complete} WHERE t.v = '{v}'"), 1, QUICK).await;
+        epochs.insert(world.epoch());
+    }
+    assert_eq!(
+        epochs.len(),
+        1,
+        "sessions were opened again and again: {epochs:?}\n{}",
+        world.logs()
+    );
+}
+
+#[tokio::test]
+async fn a_table_under_another_key_is_parked_and_made_anew_by_a_rebuild_on_postgres() {
+    a_table_under_another_key("postgres").await;
+}
+
+#[tokio::test]
+async fn a_table_under_another_key_is_parked_and_made_anew_by_a_rebuild_on_sqlite() {
+    a_table_under_another_key("sqlite").await;
+}
+
+/// What a person changed by mistake and changed back costs nothing: a delete of the time between is found as well.
+#[tokio::test]
+async fn a_key_that_is_changed_and_changed_back_leaves_staging_equal() {
+    let (mut world, _folder) = loaded("postgres", 300, |plan| plan).await;
+    let loads = world.ledger_messages("u", "is_base_load = 1");
+    world
+        .erp
+        .run("ALTER TABLE u DROP CONSTRAINT u_pkey; ALTER TABLE u ADD PRIMARY KEY (id, v)")
+        .await
+        .unwrap();
+    world.status_says("\"parked\":[\"PRIMARY_KEY_CHANGED\"", QUICK).await;
+    world
+        .erp
+        .run("DELETE FROM u WHERE id = 5; UPDATE u SET v = 'meanwhile' WHERE id = 6")
+        .await
+        .unwrap();
+    world
+        .erp
+        .run("ALTER TABLE u DROP CONSTRAINT u_pkey; ALTER TABLE u ADD PRIMARY KEY (id)")
+        .await
+        .unwrap();
+    // A parked table is looked at again once a minute.
+    world.equal(AFTER_LEASE).await;
+    assert_eq!(world.ledger_messages("u", "is_base_load = 1"), loads, "u was loaded again");
+    assert_eq!(world.epoch(), 1, "a refusal was needed");
+}

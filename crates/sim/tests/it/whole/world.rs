@@ -209,6 +209,28 @@ listen = '127.0.0.1:{admin}'
         staging.and_then(|staging| staging.query_row(count, [], |row| row.get(0)).ok()).unwrap_or(0)
     }
 
+    /// Epoch of the stream: how many sessions were granted.
+    pub(crate) fn epoch(&self) -> i64 {
+        let store = compare::staging(&self.cloud.store()).unwrap();
+        let sql = "SELECT epoch FROM ingest_stream WHERE erp = 'LOGIX'";
+        store.query_row(sql, [], |row| row.get(0)).unwrap()
+    }
+
+    /// Waits until that many sessions were granted.
+    pub(crate) async fn reaches_epoch(&mut self, epoch: i64, within: Duration) {
+        let begun = clock::Mono::now();
+        while self.epoch() < epoch {
+            assert!(
+                begun.elapsed() < within,
+                "epoch {}, not {epoch}\n{}",
+                self.epoch(),
+                self.logs()
+            );
+            self.alive();
+            clock::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Rows of a table in all accepted messages.
     pub(crate) fn ledger_rows(&self, table: &str) -> u64 {
         let store = compare::staging(&self.cloud.store()).unwrap();
