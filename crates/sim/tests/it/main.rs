@@ -41,4 +41,6 @@ mod source_postgres;
 #[cfg(test)]
 mod source_values;
 #[cfg(test)]
+mod standby;
+#[cfg(test)]
 mod whole;
