@@ -43,4 +43,6 @@ mod source_values;
 #[cfg(test)]
 mod standby;
 #[cfg(test)]
+mod tls;
+#[cfg(test)]
 mod whole;
