@@ -216,6 +216,11 @@ async fn a_busy_erp_of_many_sessions_is_equal_when_it_rests() {
     erp.run(workload::SCHEMA).await.unwrap();
     let plan = Plan::new(&url, &workload::TABLES).stamp("orders", "changed_at");
     let mut world = World::start(plan, erp).await;
-    workload::run(&url, 8, 60, &mut chance).await;
+    let told = workload::run(&url, 8, 60, &mut chance).await;
     world.equal(SLOW).await;
+    println!("{told:?}");
+    for kind in workload::KINDS {
+        assert!(told.of(kind) > 0, "no {kind}: {told:?}");
+    }
+    assert!(told.most_open() >= 4, "at most {} transactions at once", told.most_open());
 }
