@@ -1,4 +1,4 @@
-//! Board: what people are told of the link, put together from session, sender and plan.
+//! Board: what people are told of the link, put together from session and plan.
 //!
 //! Promises: a state that needs a person has code, words and hint.
 
@@ -21,9 +21,9 @@ pub(super) struct Board {
 #[derive(Debug, Default)]
 struct Parts {
     session: LinkState,
-    plan: Option<(String, String, String)>,
-    /// What keeps the lease's holder from getting a batch through.
+    /// What a call is answered again and again while the lease is held.
     trouble: Option<(String, String, String)>,
+    plan: Option<(String, String, String)>,
 }
 
 fn told(error: &Error) -> (String, String, String) {
@@ -69,12 +69,9 @@ impl Board {
         self.publish(&parts);
     }
 
-    /// A batch that is repeated without an end in sight, or, with `None`, one that goes through.
+    /// What keeps a held lease from getting anything through; `None` = something went through.
     pub(super) fn trouble(&self, error: Option<&Error>) {
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        if parts.trouble.is_none() && error.is_none() {
-            return;
-        }
         parts.trouble = error.map(told);
         self.publish(&parts);
     }
@@ -82,13 +79,14 @@ impl Board {
     fn set(&self, session: LinkState) {
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         parts.session = session;
+        parts.trouble = None;
         self.publish(&parts);
     }
 
     fn publish(&self, parts: &Parts) {
         let mut state = parts.session.clone();
-        let reason = parts.trouble.as_ref().or(parts.plan.as_ref());
-        if let (None, Some((code, words, hint))) = (&state.code, reason) {
+        let told = parts.trouble.as_ref().or(parts.plan.as_ref());
+        if let (None, Some((code, words, hint))) = (&state.code, told) {
             (state.code, state.words, state.hint) =
                 (Some(code.clone()), Some(words.clone()), Some(hint.clone()));
         }

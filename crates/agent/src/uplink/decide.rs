@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use protocol::Code;
+use protocol::{Code, GrpcStatus};
 use tonic::Code as Grpc;
 
 /// An answer to a call, as far as it matters here.
@@ -33,6 +33,17 @@ pub(super) struct Standing {
     pub tail_resent: bool,
 }
 
+impl Standing {
+    /// The action is taken: the same answer again has another meaning, whichever call it comes to.
+    pub(super) fn resent(&mut self, action: &Action) {
+        match action {
+            Action::ResendFrom(expected) => self.gap_at = Some(*expected),
+            Action::ResendTail(_) => self.tail_resent = true,
+            _ => {}
+        }
+    }
+}
+
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Action {
     Done,
@@ -56,22 +67,47 @@ pub(super) enum Action {
     Fenced(Code),
 }
 
+impl Outcome {
+    /// The words that decide: of several errors the first one with a code, since a code is what is understood.
+    pub(super) fn words(&self) -> &str {
+        match self {
+            Self::Success => "",
+            Self::Refused(errors) => errors
+                .iter()
+                .find(|words| code_of(words).is_some())
+                .or_else(|| errors.first())
+                .map_or("refused without words", String::as_str),
+            Self::Status { words, .. } => words,
+        }
+    }
+}
+
 /// The code that `CODE: words` begins with.
 pub(super) fn code_of(words: &str) -> Option<Code> {
     words.parse().ok()
 }
 
 pub(super) fn decide(outcome: &Outcome, standing: Standing) -> Action {
+    let words = outcome.words();
+    let code = code_of(words);
     match outcome {
         Outcome::Success => Action::Done,
-        Outcome::Refused(errors) => {
-            let words = errors.first().map_or("", String::as_str);
-            refused(code_of(words), words, standing)
+        Outcome::Refused(_) => refused(code, words, standing),
+        // A service without errors[] has no other way to say a business outcome; it fences nobody.
+        Outcome::Status { grpc: Grpc::FailedPrecondition, .. } if code.is_some_and(is_business) => {
+            refused(code, words, standing)
         }
-        Outcome::Status { grpc, words, retry_after } => {
-            status(*grpc, code_of(words), *retry_after, standing)
-        }
+        Outcome::Status { grpc, retry_after, .. } => status(*grpc, code, *retry_after, standing),
     }
+}
+
+fn is_business(code: Code) -> bool {
+    code.grpc() == GrpcStatus::Ok
+}
+
+/// What a size was refused with; every other code of RESOURCE_EXHAUSTED speaks of room, which comes back.
+fn is_size(code: Code) -> bool {
+    matches!(code, Code::MessageTooLarge | Code::RowTooLarge | Code::BodyTooLarge)
 }
 
 fn refused(code: Option<Code>, words: &str, standing: Standing) -> Action {
@@ -112,9 +148,9 @@ fn status(
         Grpc::PermissionDenied => Action::Park(code.unwrap_or(Code::PermissionDenied)),
         Grpc::InvalidArgument => Action::Suspect(code.unwrap_or(Code::InvalidArgument)),
         Grpc::OutOfRange => Action::Suspect(Code::MessageTooLarge),
-        // A code that goes away by itself may come without retry info.
+        // Room may be spoken of without retry info; to take it for a size would leave good rows out.
         Grpc::ResourceExhausted
-            if retry_after.is_some() || code.is_some_and(|code| code != Code::MessageTooLarge) =>
+            if retry_after.is_some() || code.is_some_and(|code| !is_size(code)) =>
         {
             Action::Repeat(retry_after)
         }

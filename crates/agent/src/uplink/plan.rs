@@ -122,7 +122,7 @@ impl Change<'_> {
     fn lifts(&self, table: &TableName, code: Code) -> bool {
         match code {
             Code::PermissionDenied => self.before != self.after,
-            Code::PrimaryKeyChanged | Code::MissingKeyColumn => self.reloads(table),
+            Code::PrimaryKeyChanged => self.reloads(table),
             _ => entry(self.before, table) != entry(self.after, table),
         }
     }
@@ -160,6 +160,7 @@ mod tests {
             (Code::PermissionDenied, [false, true, true, true]),
             (Code::PrimaryKeyChanged, [false, false, true, false]),
             (Code::InvalidArgument, [false, true, true, false]),
+            (Code::MissingKeyColumn, [false, true, true, false]),
         ] {
             assert_eq!(
                 [&same, &other, &reload, &grown].map(|after| lifts(code, after)),

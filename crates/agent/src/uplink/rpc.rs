@@ -184,6 +184,18 @@ impl CallError {
         }
     }
 
+    /// As the contract's table of answers takes it. Without a token nothing was sent, so it is tried again.
+    pub(super) fn outcome(&self) -> Outcome {
+        match self {
+            Self::Before(error) => Outcome::Status {
+                grpc: tonic::Code::Unavailable,
+                words: error.to_string(),
+                retry_after: error.retry_after,
+            },
+            Self::Status(status) => outcome(status),
+        }
+    }
+
     /// As an error of this program, for people.
     pub(super) fn error(&self) -> Error {
         match self {

@@ -40,12 +40,12 @@ use super::{
 };
 use crate::journal::{Incident, Journal, Parked, Poisoned, Retry, Seal, SpoolMessage, schema_mark};
 
-/// Repeats of one answer before people are told: about six seconds of pauses.
-const TOLD_AFTER: u32 = 6;
-
 /// First and longest pause before the same bytes go again.
 pub(super) const PAUSES: (Duration, Duration) =
     (Duration::from_millis(100), Duration::from_secs(10));
+
+/// Repeats in a row after which people are shown what is answered.
+const SHOWN_AFTER: u32 = 4;
 
 pub(super) struct Sender {
     pub journal: Journal,
@@ -92,8 +92,6 @@ struct Flight {
     taken: BTreeMap<TableName, u64>,
     standing: Standing,
     pauses: Backoff,
-    /// Repeats since something went through.
-    repeats: u32,
 }
 
 impl Flight {
@@ -108,7 +106,6 @@ impl Flight {
             taken: BTreeMap::new(),
             standing: Standing::default(),
             pauses: Backoff::new(PAUSES.0, PAUSES.1),
-            repeats: 0,
         }
     }
 
@@ -197,7 +194,7 @@ impl Sender {
                 Err(error) if error.code == Code::JournalFailed => return Err(error),
                 Err(error) => {
                     tracing::warn!(code = %error.code, words = error.message, "no token; trying again");
-                    self.repeats(flight, &error);
+                    self.board.trouble(Some(&error));
                     flight.pauses.pause().await;
                     continue;
                 }
@@ -235,9 +232,8 @@ impl Sender {
             next = flight.calls.next().now_or_never().flatten();
         }
         if !acked.is_empty() {
-            flight.pauses.reset();
-            flight.repeats = 0;
             self.board.trouble(None);
+            flight.pauses.reset();
             flight.standing.token_renewed = false;
             self.journal.acked(flight.batch, acked).await?;
         }
@@ -256,14 +252,12 @@ impl Sender {
         };
         let number = answered.message.number.0;
         let action = decided(&answered);
-        let words = words_of(&answered.outcome);
+        let words = answered.outcome.words();
         tracing::debug!(batch = %flight.batch, number, ?action, words, "a Write was not accepted");
         match action {
             Action::Done => flight.again_from(number),
             Action::Repeat(after) => {
-                self.repeats(flight, &error_of(words));
-                let pause = flight.pauses.next_pause();
-                clock::sleep(after.unwrap_or(pause)).await;
+                self.pause(flight, after, words).await;
                 flight.again_from(number);
             }
             Action::RenewToken => {
@@ -273,7 +267,7 @@ impl Sender {
             }
             Action::ResendFrom(expected) | Action::ResendTail(expected) => {
                 metrics::counter!("malote_agent_retries_total").increment(1);
-                flight.standing.gap_at = Some(expected);
+                flight.standing.resent(&action);
                 self.journal.unack(flight.batch, MessageNumber(expected)).await?;
                 flight.again_from(expected.min(number));
             }
@@ -295,16 +289,17 @@ impl Sender {
         Ok(None)
     }
 
-    /// The same bytes go again. What does not end soon is shown: a full disk of the server looks like lag otherwise.
-    fn repeats(&self, flight: &mut Flight, error: &Error) {
+    /// Before the same bytes go again. What is repeated for long is shown, whatever it is.
+    async fn pause(&self, flight: &mut Flight, after: Option<Duration>, words: &str) {
         metrics::counter!("malote_agent_retries_total").increment(1);
-        flight.repeats = flight.repeats.saturating_add(1);
-        if flight.repeats == TOLD_AFTER {
-            tracing::warn!(batch = %flight.batch, code = %error.code, words = error.message, "the batch does not get through; it is repeated");
+        let pause = flight.pauses.next_pause();
+        if flight.pauses.tries() >= SHOWN_AFTER {
+            let said = code_of(words);
+            let text = words.split_once(": ").filter(|_| said.is_some());
+            let text = text.map_or(words, |(_, text)| text);
+            self.board.trouble(Some(&Error::new(said.unwrap_or(Code::Unavailable), text)));
         }
-        if flight.repeats >= TOLD_AFTER {
-            self.board.trouble(Some(error));
-        }
+        clock::sleep(after.unwrap_or(pause)).await;
     }
 
     async fn drop_batch(&self, code: Code, words: &str, alert: bool) -> Result<Stop> {
@@ -390,8 +385,7 @@ impl Sender {
         let bearer = match self.rpc.bearer().await {
             Ok(bearer) => bearer,
             Err(error) if error.code == Code::JournalFailed => return Err(error),
-            Err(error) => {
-                self.repeats(flight, &error);
+            Err(_) => {
                 flight.pauses.pause().await;
                 return Ok(Closing::Again);
             }
@@ -404,18 +398,17 @@ impl Sender {
             }
             other => other,
         };
-        let words = words_of(&outcome);
-        match decide(&outcome, flight.standing) {
+        let words = outcome.words();
+        let action = decide(&outcome, flight.standing);
+        match action {
             Action::Done => {
-                self.journal.complete(flight.batch).await?;
                 self.board.trouble(None);
+                self.journal.complete(flight.batch).await?;
                 tracing::debug!(batch = %flight.batch, messages = seal.messages, rows = seal.records, "batch complete");
                 Ok(Closing::Complete)
             }
             Action::Repeat(after) => {
-                self.repeats(flight, &error_of(words));
-                let pause = flight.pauses.next_pause();
-                clock::sleep(after.unwrap_or(pause)).await;
+                self.pause(flight, after, words).await;
                 Ok(Closing::Again)
             }
             Action::RenewToken => {
@@ -424,7 +417,7 @@ impl Sender {
                 Ok(Closing::Again)
             }
             Action::ResendTail(from) | Action::ResendFrom(from) => {
-                flight.standing.tail_resent = true;
+                flight.standing.resent(&action);
                 self.journal.unack(flight.batch, MessageNumber(from)).await?;
                 flight.again_from(from);
                 Ok(Closing::Again)
@@ -435,6 +428,9 @@ impl Sender {
             }
             // Neither table nor row is named by these calls.
             Action::Park(code) | Action::Suspect(code) => {
+                if code == Code::PermissionDenied {
+                    self.reread.notify_one();
+                }
                 self.drop_batch(code, words, true).await.map(Closing::Stop)
             }
         }
@@ -456,25 +452,8 @@ impl Sender {
         };
         match self.rpc.call::<_, PrepareResponse>(PREPARE, request).await {
             Ok(_) => Outcome::Success,
-            Err(call) => {
-                let error = call.error();
-                let grpc = call.grpc().unwrap_or(tonic::Code::Unavailable);
-                Outcome::Status { grpc, words: error.to_string(), retry_after: None }
-            }
+            Err(call) => call.outcome(),
         }
-    }
-}
-
-/// What stands in the way, by the words of an answer.
-fn error_of(words: &str) -> Error {
-    Error::new(code_of(words).unwrap_or(Code::Unavailable), words)
-}
-
-fn words_of(outcome: &Outcome) -> &str {
-    match outcome {
-        Outcome::Success => "",
-        Outcome::Refused(errors) => errors.first().map_or("refused without words", String::as_str),
-        Outcome::Status { words, .. } => words,
     }
 }
 

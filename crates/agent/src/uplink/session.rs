@@ -399,7 +399,12 @@ where
                         return error;
                     }
                     if !std::mem::replace(&mut away, true) {
-                        self.means.board.waiting(LinkPhase::Unreachable, &error, None);
+                        // A right that was taken away is not a cloud that is away.
+                        let phase = match phase_of(&error) {
+                            LinkPhase::Refused => LinkPhase::Refused,
+                            _ => LinkPhase::Unreachable,
+                        };
+                        self.means.board.waiting(phase, &error, None);
                     }
                 }
             }

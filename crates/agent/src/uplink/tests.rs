@@ -14,6 +14,7 @@ use runtime::shutdown::{self, Trigger};
 use super::{tests::double::Double, *};
 use crate::journal::{Grant, LinkPhase, Recovery, Seal, SpoolMessage};
 
+mod answers;
 mod double;
 
 use double::Fault;
@@ -82,6 +83,7 @@ struct Stage {
     trigger: Option<Trigger>,
     task: Option<runtime::task::Task<Result<()>>>,
     denied_retry: Duration,
+    entities_every: Duration,
 }
 
 impl Stage {
@@ -91,11 +93,21 @@ impl Stage {
 
     /// With that first pause before a denied table is tried again.
     async fn retrying(double: Double, denied_retry: Duration) -> Self {
+        Self::paced(double, denied_retry, Duration::from_millis(200)).await
+    }
+
+    /// Entities is read that often.
+    async fn reading(double: Double, entities_every: Duration) -> Self {
+        Self::paced(double, DENIED_RETRY, entities_every).await
+    }
+
+    async fn paced(double: Double, denied_retry: Duration, entities_every: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (journal, recovery) = Journal::open(folder.path()).await.unwrap();
         assert_eq!(recovery, Recovery::Fresh);
         let (trigger, task) = (None, None);
-        let mut stage = Self { double, folder, journal, trigger, task, denied_retry };
+        let mut stage =
+            Self { double, folder, journal, trigger, task, denied_retry, entities_every };
         stage.launch();
         stage
     }
@@ -109,7 +121,7 @@ impl Stage {
             hosts: Vec::new(),
             allow_private: true,
             ca_pem: None,
-            entities_every: Duration::from_millis(200),
+            entities_every: self.entities_every,
             denied_retry: self.denied_retry,
             agent_version: "test".into(),
         };

@@ -46,11 +46,29 @@ pub(super) enum Fault {
     Slow,
     /// Never answered.
     Hang,
+    /// `success = false` with these words.
+    Says(&'static str),
+    /// A status, with seconds to wait where they are given.
+    Status(tonic::Code, &'static str, Option<u32>),
+}
+
+/// The status of a scripted fault.
+fn told(code: tonic::Code, words: &str, wait: Option<u32>) -> Status {
+    let mut status = Status::new(code, words);
+    if let Some(seconds) = wait {
+        status.metadata_mut().insert("retry-after", seconds.to_string().parse().unwrap());
+    }
+    status
 }
 
 #[derive(Clone, Default, Debug)]
 pub(super) struct Seen {
     pub script: VecDeque<(i32, Fault)>,
+    /// Answers to the next Summaries and Prepares.
+    pub summary_script: VecDeque<Fault>,
+    pub prepare_script: VecDeque<Fault>,
+    /// Every Write, in the order of arrival.
+    pub writes: Vec<(i64, i32)>,
     pub stored: BTreeMap<i64, BTreeMap<i32, Vec<u8>>>,
     pub summaries: Vec<(totvs::BatchSummary, String)>,
     pub prepared: BTreeMap<String, Vec<u8>>,
@@ -253,6 +271,7 @@ impl Double {
         let table = request.into_inner();
         {
             let mut seen = self.seen();
+            seen.writes.push((table.batch_id, table.message_number));
             seen.in_flight += 1;
             seen.most_in_flight = seen.most_in_flight.max(seen.in_flight);
         }
@@ -296,6 +315,8 @@ impl Double {
                 return Err(Status::invalid_argument("INVALID_ARGUMENT: for a test"));
             }
             Some(Fault::Hang) => return std::future::pending().await,
+            Some(Fault::Says(words)) => return Ok(words.lines().map(str::to_owned).collect()),
+            Some(Fault::Status(code, words, wait)) => return Err(told(code, words, wait)),
             Some(Fault::Forget) => {
                 // Makes room for the numbers behind it, as a server that lost an acknowledged message would.
                 self.store(table, Vec::new());
@@ -358,6 +379,14 @@ impl Double {
             .to_owned();
         let summary = request.into_inner();
         let mut seen = self.seen();
+        match seen.summary_script.pop_front() {
+            Some(Fault::Says(words)) => {
+                let errors = vec![words.to_owned()];
+                return Ok(Response::new(totvs::BatchSummaryResponse { success: false, errors }));
+            }
+            Some(Fault::Status(code, words, wait)) => return Err(told(code, words, wait)),
+            _ => {}
+        }
         let stored = seen.stored.get(&summary.batch_id).cloned().unwrap_or_default();
         if let Some((lost, _)) = stored.iter().find(|(_, bytes)| bytes.is_empty()) {
             let last = summary.message_count;
@@ -456,10 +485,16 @@ impl Double {
         }
     }
 
-    fn prepare(&self, request: session::PrepareRequest) -> session::PrepareResponse {
+    fn prepare(
+        &self,
+        request: session::PrepareRequest,
+    ) -> Result<Response<session::PrepareResponse>, Status> {
+        if let Some(Fault::Status(code, words, wait)) = self.seen().prepare_script.pop_front() {
+            return Err(told(code, words, wait));
+        }
         let entries = request.entries.into_iter().map(|entry| (entry.table, entry.value));
         self.seen().prepared.extend(entries);
-        session::PrepareResponse {}
+        Ok(Response::new(session::PrepareResponse {}))
     }
 }
 
@@ -521,7 +556,7 @@ services! {
     Session "malote.ingestion.v1.Session" {
         "Open" => |double, request: session::OpenRequest| double.open(request.get_ref()).await;
         "Renew" => |double, request: session::RenewRequest| double.renewed(request.get_ref()).map(Response::new);
-        "Prepare" => |double, request: session::PrepareRequest| Ok(Response::new(double.prepare(request.into_inner())));
+        "Prepare" => |double, request: session::PrepareRequest| double.prepare(request.into_inner());
         "Release" => |double, request: session::ReleaseRequest| {
             double.seen().released.push(request.get_ref().epoch);
             double.seen().nonce = None;
