@@ -382,6 +382,10 @@ fn show_status(status: &Status, lang: Lang) {
     for line in link_lines(&status.link, lang) {
         out::data(line);
     }
+    if let Some(paused) = &status.paused {
+        let since = lang.pick("since", "desde");
+        out::data(format!("PAUSED {since} {}: {}: {}", paused.since, paused.code, paused.words));
+    }
     let waiting = &status.deletes;
     for status in &status.tables {
         let lag = status.lag_ms.map_or_else(|| "-".to_owned(), |lag| format!("{} s", lag / 1_000));

@@ -47,6 +47,13 @@ pub const BATCH_SILENCE: Duration = Duration::from_secs(600);
 /// What RM documents: a change leaves after five seconds.
 pub const CYCLE: Duration = Duration::from_secs(5);
 
+// --- the agent's disk ---
+/// Room for the open batch in the journal (`correctness.md` j): twice a batch's bytes, since each row's key is kept beside
+/// its message, and its hash.
+pub const SPOOL_BYTES: u64 = 256 * 1024 * 1024;
+/// Below this the agent stops reading: the open batch, the journal's own log and the known rows still find room.
+pub const DISK_FREE_BYTES: u64 = 100 * 1024 * 1024;
+
 // --- refused rows ---
 /// Rows refused one after another, with none of their table taken between them, before the table is parked. Each costs
 /// a batch, and what refuses ten in a row refuses the table: its schema, not a value.
@@ -136,6 +143,8 @@ pub const FILTER_LITERALS: usize = 256;
 const _: () = {
     assert!(SENDER_MESSAGE_BYTES < MESSAGE_BYTES);
     assert!(SENDER_MESSAGE_ROWS <= MESSAGE_ROWS);
+    assert!(BATCH_BYTES * 2 + BATCH_MESSAGES * SENDER_MESSAGE_ROWS * 32 <= SPOOL_BYTES as usize);
+    assert!(BATCH_BYTES < DISK_FREE_BYTES as usize);
     assert!(REFUSED_IN_A_ROW < REFUSED_UNACCEPTED);
     assert!(SENDER_IN_FLIGHT < CONNECTION_CALLS);
     assert!(CONNECTION_CALLS <= CONNECTION_STREAMS as usize);

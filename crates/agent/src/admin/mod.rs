@@ -19,7 +19,7 @@ use runtime::shutdown::Shutdown;
 use tokio::net::TcpListener;
 
 pub use door::AnswerDeletes;
-pub use status::{DeletesStatus, IncidentStatus, SpoolStatus, Status};
+pub use status::{DeletesStatus, IncidentStatus, PausedStatus, SpoolStatus, Status};
 
 use crate::journal::Journal;
 

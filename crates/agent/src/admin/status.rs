@@ -9,7 +9,7 @@ use runtime::clock::Wall;
 use serde::{Deserialize, Serialize};
 
 use crate::journal::{
-    Answer, CappedDeletes, Incident, Journal, LinkState, SpoolState, TableStatus,
+    Answer, CappedDeletes, Incident, Journal, LinkState, Paused, SpoolState, TableStatus,
 };
 
 /// Incidents shown.
@@ -29,11 +29,35 @@ pub struct Status {
     pub parked: BTreeMap<TableName, (String, String)>,
     /// Tables that go one row a message until a refused row is found.
     pub suspects: Vec<TableName>,
+    /// Why nothing is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<PausedStatus>,
     /// Deletes above the cap, by table.
     #[serde(default)]
     pub deletes: Vec<DeletesStatus>,
     /// The newest first.
     pub incidents: Vec<IncidentStatus>,
+}
+
+/// Reading is stopped, the lease is kept.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PausedStatus {
+    pub code: String,
+    pub words: String,
+    pub hint: String,
+    pub since: String,
+}
+
+impl From<Paused> for PausedStatus {
+    fn from(paused: Paused) -> Self {
+        Self {
+            code: paused.code.to_string(),
+            words: paused.words,
+            hint: paused.code.hint().to_owned(),
+            since: paused.since.to_iso(),
+        }
+    }
 }
 
 /// Deletes that wait for a person, or were answered and are not done yet.
@@ -126,6 +150,7 @@ pub(super) async fn status(journal: &Journal) -> Result<Status> {
         tables: journal.statuses().await?,
         parked: parked.collect(),
         suspects: journal.suspects().into_keys().collect(),
+        paused: journal.paused().map(Into::into),
         deletes: deletes(journal),
         incidents: journal.incidents(INCIDENTS).await?.into_iter().map(Into::into).collect(),
     })

@@ -20,6 +20,7 @@ use super::{
     cursor::Change,
     edge::{self, Pass},
     load,
+    room::Room,
     scan::Scan,
     table::{Seen, Table, key_hash, page_key_bytes},
 };
@@ -60,6 +61,7 @@ pub(super) struct Tools<'a, S> {
     pub(super) journal: &'a Journal,
     pub(super) config: &'a AgentConfig,
     pub(super) epoch: Epoch,
+    pub(super) room: &'a Room,
 }
 
 /// One cycle.
@@ -88,7 +90,9 @@ impl<'a, S: Source> Cycle<'a, S> {
     /// The batch takes no further page.
     #[must_use]
     pub(super) fn is_over(&self) -> bool {
-        self.batch.is_full() || self.started.elapsed() >= limits::BATCH_READING
+        self.batch.is_full()
+            || self.started.elapsed() >= limits::BATCH_READING
+            || self.tools.room.lacks().is_some()
     }
 
     /// One piece of work on a table; false = it has nothing more for this cycle.

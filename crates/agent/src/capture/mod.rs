@@ -14,6 +14,7 @@ mod cycle;
 mod edge;
 mod load;
 mod recent;
+mod room;
 mod scan;
 mod table;
 #[cfg(test)]

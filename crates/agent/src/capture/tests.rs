@@ -1,6 +1,14 @@
 //! The worker against a real SQLite ERP and the real journal; the cloud is a test that accepts or drops batches.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use prost::Message as _;
 use protocol::{
@@ -9,6 +17,7 @@ use protocol::{
     ids::{BatchId, Epoch, MessageNumber},
     json::{Entities, EntityQuery},
     key::KeyBytes,
+    limits,
     names::TableName,
     proto::totvs::Table,
 };
@@ -19,7 +28,7 @@ use runtime::{
 };
 use rusqlite::Connection;
 
-use super::Worker;
+use super::{Worker, room::Room};
 use crate::{
     config::{AgentConfig, CaptureConfig, Deletes},
     journal::{
@@ -43,6 +52,9 @@ struct World {
     epoch: u64,
     last: BatchId,
     running: Option<(shutdown::Trigger, Task<protocol::Result<()>>)>,
+    /// Free bytes as the worker reads them, and how often it did.
+    free: Arc<AtomicU64>,
+    looks: Arc<AtomicU64>,
     staged: Rows,
     base_rows: usize,
     deletes: usize,
@@ -75,6 +87,8 @@ impl World {
             epoch: 0,
             last: BatchId(0),
             running: None,
+            free: Arc::new(AtomicU64::new(u64::MAX)),
+            looks: Arc::default(),
             staged: Rows::new(),
             base_rows: 0,
             deletes: 0,
@@ -125,13 +139,18 @@ impl World {
             source::connect(&url, self.profile.clone(), &SourceOptions::default()).unwrap();
         let (trigger, drain) = shutdown::channel();
         let config = Arc::new(self.config.clone());
-        let worker = Worker::new(
+        let mut worker = Worker::new(
             Arc::new(source),
             self.journal.clone(),
             config,
             "RM".parse().unwrap(),
             drain,
         );
+        let (free, looks) = (Arc::clone(&self.free), Arc::clone(&self.looks));
+        worker.room = Room::by(move || {
+            looks.fetch_add(1, Ordering::Relaxed);
+            Some(free.load(Ordering::Relaxed))
+        });
         self.running = Some((trigger, runtime::task::spawn("worker", worker.run())));
     }
 
@@ -595,6 +614,88 @@ async fn a_table_refused_for_its_schema_is_tried_again_under_another_one_with_it
     world.start().await;
     world.until_equal(ALL).await;
     assert!(world.journal.quarantined(&world.table).await.unwrap().is_empty());
+    world.stop().await;
+}
+
+impl World {
+    /// Waits until the worker looked for room that many times more.
+    async fn looks(&self, more: u64) {
+        let wanted = self.looks.load(Ordering::Relaxed) + more;
+        let looking = async {
+            while self.looks.load(Ordering::Relaxed) < wanted {
+                runtime::clock::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), looking).await.expect("it looks again");
+    }
+}
+
+#[tokio::test]
+async fn below_100_mb_free_nothing_is_read_the_grant_stays_and_it_goes_on_once_there_is_room() {
+    let mut world = stamped(50).await;
+    world.plan(|_| {}).await;
+    world.start().await;
+    world.until_equal(ALL).await;
+    assert_eq!(world.journal.paused(), None);
+    world.free.store(limits::DISK_FREE_BYTES - 1, Ordering::Relaxed);
+    let told = world.status(|status| status.state == "PAUSED").await;
+    assert!(told.paused.unwrap().starts_with("DISK_FULL: 99 MB free"));
+    assert_eq!(world.journal.paused().unwrap().code, Code::DiskFull);
+    let incidents = world.journal.incidents(9).await.unwrap();
+    assert_eq!((incidents.len(), incidents[0].code), (1, Code::DiskFull));
+    let grant = world.journal.granted().borrow().clone().unwrap();
+
+    world.sql("UPDATE T SET V = 'new', S = strftime('%Y-%m-%d %H:%M:%f') WHERE K <= 3");
+    world.looks(3).await;
+    assert_eq!(world.journal.spool().borrow().batch, None, "nothing is read");
+    assert_eq!(world.journal.granted().borrow().clone().unwrap().epoch, grant.epoch);
+    assert_eq!(world.journal.incidents(9).await.unwrap().len(), 1, "told once");
+
+    world.free.store(limits::DISK_FREE_BYTES, Ordering::Relaxed);
+    world.until_equal(ALL).await;
+    world.status(|status| status.state == "STREAMING" && status.paused.is_none()).await;
+    assert_eq!(world.journal.paused(), None);
+    assert!(world.journal.incidents(9).await.unwrap().is_empty(), "mended");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_disk_that_fills_up_while_a_batch_is_read_ends_the_batch_and_what_was_read_goes_out() {
+    let mut world = stamped(20_000).await;
+    world.plan(|_| {}).await;
+    // Room for the first looks, none from then on.
+    let (free, looks) = (Arc::clone(&world.free), Arc::clone(&world.looks));
+    let filling = runtime::task::spawn("disk", async move {
+        while looks.load(Ordering::Relaxed) < 4 {
+            tokio::task::yield_now().await;
+        }
+        free.store(0, Ordering::Relaxed);
+    });
+    world.start().await;
+    world.accept().await;
+    filling.join().await.unwrap();
+    world.status(|status| status.state == "PAUSED").await;
+    assert!((1..20_000).contains(&world.base_rows), "{} rows went out", world.base_rows);
+    world.free.store(u64::MAX, Ordering::Relaxed);
+    world.until_equal(ALL).await;
+    assert_eq!(world.base_rows, 20_000, "it went on where it was");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn an_incident_of_a_disk_that_was_full_closes_when_a_new_process_finds_room() {
+    let mut world = World::new(PLAIN).await;
+    world.plan(|_| {}).await;
+    world.free.store(0, Ordering::Relaxed);
+    world.start().await;
+    world.status(|status| status.state == "PAUSED").await;
+    world.stop().await;
+    assert_eq!(world.journal.incidents(9).await.unwrap().len(), 1);
+    world.free.store(u64::MAX, Ordering::Relaxed);
+    world.start().await;
+    world.accept().await;
+    world.status(|status| status.state != "PAUSED").await;
+    assert!(world.journal.incidents(9).await.unwrap().is_empty());
     world.stop().await;
 }
 

@@ -12,6 +12,7 @@ use std::{
 use protocol::{
     Code, Error, Result,
     ids::{BatchId, Epoch, Generation},
+    limits,
     names::{ErpName, TableName},
 };
 use runtime::{
@@ -24,11 +25,12 @@ use super::{
     batcher::{Batcher, batch_id},
     cycle::{Cycle, Fault, Tools},
     load,
+    room::Room,
     table::{self, Table},
 };
 use crate::{
     config::AgentConfig,
-    journal::{Grant, Journal, Parked, Seal},
+    journal::{Grant, Incident, Journal, Parked, Paused, Seal},
     source::Source,
 };
 
@@ -44,6 +46,7 @@ pub struct Worker<S> {
     config: Arc<AgentConfig>,
     erp: ErpName,
     shutdown: Shutdown,
+    pub(super) room: Room,
 }
 
 /// What is held under one grant.
@@ -60,6 +63,8 @@ struct Session {
     first: usize,
     /// This cycle is for the tables that go alone.
     apart: bool,
+    /// Whether reading is stopped for want of room; `None` = not looked yet.
+    paused: Option<bool>,
     plan: watch::Receiver<u64>,
     planned: bool,
     orders: BTreeMap<TableName, u64>,
@@ -74,7 +79,8 @@ impl<S: Source> Worker<S> {
         erp: ErpName,
         shutdown: Shutdown,
     ) -> Self {
-        Self { source, journal, config, erp, shutdown }
+        let room = Room::of(config.data.clone());
+        Self { source, journal, config, erp, shutdown, room }
     }
 
     /// Runs until the shutdown.
@@ -108,9 +114,55 @@ impl<S: Source> Worker<S> {
                     tracing::error!(%error, cause = error.chain(), "capture lost its batch");
                     // An error here means that the journal is ill itself; its own watch ends the process.
                     let _ = self.journal.drop_batch(error.code, &error.message).await;
+                    if error.code == Code::DiskFull {
+                        self.tell_full(&error).await;
+                    }
                 }
             }
             self.next_grant(&mut granted).await;
+        }
+    }
+
+    /// The spool found no room; on a disk that is full to the last byte this may find none either.
+    async fn tell_full(&self, error: &Error) {
+        let incident = Incident {
+            table: None,
+            key_hash: None,
+            code: error.code,
+            words: error.message.clone(),
+            at_micros: Wall::now().0,
+        };
+        if let Err(untold) = self.journal.incident_once(incident).await {
+            tracing::warn!(code = %untold.code, "the incident could not be kept");
+        }
+    }
+
+    /// Whether there is room to read on; says so where that changes. The lease is uplink's and stays.
+    async fn has_room(&self, session: &mut Session) -> Result<bool> {
+        let lacks = self.room.lacks();
+        if session.paused == Some(lacks.is_some()) {
+            return Ok(lacks.is_none());
+        }
+        session.paused = Some(lacks.is_some());
+        let paused = lacks.map(|free| Paused {
+            code: Code::DiskFull,
+            words: format!(
+                "{} MB free for the data folder, reading needs {}: it goes on once there is room",
+                free / 1_048_576,
+                limits::DISK_FREE_BYTES / 1_048_576
+            ),
+            since: Wall::now(),
+        });
+        match &paused {
+            Some(paused) => {
+                tracing::error!(code = %paused.code, words = paused.words, "reading stopped")
+            }
+            None => tracing::info!("there is room to read"),
+        }
+        match self.journal.pause(paused).await {
+            // It is known and shown all the same; only the incident could not be kept.
+            Err(error) if error.code == Code::DiskFull => Ok(lacks.is_none()),
+            told => told.map(|()| lacks.is_none()),
         }
     }
 
@@ -135,6 +187,7 @@ impl<S: Source> Worker<S> {
             first: 0,
             // The first cycle of a session is the others'.
             apart: true,
+            paused: None,
             plan: self.journal.plan_changed(),
             planned: false,
             orders: BTreeMap::new(),
@@ -155,6 +208,11 @@ impl<S: Source> Worker<S> {
     /// Reads and seals one batch. True = there is more to read at once.
     async fn cycle(&self, session: &mut Session) -> Result<bool, Fault> {
         self.refresh(session).await.map_err(Fault::Session)?;
+        if !self.has_room(session).await.map_err(Fault::Session)? {
+            self.tell(session).await.map_err(Fault::Session)?;
+            runtime::clock::sleep(LOOK).await;
+            return Ok(false);
+        }
         let now = Wall::now().0;
         let start = session.tables.iter().filter(|table| table.park.is_none());
         let start =
@@ -171,6 +229,7 @@ impl<S: Source> Worker<S> {
             journal: &self.journal,
             config: &self.config,
             epoch: session.epoch,
+            room: &self.room,
         };
         let mut cycle = Cycle::new(tools, batch);
         let cut = self.turns(session, &mut cycle).await?;
@@ -384,7 +443,13 @@ impl<S: Source> Worker<S> {
         let now = Wall::now();
         let read = session.tables.iter().map(|table| table.status(now));
         let unread = session.unlearned.iter().map(|name| table::unread(name.clone()));
-        let statuses: Vec<_> = read.chain(unread).collect();
+        let mut statuses: Vec<_> = read.chain(unread).collect();
+        if let Some(paused) = self.journal.paused() {
+            for status in statuses.iter_mut().filter(|status| status.parked.is_none()) {
+                status.state = "PAUSED".into();
+                status.paused = Some(format!("{}: {}", paused.code, paused.words));
+            }
+        }
         for status in &statuses {
             let name = status.table.to_string();
             let parked = if status.parked.is_some() { 1.0 } else { 0.0 };
@@ -393,7 +458,11 @@ impl<S: Source> Worker<S> {
                 metrics::gauge!("malote_agent_lag_seconds", "table" => name).set(seconds(lag));
             }
         }
-        self.journal.save_status(statuses).await
+        match self.journal.save_status(statuses).await {
+            // A picture that finds no room is no reason to lose the session.
+            Err(error) if error.code == Code::DiskFull => Ok(()),
+            saved => saved,
+        }
     }
 
     /// The pause between two cycles; a new plan or an order ends it.

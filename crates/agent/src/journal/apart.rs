@@ -42,6 +42,14 @@ pub struct Refusals {
     taken: u64,
 }
 
+/// Why nothing is read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Paused {
+    pub code: Code,
+    pub words: String,
+    pub since: Wall,
+}
+
 /// When a parked table is tried again by itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Retry {
@@ -69,6 +77,7 @@ pub(super) struct Attention {
     pub trial: BTreeSet<TableName>,
     pub suspects: BTreeMap<TableName, Suspect>,
     pub refusals: BTreeMap<TableName, Refusals>,
+    pub paused: Option<Paused>,
     /// As the file holds it.
     pub capped: BTreeMap<TableName, CappedDeletes>,
     /// The server found the last batch id too far ahead of its clock (`CLOCK_AHEAD`).

@@ -115,7 +115,7 @@ impl Journal {
 pub(super) fn settle(desk: &mut Desk, table: &TableName) -> Result<()> {
     let number = desk.number(table)?;
     desk.run("DELETE FROM fact WHERE name = ?1", [fact(number)])?;
-    people::close(desk, table, Code::DeletesCapped)
+    people::close(desk, Some(table), Code::DeletesCapped)
 }
 
 fn fact(table: i64) -> String {
@@ -160,7 +160,7 @@ fn count(desk: &mut Desk, table: &TableName, counted: Counted, at: Wall) -> Resu
     if waits.is_none_or(|waits| waits.rows != gone) {
         let words = format!("{gone} of {known} rows vanished, {cap} may go without a person");
         // One open incident, with the count as it is now.
-        people::close(desk, table, Code::DeletesCapped)?;
+        people::close(desk, Some(table), Code::DeletesCapped)?;
         let incident = Incident {
             table: Some(table.clone()),
             key_hash: None,
@@ -186,7 +186,7 @@ fn answer(desk: &mut Desk, verdict: &Verdict) -> Result<CappedDeletes> {
     if !dry_run {
         write(desk, table, capped)?;
         if *answer == Answer::Refused {
-            people::close(desk, table, Code::DeletesCapped)?;
+            people::close(desk, Some(table), Code::DeletesCapped)?;
         }
         // Ends capture's pause.
         desk.state.plan_serial += 1;

@@ -36,7 +36,7 @@ use protocol::{
 use tokio::sync::watch;
 
 use apart::Attention;
-pub use apart::{Parked, Refusals, Retry, Suspect, schema_mark};
+pub use apart::{Parked, Paused, Refusals, Retry, Suspect, schema_mark};
 pub use deletes::{Answer, CappedDeletes, Counted, Verdict};
 pub use types::{
     Grant, Incident, LinkPhase, LinkState, Poisoned, Recovery, Seal, SpoolMessage, SpoolState,
@@ -386,6 +386,34 @@ impl Journal {
 
     pub async fn incident(&self, incident: Incident) -> Result<()> {
         self.run(move |desk| people::incident(desk, &incident)).await
+    }
+
+    /// Opens an incident, or tells the open one anew: one of its table and code is enough.
+    pub async fn incident_once(&self, incident: Incident) -> Result<()> {
+        self.run(move |desk| {
+            people::close(desk, incident.table.as_ref(), incident.code)?;
+            people::incident(desk, &incident)
+        })
+        .await
+    }
+
+    /// Capture stops reading and says why, or goes on. The incident is open as long.
+    pub async fn pause(&self, paused: Option<Paused>) -> Result<()> {
+        self.shared.attention.send_modify(|attention| attention.paused.clone_from(&paused));
+        match paused {
+            Some(Paused { code, words, since }) => {
+                let at_micros = since.0;
+                let incident = Incident { table: None, key_hash: None, code, words, at_micros };
+                self.incident_once(incident).await
+            }
+            None => self.run(|desk| people::close(desk, None, Code::DiskFull)).await,
+        }
+    }
+
+    /// Why capture does not read.
+    #[must_use]
+    pub fn paused(&self) -> Option<Paused> {
+        self.shared.attention.borrow().paused.clone()
     }
 
     /// The newest first.

@@ -42,10 +42,10 @@ pub(super) fn incident(desk: &mut Desk, incident: &Incident) -> Result<()> {
     desk.run("DELETE FROM incident WHERE id <= ?1", [old]).map(|_| ())
 }
 
-/// What the open incidents of a table with that code told of is mended; those of single rows stay.
-pub(super) fn close(desk: &mut Desk, table: &TableName, code: Code) -> Result<()> {
-    let number = desk.number(table)?;
-    let sql = "DELETE FROM incident WHERE table_id = ?1 AND code = ?2 AND key_hash IS NULL";
+/// What the open incidents of a table (`None` = of no table) with that code told of is mended; those of single rows stay.
+pub(super) fn close(desk: &mut Desk, table: Option<&TableName>, code: Code) -> Result<()> {
+    let number = table.map(|table| desk.number(table)).transpose()?;
+    let sql = "DELETE FROM incident WHERE table_id IS ?1 AND code = ?2 AND key_hash IS NULL";
     desk.run(sql, params![number, code.as_str()]).map(|_| ())
 }
 

@@ -9,6 +9,7 @@ use protocol::{
     hash::RowHash,
     ids::{BatchId, Epoch, MessageNumber},
     key::KeyBytes,
+    limits,
     names::TableName,
 };
 use rusqlite::{OptionalExtension as _, params};
@@ -18,9 +19,6 @@ use super::{
     known::{self, ZERO},
     writer::{Desk, failed},
 };
-
-/// Room for the open batch: 64 MB of messages, and the keys and hashes of 400,000 rows (`correctness.md` 3 j).
-const BUDGET: u64 = 256 * 1024 * 1024;
 
 fn fenced(words: &str) -> Error {
     Error::new(Code::Fenced, words)
@@ -75,7 +73,7 @@ pub(super) fn append(desk: &mut Desk, batch: BatchId, messages: &[SpoolMessage])
         let known = encode(&message.known);
         let size = message.bytes.len() as u64;
         desk.state.spool_bytes += size + known.len() as u64;
-        if desk.state.spool_bytes > BUDGET {
+        if desk.state.spool_bytes > limits::SPOOL_BYTES {
             return Err(Error::new(
                 Code::DiskFull,
                 "the open batch has used up the journal's budget",

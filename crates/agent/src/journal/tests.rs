@@ -530,3 +530,27 @@ async fn an_answer_to_deletes_holds_for_its_number_or_fewer_and_outlives_the_pro
     drop(journal);
     assert!(place.open().await.capped().is_empty());
 }
+
+#[tokio::test]
+async fn a_batch_above_the_spool_s_budget_is_refused_whole_and_the_batch_before_it_is_kept() {
+    let place = Place::new();
+    let journal = place.open().await;
+    journal.grant(grant_of(1, 0)).await.unwrap();
+    let batch = BatchId(1);
+    journal.open_batch(Epoch(1), batch).await.unwrap();
+    let large = |number: i32| SpoolMessage {
+        bytes: vec![0u8; 64 * 1024 * 1024].into(),
+        ..message(number, "FLAN", &[])
+    };
+    for number in 1..=4 {
+        journal.append(batch, vec![large(number)]).await.unwrap();
+    }
+    let over = journal.append(batch, vec![message(5, "FLAN", &[("a", Some(1))])]).await;
+    assert_eq!(over.unwrap_err().code, Code::DiskFull, "256 MB are used up");
+    let state = journal.spool().borrow().clone();
+    assert_eq!((state.batch, state.appended), (Some(batch), 4));
+    journal.drop_batch(Code::DiskFull, "test").await.unwrap();
+    journal.grant(grant_of(2, 1)).await.unwrap();
+    journal.open_batch(Epoch(2), BatchId(2)).await.unwrap();
+    journal.append(BatchId(2), vec![message(1, "FLAN", &[("a", Some(1))])]).await.unwrap();
+}

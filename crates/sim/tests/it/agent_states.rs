@@ -3,7 +3,12 @@
 //!
 //! Promises: each test ends with staging equal to the source, or with the rows that a person refused to let go.
 
-use std::time::Duration;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use protocol::{
     Code,
@@ -149,4 +154,69 @@ fn two_copies_of_a_folder_made_between_open_and_grant_are_both_stopped() {
     assert_eq!(say(renew(1, old)), Err(Code::Fenced));
     assert_eq!(say(open(old)), Err(Code::InstanceTwice));
     assert_eq!(say(renew(2, copy)), Err(Code::InstanceTwice), "the copy is stopped too");
+}
+
+/// A small disk, for as long as this lives.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None` where nothing may be mounted.
+    fn over(folder: &Path, megabytes: u32) -> Option<Self> {
+        let size = format!("size={megabytes}m");
+        let mut mount = Command::new("mount");
+        let mounted = mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder).output();
+        mounted.is_ok_and(|done| done.status.success()).then(|| Self(folder.to_owned()))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: a process that still ends has the folder open.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[tokio::test]
+async fn an_agent_on_a_disk_that_fills_up_stops_reading_keeps_its_lease_and_goes_on() {
+    let (mut world, _folder) = loaded(|plan| plan).await;
+    world.stop_agent().await;
+    let data = world.cloud.folder.path().join("agent-data");
+    let kept: Vec<(String, Vec<u8>)> = fs::read_dir(&data)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()))
+        .collect();
+    let Some(_disk) = SmallDisk::over(&data, 160) else {
+        println!("skipped: nothing may be mounted here");
+        return;
+    };
+    for (name, bytes) in kept {
+        fs::write(data.join(name), bytes).unwrap();
+    }
+    world.start_agent();
+    world.status_says("\"phase\":\"SENDING\"", QUICK).await;
+    world.erp.run("INSERT INTO u VALUES (1000, 'before')").await.unwrap();
+    world.equal(QUICK).await;
+    let epoch = world.cloud.command(&["session", "list", "--json"]);
+
+    fs::write(data.join("filler"), vec![0u8; 80 * 1024 * 1024]).unwrap();
+    world.status_says("\"paused\":{\"code\":\"DISK_FULL\"", QUICK).await;
+    world.status_says("\"state\":\"PAUSED\"", QUICK).await;
+    let text = agent(&world, &["status"]);
+    assert!(text.contains("PAUSED since") && text.contains("DISK_FULL"), "{text}");
+    assert!(text.contains("reading needs 100"), "{text}");
+    world.erp.run("INSERT INTO u VALUES (1001, 'meanwhile')").await.unwrap();
+    world.erp.run("DELETE FROM t WHERE id = 7").await.unwrap();
+    world.status_says("\"phase\":\"SENDING\"", QUICK).await;
+
+    fs::remove_file(data.join("filler")).unwrap();
+    world.equal(QUICK).await;
+    world.status_lacks("DISK_FULL", QUICK).await;
+    let number = |list: &str| {
+        let line = list.lines().next().unwrap().to_owned();
+        serde_json::from_str::<serde_json::Value>(&line).unwrap()["epoch"].clone()
+    };
+    let after = world.cloud.command(&["session", "list", "--json"]);
+    assert_eq!(number(&epoch), number(&after), "the lease was kept all the while");
+    world.kill_agent();
 }
