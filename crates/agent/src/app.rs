@@ -76,6 +76,7 @@ impl Parts {
             ca_pem: cloud.ca()?,
             entities_every: uplink::ENTITIES_EVERY.min(cycle * 6),
             denied_retry: uplink::DENIED_RETRY,
+            source_away: Duration::from_secs(self.config.capture.give_up_seconds),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let source = Arc::clone(&self.source);

@@ -109,6 +109,9 @@ pub struct CaptureConfig {
     pub key_scan_seconds: u64,
     /// Share of the time in which a base load or a full scan may use the ERP database, 1 to 100.
     pub duty_percent: u32,
+    /// Where nothing of the ERP database can be read for so long, the lease is given back, so that a second agent which
+    /// can read it takes over (F41).
+    pub give_up_seconds: u64,
     /// Whether found deletes are capped: `capped` asks a person above the cap, `always` never asks.
     pub deletes: Deletes,
 }
@@ -252,6 +255,7 @@ impl Default for CaptureConfig {
             cycle_seconds: protocol::limits::CYCLE.as_secs(),
             key_scan_seconds: 900,
             duty_percent: 25,
+            give_up_seconds: protocol::limits::SOURCE_AWAY.as_secs(),
             deletes: Deletes::Capped,
         }
     }
@@ -311,6 +315,9 @@ impl AgentConfig {
         }
         if !(1..=100).contains(&self.capture.duty_percent) {
             return wrong("capture.duty_percent must be 1 to 100".into());
+        }
+        if self.capture.give_up_seconds < 5 {
+            return wrong("capture.give_up_seconds must be 5 or more".into());
         }
         if self.source.profile == ProfileName::Protheus && self.source.company_group.is_empty() {
             return wrong("source.company_group is missing: Protheus names tables by it".into());

@@ -101,6 +101,8 @@ pub const SESSION_TTL: Duration = Duration::from_secs(30);
 pub const SESSION_RENEW: Duration = Duration::from_secs(10);
 /// The holder stops sending this long before its lease may lapse.
 pub const SESSION_MARGIN: Duration = Duration::from_secs(5);
+/// The holder gives its lease back where it could read nothing of the ERP for so long (`correctness.md`, F41).
+pub const SOURCE_AWAY: Duration = Duration::from_secs(60);
 /// When a standby asks again.
 pub const SESSION_RETRY: Duration = Duration::from_secs(5);
 /// One cursor entry; opaque to the server.

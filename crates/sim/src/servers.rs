@@ -281,6 +281,14 @@ pub fn cache_folder() -> PathBuf {
         .map_or_else(|| Path::new(&home).join(".cache/malote"), PathBuf::from)
 }
 
+/// This crate's folder, as the runner of the tests tells it: built tests that are cached may have been built in another
+/// clone.
+#[must_use]
+pub fn crate_folder() -> PathBuf {
+    config::variable("CARGO_MANIFEST_DIR")
+        .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
+}
+
 /// A port nobody listens on now.
 ///
 /// # Errors

@@ -74,6 +74,7 @@ impl World {
             key_scan_seconds: 0,
             duty_percent: 100,
             deletes: Deletes::Capped,
+            ..CaptureConfig::default()
         };
         let config = AgentConfig { capture, ..AgentConfig::default() };
         Self {

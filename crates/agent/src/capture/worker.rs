@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     config::AgentConfig,
-    journal::{Grant, Incident, Journal, Parked, Paused, Seal},
+    journal::{Grant, Incident, Journal, Parked, Paused, Seal, Unread},
     source::Source,
 };
 
@@ -272,6 +272,7 @@ impl<S: Source> Worker<S> {
     async fn turns(&self, session: &mut Session, cycle: &mut Cycle<'_, S>) -> Result<bool, Fault> {
         let parked = self.journal.parked();
         let mut waiting = self.round(session);
+        let mut silent: Option<Error> = None;
         while !waiting.is_empty() {
             let mut next = Vec::new();
             for (place, at) in waiting.iter().copied().enumerate() {
@@ -289,16 +290,36 @@ impl<S: Source> Worker<S> {
                 if table.rests(Mono::now()) {
                     continue;
                 }
+                if let Some(error) = &silent {
+                    // One time-out a cycle is enough to know that the database does not answer.
+                    self.put_aside(cycle, table, error).await?;
+                    continue;
+                }
                 match cycle.turn(table).await {
-                    Ok(true) => next.push(at),
-                    Ok(false) => {}
-                    Err(Fault::Table(error)) => self.put_aside(cycle, table, &error).await?,
+                    Ok(more) => {
+                        self.journal.tell_unread(None);
+                        next.extend(more.then_some(at));
+                    }
+                    Err(Fault::Table(error)) => {
+                        self.put_aside(cycle, table, &error).await?;
+                        silent = self.unread(error);
+                    }
                     Err(fault) => return Err(fault),
                 }
             }
             waiting = next;
         }
         Ok(false)
+    }
+
+    /// Tells uplink where it is the database that cannot be read, not this table. The error, where no table can.
+    fn unread(&self, error: Error) -> Option<Error> {
+        let whole = error.code == Code::SourceUnreachable;
+        if whole || matches!(error.code, Code::SourceTimeout | Code::SourceStandby) {
+            let (code, words) = (error.code, error.message.clone());
+            self.journal.tell_unread(Some(Unread { since: Mono::now(), code, words }));
+        }
+        whole.then_some(error)
     }
 
     /// A table that the server refuses for what it is: under another schema it is tried again.

@@ -67,6 +67,14 @@ pub struct Suspect {
     pub rows_left: u64,
 }
 
+/// The ERP database as capture finds it: nothing of it could be read since then.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Unread {
+    pub since: Mono,
+    pub code: Code,
+    pub words: String,
+}
+
 /// Tables that `uplink` asks `capture` to treat apart; kept in memory, since a new process tries again.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Attention {

@@ -36,7 +36,7 @@ use protocol::{
 use tokio::sync::watch;
 
 use apart::Attention;
-pub use apart::{Parked, Paused, Refusals, Retry, Suspect, schema_mark};
+pub use apart::{Parked, Paused, Refusals, Retry, Suspect, Unread, schema_mark};
 pub use deletes::{Answer, CappedDeletes, Counted, Verdict};
 pub use types::{
     Grant, Incident, LinkPhase, LinkState, Poisoned, Recovery, Seal, SpoolMessage, SpoolState,
@@ -57,6 +57,7 @@ struct Shared {
     tell: Arc<Tell>,
     link: watch::Sender<LinkState>,
     attention: watch::Sender<Attention>,
+    unread: watch::Sender<Option<Unread>>,
 }
 
 impl Journal {
@@ -79,6 +80,7 @@ impl Journal {
             tell: Arc::clone(&tell),
             link: watch::Sender::new(LinkState::default()),
             attention: watch::Sender::new(Attention { capped, ..Attention::default() }),
+            unread: watch::Sender::new(None),
         };
         let writer = Writer::start(opened.desk, tell, opened.lock)?;
         Ok((Self { writer, shared: Arc::new(shared) }, opened.recovery))
@@ -408,6 +410,23 @@ impl Journal {
             }
             None => self.run(|desk| people::close(desk, None, Code::DiskFull)).await,
         }
+    }
+
+    /// Capture tells whether it can read the ERP database: the first of a row of failures stays, a page read ends it.
+    pub fn tell_unread(&self, found: Option<Unread>) {
+        self.shared.unread.send_if_modified(|unread| {
+            let news = found.is_none() != unread.is_none();
+            if news {
+                *unread = found;
+            }
+            news
+        });
+    }
+
+    /// Since when nothing of the ERP database can be read.
+    #[must_use]
+    pub fn unread(&self) -> watch::Receiver<Option<Unread>> {
+        self.shared.unread.subscribe()
     }
 
     /// Why capture does not read.

@@ -99,10 +99,14 @@ fn in_that_time(pause: Duration) -> String {
     Wall(Wall::now().0.saturating_add(micros)).to_iso()
 }
 
-/// Another sender's turn, something a person has to mend, or a cloud that is away.
+/// Another sender's turn, or that of one who can read the ERP database; something a person has to mend, or a cloud that is away.
 pub(super) fn phase_of(error: &Error) -> LinkPhase {
     match (error.code, error.class()) {
         (Code::Fenced | Code::SessionHeld | Code::EpochRequired, _) => LinkPhase::Standby,
+        // The cloud is there; it is the ERP database that is not.
+        (Code::SourceUnreachable | Code::SourceTimeout | Code::SourceFailed, _) => {
+            LinkPhase::Standby
+        }
         (_, Class::Transient) => LinkPhase::Unreachable,
         (_, Class::Caller | Class::Operator | Class::Bug) => LinkPhase::Refused,
     }

@@ -46,6 +46,8 @@ pub struct UplinkConfig {
     pub entities_every: Duration,
     /// First pause before a table that was denied is tried again: [`DENIED_RETRY`], or shorter in tests.
     pub denied_retry: Duration,
+    /// The lease is given back where nothing of the ERP database could be read for so long.
+    pub source_away: Duration,
     /// Version of the agent, for people.
     pub agent_version: String,
 }

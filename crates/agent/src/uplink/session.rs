@@ -39,6 +39,8 @@ use crate::journal::{Grant, Journal, LinkPhase};
 const REFUSED_RETRY: Duration = Duration::from_secs(30);
 /// Away for longer, the addresses are asked again and the batch is read again.
 const AWAY: Duration = Duration::from_secs(60);
+/// After the lease was given back for want of an ERP database: longer than a standby's pause between two tries.
+const HOLD_DOWN: Duration = Duration::from_secs(10);
 /// What a sealed batch gets on shutdown to be finished.
 const FINISH: Duration = Duration::from_secs(5);
 /// The lease is given back within this or lapses by itself.
@@ -91,6 +93,8 @@ enum End {
     /// The batch was dropped; a new session is wanted at once.
     Dropped,
     Lost(Error),
+    /// Nothing of the ERP database can be read: somebody else may be able to.
+    Unread(Error),
 }
 
 impl<I, F> Link<I>
@@ -194,8 +198,45 @@ where
                 self.held = None;
                 return Err(error);
             }
+            End::Unread(error) => self.give_up(&rpc, &error).await?,
         }
         Ok(())
+    }
+
+    /// The lease goes back, and this agent asks for it again only after a standby had its turn (F41).
+    async fn give_up(&mut self, rpc: &Rpc, error: &Error) -> Result<()> {
+        self.means.board.waiting(LinkPhase::Standby, error, Some(HOLD_DOWN));
+        self.standby(error).await?;
+        if let Some(epoch) = self.held.take() {
+            self.release(rpc, epoch).await;
+        }
+        self.means.journal.tell_unread(None);
+        clock::sleep(HOLD_DOWN).await;
+        Ok(())
+    }
+
+    /// Resolves once nothing of the ERP database could be read for too long.
+    async fn unread(&self) -> Error {
+        let mut unread = self.means.journal.unread();
+        loop {
+            let found = unread.borrow_and_update().clone();
+            let Some(found) = found else {
+                if unread.changed().await.is_err() {
+                    // The journal is closed; the sender ends with it.
+                    std::future::pending::<()>().await;
+                }
+                continue;
+            };
+            let away = self.means.config.source_away;
+            let left = away.saturating_sub(found.since.elapsed());
+            if left.is_zero() {
+                return Error::new(found.code, found.words);
+            }
+            tokio::select! {
+                () = clock::sleep(left) => {}
+                _ = unread.changed() => {}
+            }
+        }
     }
 
     /// Nothing is opened before it is known what to send.
@@ -322,6 +363,7 @@ where
         };
         let stop = tokio::select! {
             lost = self.keep(rpc, lease, kept) => return Ok(End::Lost(lost)),
+            unread = self.unread() => return Ok(End::Unread(unread)),
             stop = work => stop?,
         };
         if sender.completed {

@@ -84,6 +84,7 @@ struct Stage {
     task: Option<runtime::task::Task<Result<()>>>,
     denied_retry: Duration,
     entities_every: Duration,
+    source_away: Duration,
 }
 
 impl Stage {
@@ -106,8 +107,17 @@ impl Stage {
         let (journal, recovery) = Journal::open(folder.path()).await.unwrap();
         assert_eq!(recovery, Recovery::Fresh);
         let (trigger, task) = (None, None);
-        let mut stage =
-            Self { double, folder, journal, trigger, task, denied_retry, entities_every };
+        let source_away = Duration::from_millis(300);
+        let mut stage = Self {
+            double,
+            folder,
+            journal,
+            trigger,
+            task,
+            denied_retry,
+            entities_every,
+            source_away,
+        };
         stage.launch();
         stage
     }
@@ -123,6 +133,7 @@ impl Stage {
             ca_pem: None,
             entities_every: self.entities_every,
             denied_retry: self.denied_retry,
+            source_away: self.source_away,
             agent_version: "test".into(),
         };
         let (trigger, seen) = shutdown::channel();
@@ -633,6 +644,38 @@ async fn a_standby_waits_for_the_lease_and_a_refused_agent_says_why() {
     let link = stage.phase(LinkPhase::Refused).await;
     assert_eq!(link.code.as_deref(), Some("DATABASE_CHANGED"));
     assert!(link.hint.unwrap().contains("session accept"));
+    stage.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn f41_a_lease_is_given_back_where_the_database_cannot_be_read_and_asked_for_again_later() {
+    let mut stage = Stage::start(Double::start().await).await;
+    let grant = stage.grant(0).await;
+    let unread = |code| {
+        let (since, words) = (runtime::clock::Mono::now(), "silent".to_owned());
+        crate::journal::Unread { since, code, words }
+    };
+    // What ends in time is nothing.
+    stage.journal.tell_unread(Some(unread(Code::SourceTimeout)));
+    stage.journal.tell_unread(None);
+    let mut link = stage.journal.link();
+    let standby = link.wait_for(|state| state.phase == LinkPhase::Standby);
+    assert!(tokio::time::timeout(stage.source_away * 2, standby).await.is_err(), "given back");
+    assert!(stage.double.seen().released.is_empty());
+    let begun = runtime::clock::Mono::now();
+    stage.journal.tell_unread(Some(unread(Code::SourceUnreachable)));
+    // The first of a row of failures counts.
+    stage.journal.tell_unread(Some(unread(Code::SourceTimeout)));
+    let link = stage.phase(LinkPhase::Standby).await;
+    assert!(begun.elapsed() >= stage.source_away, "given back after {:?}", begun.elapsed());
+    assert_eq!(link.code.as_deref(), Some("SOURCE_UNREACHABLE"));
+    let mut granted = stage.journal.granted();
+    within(granted.wait_for(|now| now.as_ref().is_none_or(|now| now.epoch != grant.epoch)))
+        .await
+        .unwrap();
+    let again = stage.grant(0).await;
+    assert!(again.epoch > grant.epoch);
+    assert_eq!(stage.double.seen().released, [grant.epoch.0]);
     stage.stop().await.unwrap();
 }
 

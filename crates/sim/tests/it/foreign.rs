@@ -20,7 +20,7 @@ fn python() -> PathBuf {
 /// Runs a script of `tests/python` with the token on its stdin, away from the async threads.
 async fn script(name: &'static str, arguments: Vec<String>, token: String) -> String {
     let run = move || {
-        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(name);
+        let path = servers::crate_folder().join("tests/python").join(name);
         let mut command = Command::new(python());
         command
             .arg("-B")

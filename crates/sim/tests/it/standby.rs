@@ -1,4 +1,4 @@
-//! Two agents on one stream: one sends, the other stands by and takes over (`correctness.md` 3 e; F39, F40).
+//! Two agents on one stream: one sends, the other stands by and takes over (`correctness.md` 3 e; F39 to F41).
 //!
 //! Two real agent processes with data folders of their own, real PostgreSQL, real server. After each test the ledger is
 //! read as history: epochs and batch ids only rise, and no row is followed by an older image of itself (I5, I6, I7).
@@ -22,6 +22,8 @@ use sim::{
 use crate::whole::{
     compare,
     erp::Erp,
+    line::Line,
+    sender::{Cells, Sender, Target},
     world::{Plan, World},
 };
 
@@ -45,12 +47,17 @@ struct Second {
 
 impl Second {
     fn start(world: &World) -> Self {
+        Self::reading(world, |config| config)
+    }
+
+    /// With that change of the first one's configuration.
+    fn reading(world: &World, change: impl FnOnce(String) -> String) -> Self {
         let folder = world.cloud.folder.path().to_owned();
         let config = fs::read_to_string(folder.join("agent.toml")).unwrap();
         let door = config.lines().find(|line| line.starts_with("listen")).unwrap().to_owned();
         let own = format!("listen = '127.0.0.1:{}'", servers::free_port().unwrap());
         let config = config.replace("'agent-data'", "'second-data'").replace(&door, &own);
-        fs::write(folder.join("second.toml"), config).unwrap();
+        fs::write(folder.join("second.toml"), change(config)).unwrap();
         let process = Self::run(&folder);
         Self { folder, process }
     }
@@ -90,14 +97,20 @@ fn link_of(status: &str) -> (String, String) {
     (word("phase"), word("code"))
 }
 
-/// The first agent sends a table of those rows, the second stands by.
-async fn pair(rows: u32) -> (World, Second) {
+/// A database with a table of those rows, and its address.
+async fn filled(rows: u32) -> (String, Erp) {
     let url = servers::shared().await.unwrap();
     let erp = Erp::postgres(&url).await;
     let fill = format!(
         "{SCHEMA}; INSERT INTO t SELECT g, 1, repeat('x', 60), now() - interval '1 day' FROM generate_series(1, {rows}) g; ANALYZE t"
     );
     erp.run(&fill).await.unwrap();
+    (url, erp)
+}
+
+/// The first agent sends a table of those rows, the second stands by.
+async fn pair(rows: u32) -> (World, Second) {
+    let (url, erp) = filled(rows).await;
     let plan = Plan::new(&url, &["t"]).stamp("t", "changed_at").deletes_always();
     let mut world = World::start(plan, erp).await;
     world.status_says("\"phase\":\"SENDING\"", WAIT).await;
@@ -235,6 +248,7 @@ async fn f39_an_agent_that_was_frozen_within_a_batch_is_fenced_and_takes_nothing
     let took = second.becomes("SENDING", WAIT).await;
     assert!(took < LAPSE, "the take-over took {took:?}");
     world.staged_reaches("SELECT count(*) FROM t WHERE ver = 3", 10_000, WAIT).await;
+    stale_calls_are_fenced(&world).await;
     change(&world, "% 3 = 1").await;
     world.signal_agent("CONT");
     world.status_says("\"phase\":\"STANDBY\"", WAIT).await;
@@ -244,6 +258,54 @@ async fn f39_an_agent_that_was_frozen_within_a_batch_is_fenced_and_takes_nothing
     history_only_rises(&world);
     let dropped: Value = serde_json::from_str(&world.agent_status()).unwrap();
     assert!(dropped["spool"]["batch"].is_null(), "the frozen one keeps its batch: {dropped}");
+}
+
+#[tokio::test]
+async fn f41_an_agent_that_cannot_read_the_database_lets_one_that_can_take_over() {
+    let (url, erp) = filled(2_000).await;
+    let port = servers::shared_server().await.unwrap().port();
+    let line = Line::to(format!("127.0.0.1:{port}")).await;
+    let near = url.replace(&format!(":{port}/"), &format!(":{}/", line.port));
+    let plan = Plan::new(&near, &["t"]).stamp("t", "changed_at").deletes_always();
+    let mut world = World::start(plan.gives_up_after(5), erp).await;
+    world.status_says("\"phase\":\"SENDING\"", WAIT).await;
+    let second = Second::reading(&world, |config| config.replace(&near, &url));
+    second.becomes("STANDBY", WAIT).await;
+    world.equal(WAIT).await;
+    line.silent_after(0);
+    change(&world, "% 2 = 0").await;
+    // Its own watch notices the silence within 15 s a call; the lease was renewed all the while.
+    let took = second.becomes("SENDING", WAIT).await;
+    println!("taken over {took:?} after the line fell silent");
+    world.equal(WAIT).await;
+    let link = first(&world);
+    assert_eq!(link.0, "STANDBY");
+    assert!(["SOURCE_TIMEOUT", "SOURCE_UNREACHABLE"].contains(&link.1.as_str()), "{link:?}");
+    line.open_again();
+    world.status_says("SESSION_HELD", WAIT).await;
+    change(&world, "% 3 = 0").await;
+    world.equal(WAIT).await;
+    history_only_rises(&world);
+}
+
+/// The agent's own clock would keep it from such calls; the server must not rest on that. A batch above all others, so
+/// that nothing but the epoch stands in its way.
+async fn stale_calls_are_fenced(world: &World) {
+    let (grpc, token) = (world.cloud.grpc_target(), world.cloud.token().await);
+    let (erp, table) = ("LOGIX".to_owned(), "t".to_owned());
+    let mut sender = Sender::new(Target { grpc, token, erp, table });
+    let batch = clock::Wall::now().seconds() + 3_600;
+    let columns: (Cells<'_>, usize) = (&[("id", "long"), ("ver", "long")], 1);
+    let message = sender.message((batch, 1), columns, &[&[("id", "1"), ("ver", "0")]]);
+    let now = world.epoch().cast_unsigned();
+    for (epoch, code) in
+        [(Some(now - 1), "FENCED"), (Some(now + 1), "FENCED"), (None, "EPOCH_REQUIRED")]
+    {
+        sender.epoch = epoch;
+        let refused = sender.write(&message).await.expect_err("a stale call was taken");
+        assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{refused:?}");
+        assert!(refused.message().contains(code), "{refused:?}");
+    }
 }
 
 /// Waits until the server holds an open batch.

@@ -46,7 +46,7 @@ struct Front {
 }
 
 fn file(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/tls").join(name)
+    sim::servers::crate_folder().join("tests/it/tls").join(name)
 }
 
 impl Front {

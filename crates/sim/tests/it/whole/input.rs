@@ -6,7 +6,7 @@ use super::erp::Erp;
 
 /// Folder of the data; tests that need it are filtered out by name (`real_input::`) where it is missing.
 pub(crate) fn folder() -> PathBuf {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
+    let beside = sim::servers::crate_folder().join("../../../shared/data");
     let folder = runtime::config::variable("MALOTE_TEST_DATA").map_or(beside, PathBuf::from);
     assert!(
         folder.join("municipios.csv").exists(),

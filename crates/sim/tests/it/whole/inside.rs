@@ -38,6 +38,7 @@ pub(crate) fn config(table: &str, stamp: &str, allowance_seconds: u64) -> AgentC
         key_scan_seconds: 3_600,
         duty_percent: 100,
         deletes: Deletes::Always,
+        ..CaptureConfig::default()
     };
     let tables = BTreeMap::from([(table.parse().unwrap(), declared)]);
     AgentConfig { capture, tables, ..AgentConfig::default() }
@@ -60,6 +61,7 @@ impl Inside {
             ca_pem: None,
             entities_every: Duration::from_secs(5),
             denied_retry: Duration::from_secs(1),
+            source_away: protocol::limits::SOURCE_AWAY,
             agent_version: "test".to_owned(),
         };
         let (journal, _) = Journal::open(&cloud.folder.path().join("inside")).await.unwrap();

@@ -30,6 +30,8 @@ pub(crate) struct Target {
 pub(crate) struct Sender {
     grpc: Grpc<Channel>,
     pub(crate) target: Target,
+    /// Epoch of a session that it claims to hold.
+    pub(crate) epoch: Option<u64>,
 }
 
 /// Names with their types, or names with their values.
@@ -42,7 +44,7 @@ impl Sender {
             .connect_timeout(Duration::from_secs(2))
             .timeout(Duration::from_secs(10))
             .connect_lazy();
-        Self { grpc: Grpc::new(channel), target }
+        Self { grpc: Grpc::new(channel), target, epoch: None }
     }
 
     pub(crate) async fn write(&mut self, message: &Table) -> Result<TableInputResponse, Status> {
@@ -78,6 +80,9 @@ impl Sender {
         let mut request = tonic::Request::new(message);
         let bearer: MetadataValue<_> = format!("Bearer {}", self.target.token).parse().unwrap();
         request.metadata_mut().insert("authorization", bearer);
+        if let Some(epoch) = self.epoch {
+            request.metadata_mut().insert("x-sender-epoch", epoch.into());
+        }
         let codec = tonic_prost::ProstCodec::<Q, A>::default();
         let answer = self.grpc.unary(request, PathAndQuery::from_static(path), codec).await?;
         Ok(answer.into_inner())

@@ -19,6 +19,7 @@ pub(crate) struct Plan {
     declared: String,
     key_scan_seconds: u32,
     deletes: &'static str,
+    give_up_seconds: u32,
     registry: Option<String>,
     cloud: String,
 }
@@ -31,6 +32,7 @@ impl Plan {
             declared: String::new(),
             key_scan_seconds: 2,
             deletes: "capped",
+            give_up_seconds: 60,
             registry: None,
             cloud: String::new(),
         }
@@ -46,6 +48,12 @@ impl Plan {
     /// No cap on deletes, for a test that empties a table on purpose.
     pub(crate) fn deletes_always(mut self) -> Self {
         self.deletes = "always";
+        self
+    }
+
+    /// The lease goes back where the database cannot be read for so long.
+    pub(crate) fn gives_up_after(mut self, seconds: u32) -> Self {
+        self.give_up_seconds = seconds;
         self
     }
 
@@ -103,6 +111,7 @@ cycle_seconds = 1
 key_scan_seconds = {}
 duty_percent = 100
 deletes = '{}'
+give_up_seconds = {}
 [admin]
 listen = '127.0.0.1:{admin}'
 {}",
@@ -113,6 +122,7 @@ listen = '127.0.0.1:{admin}'
             plan.source,
             plan.key_scan_seconds,
             plan.deletes,
+            plan.give_up_seconds,
             plan.declared
         );
         fs::write(cloud.folder.path().join("agent.toml"), config).unwrap();
