@@ -109,6 +109,9 @@ pub struct CaptureConfig {
     pub key_scan_seconds: u64,
     /// Share of the time in which a base load or a full scan may use the ERP database, 1 to 100.
     pub duty_percent: u32,
+    /// How often every row of a table with a stamp is compared with what is known, 0 = never: finds changes that moved no
+    /// stamp, or that a weak bound missed.
+    pub compare_seconds: u64,
     /// Where nothing of the ERP database can be read for so long, the lease is given back, so that a second agent which
     /// can read it takes over (F41).
     pub give_up_seconds: u64,
@@ -255,6 +258,7 @@ impl Default for CaptureConfig {
             cycle_seconds: protocol::limits::CYCLE.as_secs(),
             key_scan_seconds: 900,
             duty_percent: 25,
+            compare_seconds: protocol::limits::COMPARE.as_secs(),
             give_up_seconds: protocol::limits::SOURCE_AWAY.as_secs(),
             deletes: Deletes::Capped,
         }

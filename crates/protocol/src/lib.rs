@@ -10,6 +10,7 @@ pub mod ids;
 pub mod json;
 pub mod key;
 pub mod limits;
+pub mod loads;
 pub mod names;
 pub mod proto;
 pub mod value;

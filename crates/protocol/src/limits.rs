@@ -101,6 +101,11 @@ pub const SESSION_TTL: Duration = Duration::from_secs(30);
 pub const SESSION_RENEW: Duration = Duration::from_secs(10);
 /// The holder stops sending this long before its lease may lapse.
 pub const SESSION_MARGIN: Duration = Duration::from_secs(5);
+/// Text of the base loads that end in one batch: it goes into a header of its Summary, twice this at most, well below
+/// [`HEADER_LIST_BYTES`].
+pub const LOADS_DONE_BYTES: usize = 4 * 1024;
+/// How often rows of stamped tables are compared whole (`correctness.md`, designs a and d: nightly).
+pub const COMPARE: Duration = Duration::from_secs(86_400);
 /// The holder gives its lease back where it could read nothing of the ERP for so long (`correctness.md`, F41).
 pub const SOURCE_AWAY: Duration = Duration::from_secs(60);
 /// When a standby asks again.

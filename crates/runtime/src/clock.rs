@@ -44,6 +44,9 @@ impl Wall {
     }
 }
 
+/// Thirty years.
+const FAR: Duration = Duration::from_secs(30 * 365 * 86_400);
+
 /// Monotonic instant of this process; tokio's, so that a test which pauses tokio's clock moves this one too.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Mono(Instant);
@@ -63,7 +66,8 @@ impl Mono {
 impl Add<Duration> for Mono {
     type Output = Self;
     fn add(self, by: Duration) -> Self {
-        Self(self.0 + by)
+        // What lies beyond the clock's end is as good as never.
+        Self(self.0.checked_add(by).unwrap_or(self.0 + FAR))
     }
 }
 

@@ -14,15 +14,16 @@ use std::{
 use protocol::{Code, Coded as _, Error, Result};
 use runtime::clock;
 
-/// The binary beside the tests' own (`target/debug/deps/it-…` → `target/debug/malote`).
+/// The binary beside a program of this workspace (`target/release/bench`) or above a test's own
+/// (`target/debug/deps/it-…`).
 ///
 /// # Errors
 /// `NOT_FOUND` with how to build it.
 pub fn binary() -> Result<PathBuf> {
     let own =
         std::env::current_exe().coded(Code::Internal, "this test does not know its own file")?;
-    let beside = own.parent().and_then(Path::parent).map(|folder| folder.join("malote"));
-    beside.filter(|path| path.exists()).ok_or_else(|| {
+    let mut beside = own.ancestors().skip(1).take(2).map(|folder| folder.join("malote"));
+    beside.find(|path| path.exists()).ok_or_else(|| {
         Error::new(Code::NotFound, "the malote binary is missing; build it: cargo build -p malote")
     })
 }

@@ -4,6 +4,8 @@
 //! only resends.
 //! Never: moves by itself; the rules of movement are in `edge` and `table`.
 
+use std::time::Duration;
+
 use protocol::ids::Generation;
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +45,9 @@ pub(super) struct Cursor {
     /// The columns changed under the stamp: the next scan compares every row with the known one.
     #[serde(rename = "c", default, skip_serializing_if = "is_false")]
     pub(super) compare: bool,
+    /// When all rows were loaded or compared last, seconds since 1970; zero = not noted.
+    #[serde(rename = "n", default, skip_serializing_if = "is_zero")]
+    pub(super) compared: u64,
     /// Key and stamp under which watermark and load were written.
     #[serde(rename = "x", default, skip_serializing_if = "Option::is_none")]
     pub(super) ground: Option<Ground>,
@@ -57,7 +62,7 @@ pub(super) struct Ground {
     /// Hash of the names of the wire key's columns alone; zero = not noted.
     #[serde(rename = "w", default, skip_serializing_if = "is_zero")]
     pub(super) wire: u64,
-    /// Hash of the stamp column's name; zero = none.
+    /// Hash of the stamp column's name, and of how its values are written; zero = none.
     #[serde(rename = "s")]
     pub(super) stamp: u64,
     /// Hash of names and types of all columns; zero = not told.
@@ -141,7 +146,10 @@ impl Ground {
         Self {
             key: hash_of(&key),
             wire,
-            stamp: shape.stamp.as_ref().map_or(0, |stamp| hash_of(&[&stamp.column])),
+            stamp: shape.stamp.as_ref().map_or(0, |stamp| match stamp.form.as_str() {
+                "" => hash_of(&[&stamp.column]),
+                form => hash_of(&[&stamp.column, form]),
+            }),
             columns: hash_of(&columns),
         }
     }
@@ -161,6 +169,25 @@ impl Cursor {
         (self.watermark, self.micros, self.cut, self.load) = (None, None, None, None);
         self.loaded = false;
         if before.key == ground.key { Change::Stamp } else { Change::Key }
+    }
+
+    /// Whether the rows of a table with a stamp are to be compared whole: what moves no stamp, or a stamp that came later
+    /// than a weak bound could tell, is found by that alone (F04, F05, F12). Counted from the first look, so that the
+    /// tables of a new agent do not all begin at once with their loads.
+    pub(super) fn is_to_compare(&mut self, every: Duration, now: u64) -> bool {
+        if self.compare || every.is_zero() {
+            return self.compare;
+        }
+        if self.compared == 0 || self.compared > now {
+            self.compared = now;
+        }
+        self.compare = now - self.compared >= every.as_secs();
+        self.compare
+    }
+
+    /// All rows were compared.
+    pub(super) fn was_compared(&mut self, now: u64) {
+        (self.compare, self.compared) = (false, now);
     }
 
     /// Whether the table was sent under another key than it has now: the server takes no row of it but with a load that
@@ -253,6 +280,7 @@ mod tests {
                 local,
                 spent,
                 compare: loaded,
+                compared: local,
                 ground: local.is_multiple_of(2).then_some(Ground { key: local, wire: local, stamp: local, columns: local }),
             }
         }
@@ -284,6 +312,7 @@ mod tests {
         };
         let stamp = |name: &str| StampShape {
             column: name.into(),
+            form: String::new(),
             allowance: std::time::Duration::ZERO,
             nullable: false,
         };

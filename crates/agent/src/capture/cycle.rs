@@ -11,6 +11,7 @@ use protocol::{
     ids::{Epoch, Generation},
     key::KeyBytes,
     limits,
+    loads::done_entry,
     names::TableName,
 };
 use runtime::clock::{self, Mono, Wall};
@@ -70,6 +71,7 @@ pub(super) struct Cycle<'a, S> {
     pub(super) batch: Batcher,
     /// Base loads whose last rows are in this batch.
     pub(super) loads_done: Vec<(TableName, Generation)>,
+    loads_bytes: usize,
     pub(super) started: Mono,
     opened: bool,
     bound: Option<Bound>,
@@ -78,7 +80,15 @@ pub(super) struct Cycle<'a, S> {
 impl<'a, S: Source> Cycle<'a, S> {
     pub(super) fn new(tools: Tools<'a, S>, batch: Batcher) -> Self {
         let started = Mono::now();
-        Self { tools, batch, loads_done: Vec::new(), started, opened: false, bound: None }
+        Self {
+            tools,
+            batch,
+            loads_done: Vec::new(),
+            loads_bytes: 0,
+            started,
+            opened: false,
+            bound: None,
+        }
     }
 
     /// Messages were spooled: the batch has to be sealed.
@@ -91,6 +101,7 @@ impl<'a, S: Source> Cycle<'a, S> {
     #[must_use]
     pub(super) fn is_over(&self) -> bool {
         self.batch.is_full()
+            || self.loads_bytes >= limits::LOADS_DONE_BYTES
             || self.started.elapsed() >= limits::BATCH_READING
             || self.tools.room.lacks().is_some()
     }
@@ -227,7 +238,10 @@ impl<'a, S: Source> Cycle<'a, S> {
                 self.batch.tell_empty();
             }
             let generation = load::finish(&mut table.cursor);
-            self.loads_done.extend(generation.map(|done| (table.query.table.clone(), done)));
+            if let Some(generation) = generation {
+                self.loads_bytes += done_entry(&table.query.table, generation).len() + 1;
+                self.loads_done.push((table.query.table.clone(), generation));
+            }
             // What was just sent is known only once the batch is accepted.
             table.scan_done = true;
         }

@@ -77,6 +77,11 @@ pub(super) fn cap(known: u64) -> u64 {
     (known / 100).max(10_000.min(known / 2)).max(100)
 }
 
+/// The wall clock, seconds since 1970.
+fn seconds() -> u64 {
+    u64::try_from(Wall::now().seconds()).unwrap_or_default()
+}
+
 impl<S: Source> Cycle<'_, S> {
     /// One page of the scan, or its suspects.
     pub(super) async fn scan(&mut self, table: &mut Table, seen: &Seen) -> Turn {
@@ -88,6 +93,10 @@ impl<S: Source> Cycle<'_, S> {
                 Ok(())
             }
             Scan::Idle { .. } => {
+                let every = Duration::from_secs(self.tools.config.capture.compare_seconds);
+                if seen.shape.stamp.is_some() {
+                    table.cursor.is_to_compare(every, seconds());
+                }
                 let begun = self.tools.journal.scan_begin(&table.query.table).await;
                 begun.map_err(Fault::Session)?;
                 self.scan_page(table, seen, None, (now, Duration::ZERO)).await
@@ -365,7 +374,9 @@ impl<S: Source> Cycle<'_, S> {
         };
         table.scan = Scan::Idle { not_before };
         table.scan_done = true;
-        table.cursor.compare = false;
+        if table.cursor.compare {
+            table.cursor.was_compared(seconds());
+        }
         if seen.shape.stamp.is_none() {
             table.scanned();
         }

@@ -300,6 +300,10 @@ impl<S: Source> Worker<S> {
                         self.journal.tell_unread(None);
                         next.extend(more.then_some(at));
                     }
+                    Err(Fault::Table(error)) if error.code == Code::DatabaseChanged => {
+                        // Whether it may go on from the same cursors is the server's to judge, with the next session.
+                        return Err(Fault::Session(error));
+                    }
                     Err(Fault::Table(error)) => {
                         self.put_aside(cycle, table, &error).await?;
                         silent = self.unread(error);

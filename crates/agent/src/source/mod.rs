@@ -94,6 +94,8 @@ pub struct StampShape {
     pub column: String,
     /// `e` of `correctness.md` 3 a.
     pub allowance: Duration,
+    /// How the values are written where the column's type does not tell (SQLite); empty = it does, or there is none yet.
+    pub form: String,
     /// Rows may have NULL here (F11): they are compared with the known rows at each key scan.
     pub nullable: bool,
 }

@@ -112,9 +112,9 @@ fn changed(shape: &TableShape) -> Error {
 
 impl Source for PostgresSource {
     async fn identity(&self) -> Result<Identity> {
-        let link = self.links.take().await?;
-        let identity = link.within(catalogue::identity(&link)).await?;
-        link.give_back();
+        // Over a connection of its own: the database may have been replaced behind those that are open.
+        let identity = self.links.identity().await?;
+        self.links.tell(identity.clone());
         Ok(identity)
     }
 

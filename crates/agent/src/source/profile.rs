@@ -201,6 +201,7 @@ impl Profile {
         Ok(column.filter(|column| column.stamp_unfit.is_none()).map(|column| StampShape {
             column: column.name.clone(),
             allowance: spec.allowance.unwrap_or(usual),
+            form: String::new(),
             nullable: column.nullable,
         }))
     }

@@ -55,6 +55,8 @@ struct Inner {
     /// How the file is opened to look for writers.
     probe: OpenFlags,
     found: Mutex<HashMap<String, Arc<Found>>>,
+    /// The file as it was told to the server last.
+    told: Mutex<Option<String>>,
 }
 
 impl SqliteSource {
@@ -85,6 +87,7 @@ impl SqliteSource {
             prober: Mutex::default(),
             probe,
             found: Mutex::default(),
+            told: Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -98,6 +101,11 @@ impl SqliteSource {
         let inner = Arc::clone(&self.inner);
         task::blocking(move || {
             let mut slot = lock(&inner.reader);
+            if let Err(error) = inner.same_file() {
+                // An open connection would read the file that is gone, for ever.
+                *slot = None;
+                return Err(error);
+            }
             let connection = match slot.take() {
                 Some(connection) => connection,
                 None => inner.open(OpenFlags::SQLITE_OPEN_READ_ONLY)?,
@@ -161,6 +169,18 @@ impl Inner {
         Ok(found)
     }
 
+    /// The file was not put in the place of the one that the server knows (F51).
+    fn same_file(&self) -> Result<()> {
+        let told = lock(&self.told).clone();
+        match told {
+            Some(told) if file_id(&self.path)? != told => {
+                let words = format!("{} is another file than before", self.path.display());
+                Err(Error::new(Code::DatabaseChanged, words))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn bound(&self) -> Bound {
         lock(&self.prober).look(self.overlap, || self.open(self.probe).ok())
     }
@@ -169,6 +189,15 @@ impl Inner {
 impl Source for SqliteSource {
     async fn identity(&self) -> Result<Identity> {
         let file = file_id(&self.inner.path)?;
+        {
+            // What follows is read from this file, and the server judges whether it may follow the one before.
+            let mut told = lock(&self.inner.told);
+            if told.as_ref().is_some_and(|told| *told != file) {
+                *lock(&self.inner.reader) = None;
+                *lock(&self.inner.prober) = Prober::default();
+            }
+            *told = Some(file.clone());
+        }
         self.read(PAGE_TIME, move |_, connection| {
             let mut facts = vec![("file_id".to_owned(), file)];
             if let Some(random) = catalogue::random_id(connection)? {
@@ -197,7 +226,10 @@ impl Source for SqliteSource {
             let found = Arc::new(catalogue::load(connection, &table)?);
             let mut shape = inner.profile.shape(&spec, &found, ALLOWANCE)?;
             if let Some(stamp) = shape.stamp.clone() {
-                stamp::sample(connection, &shape, &stamp)?;
+                let style = stamp::sample(connection, &shape, &stamp)?;
+                if let (Some(style), Some(stamp)) = (style, &mut shape.stamp) {
+                    stamp.form = style.form();
+                }
             }
             // Whatever the declaration says, a value of another kind may stand there.
             shape.stamp.iter_mut().for_each(|stamp| stamp.nullable = true);
@@ -209,7 +241,7 @@ impl Source for SqliteSource {
 
     async fn bound(&self) -> Result<Bound> {
         let inner = Arc::clone(&self.inner);
-        task::blocking(move || inner.bound()).await
+        task::blocking(move || inner.same_file().map(|()| inner.bound())).await?
     }
 
     fn watermark(&self, shape: &TableShape, bound: &Bound) -> Result<Watermark> {

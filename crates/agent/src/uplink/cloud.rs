@@ -20,6 +20,9 @@ use crate::journal::Journal;
 
 /// How long a registry's answer is used before it is asked again; a failing call asks earlier.
 const REGISTRY_LIFE: Duration = Duration::from_secs(3600);
+/// A token's life as it is taken, whatever the answer says: none is fetched anew for each call, none is kept for ever.
+const TOKEN_LEAST: Duration = Duration::from_secs(10);
+const TOKEN_MOST: Duration = Duration::from_secs(86_400);
 /// Upload version this agent sends with: gRPC with observability.
 const UPLOAD_VERSION: u32 = 2;
 
@@ -153,7 +156,8 @@ impl Cloud {
             Error::new(Code::RegistryInvalid, "the token call's answer is not a token")
         })?;
         tracing::debug!(expires_in = token.expires_in, "token fetched");
-        Ok((token.access_token.into(), Duration::from_secs(token.expires_in)))
+        let life = Duration::from_secs(token.expires_in);
+        Ok((token.access_token.into(), life.clamp(TOKEN_LEAST, TOKEN_MOST)))
     }
 
     /// The tables to send.

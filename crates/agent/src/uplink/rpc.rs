@@ -104,8 +104,14 @@ impl Rpc {
         loads_done: &str,
     ) -> Outcome {
         let mut request = request(summary, bearer, epoch);
-        if let (false, Ok(value)) = (loads_done.is_empty(), loads_done.parse()) {
-            request.metadata_mut().insert("x-base-load-done", value);
+        if !loads_done.is_empty() {
+            match loads_done.parse() {
+                Ok(value) => request.metadata_mut().insert("x-base-load-done", value),
+                // Entries are written in ASCII alone, so this is a bug: it must not look like success.
+                Err(_) => {
+                    return outcome(&Status::internal("INTERNAL: the loads done are no header"));
+                }
+            };
         }
         let codec = ProstCodec::<totvs::BatchSummary, totvs::BatchSummaryResponse>::default();
         match self.clone().unary(request, SUMMARY, codec).await {
@@ -244,8 +250,16 @@ fn outcome(status: &Status) -> Outcome {
     }
 }
 
+/// Whatever the server asks for, a sender that holds a lease is not silent for longer.
+const RETRY_MOST: Duration = Duration::from_secs(5 * 60);
+
 /// `retry-after` in seconds, or `google.rpc.RetryInfo` among the details.
 fn retry_after(metadata: &MetadataMap, details: &[u8]) -> Option<Duration> {
+    let told = told_retry(metadata, details)?;
+    Some(told.min(RETRY_MOST))
+}
+
+fn told_retry(metadata: &MetadataMap, details: &[u8]) -> Option<Duration> {
     let seconds =
         metadata.get("retry-after").and_then(|value| value.to_str().ok()?.trim().parse().ok());
     seconds.map(Duration::from_secs).or_else(|| {
@@ -300,5 +314,7 @@ mod tests {
         let details = RpcStatus { details: vec![any] }.encode_to_vec();
         assert_eq!(retry_after(&MetadataMap::new(), &details), Some(Duration::from_millis(3500)));
         assert_eq!(retry_after(&MetadataMap::new(), b"\xff"), None);
+        metadata.insert("retry-after", u64::MAX.to_string().parse().unwrap());
+        assert_eq!(retry_after(&metadata, &[]), Some(RETRY_MOST));
     }
 }

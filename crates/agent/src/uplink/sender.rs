@@ -17,6 +17,7 @@ use protocol::{
     ids::{BatchId, Epoch, MessageNumber},
     key::KeyBytes,
     limits,
+    loads::done_entry,
     names::{ColumnName, ErpName, TableName},
     proto::{
         ingestion::{CursorEntry, PrepareRequest, PrepareResponse},
@@ -119,11 +120,16 @@ impl Flight {
 impl Sender {
     /// Sends batch after batch until one is dropped or the stream is another's.
     pub(super) async fn run(&mut self) -> Result<Stop> {
-        let mut spool = self.journal.spool();
+        let (mut spool, mut granted) = (self.journal.spool(), self.journal.granted());
         loop {
-            let batch = match spool.wait_for(|state| state.batch.is_some()).await {
-                Ok(state) => state.batch,
-                Err(_) => return Err(Error::new(Code::JournalFailed, "the journal is closed")),
+            let batch = tokio::select! {
+                biased;
+                state = spool.wait_for(|state| state.batch.is_some()) => match state {
+                    Ok(state) => state.batch,
+                    Err(_) => return Err(Error::new(Code::JournalFailed, "the journal is closed")),
+                },
+                // Capture gave the session up while it held no batch.
+                _ = granted.wait_for(Option::is_none) => return Ok(Stop::Dropped),
             };
             let Some(batch) = batch else { continue };
             match self.batch(batch).await {
@@ -475,7 +481,7 @@ fn summary_of(erp: &ErpName, batch: BatchId, seal: &Seal) -> BatchSummary {
 
 fn loads_done(seal: &Seal) -> String {
     let loads: Vec<_> =
-        seal.loads_done.iter().map(|(table, generation)| format!("{table}:{generation}")).collect();
+        seal.loads_done.iter().map(|(table, generation)| done_entry(table, *generation)).collect();
     loads.join(",")
 }
 

@@ -648,6 +648,18 @@ async fn a_standby_waits_for_the_lease_and_a_refused_agent_says_why() {
 }
 
 #[tokio::test]
+async fn a_session_that_capture_gives_up_between_two_batches_is_followed_by_another_one() {
+    let mut stage = Stage::start(Double::start().await).await;
+    let first = stage.grant(0).await;
+    stage.journal.drop_batch(Code::DatabaseChanged, "another file").await.unwrap();
+    let second = stage.grant(first.epoch.0).await;
+    let batch = stage.write(&second, 2).await;
+    stage.complete(batch).await;
+    assert_eq!(stage.double.seen().released, [first.epoch.0]);
+    stage.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn f41_a_lease_is_given_back_where_the_database_cannot_be_read_and_asked_for_again_later() {
     let mut stage = Stage::start(Double::start().await).await;
     let grant = stage.grant(0).await;

@@ -61,12 +61,13 @@ impl DemoCommand {
         let folder = run::folder()?;
         let mut show = Progress::new(lang, self.json);
         let world = match &self.source {
-            Some(url) => World::of(url, folder.path(), &show).await,
+            Some(url) => World::of(url, folder.path()).await,
             None => World::own(&self, folder.path(), &show).await,
         };
         let result = match world {
             Ok(world) => {
                 self.announce(&world, &show);
+                world.tell_left_out(&show);
                 let ended = tokio::select! {
                     ended = self.course(&world, &mut show) => ended.map(Some),
                     () = drain.draining() => Ok(None),
@@ -104,7 +105,7 @@ impl DemoCommand {
             Phase::Day
         };
         let verdict = run::verdict(world, phase, time, show).await?;
-        Ok(run::tell(&verdict, world.left_out, show))
+        Ok(run::tell(&verdict, world.left_out.len(), show))
     }
 
     /// Addresses and credentials, for whoever wants to call along.

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use protocol::{Code, Coded as _, Error, Result};
+use protocol::{Code, Coded as _, Error, Result, names::TableName};
 use runtime::{
     clock::{self, Mono},
     exit,
@@ -42,7 +42,7 @@ pub(super) struct World {
     /// The demo's own ERP; `None` where somebody's database is followed.
     pub(super) erp: Option<Erp>,
     /// Tables that cannot be shared as they are.
-    pub(super) left_out: usize,
+    pub(super) left_out: Vec<(TableName, Error)>,
     folder: PathBuf,
 }
 
@@ -65,51 +65,40 @@ impl World {
             cloud: Cloud::start(folder).await?,
             ships: Vec::new(),
             erp: None,
-            left_out: 0,
+            left_out: Vec::new(),
             folder: folder.to_owned(),
         };
         for kind in Kind::BOTH {
             let tables =
                 TABLES.iter().filter(|table| table.kind == kind).map(|table| table.wire.parse());
             let tables = tables.collect::<Result<Vec<_>>>()?;
-            world.add(Cargo::of(kind, &erp.path(kind))?, Some(tables), show).await?;
+            world.add(Cargo::of(kind, &erp.path(kind))?, Some(tables)).await?;
         }
         world.erp = Some(erp);
         Ok(world)
     }
 
     /// Server and an agent on somebody's database.
-    pub(super) async fn of(url: &str, folder: &Path, show: &Progress) -> Result<Self> {
+    pub(super) async fn of(url: &str, folder: &Path) -> Result<Self> {
         let mut world = Self {
             cloud: Cloud::start(folder).await?,
             ships: Vec::new(),
             erp: None,
-            left_out: 0,
+            left_out: Vec::new(),
             folder: folder.to_owned(),
         };
-        world.add(Cargo::generic(url)?, None, show).await?;
+        world.add(Cargo::generic(url)?, None).await?;
         Ok(world)
     }
 
-    async fn add(
-        &mut self,
-        cargo: Cargo,
-        tables: Option<Vec<protocol::names::TableName>>,
-        show: &Progress,
-    ) -> Result<()> {
+    async fn add(&mut self, cargo: Cargo, tables: Option<Vec<TableName>>) -> Result<()> {
         let source = cargo.connect()?;
         let tables = match tables {
             Some(tables) => tables,
             None => source_tables(&source).await?,
         };
         let found = ship::look(&source, tables).await?;
-        for (table, error) in &found.left_out {
-            show.say(format!("Left out: {table}: {error}"), format!("Fora: {table}: {error}"));
-            show.event(&json!({
-                "event": "leftOut", "table": table, "code": error.code.as_str(), "words": error.message,
-            }));
-        }
-        self.left_out += found.left_out.len();
+        self.left_out.extend(found.left_out);
         if found.shapes.is_empty() {
             return Err(Error::new(Code::TableMissing, "the database shows no table with a key"));
         }
@@ -119,6 +108,16 @@ impl World {
             Ship::launch(cargo, &self.cloud, login, (source, found.shapes), &self.folder).await?;
         self.ships.push(ship);
         Ok(())
+    }
+
+    /// Names what cannot be shared.
+    pub(super) fn tell_left_out(&self, show: &Progress) {
+        for (table, error) in &self.left_out {
+            show.say(format!("Left out: {table}: {error}"), format!("Fora: {table}: {error}"));
+            show.event(&json!({
+                "event": "leftOut", "table": table, "code": error.code.as_str(), "words": error.message,
+            }));
+        }
     }
 
     pub(super) async fn numbers(&self) -> Result<Numbers> {

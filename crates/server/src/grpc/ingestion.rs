@@ -10,9 +10,8 @@ use std::{
 
 use runtime::clock::Wall;
 use tonic::{Request, body::Body, server::NamedService};
-use tonic_prost::ProstCodec;
 
-use super::{Answering, gate, unary, unknown_method};
+use super::{Answering, codec::SparseCodec, gate, unary, unknown_method};
 use crate::service::Services;
 
 /// A service whose methods are one call each: the caller, the request and the time go in, the answer comes out.
@@ -55,7 +54,7 @@ macro_rules! service {
                                     services.$room.$method(&caller, request.into_inner() $(, $now)?).await
                                 }
                             };
-                            unary(ProstCodec::default(), request, work).await
+                            unary(SparseCodec::default(), request, work).await
                         })+
                         _ => unknown_method(),
                     })

@@ -6,7 +6,7 @@
 use protocol::{
     Code, Error, Result,
     ids::{Epoch, Generation},
-    limits,
+    loads::done_entries,
     names::TableName,
 };
 use tonic::metadata::MetadataMap;
@@ -22,23 +22,7 @@ pub(super) fn epoch(metadata: &MetadataMap) -> Result<Option<Epoch>> {
 
 /// Tables whose base load has its last rows in this batch, with the generation loaded.
 pub(super) fn base_loads_done(metadata: &MetadataMap) -> Result<Vec<(TableName, Generation)>> {
-    let bad = || Error::new(Code::InvalidArgument, "x-base-load-done must be TABLE:generation,…");
-    let Some(text) = single(metadata, "x-base-load-done")? else { return Ok(Vec::new()) };
-    let entries: Vec<&str> =
-        text.split(',').map(str::trim).filter(|entry| !entry.is_empty()).collect();
-    if entries.len() > limits::STREAM_TABLES {
-        return Err(bad());
-    }
-    entries
-        .into_iter()
-        .map(|entry| {
-            let (table, generation) = entry.rsplit_once(':').ok_or_else(bad)?;
-            let generation = plain_number(generation.trim())
-                .and_then(|number| i64::try_from(number).ok())
-                .ok_or_else(bad)?;
-            Ok((table.parse().map_err(|_| bad())?, Generation(generation)))
-        })
-        .collect()
+    single(metadata, "x-base-load-done")?.map_or_else(|| Ok(Vec::new()), done_entries)
 }
 
 fn single<'a>(metadata: &'a MetadataMap, key: &str) -> Result<Option<&'a str>> {
@@ -89,17 +73,12 @@ mod tests {
     }
 
     #[test]
-    fn base_loads_are_tables_with_generations() {
-        let read = |text: &str| base_loads_done(&with("x-base-load-done", &[text]));
+    fn base_loads_come_once_and_absent_is_none() {
         assert!(base_loads_done(&MetadataMap::new()).unwrap().is_empty());
-        assert!(read("").unwrap().is_empty());
-        let done = read("FLAN:2, TMOV:0").unwrap();
-        assert_eq!(
-            done,
-            [("flan".parse().unwrap(), Generation(2)), ("tmov".parse().unwrap(), Generation(0))]
-        );
-        for bad in ["FLAN", "FLAN:", "FLAN:-1", ":1", "FLAN:x"] {
-            assert_eq!(read(bad).unwrap_err().code, Code::InvalidArgument, "{bad}");
+        let read = |values: &[&str]| base_loads_done(&with("x-base-load-done", values));
+        assert_eq!(read(&["a%2Cb:1"]).unwrap(), [("a,b".parse().unwrap(), Generation(1))]);
+        for bad in [&["FLAN"][..], &["FLAN:1", "TMOV:1"]] {
+            assert_eq!(read(bad).unwrap_err().code, Code::InvalidArgument, "{bad:?}");
         }
     }
 }

@@ -238,6 +238,14 @@ impl Ingest {
         }
     }
 
+    /// How many open batches have been silent for a minute.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn stalled(&self, now: Wall) -> Result<u32> {
+        self.store.stalled(now).await
+    }
+
     /// Abandons batches that have been silent for ten minutes; returns how many.
     ///
     /// # Errors

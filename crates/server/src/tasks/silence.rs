@@ -1,11 +1,12 @@
 //! Silence: a reconciler that ends batches nobody sends any more.
 //!
-//! Promises: an open batch is abandoned after ten silent minutes, whether or not its stream is heard again.
+//! Promises: an open batch is abandoned after ten silent minutes, whether or not its stream is heard again;
+//! batches that are silent for a minute are counted and told.
 //! Never: touches rows; what was accepted stays.
 
 use std::time::Duration;
 
-use metrics::counter;
+use metrics::{counter, gauge};
 use runtime::{
     clock::{Wall, sleep},
     shutdown::Shutdown,
@@ -18,7 +19,20 @@ const PERIOD: Duration = Duration::from_secs(15);
 
 /// Runs until the drain.
 pub async fn run(ingest: Ingest, mut shutdown: Shutdown) {
+    let mut before = 0;
     while !shutdown.is_draining() {
+        match ingest.stalled(Wall::now()).await {
+            Ok(stalled) => {
+                gauge!("malote_batches_stalled").set(f64::from(stalled));
+                if stalled > before {
+                    tracing::warn!(stalled, "open batches have been silent for a minute");
+                }
+                before = stalled;
+            }
+            Err(error) => {
+                tracing::warn!(code = %error.code, chain = error.chain(), "stalled batches cannot be counted")
+            }
+        }
         match ingest.abandon_silent(Wall::now()).await {
             Ok(0) => {}
             Ok(batches) => {

@@ -70,6 +70,7 @@ async fn a_database_is_followed_once_and_what_cannot_be_shared_is_named() {
     let url = format!("sqlite:{}", path.display());
     let (code, events, words) = demo(&["--source", &url, "--once"]).await;
     assert_eq!(code, 0, "{words}");
+    assert_eq!(events[0]["event"], "ready", "whoever reads along waits for it first");
     let left: Vec<_> = events.iter().filter(|event| event["event"] == "leftOut").collect();
     assert_eq!((left.len(), &left[0]["code"]), (1, &"TABLE_WITHOUT_KEY".into()));
     let verified = verified(&events);

@@ -263,3 +263,21 @@ async fn a_key_that_is_changed_and_changed_back_leaves_staging_equal() {
     assert_eq!(world.ledger_messages("u", "is_base_load = 1"), loads, "u was loaded again");
     assert_eq!(world.epoch(), 1, "a refusal was needed");
 }
+
+#[tokio::test]
+async fn loads_of_tables_with_names_of_any_letters_end_together_and_their_requests_are_told_as_done()
+ {
+    let names = ["preços", "a:b 50%", "plain"];
+    let url = servers::shared().await.unwrap();
+    let erp = Erp::postgres(&url).await;
+    for name in names {
+        let sql = format!(
+            "CREATE TABLE \"{name}\" (id bigint PRIMARY KEY, v text); INSERT INTO \"{name}\" VALUES (1, 'a')"
+        );
+        erp.run(&sql).await.unwrap();
+    }
+    let mut world = World::start(Plan::new(&url, &names), erp).await;
+    world.equal(QUICK).await;
+    world.reloaded(&["--all"], QUICK).await;
+    world.equal(QUICK).await;
+}

@@ -25,6 +25,8 @@ mod postgres_faults;
 #[cfg(test)]
 mod real_input;
 #[cfg(test)]
+mod replaced;
+#[cfg(test)]
 mod same_key;
 #[cfg(test)]
 mod server_process;

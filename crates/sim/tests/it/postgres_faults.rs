@@ -225,3 +225,84 @@ async fn a_busy_erp_of_many_sessions_is_equal_when_it_rests() {
     }
     assert!(told.most_open() >= 4, "at most {} transactions at once", told.most_open());
 }
+
+#[tokio::test]
+async fn f12_what_a_disabled_trigger_and_direct_sql_did_to_no_stamp_is_found_by_the_comparison() {
+    let url = servers::shared().await.unwrap();
+    let erp = Erp::postgres(&url).await;
+    erp.run(&stamped(300)).await.unwrap();
+    erp.run(
+        "CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.changed_at = now(); RETURN NEW; END $$;
+         CREATE TRIGGER stamp BEFORE UPDATE OR INSERT ON t FOR EACH ROW EXECUTE FUNCTION stamp()",
+    )
+    .await
+    .unwrap();
+    let plan = Plan::new(&url, &["t"]).stamp("t", "changed_at").compares_every(5);
+    let mut world = World::start(plan, erp).await;
+    world.equal(QUICK).await;
+    world
+        .erp
+        .run(
+            "ALTER TABLE t DISABLE TRIGGER stamp; UPDATE t SET v = 'unseen' WHERE id % 10 = 0;
+             INSERT INTO t VALUES (9001, 'old stamp', now() - interval '30 days')",
+        )
+        .await
+        .unwrap();
+    world.equal(SLOW).await;
+}
+
+#[tokio::test]
+async fn f04_a_transaction_longer_than_a_weak_bounds_window_is_found_by_the_comparison() {
+    let url = servers::shared().await.unwrap();
+    let erp = Erp::postgres(&url).await;
+    erp.run(&stamped(50)).await.unwrap();
+    // A login that sees no other session has a window alone.
+    let role = format!("weak_{}", runtime::entropy::uuid().simple());
+    erp.run(&format!(
+        "CREATE ROLE {role} LOGIN PASSWORD 'x'; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}"
+    ))
+    .await
+    .unwrap();
+    let server = servers::shared_server().await.unwrap();
+    let database = url.rsplit('/').next().unwrap();
+    let source = server.url_as(&role, database);
+    let plan = Plan::new(&source, &["t"]).stamp("t", "changed_at").compares_every(10).overlaps(2);
+    let mut world = World::start(plan, erp).await;
+    world.equal(QUICK).await;
+    world.status_says("of overlap are used", QUICK).await;
+    let late = servers::connect(&url).await.unwrap();
+    late.batch_execute("BEGIN; INSERT INTO t VALUES (1001, 'late')").await.unwrap();
+    // The watermark passes the open transaction: its window is two seconds.
+    let begun = clock::Mono::now();
+    for id in 2001.. {
+        world.erp.run(&format!("INSERT INTO t VALUES ({id}, 'in time')")).await.unwrap();
+        world.staged_has("t", &id.to_string(), QUICK).await;
+        if begun.elapsed() > Duration::from_secs(5) {
+            break;
+        }
+    }
+    late.batch_execute("COMMIT").await.unwrap();
+    world.equal(SLOW).await;
+}
+
+#[tokio::test]
+async fn a_table_whose_rows_a_policy_hides_from_the_login_is_parked_and_no_part_of_it_is_taken_for_the_whole()
+ {
+    let url = servers::shared().await.unwrap();
+    let erp = Erp::postgres(&url).await;
+    let role = format!("policed_{}", runtime::entropy::uuid().simple());
+    erp.run(&format!(
+        "{}; CREATE ROLE {role} LOGIN PASSWORD 'x'; GRANT SELECT ON t TO {role};
+         ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE POLICY some ON t USING (id <= 10)",
+        stamped(50)
+    ))
+    .await
+    .unwrap();
+    let server = servers::shared_server().await.unwrap();
+    let source = server.url_as(&role, url.rsplit('/').next().unwrap());
+    let plan = Plan::new(&source, &["t"]).stamp("t", "changed_at");
+    let mut world = World::start(plan, erp).await;
+    world.status_says("SOURCE_RIGHTS", QUICK).await;
+    world.erp.run(&format!("ALTER ROLE {role} BYPASSRLS")).await.unwrap();
+    world.equal(SLOW).await;
+}

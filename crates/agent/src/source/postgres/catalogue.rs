@@ -199,7 +199,7 @@ fn column(line: &Line) -> FoundColumn {
     }
 }
 
-pub(super) async fn identity(link: &Link) -> Result<Identity> {
+pub(super) async fn identity(link: &tokio_postgres::Client) -> Result<Identity> {
     let sql = "SELECT (SELECT system_identifier::text FROM pg_control_system()), \
                (SELECT timeline_id::text FROM pg_control_checkpoint()), \
                (SELECT oid::bigint::text FROM pg_database WHERE datname = current_database()), \

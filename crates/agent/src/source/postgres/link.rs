@@ -22,7 +22,7 @@ use tokio_postgres::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{fault, lock};
+use super::{super::Identity, catalogue, fault, lock};
 
 const CONNECTIONS: usize = 3;
 const CONNECT_TIME: Duration = Duration::from_secs(10);
@@ -32,7 +32,7 @@ const PROBE_TIME: Duration = Duration::from_secs(30);
 const WATCHDOG: Duration = Duration::from_secs(15);
 const SESSION: &str = "SET default_transaction_read_only = on; SET statement_timeout = 5000; SET lock_timeout = 2000; \
     SET idle_in_transaction_session_timeout = 10000; SET DateStyle = 'ISO'; SET IntervalStyle = 'postgres'; \
-    SET extra_float_digits = 3; SET bytea_output = 'hex'; SET TimeZone = 'UTC'";
+    SET extra_float_digits = 3; SET bytea_output = 'hex'; SET row_security = off; SET TimeZone = 'UTC'";
 
 #[derive(Debug)]
 pub(super) struct Links {
@@ -42,6 +42,8 @@ pub(super) struct Links {
     zone: Option<String>,
     idle: Arc<Mutex<Vec<Session>>>,
     permits: Arc<Semaphore>,
+    /// The database as it was told to the server last.
+    told: Mutex<Option<Identity>>,
 }
 
 #[derive(Clone)]
@@ -88,6 +90,7 @@ impl Links {
             zone,
             idle: Arc::default(),
             permits: Arc::new(Semaphore::new(CONNECTIONS)),
+            told: Mutex::default(),
         })
     }
 
@@ -113,7 +116,23 @@ impl Links {
         Ok(Link { session, home: Arc::clone(&self.idle), _permit: permit })
     }
 
+    /// The database behind the address as it is now.
+    pub(super) async fn identity(&self) -> Result<Identity> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        let _permit = permit.coded(Code::Internal, "the source is closed")?;
+        let silent = |_| Error::new(Code::SourceUnreachable, "the database does not answer");
+        let ask = async { catalogue::identity(&self.open().await?.0).await };
+        tokio::time::timeout(CONNECT_TIME + WATCHDOG, ask).await.map_err(silent)?
+    }
+
     async fn connect(&self) -> Result<Session> {
+        let (client, zone) = self.open().await?;
+        self.same_database(&client).await?;
+        Ok(Session { client, zone: self.zone.clone().unwrap_or(zone) })
+    }
+
+    /// A connection that is set up, and the zone that the database has by itself.
+    async fn open(&self) -> Result<(Client, String)> {
         let client = match self.tls.clone() {
             Some(MakeTls(tls)) => open(&self.config, tls).await?,
             None => open(&self.config, NoTls).await?,
@@ -129,7 +148,33 @@ impl Links {
             // Such a server refuses a whole page for one byte that is not UTF-8; unconverted, the row alone is poison.
             client.batch_execute("SET client_encoding = 'SQL_ASCII'").await.map_err(fault)?;
         }
-        Ok(Session { client, zone: self.zone.clone().unwrap_or(own) })
+        Ok((client, own))
+    }
+
+    /// From now on connections lead to this database.
+    pub(super) fn tell(&self, identity: Identity) {
+        *lock(&self.told) = Some(identity);
+        // Those made before may lead to another one.
+        lock(&self.idle).clear();
+    }
+
+    /// A new connection leads to the database that the server knows, not to one that was put in its place or set back
+    /// (F51). The address may be another one: that is judged when a session is opened.
+    async fn same_database(&self, client: &Client) -> Result<()> {
+        let Some(told) = lock(&self.told).clone() else { return Ok(()) };
+        let now = catalogue::identity(client).await?;
+        let fact = |of: &Identity, name: &str| {
+            of.facts.iter().find(|(known, _)| known == name).map(|(_, fact)| fact.clone())
+        };
+        let same = ["system_identifier", "timeline", "database_oid"]
+            .into_iter()
+            .all(|name| fact(&told, name) == fact(&now, name));
+        if same && told.position <= now.position {
+            return Ok(());
+        }
+        let words =
+            "the address leads to another database than before, or to one that was set back";
+        Err(Error::new(Code::DatabaseChanged, words))
     }
 }
 

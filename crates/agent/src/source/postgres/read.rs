@@ -286,9 +286,14 @@ impl<'a> Query<'a> {
         self.keys_present();
         match from {
             From::At(Watermark(text)) => {
-                let at = format!("{}::text::timestamptz", self.text(text.clone()));
+                let at = self.text(text.clone());
                 let less = self.text(format!("{allowance} microseconds"));
-                let low = self.own_time(&format!("({at} - {less}::text::interval)"));
+                // A bound is an instant; what a cut left is a stamp of the column, which may have no zone.
+                let low = if text.ends_with('Z') {
+                    self.own_time(&format!("({at}::text::timestamptz - {less}::text::interval)"))
+                } else {
+                    format!("({at}::text::timestamp - {less}::text::interval)")
+                };
                 self.conditions.push(format!("{column} >= {low}"));
             }
             From::After(Watermark(text), key) => {

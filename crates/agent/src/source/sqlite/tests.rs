@@ -93,23 +93,85 @@ fn only_the_mode_may_stand_behind_the_file() {
     assert_eq!(at("erp.db?immutable=1").unwrap_err().code, Code::ConfigInvalid);
 }
 
+fn ids(page: &Page) -> Vec<String> {
+    (0..page.len()).map(|row| page.cell(row, 0).unwrap().to_owned()).collect()
+}
+
 #[tokio::test]
-async fn stamps_with_a_blank_and_with_a_t_are_both_found() {
-    let folder = tempfile::tempdir().unwrap();
-    let (source, erp) = source(&folder);
-    erp.execute_batch(
-        "INSERT INTO t VALUES (1, '2024-05-01 09:59:59'), (2, '2024-05-01 10:00:00'), (3, '2024-05-01T09:59:59Z'), \
-         (4, '2024-05-01T10:00:00.5Z'), (5, '2024-04-30T23:00:00'), (6, '2024-05-02 00:00:00')",
-    )
-    .unwrap();
-    let shape = source.describe(&spec()).await.unwrap();
+async fn a_delta_reads_stamps_of_the_tables_own_spelling_and_the_scan_meets_the_other_one() {
     let micros = 1_714_557_600_900_000;
     let bound = Bound { at_micros: micros, micros, degraded: None, held_by: None, committed: None };
-    let from = From::At(source.watermark(&shape, &bound).unwrap());
     let limit = ReadLimit { rows: 100, bytes: 1 << 20 };
-    let page = source.delta(&shape, &from, &bound, limit).await.unwrap();
-    let ids: Vec<_> = (0..page.len()).map(|row| page.cell(row, 0).unwrap().to_owned()).collect();
-    assert_eq!(ids, ["2", "4", "6"]);
+    for (own, other) in [(' ', 'T'), ('T', ' ')] {
+        let folder = tempfile::tempdir().unwrap();
+        let (source, erp) = source(&folder);
+        erp.execute_batch(&format!(
+            "INSERT INTO t VALUES (1, '2024-05-01{own}09:59:57'), (2, '2024-05-01{own}10:00:00'),
+             (3, '2024-05-01{other}09:59:59Z'), (4, '2024-05-01{own}10:00:00.5Z'), (5, '2024-04-30{own}23:00:00'),
+             (6, '2024-05-02{own}00:00:00'), (7, '2024-05-01{other}10:00:05')"
+        ))
+        .unwrap();
+        let shape = source.describe(&spec()).await.unwrap();
+        let from = From::At(source.watermark(&shape, &bound).unwrap());
+        let page = source.delta(&shape, &from, &bound, limit).await.unwrap();
+        assert_eq!(ids(&page), ["2", "4", "6"], "{own:?}");
+        let scanned = source.unstamped(&shape, None, limit).await.unwrap();
+        assert_eq!(ids(&scanned), ["3", "7"], "{own:?}");
+    }
+}
+
+#[tokio::test]
+async fn f07_the_edge_is_told_alike_in_every_spelling_and_a_stamp_left_by_a_cut_is_read_from() {
+    let micros = 1_714_557_610_000_000;
+    let bound = Bound { at_micros: micros, micros, degraded: None, held_by: None, committed: None };
+    let limit = ReadLimit { rows: 100, bytes: 1 << 20 };
+    for (values, cut) in [
+        (
+            ["'2024-05-01 10:00:00'", "'2024-05-01 10:00:04'", "'2024-05-01 10:00:09'"],
+            "2024-05-01 10:00:06",
+        ),
+        (
+            ["'2024-05-01T10:00:00'", "'2024-05-01T10:00:04'", "'2024-05-01T10:00:09'"],
+            "2024-05-01T10:00:06.25",
+        ),
+        (["1714557600", "1714557604", "1714557609"], "1714557606"),
+        (["1714557600000", "1714557604000", "1714557609000"], "1714557606000"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let (source, erp) = source(&folder);
+        let rows: Vec<_> =
+            values.iter().zip(1..).map(|(value, id)| format!("({id}, {value})")).collect();
+        let sql = "DROP TABLE t; CREATE TABLE t (id integer PRIMARY KEY, m); INSERT INTO t VALUES";
+        erp.execute_batch(&format!("{sql} {}", rows.join(", "))).unwrap();
+        let spec = TableSpec { allowance: Some(Duration::from_secs(2)), ..spec() };
+        let shape = source.describe(&spec).await.unwrap();
+        let start = Bound { micros: micros - 60_000_000, ..bound.clone() };
+        let from = From::At(source.watermark(&shape, &start).unwrap());
+        let page = source.delta(&shape, &from, &bound, limit).await.unwrap();
+        let below: Vec<_> = (0..page.len()).map(|row| page.below_edge(row)).collect();
+        // Two seconds of allowance: the edge is 10:00:08.
+        assert_eq!((ids(&page).len(), below), (3, vec![true, true, false]), "{cut}");
+        // The allowance takes two seconds off, so the row of :04 comes and the one of :00 does not.
+        let from = From::At(Watermark(cut.to_owned()));
+        let page = source.delta(&shape, &from, &bound, limit).await.unwrap();
+        assert_eq!(ids(&page), ["2", "3"], "{cut}");
+    }
+}
+
+#[tokio::test]
+async fn a_table_that_gets_its_first_stamp_is_described_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, erp) = source(&folder);
+    let shape = source.describe(&spec()).await.unwrap();
+    let micros = 1_714_557_600_000_000;
+    let bound = Bound { at_micros: micros, micros, degraded: None, held_by: None, committed: None };
+    let limit = ReadLimit { rows: 100, bytes: 1 << 20 };
+    let from = From::At(source.watermark(&shape, &bound).unwrap());
+    assert!(source.delta(&shape, &from, &bound, limit).await.unwrap().is_empty());
+    erp.execute_batch("INSERT INTO t VALUES (1, '2024-05-01T09:00:00')").unwrap();
+    let changed = source.delta(&shape, &from, &bound, limit).await.unwrap_err();
+    assert_eq!(changed.code, Code::SchemaChanged);
+    assert_eq!(source.describe(&spec()).await.unwrap().stamp.unwrap().form, "T");
 }
 
 #[tokio::test]
@@ -155,7 +217,7 @@ async fn rows_whose_stamp_has_another_form_are_met_by_the_scan_of_unstamped_rows
         (
             "(1, '2024-05-01 10:00:00'), (2, NULL), (3, ''), (4, '2024-05-01'), (5, 1714557600), \
              (6, '2024-05-01T10:00:00.25Z'), (7, '2024-05-01 10:00:00-03:00'), (8, 1.5), (9, x'00')",
-            &["2", "3", "4", "5", "7", "8", "9"][..],
+            &["2", "3", "4", "5", "6", "7", "8", "9"][..],
         ),
         ("(1, 1714557600), (2, NULL), (3, 'x'), (4, 1714557600000)", &["2", "3", "4"][..]),
     ] {

@@ -297,8 +297,11 @@ async fn a_new_process_on_the_same_store_gives_the_same_answers() {
 async fn ten_silent_minutes_abandon_a_batch_and_its_rows_stay() {
     let sender = Sender::with_session().await;
     sender.send(message(100, 1)).await.unwrap();
+    assert_eq!(sender.ingest.stalled(at(59)).await.unwrap(), 0);
+    assert_eq!(sender.ingest.stalled(at(60)).await.unwrap(), 1);
     assert_eq!(sender.ingest.abandon_silent(at(599)).await.unwrap(), 0);
     assert_eq!(sender.ingest.abandon_silent(at(600)).await.unwrap(), 1);
+    assert_eq!(sender.ingest.stalled(at(700)).await.unwrap(), 0);
     assert_eq!(sender.code(message(100, 2)).await, Code::BatchClosed);
     assert_eq!(sender.trial.count("SELECT count(*) FROM ingest_message"), 1);
 }

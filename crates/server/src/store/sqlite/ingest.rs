@@ -87,6 +87,22 @@ impl Store {
         self.write(move |tx| close(tx, &closing, now)).await
     }
 
+    /// How many open batches have been silent for so long that people see them as stalled.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn stalled(&self, now: Wall) -> Result<u32> {
+        let since = now.0.saturating_sub(
+            i64::try_from(protocol::limits::BATCH_STALLED.as_micros()).unwrap_or(i64::MAX),
+        );
+        self.read(move |connection| {
+            let sql = "SELECT count(*) FROM batch WHERE state = 'open' AND last_at <= ?1";
+            let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+            statement.query_row([since], |row| row.get(0)).map_err(failed)
+        })
+        .await
+    }
+
     /// Abandons every open batch that has been silent for too long; returns how many.
     ///
     /// # Errors

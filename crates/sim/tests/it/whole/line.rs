@@ -5,7 +5,7 @@
 //! Never: changes a byte that it passes.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex,
     atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
 };
 
@@ -26,6 +26,7 @@ pub(crate) struct Line {
     pub(crate) port: u16,
     traffic: Arc<Traffic>,
     accepting: Task<()>,
+    far: Arc<Mutex<String>>,
 }
 
 struct Traffic {
@@ -48,14 +49,21 @@ impl Line {
             silent: watch::Sender::new(false),
         });
         let shared = Arc::clone(&traffic);
+        let far = Arc::new(Mutex::new(far));
+        let end = Arc::clone(&far);
         let accepting = task::spawn("line", async move {
             loop {
                 let (near, _) = listener.accept().await.unwrap();
-                let (far, traffic) = (far.clone(), Arc::clone(&shared));
+                let (far, traffic) = (end.lock().unwrap().clone(), Arc::clone(&shared));
                 drop(task::spawn("call on the line", call(near, far, traffic)));
             }
         });
-        Self { port, traffic, accepting }
+        Self { port, traffic, accepting, far }
+    }
+
+    /// New connections lead there.
+    pub(crate) fn turn_to(&self, far: String) {
+        *self.far.lock().unwrap() = far;
     }
 
     /// Falls silent after that many more bytes from the far end: in the middle of whatever it says.

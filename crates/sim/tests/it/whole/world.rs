@@ -20,6 +20,8 @@ pub(crate) struct Plan {
     key_scan_seconds: u32,
     deletes: &'static str,
     give_up_seconds: u32,
+    compare_seconds: u32,
+    overlap: String,
     registry: Option<String>,
     cloud: String,
 }
@@ -33,6 +35,8 @@ impl Plan {
             key_scan_seconds: 2,
             deletes: "capped",
             give_up_seconds: 60,
+            compare_seconds: 86_400,
+            overlap: String::new(),
             registry: None,
             cloud: String::new(),
         }
@@ -48,6 +52,18 @@ impl Plan {
     /// No cap on deletes, for a test that empties a table on purpose.
     pub(crate) fn deletes_always(mut self) -> Self {
         self.deletes = "always";
+        self
+    }
+
+    /// All rows of tables with a stamp are compared that often.
+    pub(crate) fn compares_every(mut self, seconds: u32) -> Self {
+        self.compare_seconds = seconds;
+        self
+    }
+
+    /// The window of a weak bound.
+    pub(crate) fn overlaps(mut self, seconds: u32) -> Self {
+        self.overlap = format!("overlap_seconds = {seconds}");
         self
     }
 
@@ -106,12 +122,14 @@ allow_private = true
 url = '{}'
 profile = 'generic'
 erp = 'LOGIX'
+{}
 [capture]
 cycle_seconds = 1
 key_scan_seconds = {}
 duty_percent = 100
 deletes = '{}'
 give_up_seconds = {}
+compare_seconds = {}
 [admin]
 listen = '127.0.0.1:{admin}'
 {}",
@@ -120,9 +138,11 @@ listen = '127.0.0.1:{admin}'
             cloud.secret,
             plan.cloud,
             plan.source,
+            plan.overlap,
             plan.key_scan_seconds,
             plan.deletes,
             plan.give_up_seconds,
+            plan.compare_seconds,
             plan.declared
         );
         fs::write(cloud.folder.path().join("agent.toml"), config).unwrap();

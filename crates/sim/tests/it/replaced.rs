@@ -1,0 +1,69 @@
+//! A database that is put in the place of the one the server knows, while the agent runs (F51).
+//!
+//! Real agent, real server; SQLite's file is replaced by rename, PostgreSQL's cluster by another one behind the address.
+
+use std::{fs, time::Duration};
+
+use sim::servers::Postgres;
+
+use crate::whole::{
+    erp::Erp,
+    line::Line,
+    world::{Plan, World},
+};
+
+const WAIT: Duration = Duration::from_secs(60);
+const SCHEMA: &str = "CREATE TABLE t (id bigint PRIMARY KEY, v text, changed_at timestamptz DEFAULT CURRENT_TIMESTAMP)";
+
+#[tokio::test]
+async fn f51_a_file_that_is_replaced_under_the_agent_is_told_and_waits_for_a_person() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("erp.sqlite");
+    let erp = Erp::sqlite(&path);
+    erp.run("PRAGMA journal_mode = DELETE").await.unwrap();
+    erp.run("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT, changed_at TEXT DEFAULT CURRENT_TIMESTAMP)").await.unwrap();
+    erp.run("INSERT INTO t (id, v) VALUES (1, 'a'), (2, 'b')").await.unwrap();
+    let source = format!("sqlite:{}", path.display());
+    let plan = Plan::new(&source, &["t"]).stamp("t", "changed_at").deletes_always();
+    let mut world = World::start(plan, erp).await;
+    world.equal(WAIT).await;
+    // Yesterday's copy comes back: without row 2, with another row 3.
+    let copy = folder.path().join("copy.sqlite");
+    fs::copy(&path, &copy).unwrap();
+    let restored = Erp::sqlite(&copy);
+    restored
+        .run("DELETE FROM t WHERE id = 2; INSERT INTO t (id, v) VALUES (3, 'c')")
+        .await
+        .unwrap();
+    drop(restored);
+    fs::rename(&copy, &path).unwrap();
+    world.status_says("DATABASE_CHANGED", WAIT).await;
+    assert_eq!(world.staged_count("SELECT count(*) FROM t WHERE v = 'b'"), 1, "nothing is taken");
+    // A person says that it is the same ERP: now it is followed, and equal.
+    world.erp = Erp::sqlite(&path);
+    world.cloud.command(&["session", "accept"]);
+    world.equal(WAIT).await;
+    assert_eq!(world.staged_count("SELECT count(*) FROM t WHERE v = 'b' AND _deleted = 0"), 0);
+}
+
+#[tokio::test]
+async fn f51_an_address_that_leads_to_another_cluster_is_told_and_nothing_of_it_is_read() {
+    let mut first = Postgres::start().await.unwrap();
+    let url = first.create_database("erp").await.unwrap();
+    let other = Postgres::start().await.unwrap();
+    let other_url = other.create_database("erp").await.unwrap();
+    let erp = Erp::postgres(&url).await;
+    erp.run(&format!("{SCHEMA}; INSERT INTO t (id, v) VALUES (1, 'a')")).await.unwrap();
+    let stranger = Erp::postgres(&other_url).await;
+    stranger.run(&format!("{SCHEMA}; INSERT INTO t (id, v) VALUES (9, 'z')")).await.unwrap();
+    let line = Line::to(format!("127.0.0.1:{}", first.port())).await;
+    let near = url.replace(&format!(":{}/", first.port()), &format!(":{}/", line.port));
+    let plan = Plan::new(&near, &["t"]).stamp("t", "changed_at").deletes_always();
+    let mut world = World::start(plan, erp).await;
+    world.equal(WAIT).await;
+    line.turn_to(format!("127.0.0.1:{}", other.port()));
+    first.stop_immediate().await.unwrap();
+    world.status_says("DATABASE_CHANGED", WAIT).await;
+    assert_eq!(world.staged_count("SELECT count(*) FROM t WHERE id = 9"), 0);
+    assert_eq!(world.staged_count("SELECT count(*) FROM t WHERE id = 1 AND _deleted = 0"), 1);
+}
