@@ -42,12 +42,13 @@ impl Parts {
     ///
     /// # Errors
     /// `CONFIG_INVALID`, `SOURCE_UNSUPPORTED`, `STORE_BUSY`, `STORE_VERSION`, `JOURNAL_FAILED`, `DISK_FULL`.
-    pub async fn open(config: AgentConfig) -> Result<Self> {
+    pub async fn open(mut config: AgentConfig) -> Result<Self> {
         config.validate()?;
         config.erp()?;
         config.cloud.secret()?;
         let source = Arc::new(connect(&config.source)?);
         let (journal, recovery) = Journal::open(&config.data).await?;
+        config.open_mask_key()?;
         match recovery {
             Recovery::Fresh | Recovery::Resumed => {}
             Recovery::Replaced => {

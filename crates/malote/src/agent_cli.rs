@@ -11,7 +11,7 @@ use agent::{
     app,
     config::AgentConfig,
     journal::{Answer, LinkState},
-    source::{Finding, SAFE_BOUND_SQL, TableShape},
+    source::{Finding, Mask, SAFE_BOUND_SQL, TableShape},
 };
 use clap::{Args, Subcommand};
 use protocol::{Code, Coded as _, Error, Result, names::TableName};
@@ -301,7 +301,10 @@ fn table_json(shape: &TableShape) -> Value {
     let columns: Vec<Value> = shape
         .columns
         .iter()
-        .map(|column| json!({"name": column.name.as_str(), "type": column.type_name.to_string()}))
+        .map(|column| {
+            let mask = column.mask.as_ref().map(Mask::rule);
+            json!({"name": column.name.as_str(), "type": column.wire_type().to_string(), "mask": mask})
+        })
         .collect();
     json!({
         "table": shape.wire.as_str(),
@@ -317,8 +320,15 @@ fn table_json(shape: &TableShape) -> Value {
 fn table_line(shape: &TableShape) -> String {
     let stamp = shape.stamp.as_ref().map_or("-", |stamp| stamp.column.as_str());
     let soft = shape.soft_delete.as_ref().map_or("-", |(column, _)| column.as_str());
+    let masks: Vec<String> = shape
+        .columns
+        .iter()
+        .filter_map(|column| Some(format!("{} {}", column.name, column.mask.as_ref()?.rule())))
+        .collect();
+    let masks =
+        if masks.is_empty() { String::new() } else { format!(", masked: {}", masks.join(", ")) };
     format!(
-        "table {} ({}): {}, key {}, stamp {stamp}, soft delete {soft}, {} columns",
+        "table {} ({}): {}, key {}, stamp {stamp}, soft delete {soft}, {} columns{masks}",
         shape.wire,
         physical(shape),
         mode(shape),

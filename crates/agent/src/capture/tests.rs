@@ -38,6 +38,8 @@ use crate::{
     source::{self, Profile, SourceOptions},
 };
 
+mod masking;
+
 type Rows = BTreeMap<String, BTreeMap<String, String>>;
 
 /// What a cloud would have staged of one table, and the batches it took.
