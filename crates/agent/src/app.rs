@@ -13,7 +13,7 @@ use runtime::{
 };
 
 use crate::{
-    admin::Admin,
+    admin::{self, Admin, CleanOrder},
     capture::Worker,
     config::{AgentConfig, ProfileName, SourceConfig},
     journal::{Journal, Recovery},
@@ -229,9 +229,14 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<()> {
     let admin =
         Admin::bind(parts.journal.clone(), &parts.config.data, parts.config.admin.listen).await?;
     let (trigger, drain) = shutdown::channel();
+    let history = &parts.config.history;
+    let order =
+        CleanOrder { days: history.keep_days, max_rows: history.clean_rows, dry_run: false };
+    let keep = admin::keep(parts.journal.clone(), order, history.every(), drain.clone());
     let rooms = vec![
         ("capture", parts.capture(drain.clone())?),
         ("uplink", parts.uplink(drain.clone())?),
+        ("keep", Box::pin(keep) as Room),
         ("admin", Box::pin(admin.serve(drain)) as Room),
     ];
     drive(&parts.journal, trigger, rooms, shutdown).await

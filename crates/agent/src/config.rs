@@ -41,6 +41,7 @@ pub struct AgentConfig {
     pub admin: AdminConfig,
     pub log: LogConfig,
     pub mask: MaskConfig,
+    pub history: HistoryConfig,
     /// The only tables that may be shared, by wire name. Absent: every table the cloud asks for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allow: Option<Vec<TableName>>,
@@ -141,6 +142,26 @@ pub struct LogConfig {
     pub level: String,
     /// `auto` (text on a terminal, else JSON), `text` or `json`.
     pub format: LogFormat,
+}
+
+/// Cleaning of the history (`GTOTVSAPPCONCEITOHST`), by itself and as the defaults of the command.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HistoryConfig {
+    /// Days that stay.
+    pub keep_days: u32,
+    /// Most rows that one cleaning removes, oldest first.
+    pub clean_rows: u64,
+    /// Pause between two cleanings; 0 = only by command.
+    pub clean_hours: u32,
+}
+
+impl HistoryConfig {
+    /// Pause between two cleanings.
+    #[must_use]
+    pub fn every(&self) -> Option<Duration> {
+        (self.clean_hours > 0).then(|| Duration::from_secs(u64::from(self.clean_hours) * 3_600))
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -268,6 +289,7 @@ impl Default for AgentConfig {
             admin: AdminConfig::default(),
             log: LogConfig::default(),
             mask: MaskConfig::default(),
+            history: HistoryConfig::default(),
             allow: None,
             tables: BTreeMap::new(),
         }
@@ -282,6 +304,12 @@ impl Default for CaptureConfig {
             duty_percent: 25,
             deletes: Deletes::Capped,
         }
+    }
+}
+
+impl Default for HistoryConfig {
+    fn default() -> Self {
+        Self { keep_days: 30, clean_rows: 100_000, clean_hours: 1 }
     }
 }
 

@@ -2,7 +2,9 @@
 //!
 //! Promises: stdout is data, as a table or, with `--json`, one object; `check` reads the ERP and writes nothing;
 //! `safe-bound` prints SQL for a DBA and runs none.
-//! Never: prints a secret or a row's value.
+//! Never: prints a secret or a row's value; keys alone, where `sql` is asked for them.
+
+mod records;
 
 use std::path::PathBuf;
 
@@ -19,6 +21,7 @@ use runtime::{exit, shutdown, telemetry};
 use serde_json::{Value, json};
 
 use crate::{lang::Lang, out};
+use records::{HistoryArgs, SqlArgs};
 
 /// `malote agent`.
 #[derive(Debug, Args)]
@@ -66,6 +69,13 @@ enum AgentNoun {
         /// The table; left out: all of the plan.
         table: Option<TableName>,
     },
+    /// Read what was sent with one SELECT: GDataShareRecords, GTOTVSAPPCONCEITOHST.
+    #[command(after_help = "Examples:
+  malote agent sql \"SELECT TABLENAME, count(*) FROM GDataShareRecords GROUP BY 1\" --config agent.toml
+  malote agent sql \"SELECT * FROM GTOTVSAPPCONCEITOHST WHERE STATUS = 'ERROR'\" --format csv --config agent.toml")]
+    Sql(SqlArgs),
+    /// Show how each table's batches and each job ended, the newest first.
+    History(HistoryArgs),
     /// Rows that vanished in such number that a person has to say whether they go (see DELETES_CAPPED).
     #[command(subcommand)]
     Deletes(DeletesCommand),
@@ -179,6 +189,14 @@ impl AgentCommand {
                 client(&load()?)?.reload(table.as_ref()).await?;
                 out::talk(lang.pick("ordered", "pedido feito"));
                 Ok(exit::OK)
+            }
+            AgentNoun::Sql(args) => {
+                args.run(&client(&load()?)?, json, lang).await.map(|()| exit::OK)
+            }
+            AgentNoun::History(args) => {
+                let config = load()?;
+                let client = client(&config)?;
+                args.run(&client, &config.history, json, lang).await.map(|()| exit::OK)
             }
             AgentNoun::Deletes(command) => {
                 command.run(&client(&load()?)?, json, lang).await.map(|()| exit::OK)
@@ -483,6 +501,9 @@ mod tests {
             "agent deletes list --json",
             "agent deletes confirm FLAN --rows 999 --dry-run --config a.toml",
             "agent deletes refuse FLAN",
+            "agent sql SELECT --format csv --limit 5",
+            "agent history --concept FLAN --json",
+            "agent history clean --dry-run --days 3 --max-rows 10 --config a.toml",
         ] {
             Line::try_parse_from(words.split(' ')).unwrap();
         }

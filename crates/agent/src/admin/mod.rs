@@ -5,6 +5,8 @@
 
 pub mod client;
 mod door;
+mod keep;
+mod records;
 mod status;
 mod token;
 
@@ -19,6 +21,8 @@ use runtime::shutdown::Shutdown;
 use tokio::net::TcpListener;
 
 pub use door::AnswerDeletes;
+pub use keep::keep;
+pub use records::{CleanOrder, Select, USUAL_ROWS};
 pub use status::{DeletesStatus, IncidentStatus, PausedStatus, SpoolStatus, Status};
 
 use crate::journal::Journal;

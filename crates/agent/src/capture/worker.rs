@@ -113,7 +113,7 @@ impl<S: Source> Worker<S> {
                 Fault::Session(error) | Fault::Table(error) => {
                     tracing::error!(%error, cause = error.chain(), "capture lost its batch");
                     // An error here means that the journal is ill itself; its own watch ends the process.
-                    let _ = self.journal.drop_batch(error.code, &error.message).await;
+                    let _ = self.journal.drop_batch(error.code, &error.message, Wall::now()).await;
                     if error.code == Code::DiskFull {
                         self.tell_full(&error).await;
                     }
