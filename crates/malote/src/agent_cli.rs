@@ -5,6 +5,7 @@
 //! Never: prints a secret or a row's value; keys alone, where `sql` is asked for them.
 
 mod records;
+mod steer;
 
 use std::path::PathBuf;
 
@@ -22,6 +23,7 @@ use serde_json::{Value, json};
 
 use crate::{lang::Lang, out};
 use records::{HistoryArgs, SqlArgs};
+use steer::{PauseArgs, ResumeArgs};
 
 /// `malote agent`.
 #[derive(Debug, Args)]
@@ -69,6 +71,10 @@ enum AgentNoun {
         /// The table; left out: all of the plan.
         table: Option<TableName>,
     },
+    /// Keep the running agent from reading one table, or all; a restart does not end it.
+    Pause(PauseArgs),
+    /// Let a paused table, or the agent, go on.
+    Resume(ResumeArgs),
     /// Read what was sent with one SELECT: GDataShareRecords, GTOTVSAPPCONCEITOHST.
     #[command(after_help = "Examples:
   malote agent sql \"SELECT TABLENAME, count(*) FROM GDataShareRecords GROUP BY 1\" --config agent.toml
@@ -190,6 +196,8 @@ impl AgentCommand {
                 out::talk(lang.pick("ordered", "pedido feito"));
                 Ok(exit::OK)
             }
+            AgentNoun::Pause(args) => args.run(&client(&load()?)?, lang).await.map(|()| exit::OK),
+            AgentNoun::Resume(args) => args.run(&client(&load()?)?, lang).await.map(|()| exit::OK),
             AgentNoun::Sql(args) => {
                 args.run(&client(&load()?)?, json, lang).await.map(|()| exit::OK)
             }
@@ -414,7 +422,10 @@ fn show_status(status: &Status, lang: Lang) {
         let since = lang.pick("since", "desde");
         out::data(format!("PAUSED {since} {}: {}: {}", paused.since, paused.code, paused.words));
     }
-    let waiting = &status.deletes;
+    let (waiting, halts) = (&status.deletes, &status.halts);
+    for halt in halts.iter().filter(|halt| halt.table.is_none()) {
+        out::data(format!("PAUSED {}", steer::line(halt, lang)));
+    }
     for status in &status.tables {
         let lag = status.lag_ms.map_or_else(|| "-".to_owned(), |lag| format!("{} s", lag / 1_000));
         out::data(format!(
@@ -440,7 +451,12 @@ fn show_status(status: &Status, lang: Lang) {
                 out::data(format!("             {hint}"));
             }
         }
-        if let Some(words) = &status.paused {
+        let halt = halts.iter().find(|halt| halt.table.as_ref() == Some(&status.table));
+        if let Some(halt) = halt {
+            out::data(format!("             {}", steer::line(halt, lang)));
+        } else if let Some(words) =
+            status.paused.as_ref().filter(|_| halts.iter().all(|halt| halt.table.is_some()))
+        {
             out::data(format!("             {words}"));
         }
     }
@@ -501,6 +517,10 @@ mod tests {
             "agent deletes list --json",
             "agent deletes confirm FLAN --rows 999 --dry-run --config a.toml",
             "agent deletes refuse FLAN",
+            "agent pause",
+            "agent pause FLAN --why x --who ana",
+            "agent resume FLAN",
+            "agent resume --all",
             "agent sql SELECT --format csv --limit 5",
             "agent history --concept FLAN --json",
             "agent history clean --dry-run --days 3 --max-rows 10 --config a.toml",

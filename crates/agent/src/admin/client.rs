@@ -15,7 +15,10 @@ use reqwest::RequestBuilder;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
 
-use super::{ADDRESS_FILE, AnswerDeletes, CleanOrder, DeletesStatus, Select, Status, token};
+use super::{
+    ADDRESS_FILE, AnswerDeletes, CleanOrder, DeletesStatus, PauseOrder, ResumeOrder, Select,
+    Status, token,
+};
 use crate::journal::{Cleaned, HistoryRow, Selected};
 
 /// The agent is on this machine.
@@ -74,6 +77,22 @@ impl Client {
     pub async fn reload(&self, table: Option<&TableName>) -> Result<()> {
         let body = json!({ "table": table });
         self.send(self.http.post(self.url("/v1/reload")).json(&body)).await.map(|_| ())
+    }
+
+    /// `malote agent pause`.
+    ///
+    /// # Errors
+    /// As [`Client::status`]; `NOT_FOUND` for a table that is not in the plan.
+    pub async fn pause(&self, order: &PauseOrder) -> Result<()> {
+        self.send(self.http.post(self.url("/v1/pause")).json(order)).await.map(|_| ())
+    }
+
+    /// `malote agent resume`.
+    ///
+    /// # Errors
+    /// As [`Client::status`]; `NOT_FOUND` where nothing of the kind is paused.
+    pub async fn resume(&self, order: &ResumeOrder) -> Result<()> {
+        self.send(self.http.post(self.url("/v1/resume")).json(order)).await.map(|_| ())
     }
 
     /// `malote agent deletes list`.

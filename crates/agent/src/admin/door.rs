@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     records,
     status::{self, DeletesStatus, status},
+    steer,
     token::AdminToken,
 };
 use crate::journal::{Answer, Journal, Verdict};
@@ -53,6 +54,7 @@ pub(super) fn router(journal: Journal, token: Arc<AdminToken>) -> Router {
         .route("/v1/reload", routing::post(reload))
         .route("/v1/deletes", routing::get(show_deletes).post(answer_deletes))
         .merge(records::routes())
+        .merge(steer::routes())
         .layer(DefaultBodyLimit::max(limits::TOKEN_BODY_BYTES))
         .layer(middleware::from_fn_with_state(token, guard));
     Router::new()

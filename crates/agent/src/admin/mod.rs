@@ -8,6 +8,7 @@ mod door;
 mod keep;
 mod records;
 mod status;
+mod steer;
 mod token;
 
 use std::{
@@ -24,6 +25,7 @@ pub use door::AnswerDeletes;
 pub use keep::keep;
 pub use records::{CleanOrder, Select, USUAL_ROWS};
 pub use status::{DeletesStatus, IncidentStatus, PausedStatus, SpoolStatus, Status};
+pub use steer::{HaltStatus, PauseOrder, ResumeOrder};
 
 use crate::journal::Journal;
 

@@ -165,6 +165,37 @@ async fn the_history_is_read_and_cleaned_through_the_door_and_sql_reads_the_two_
 }
 
 #[tokio::test]
+async fn a_pause_is_told_with_who_when_and_why_and_lifted_by_itself() {
+    let running = running().await;
+    let client = Client::open(running.folder.path(), ANY).unwrap();
+    let table: Option<protocol::names::TableName> = Some("SE1".parse().unwrap());
+    let order = |table: &Option<protocol::names::TableName>| PauseOrder {
+        table: table.clone(),
+        who: "ana".into(),
+        why: "month\nend".into(),
+    };
+    client.pause(&order(&table)).await.unwrap();
+    client.pause(&order(&None)).await.unwrap();
+    let told = client.status().await.unwrap().halts;
+    assert_eq!((told.len(), &told[0].table, &told[1].table), (2, &None, &table));
+    assert_eq!((told[1].who.as_str(), told[1].why.as_str()), ("ana", "month end"));
+    client.resume(&ResumeOrder::default()).await.unwrap();
+    assert_eq!(client.status().await.unwrap().halts.len(), 1, "its own pause stays");
+    let again = client.resume(&ResumeOrder::default()).await.unwrap_err();
+    assert_eq!(again.code, Code::NotFound);
+    client.resume(&ResumeOrder { table: None, all: true }).await.unwrap();
+    assert!(client.status().await.unwrap().halts.is_empty());
+    let both = ResumeOrder { table: table.clone(), all: true };
+    assert_eq!(client.resume(&both).await.unwrap_err().code, Code::BadRequest);
+    let nobody = PauseOrder { who: " ".into(), ..order(&table) };
+    assert_eq!(client.pause(&nobody).await.unwrap_err().code, Code::BadRequest);
+    let plan =
+        r#"{"uploadVersion":2,"queries":[{"table":"FLAN","filter":null,"forceReload":false}]}"#;
+    running.journal.save_plan(serde_json::from_str(plan).unwrap()).await.unwrap();
+    assert_eq!(client.pause(&order(&table)).await.unwrap_err().code, Code::NotFound);
+}
+
+#[tokio::test]
 async fn old_history_goes_by_itself_while_the_agent_runs() {
     let running = running().await;
     let incident = Incident {
@@ -201,6 +232,8 @@ async fn without_the_token_only_health_and_metrics_answer() {
     assert_eq!(code(web.post(url("/v1/deletes")).body("{}")).await, 401);
     assert_eq!(code(web.post(url("/v1/sql")).body("{}")).await, 401);
     assert_eq!(code(web.get(url("/v1/history"))).await, 401);
+    assert_eq!(code(web.post(url("/v1/pause")).body("{}")).await, 401);
+    assert_eq!(code(web.post(url("/v1/resume")).body("{}")).await, 401);
     assert_eq!(code(web.post(url("/v1/history/clean")).body("{}")).await, 401);
     assert_eq!(code(web.get(url("/healthz"))).await, 200);
     assert_eq!(code(web.get(url("/metrics"))).await, 200);

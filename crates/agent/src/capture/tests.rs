@@ -38,6 +38,7 @@ use crate::{
     source::{self, Profile, SourceOptions},
 };
 
+mod halting;
 mod masking;
 
 type Rows = BTreeMap<String, BTreeMap<String, String>>;

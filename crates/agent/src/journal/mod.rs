@@ -11,6 +11,7 @@
 
 mod apart;
 mod deletes;
+mod halt;
 mod history;
 mod known;
 mod open;
@@ -41,6 +42,7 @@ use tokio::sync::{Semaphore, watch};
 use apart::Attention;
 pub use apart::{Parked, Paused, Refusals, Retry, Suspect, schema_mark};
 pub use deletes::{Answer, CappedDeletes, Counted, Verdict};
+pub use halt::{Halt, Halts};
 pub use history::{CLEAN_JOB, Clean, Cleaned, HistoryRow};
 pub use read::Selected;
 pub use types::{
@@ -82,13 +84,14 @@ impl Journal {
             fault: watch::Sender::new(None),
         });
         let capped = deletes::all(&opened.desk)?;
+        let halts = halt::all(&opened.desk)?;
         let shared = Shared {
             instance: opened.instance,
             path,
             reading: Semaphore::new(1),
             tell: Arc::clone(&tell),
             link: watch::Sender::new(LinkState::default()),
-            attention: watch::Sender::new(Attention { capped, ..Attention::default() }),
+            attention: watch::Sender::new(Attention { capped, halts, ..Attention::default() }),
         };
         let writer = Writer::start(opened.desk, tell, opened.lock)?;
         Ok((Self { writer, shared: Arc::new(shared) }, opened.recovery))

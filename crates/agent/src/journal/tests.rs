@@ -5,6 +5,7 @@ use protocol::ids::Generation;
 
 use super::*;
 
+mod halting;
 mod history;
 
 fn table(name: &str) -> TableName {
