@@ -13,7 +13,7 @@ use runtime::{
 };
 
 use crate::{
-    admin::Admin,
+    admin::{self, Admin, CleanOrder},
     capture::Worker,
     config::{AgentConfig, ProfileName, SourceConfig},
     journal::{Journal, Recovery},
@@ -42,12 +42,13 @@ impl Parts {
     ///
     /// # Errors
     /// `CONFIG_INVALID`, `SOURCE_UNSUPPORTED`, `STORE_BUSY`, `STORE_VERSION`, `JOURNAL_FAILED`, `DISK_FULL`.
-    pub async fn open(config: AgentConfig) -> Result<Self> {
+    pub async fn open(mut config: AgentConfig) -> Result<Self> {
         config.validate()?;
         config.erp()?;
         config.cloud.secret()?;
         let source = Arc::new(connect(&config.source)?);
         let (journal, recovery) = Journal::open(&config.data).await?;
+        config.open_mask_key()?;
         match recovery {
             Recovery::Fresh | Recovery::Resumed => {}
             Recovery::Replaced => {
@@ -229,9 +230,14 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<()> {
     let admin =
         Admin::bind(parts.journal.clone(), &parts.config.data, parts.config.admin.listen).await?;
     let (trigger, drain) = shutdown::channel();
+    let history = &parts.config.history;
+    let order =
+        CleanOrder { days: history.keep_days, max_rows: history.clean_rows, dry_run: false };
+    let keep = admin::keep(parts.journal.clone(), order, history.every(), drain.clone());
     let rooms = vec![
         ("capture", parts.capture(drain.clone())?),
         ("uplink", parts.uplink(drain.clone())?),
+        ("keep", Box::pin(keep) as Room),
         ("admin", Box::pin(admin.serve(drain)) as Room),
     ];
     drive(&parts.journal, trigger, rooms, shutdown).await

@@ -20,10 +20,15 @@ use runtime::telemetry::LogFormat;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{source::TableSpec, uplink::hosts};
+use crate::{
+    source::{Disclosure, Mask, MaskKey, MaskRule, TableSpec},
+    uplink::hosts,
+};
 
 /// Prefix of the environment's variables.
 const PREFIX: &str = "MALOTE_AGENT";
+/// Key of hashed columns, in the data folder.
+const MASK_KEY_FILE: &str = "mask.key";
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -35,6 +40,8 @@ pub struct AgentConfig {
     pub capture: CaptureConfig,
     pub admin: AdminConfig,
     pub log: LogConfig,
+    pub mask: MaskConfig,
+    pub history: HistoryConfig,
     /// The only tables that may be shared, by wire name. Absent: every table the cloud asks for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allow: Option<Vec<TableName>>,
@@ -143,9 +150,50 @@ pub struct LogConfig {
     pub format: LogFormat,
 }
 
+/// Cleaning of the history (`GTOTVSAPPCONCEITOHST`), by itself and as the defaults of the command.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HistoryConfig {
+    /// Days that stay.
+    pub keep_days: u32,
+    /// Most rows that one cleaning removes, oldest first.
+    pub clean_rows: u64,
+    /// Pause between two cleanings; 0 = only by command.
+    pub clean_hours: u32,
+}
+
+impl HistoryConfig {
+    /// Pause between two cleanings.
+    #[must_use]
+    pub fn every(&self) -> Option<Duration> {
+        (self.clean_hours > 0).then(|| Duration::from_secs(u64::from(self.clean_hours) * 3_600))
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MaskConfig {
+    /// File with the key of hashed columns, 64 hex digits; else `mask.key` in the data folder, made at need. Agents
+    /// that stand by for each other need the same one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+    /// As it was read at the start.
+    #[serde(skip)]
+    pub key: Option<MaskKey>,
+}
+
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TableConfig {
+    /// The only columns that leave the building; absent: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub columns: Option<Vec<ColumnName>>,
+    /// Columns that stay in the building.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<ColumnName>,
+    /// Columns of which a mask leaves the building: `{ CGCCFO = "hash", TELEFONE = "last:4", EMAIL = "null" }`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub mask: BTreeMap<ColumnName, MaskRule>,
     /// Columns that are unique together and never NULL. `rm` and `generic` take them where the catalogue shows no
     /// primary key; `protheus` takes them before the table's unique index.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -246,6 +294,8 @@ impl Default for AgentConfig {
             capture: CaptureConfig::default(),
             admin: AdminConfig::default(),
             log: LogConfig::default(),
+            mask: MaskConfig::default(),
+            history: HistoryConfig::default(),
             allow: None,
             tables: BTreeMap::new(),
         }
@@ -262,6 +312,12 @@ impl Default for CaptureConfig {
             give_up_seconds: protocol::limits::SOURCE_AWAY.as_secs(),
             deletes: Deletes::Capped,
         }
+    }
+}
+
+impl Default for HistoryConfig {
+    fn default() -> Self {
+        Self { keep_days: 30, clean_rows: 100_000, clean_hours: 1 }
     }
 }
 
@@ -330,6 +386,10 @@ impl AgentConfig {
             if config.stamp_none && config.stamp.is_some() {
                 return wrong(format!("tables.{table}: stamp and stamp_none exclude each other"));
             }
+            let masked = |name: &&ColumnName| config.mask.contains_key(*name);
+            if let Some(name) = config.exclude.iter().find(masked) {
+                return wrong(format!("tables.{table}: {name} is both left out and masked"));
+            }
             if config.key.as_ref().is_some_and(Vec::is_empty) {
                 return wrong(format!("tables.{table}.key is empty"));
             }
@@ -377,7 +437,30 @@ impl AgentConfig {
                 .map(|(name, text)| (name, TypeName::parse(&text)))
                 .collect(),
             allowance: config.allowance_seconds.map(Duration::from_secs),
+            disclosure: Disclosure {
+                only: config.columns,
+                exclude: config.exclude,
+                masks: config
+                    .mask
+                    .into_iter()
+                    .map(|(name, rule)| (name, self.mask.of(rule)))
+                    .collect(),
+            },
         }
+    }
+
+    /// Opens the key of the masks, where a table hashes a column.
+    ///
+    /// # Errors
+    /// As [`MaskKey::open`].
+    pub fn open_mask_key(&mut self) -> Result<()> {
+        let hashes = |table: &TableConfig| table.mask.values().any(|rule| *rule == MaskRule::Hash);
+        if self.tables.values().any(hashes) {
+            let own = self.data.join(MASK_KEY_FILE);
+            let path = self.mask.key_file.as_ref().unwrap_or(&own);
+            self.mask.key = Some(MaskKey::open(path, self.mask.key_file.is_none())?);
+        }
+        Ok(())
     }
 
     /// Whether deletes found by comparison are capped for a table.
@@ -393,6 +476,16 @@ impl AgentConfig {
     /// `INTERNAL` where the tree cannot be written as TOML.
     pub fn dump(&self) -> Result<String> {
         toml::to_string_pretty(self).coded(Code::Internal, "cannot print the configuration")
+    }
+}
+
+impl MaskConfig {
+    fn of(&self, rule: MaskRule) -> Mask {
+        match rule {
+            MaskRule::Hash => Mask::Hash(self.key.clone()),
+            MaskRule::Null => Mask::Null,
+            MaskRule::Last(digits) => Mask::Last(digits),
+        }
     }
 }
 
@@ -455,6 +548,8 @@ stamp = "RECMODIFIEDON"
 types = { VALOR = "decimal" }
 deletes = "always"
 soft_delete = { column = "D", value = "*" }
+exclude = ["OBS"]
+mask = { CGC = "hash", FONE = "last", MAIL = "null" }
 "#;
 
     #[test]
@@ -481,6 +576,10 @@ soft_delete = { column = "D", value = "*" }
         let spec = config.spec(&flan);
         assert_eq!(spec.key.unwrap().len(), 2);
         assert_eq!(spec.soft_delete.unwrap().1, "*");
+        let masks: Vec<String> =
+            spec.disclosure.masks.iter().map(|(_, mask)| mask.rule()).collect();
+        assert_eq!(masks, ["hash", "last:4", "null"]);
+        assert_eq!(spec.disclosure.exclude.len(), 1);
         assert_eq!(config.erp().unwrap().as_str(), "RM");
     }
 
@@ -493,6 +592,10 @@ soft_delete = { column = "D", value = "*" }
         assert!(change("duty_percent = 100", "duty_percent = 0").contains("duty_percent"));
         assert!(change("profile = \"rm\"", "profile = \"protheus\"").contains("company_group"));
         assert!(change("key = [", "stamp_none = true\nkey = [").contains("exclude"));
+        assert!(change("\"OBS\"", "\"cgc\"").contains("both left out and masked"));
+        assert!(
+            read(&FULL.replace("\"last\"", "\"md5\"")).unwrap_err().message.contains("a mask is")
+        );
         assert!(change("client_id = \"me\"", "").contains("client_id"));
         assert!(change("[source]", "hosts = [\"*.x\"]\n[source]").contains("cloud.hosts"));
         let open = format!("{FULL}\n[admin]\nlisten = \"0.0.0.0:1\"");

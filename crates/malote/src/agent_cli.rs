@@ -2,7 +2,10 @@
 //!
 //! Promises: stdout is data, as a table or, with `--json`, one object; `check` reads the ERP and writes nothing;
 //! `safe-bound` prints SQL for a DBA and runs none.
-//! Never: prints a secret or a row's value.
+//! Never: prints a secret or a row's value; keys alone, where `sql` is asked for them.
+
+mod records;
+mod steer;
 
 use std::path::PathBuf;
 
@@ -11,7 +14,7 @@ use agent::{
     app,
     config::AgentConfig,
     journal::{Answer, LinkState},
-    source::{Finding, SAFE_BOUND_SQL, TableShape},
+    source::{Finding, Mask, SAFE_BOUND_SQL, TableShape},
 };
 use clap::{Args, Subcommand};
 use protocol::{Code, Coded as _, Error, Result, names::TableName};
@@ -19,6 +22,8 @@ use runtime::{exit, shutdown, telemetry};
 use serde_json::{Value, json};
 
 use crate::{lang::Lang, out};
+use records::{HistoryArgs, SqlArgs};
+use steer::{PauseArgs, ResumeArgs};
 
 /// `malote agent`.
 #[derive(Debug, Args)]
@@ -66,6 +71,17 @@ enum AgentNoun {
         /// The table; left out: all of the plan.
         table: Option<TableName>,
     },
+    /// Keep the running agent from reading one table, or all; a restart does not end it.
+    Pause(PauseArgs),
+    /// Let a paused table, or the agent, go on.
+    Resume(ResumeArgs),
+    /// Read what was sent with one SELECT: GDataShareRecords, GTOTVSAPPCONCEITOHST.
+    #[command(after_help = "Examples:
+  malote agent sql \"SELECT TABLENAME, count(*) FROM GDataShareRecords GROUP BY 1\" --config agent.toml
+  malote agent sql \"SELECT * FROM GTOTVSAPPCONCEITOHST WHERE STATUS = 'ERROR'\" --format csv --config agent.toml")]
+    Sql(SqlArgs),
+    /// Show how each table's batches and each job ended, the newest first.
+    History(HistoryArgs),
     /// Rows that vanished in such number that a person has to say whether they go (see DELETES_CAPPED).
     #[command(subcommand)]
     Deletes(DeletesCommand),
@@ -179,6 +195,16 @@ impl AgentCommand {
                 client(&load()?)?.reload(table.as_ref()).await?;
                 out::talk(lang.pick("ordered", "pedido feito"));
                 Ok(exit::OK)
+            }
+            AgentNoun::Pause(args) => args.run(&client(&load()?)?, lang).await.map(|()| exit::OK),
+            AgentNoun::Resume(args) => args.run(&client(&load()?)?, lang).await.map(|()| exit::OK),
+            AgentNoun::Sql(args) => {
+                args.run(&client(&load()?)?, json, lang).await.map(|()| exit::OK)
+            }
+            AgentNoun::History(args) => {
+                let config = load()?;
+                let client = client(&config)?;
+                args.run(&client, &config.history, json, lang).await.map(|()| exit::OK)
             }
             AgentNoun::Deletes(command) => {
                 command.run(&client(&load()?)?, json, lang).await.map(|()| exit::OK)
@@ -301,7 +327,10 @@ fn table_json(shape: &TableShape) -> Value {
     let columns: Vec<Value> = shape
         .columns
         .iter()
-        .map(|column| json!({"name": column.name.as_str(), "type": column.type_name.to_string()}))
+        .map(|column| {
+            let mask = column.mask.as_ref().map(Mask::rule);
+            json!({"name": column.name.as_str(), "type": column.wire_type().to_string(), "mask": mask})
+        })
         .collect();
     json!({
         "table": shape.wire.as_str(),
@@ -317,8 +346,15 @@ fn table_json(shape: &TableShape) -> Value {
 fn table_line(shape: &TableShape) -> String {
     let stamp = shape.stamp.as_ref().map_or("-", |stamp| stamp.column.as_str());
     let soft = shape.soft_delete.as_ref().map_or("-", |(column, _)| column.as_str());
+    let masks: Vec<String> = shape
+        .columns
+        .iter()
+        .filter_map(|column| Some(format!("{} {}", column.name, column.mask.as_ref()?.rule())))
+        .collect();
+    let masks =
+        if masks.is_empty() { String::new() } else { format!(", masked: {}", masks.join(", ")) };
     format!(
-        "table {} ({}): {}, key {}, stamp {stamp}, soft delete {soft}, {} columns",
+        "table {} ({}): {}, key {}, stamp {stamp}, soft delete {soft}, {} columns{masks}",
         shape.wire,
         physical(shape),
         mode(shape),
@@ -386,7 +422,10 @@ fn show_status(status: &Status, lang: Lang) {
         let since = lang.pick("since", "desde");
         out::data(format!("PAUSED {since} {}: {}: {}", paused.since, paused.code, paused.words));
     }
-    let waiting = &status.deletes;
+    let (waiting, halts) = (&status.deletes, &status.halts);
+    for halt in halts.iter().filter(|halt| halt.table.is_none()) {
+        out::data(format!("PAUSED {}", steer::line(halt, lang)));
+    }
     for status in &status.tables {
         let lag = status.lag_ms.map_or_else(|| "-".to_owned(), |lag| format!("{} s", lag / 1_000));
         out::data(format!(
@@ -412,7 +451,12 @@ fn show_status(status: &Status, lang: Lang) {
                 out::data(format!("             {hint}"));
             }
         }
-        if let Some(words) = &status.paused {
+        let halt = halts.iter().find(|halt| halt.table.as_ref() == Some(&status.table));
+        if let Some(halt) = halt {
+            out::data(format!("             {}", steer::line(halt, lang)));
+        } else if let Some(words) =
+            status.paused.as_ref().filter(|_| halts.iter().all(|halt| halt.table.is_some()))
+        {
             out::data(format!("             {words}"));
         }
     }
@@ -473,6 +517,13 @@ mod tests {
             "agent deletes list --json",
             "agent deletes confirm FLAN --rows 999 --dry-run --config a.toml",
             "agent deletes refuse FLAN",
+            "agent pause",
+            "agent pause FLAN --why x --who ana",
+            "agent resume FLAN",
+            "agent resume --all",
+            "agent sql SELECT --format csv --limit 5",
+            "agent history --concept FLAN --json",
+            "agent history clean --dry-run --days 3 --max-rows 10 --config a.toml",
         ] {
             Line::try_parse_from(words.split(' ')).unwrap();
         }

@@ -54,6 +54,13 @@ pub const SPOOL_BYTES: u64 = 256 * 1024 * 1024;
 /// Below this the agent stops reading: the open batch, the journal's own log and the known rows still find room.
 pub const DISK_FREE_BYTES: u64 = 100 * 1024 * 1024;
 
+/// Rows of history kept whatever their age: about 150 MB in the journal, a month of one batch every two seconds.
+pub const HISTORY_ROWS: u64 = 1_000_000;
+/// Rows that one SELECT over the journal gives at most: what a person or a script takes in one look.
+pub const SQL_ROWS: usize = 10_000;
+/// Text that one SELECT over the journal gives at most; it is held in memory whole.
+pub const SQL_BYTES: usize = 8 * 1024 * 1024;
+
 // --- refused rows ---
 /// Rows refused one after another, with none of their table taken between them, before the table is parked. Each costs
 /// a batch, and what refuses ten in a row refuses the table: its schema, not a value.

@@ -1,4 +1,4 @@
-//! Client of the admin door, for `malote agent status`, `reload` and `deletes` beside a running agent.
+//! Client of the admin door, for `malote agent status`, `reload` and the others beside a running agent.
 //!
 //! Promises: finds address and token in the data folder; says where no agent runs, and how to start it.
 //! Never: calls an address that is not loopback.
@@ -15,7 +15,11 @@ use reqwest::RequestBuilder;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
 
-use super::{ADDRESS_FILE, AnswerDeletes, DeletesStatus, Status, token};
+use super::{
+    ADDRESS_FILE, AnswerDeletes, CleanOrder, DeletesStatus, PauseOrder, ResumeOrder, Select,
+    Status, token,
+};
+use crate::journal::{Cleaned, HistoryRow, Selected};
 
 /// The agent is on this machine.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -75,6 +79,22 @@ impl Client {
         self.send(self.http.post(self.url("/v1/reload")).json(&body)).await.map(|_| ())
     }
 
+    /// `malote agent pause`.
+    ///
+    /// # Errors
+    /// As [`Client::status`]; `NOT_FOUND` for a table that is not in the plan.
+    pub async fn pause(&self, order: &PauseOrder) -> Result<()> {
+        self.send(self.http.post(self.url("/v1/pause")).json(order)).await.map(|_| ())
+    }
+
+    /// `malote agent resume`.
+    ///
+    /// # Errors
+    /// As [`Client::status`]; `NOT_FOUND` where nothing of the kind is paused.
+    pub async fn resume(&self, order: &ResumeOrder) -> Result<()> {
+        self.send(self.http.post(self.url("/v1/resume")).json(order)).await.map(|_| ())
+    }
+
     /// `malote agent deletes list`.
     ///
     /// # Errors
@@ -90,6 +110,39 @@ impl Client {
     /// As [`Client::status`]; `NOT_FOUND` where nothing waits, `DELETES_CAPPED` where another number is counted by now.
     pub async fn answer_deletes(&self, answer: &AnswerDeletes) -> Result<DeletesStatus> {
         let body = self.send(self.http.post(self.url("/v1/deletes")).json(answer)).await?;
+        serde_json::from_slice(&body).coded(Code::Internal, "the agent's answer is not a count")
+    }
+
+    /// `malote agent sql`.
+    ///
+    /// # Errors
+    /// As [`Client::status`]; `BAD_REQUEST`, `TIMEOUT`.
+    pub async fn select(&self, sql: &str, limit: usize) -> Result<Selected> {
+        let body = Select { sql: sql.to_owned(), limit: Some(limit) };
+        let body = self.send(self.http.post(self.url("/v1/sql")).json(&body)).await?;
+        serde_json::from_slice(&body).coded(Code::Internal, "the agent's answer is not rows")
+    }
+
+    /// `malote agent history`.
+    ///
+    /// # Errors
+    /// As [`Client::status`].
+    pub async fn history(&self, concept: Option<&str>, limit: usize) -> Result<Vec<HistoryRow>> {
+        let mut query = vec![("limit", limit.to_string())];
+        query.extend(concept.map(|concept| ("concept", concept.to_owned())));
+        let url = reqwest::Url::parse_with_params(&self.url("/v1/history"), &query)
+            .coded(Code::Internal, "the admin address is no URL")?;
+        let body = self.send(self.http.get(url)).await?;
+        serde_json::from_slice(&body).coded(Code::Internal, "the agent's answer is not a history")
+    }
+
+    /// `malote agent history clean`.
+    ///
+    /// # Errors
+    /// As [`Client::status`].
+    pub async fn history_clean(&self, order: &CleanOrder) -> Result<Cleaned> {
+        let url = self.url("/v1/history/clean");
+        let body = self.send(self.http.post(url).json(order)).await?;
         serde_json::from_slice(&body).coded(Code::Internal, "the agent's answer is not a count")
     }
 

@@ -18,12 +18,14 @@ use protocol::{Code, Error, Result, json::ErrorBody, limits, names::TableName};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    records,
     status::{self, DeletesStatus, status},
+    steer,
     token::AdminToken,
 };
 use crate::journal::{Answer, Journal, Verdict};
 
-struct Refusal(Error);
+pub(super) struct Refusal(Error);
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
@@ -39,11 +41,20 @@ impl IntoResponse for Refusal {
     }
 }
 
+/// A body in the form that `like` shows.
+pub(super) fn parsed<T: serde::de::DeserializeOwned>(body: &[u8], like: &str) -> Result<T> {
+    serde_json::from_slice(body).map_err(|cause| {
+        Error::new(Code::BadRequest, format!("the body is not {like}")).because(cause)
+    })
+}
+
 pub(super) fn router(journal: Journal, token: Arc<AdminToken>) -> Router {
     let guarded = Router::new()
         .route("/v1/status", routing::get(show))
         .route("/v1/reload", routing::post(reload))
         .route("/v1/deletes", routing::get(show_deletes).post(answer_deletes))
+        .merge(records::routes())
+        .merge(steer::routes())
         .layer(DefaultBodyLimit::max(limits::TOKEN_BODY_BYTES))
         .layer(middleware::from_fn_with_state(token, guard));
     Router::new()
@@ -78,13 +89,8 @@ struct Reload {
 
 /// Without a body, or without a table: all tables of the plan.
 async fn reload(State(journal): State<Journal>, body: Bytes) -> Result<StatusCode, Refusal> {
-    let reload: Reload = if body.is_empty() {
-        Reload::default()
-    } else {
-        serde_json::from_slice(&body).map_err(|cause| {
-            Error::new(Code::BadRequest, "the body is not {\"table\": …}").because(cause)
-        })?
-    };
+    let reload: Reload =
+        if body.is_empty() { Reload::default() } else { parsed(&body, "{\"table\": …}")? };
     let table = reload.table.map(|table| table.parse::<TableName>()).transpose()?;
     if let Some(table) = &table {
         let plan = journal.plan().await?;
@@ -122,10 +128,7 @@ async fn answer_deletes(
     State(journal): State<Journal>,
     body: Bytes,
 ) -> Result<Json<DeletesStatus>, Refusal> {
-    let given: AnswerDeletes = serde_json::from_slice(&body).map_err(|cause| {
-        Error::new(Code::BadRequest, "the body is not {\"table\": …, \"confirm\": …}")
-            .because(cause)
-    })?;
+    let given: AnswerDeletes = parsed(&body, "{\"table\": …, \"confirm\": …}")?;
     let answer = if given.confirm { Answer::Confirmed } else { Answer::Refused };
     let AnswerDeletes { table, rows, dry_run, .. } = given;
     if !dry_run {

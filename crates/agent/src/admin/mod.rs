@@ -5,7 +5,10 @@
 
 pub mod client;
 mod door;
+mod keep;
+mod records;
 mod status;
+mod steer;
 mod token;
 
 use std::{
@@ -19,7 +22,10 @@ use runtime::shutdown::Shutdown;
 use tokio::net::TcpListener;
 
 pub use door::AnswerDeletes;
+pub use keep::keep;
+pub use records::{CleanOrder, Select, USUAL_ROWS};
 pub use status::{DeletesStatus, IncidentStatus, PausedStatus, SpoolStatus, Status};
+pub use steer::{HaltStatus, PauseOrder, ResumeOrder};
 
 use crate::journal::Journal;
 

@@ -8,6 +8,7 @@ use protocol::{Result, ids::BatchId, names::TableName};
 use runtime::clock::Wall;
 use serde::{Deserialize, Serialize};
 
+use super::steer::{self, HaltStatus};
 use crate::journal::{
     Answer, CappedDeletes, Incident, Journal, LinkState, Paused, SpoolState, TableStatus,
 };
@@ -32,6 +33,9 @@ pub struct Status {
     /// Why nothing is read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<PausedStatus>,
+    /// What a person paused.
+    #[serde(default)]
+    pub halts: Vec<HaltStatus>,
     /// Deletes above the cap, by table.
     #[serde(default)]
     pub deletes: Vec<DeletesStatus>,
@@ -151,6 +155,7 @@ pub(super) async fn status(journal: &Journal) -> Result<Status> {
         parked: parked.collect(),
         suspects: journal.suspects().into_keys().collect(),
         paused: journal.paused().map(Into::into),
+        halts: steer::halts(journal.halts()),
         deletes: deletes(journal),
         incidents: journal.incidents(INCIDENTS).await?.into_iter().map(Into::into).collect(),
     })

@@ -126,6 +126,101 @@ async fn deletes_above_the_cap_are_listed_and_answered_through_the_door_by_their
 }
 
 #[tokio::test]
+async fn the_history_is_read_and_cleaned_through_the_door_and_sql_reads_the_two_views_alone() {
+    let running = running().await;
+    let table: protocol::names::TableName = "SE1".parse().unwrap();
+    let incident = |at_micros| Incident {
+        table: Some(table.clone()),
+        key_hash: None,
+        code: Code::SourceRights,
+        words: "w".into(),
+        at_micros,
+    };
+    let now = runtime::clock::Wall::now().0;
+    running.journal.incident(incident(0)).await.unwrap();
+    running.journal.incident(incident(now)).await.unwrap();
+    let client = Client::open(running.folder.path(), ANY).unwrap();
+    let told = client.history(Some("se1"), 9).await.unwrap();
+    assert_eq!(told.len(), 2);
+    assert_eq!(
+        (told[1].started.as_str(), told[1].error.as_deref()),
+        ("1970-01-01T00:00:00Z", Some("SOURCE_RIGHTS: w"))
+    );
+    assert!(client.history(Some("other"), 9).await.unwrap().is_empty());
+    let mut order = CleanOrder { days: 1, max_rows: 9, dry_run: true };
+    let would = client.history_clean(&order).await.unwrap();
+    assert_eq!((would.removed, would.left), (1, 1));
+    assert_eq!(client.history(None, 9).await.unwrap().len(), 2, "a dry run takes nothing");
+    order.dry_run = false;
+    assert_eq!(client.history_clean(&order).await.unwrap().removed, 1);
+    let sql = "SELECT CONCEITO, STATUS, RECORDS FROM GTOTVSAPPCONCEITOHST ORDER BY ID";
+    let selected = client.select(sql, 9).await.unwrap();
+    assert_eq!(selected.columns, ["CONCEITO", "STATUS", "RECORDS"]);
+    assert_eq!(
+        serde_json::to_string(&selected.rows).unwrap(),
+        r#"[["SE1","ERROR",0],["job:history-clean","SUCCESS",1]]"#
+    );
+    let refused = client.select("SELECT * FROM fact", 9).await.unwrap_err();
+    assert_eq!(refused.code, Code::BadRequest);
+}
+
+#[tokio::test]
+async fn a_pause_is_told_with_who_when_and_why_and_lifted_by_itself() {
+    let running = running().await;
+    let client = Client::open(running.folder.path(), ANY).unwrap();
+    let table: Option<protocol::names::TableName> = Some("SE1".parse().unwrap());
+    let order = |table: &Option<protocol::names::TableName>| PauseOrder {
+        table: table.clone(),
+        who: "ana".into(),
+        why: "month\nend".into(),
+    };
+    client.pause(&order(&table)).await.unwrap();
+    client.pause(&order(&None)).await.unwrap();
+    let told = client.status().await.unwrap().halts;
+    assert_eq!((told.len(), &told[0].table, &told[1].table), (2, &None, &table));
+    assert_eq!((told[1].who.as_str(), told[1].why.as_str()), ("ana", "month end"));
+    client.resume(&ResumeOrder::default()).await.unwrap();
+    assert_eq!(client.status().await.unwrap().halts.len(), 1, "its own pause stays");
+    let again = client.resume(&ResumeOrder::default()).await.unwrap_err();
+    assert_eq!(again.code, Code::NotFound);
+    client.resume(&ResumeOrder { table: None, all: true }).await.unwrap();
+    assert!(client.status().await.unwrap().halts.is_empty());
+    let both = ResumeOrder { table: table.clone(), all: true };
+    assert_eq!(client.resume(&both).await.unwrap_err().code, Code::BadRequest);
+    let nobody = PauseOrder { who: " ".into(), ..order(&table) };
+    assert_eq!(client.pause(&nobody).await.unwrap_err().code, Code::BadRequest);
+    let plan =
+        r#"{"uploadVersion":2,"queries":[{"table":"FLAN","filter":null,"forceReload":false}]}"#;
+    running.journal.save_plan(serde_json::from_str(plan).unwrap()).await.unwrap();
+    assert_eq!(client.pause(&order(&table)).await.unwrap_err().code, Code::NotFound);
+}
+
+#[tokio::test]
+async fn old_history_goes_by_itself_while_the_agent_runs() {
+    let running = running().await;
+    let incident = Incident {
+        table: Some("SE1".parse().unwrap()),
+        key_hash: None,
+        code: Code::SourceRights,
+        words: "w".into(),
+        at_micros: 0,
+    };
+    running.journal.incident(incident).await.unwrap();
+    let (trigger, drain) = shutdown::channel();
+    let order = CleanOrder { days: 30, max_rows: 10, dry_run: false };
+    let every = Some(std::time::Duration::from_secs(3_600));
+    let kept = runtime::task::spawn("keep", keep(running.journal.clone(), order, every, drain));
+    let gone = async {
+        while !running.journal.history(Some("SE1".into()), 9).await.unwrap().is_empty() {
+            runtime::clock::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), gone).await.unwrap();
+    trigger.drain();
+    kept.join().await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn without_the_token_only_health_and_metrics_answer() {
     let running = running().await;
     runtime::tls::install_provider();
@@ -135,6 +230,11 @@ async fn without_the_token_only_health_and_metrics_answer() {
     assert_eq!(code(web.post(url("/v1/reload")).bearer_auth("wrong")).await, 401);
     assert_eq!(code(web.get(url("/v1/deletes"))).await, 401);
     assert_eq!(code(web.post(url("/v1/deletes")).body("{}")).await, 401);
+    assert_eq!(code(web.post(url("/v1/sql")).body("{}")).await, 401);
+    assert_eq!(code(web.get(url("/v1/history"))).await, 401);
+    assert_eq!(code(web.post(url("/v1/pause")).body("{}")).await, 401);
+    assert_eq!(code(web.post(url("/v1/resume")).body("{}")).await, 401);
+    assert_eq!(code(web.post(url("/v1/history/clean")).body("{}")).await, 401);
     assert_eq!(code(web.get(url("/healthz"))).await, 200);
     assert_eq!(code(web.get(url("/metrics"))).await, 200);
     assert_eq!(code(web.get(url("/other"))).await, 404);
@@ -144,6 +244,10 @@ async fn without_the_token_only_health_and_metrics_answer() {
     assert_eq!(code(broken).await, 400);
     let nameless = web.post(url("/v1/deletes")).bearer_auth(&token).body("{}");
     assert_eq!(code(nameless).await, 400);
+    for path in ["/v1/sql", "/v1/history/clean"] {
+        assert_eq!(code(web.post(url(path)).bearer_auth(&token).body("{}")).await, 400, "{path}");
+    }
+    assert_eq!(code(web.get(url("/v1/history?limit=x")).bearer_auth(&token)).await, 400);
     let large = web.post(url("/v1/reload")).bearer_auth(&token).body("x".repeat(100_000));
     assert_eq!(code(large).await, 413);
     #[cfg(unix)]

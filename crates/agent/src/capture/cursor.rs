@@ -9,7 +9,7 @@ use std::time::Duration;
 use protocol::ids::Generation;
 use serde::{Deserialize, Serialize};
 
-use crate::source::{PageKey, TableShape, Watermark};
+use crate::source::{Mask, PageKey, TableShape, Watermark};
 
 /// The session protocol's limit for one entry.
 pub(super) const CURSOR_BYTES: usize = 1_024;
@@ -65,7 +65,7 @@ pub(super) struct Ground {
     /// Hash of the stamp column's name, and of how its values are written; zero = none.
     #[serde(rename = "s")]
     pub(super) stamp: u64,
-    /// Hash of names and types of all columns; zero = not told.
+    /// Hash of names, types and masks of all columns; zero = not told.
     #[serde(rename = "c", default, skip_serializing_if = "is_zero")]
     pub(super) columns: u64,
 }
@@ -140,7 +140,10 @@ impl Ground {
         let columns: Vec<String> = shape
             .columns
             .iter()
-            .map(|column| format!("{} {}", column.name.folded(), column.type_name))
+            .map(|column| {
+                let mask = column.mask.as_ref().map(Mask::mark).unwrap_or_default();
+                format!("{} {}{mask}", column.name.folded(), column.wire_type())
+            })
             .collect();
         let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
         Self {
@@ -309,6 +312,7 @@ mod tests {
             name: name.parse().unwrap(),
             type_name: protocol::value::TypeName::parse("string"),
             from: ColumnSource::Physical(name.into()),
+            mask: None,
         };
         let stamp = |name: &str| StampShape {
             column: name.into(),
@@ -340,6 +344,9 @@ mod tests {
         shape.columns.push(column("C"));
         assert_eq!(cursor.describe(&shape), Change::Columns);
         assert!(cursor.loaded && cursor.compare && cursor.watermark.is_some(), "deltas go on");
+        shape.columns[1].mask = Some(crate::source::Mask::Null);
+        assert_eq!(cursor.describe(&shape), Change::Columns, "a mask changes images too");
+        assert_eq!(cursor.describe(&shape), Change::Nothing);
         shape.stamp = Some(stamp("S2"));
         assert_eq!(cursor.describe(&shape), Change::Stamp, "known rows stay");
         assert!(!cursor.loaded && cursor.watermark.is_none());

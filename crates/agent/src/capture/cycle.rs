@@ -455,7 +455,7 @@ impl<'a, S: Source> Cycle<'a, S> {
         }
         let (journal, id) = (self.tools.journal, self.batch.id());
         if !self.opened {
-            journal.open_batch(self.tools.epoch, id).await.map_err(Fault::Session)?;
+            journal.open_batch(self.tools.epoch, id, Wall::now()).await.map_err(Fault::Session)?;
             self.opened = true;
         }
         let mut spool = journal.spool();

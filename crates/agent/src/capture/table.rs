@@ -62,7 +62,20 @@ impl Seen {
         let names: Vec<ColumnName> =
             shape.columns.iter().map(|column| column.name.clone()).collect();
         let text = query.filter.as_deref().map(str::trim).filter(|text| !text.is_empty());
-        let filter = text.map(|text| Filter::parse(text, &shape.wire, &names)).transpose()?;
+        // Rows chosen by a value that stays in the building would tell it.
+        let open: Vec<ColumnName> = shape
+            .columns
+            .iter()
+            .filter(|column| column.mask.is_none())
+            .map(|column| column.name.clone())
+            .collect();
+        let filter = text.map(|text| Filter::parse(text, &shape.wire, &open)).transpose();
+        let filter = filter.map_err(|mut error| {
+            if open.len() < names.len() {
+                error.message.push_str(" (a masked column cannot be filtered by)");
+            }
+            error
+        })?;
         let overhead: usize = names.iter().map(|name| name.as_str().len() + 8).sum();
         Ok(Self {
             schema: schema(&shape),
@@ -113,7 +126,7 @@ impl Seen {
 fn schema(shape: &TableShape) -> Schema {
     let column = |column: &crate::source::ColumnShape| SchemaColumn {
         name: column.name.to_string(),
-        r#type: column.type_name.to_string(),
+        r#type: column.wire_type().to_string(),
     };
     let key = shape.key.iter().filter_map(|at| shape.columns.get(*at));
     Schema {

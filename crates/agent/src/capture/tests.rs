@@ -38,6 +38,9 @@ use crate::{
     source::{self, Profile, SourceOptions},
 };
 
+mod halting;
+mod masking;
+
 type Rows = BTreeMap<String, BTreeMap<String, String>>;
 
 /// What a cloud would have staged of one table, and the batches it took.
@@ -134,7 +137,7 @@ impl World {
             last_batch: self.last,
             cursors: self.cursors.clone(),
         };
-        self.journal.grant(grant).await.unwrap();
+        self.journal.grant(grant, Wall(0)).await.unwrap();
         let url = format!("sqlite:{}", self.path.display());
         let source =
             source::connect(&url, self.profile.clone(), &SourceOptions::default()).unwrap();
@@ -275,7 +278,7 @@ impl World {
         self.last = id;
         self.cursors.extend(seal.cursors.clone());
         self.loads_done += seal.loads_done.len();
-        self.journal.complete(id).await.unwrap();
+        self.journal.complete(id, Wall(0)).await.unwrap();
         seal
     }
 
@@ -399,11 +402,11 @@ async fn a_dropped_batch_is_read_again_from_the_grant() {
     world.plan(|_| {}).await;
     world.start().await;
     world.sealed().await;
-    world.journal.drop_batch(Code::SequenceGap, "a test").await.unwrap();
+    world.journal.drop_batch(Code::SequenceGap, "a test", Wall(0)).await.unwrap();
     world.epoch += 1;
     let grant =
         Grant { epoch: Epoch(world.epoch), last_batch: BatchId(5), cursors: BTreeMap::new() };
-    world.journal.grant(grant).await.unwrap();
+    world.journal.grant(grant, Wall(0)).await.unwrap();
     world.until_equal(ALL).await;
     assert_eq!(world.base_rows, 300);
     world.stop().await;
@@ -488,7 +491,7 @@ async fn f29_a_confirmation_outlives_a_dropped_batch_and_a_new_process() {
     world.capped(999, Answer::Waiting).await;
     world.journal.answer_deletes(verdict(Answer::Confirmed, Some(999))).await.unwrap();
     world.sealed().await;
-    world.journal.drop_batch(Code::SequenceGap, "a test").await.unwrap();
+    world.journal.drop_batch(Code::SequenceGap, "a test", Wall(0)).await.unwrap();
     assert_eq!(world.journal.capped()[&world.table].answer, Answer::Confirmed);
     world.stop().await;
     let gone = Journal::open(&world._folder.path().join("none")).await.unwrap().0;
@@ -571,7 +574,7 @@ async fn a_table_on_trial_shares_no_batch_with_the_others_and_keeps_none_of_them
     for _batch in 0..2 {
         let (id, _, tables) = world.sealed().await;
         names.extend(tables.iter().map(|table| table.table_name.clone()));
-        world.journal.complete(id).await.unwrap();
+        world.journal.complete(id, Wall(0)).await.unwrap();
     }
     names.sort();
     assert_eq!(names, ["T", "U"], "one message in each batch");
@@ -604,7 +607,7 @@ async fn a_table_refused_for_its_schema_is_tried_again_under_another_one_with_it
     world.journal.quarantine(poisoned, "hash".into(), 0).await.unwrap();
     let refused = parked(Code::InvalidArgument, Some(mark));
     world.journal.park(&world.table, refused, Wall(0)).await.unwrap();
-    world.journal.drop_batch(Code::InvalidArgument, "a test").await.unwrap();
+    world.journal.drop_batch(Code::InvalidArgument, "a test", Wall(0)).await.unwrap();
     world.last = id;
     world.start().await;
     let told = world.status(|status| status.state == "PARKED" && status.quarantined > 0).await;

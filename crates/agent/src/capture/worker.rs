@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     config::AgentConfig,
-    journal::{Grant, Incident, Journal, Parked, Paused, Seal, Unread},
+    journal::{Grant, Halt, Incident, Journal, Parked, Paused, Seal, Unread},
     source::Source,
 };
 
@@ -113,7 +113,7 @@ impl<S: Source> Worker<S> {
                 Fault::Session(error) | Fault::Table(error) => {
                     tracing::error!(%error, cause = error.chain(), "capture lost its batch");
                     // An error here means that the journal is ill itself; its own watch ends the process.
-                    let _ = self.journal.drop_batch(error.code, &error.message).await;
+                    let _ = self.journal.drop_batch(error.code, &error.message, Wall::now()).await;
                     if error.code == Code::DiskFull {
                         self.tell_full(&error).await;
                     }
@@ -247,7 +247,9 @@ impl<S: Source> Worker<S> {
         }
         self.tell(session).await.map_err(Fault::Session)?;
         let mono = Mono::now();
-        let more = cut || session.tables.iter().any(|table| table.has_more(mono));
+        let halts = self.journal.halts();
+        let mut going = session.tables.iter().filter(|t| halts.of(&t.query.table).is_none());
+        let more = cut || going.any(|table| table.has_more(mono));
         Ok(more || (!session.apart && !self.journal.alone().is_empty()))
     }
 
@@ -281,6 +283,9 @@ impl<S: Source> Worker<S> {
                     return Ok(place < waiting.len());
                 }
                 let Some(table) = session.tables.get_mut(at) else { continue };
+                if self.journal.is_halted(&table.query.table) {
+                    continue;
+                }
                 if let Some(parked) = parked.get(&table.query.table) {
                     table.refused(parked, Mono::now());
                     self.look_at_refused(cycle, table, parked).await?;
@@ -475,6 +480,13 @@ impl<S: Source> Worker<S> {
                 status.paused = Some(format!("{}: {}", paused.code, paused.words));
             }
         }
+        let halts = self.journal.halts();
+        for status in &mut statuses {
+            if let Some(Halt { who, why, since }) = halts.of(&status.table) {
+                status.state = "PAUSED".into();
+                status.paused = Some(format!("by {who} since {}: {why}", since.to_iso()));
+            }
+        }
         for status in &statuses {
             let name = status.table.to_string();
             let parked = if status.parked.is_some() { 1.0 } else { 0.0 };
@@ -496,6 +508,7 @@ impl<S: Source> Worker<S> {
             return;
         }
         let until = Mono::now() + Duration::from_secs(self.config.capture.cycle_seconds);
+        let halts = self.journal.halts();
         loop {
             let left = until - Mono::now();
             if left.is_zero() {
@@ -509,7 +522,8 @@ impl<S: Source> Worker<S> {
                 }
             }
             let orders = self.journal.reload_requests().await.unwrap_or_default();
-            if orders != session.orders {
+            // A person waits for what was ordered, and to see in the status what was paused.
+            if orders != session.orders || halts != self.journal.halts() {
                 return;
             }
         }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use protocol::{Code, Result, hash::RowHash, key::KeyBytes, names::TableName};
 use runtime::clock::{Mono, Wall};
 
-use super::{CappedDeletes, Incident, Journal, Poisoned, people, spool};
+use super::{CappedDeletes, Halts, Incident, Journal, Poisoned, people, spool};
 
 /// A table that the server refuses whole.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -86,6 +86,8 @@ pub(super) struct Attention {
     pub suspects: BTreeMap<TableName, Suspect>,
     pub refusals: BTreeMap<TableName, Refusals>,
     pub paused: Option<Paused>,
+    /// As the file holds them.
+    pub halts: Halts,
     /// As the file holds it.
     pub capped: BTreeMap<TableName, CappedDeletes>,
     /// The server found the last batch id too far ahead of its clock (`CLOCK_AHEAD`).

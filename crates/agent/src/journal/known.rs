@@ -20,10 +20,26 @@ const LOSSES: &str = "known_lost";
 
 pub(super) const ZERO: RowHash = RowHash([0; 16]);
 
-pub(super) fn put(desk: &Desk, table: i64, key: &KeyBytes, hash: RowHash) -> Result<()> {
-    let sql =
-        "INSERT INTO known VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET hash = excluded.hash";
-    desk.run(sql, params![table, key.0, hash.0]).map(|_| ())
+/// What made a row known.
+#[derive(Clone, Copy)]
+pub(super) struct Sent {
+    pub batch: i64,
+    pub message: u32,
+    pub at_micros: i64,
+}
+
+/// `sent` is `None` where no accepted batch of this journal tells.
+pub(super) fn put(
+    desk: &Desk,
+    table: i64,
+    (key, hash): (&KeyBytes, RowHash),
+    sent: Option<Sent>,
+) -> Result<()> {
+    let sql = "INSERT INTO known VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO UPDATE SET hash = excluded.hash,
+               batch = excluded.batch, message = excluded.message, sent_micros = excluded.sent_micros";
+    let (batch, message, at) =
+        (sent.map(|s| s.batch), sent.map(|s| s.message), sent.map(|s| s.at_micros));
+    desk.run(sql, params![table, key.0, hash.0, batch, message, at]).map(|_| ())
 }
 
 pub(super) fn remove(desk: &Desk, table: i64, key: &KeyBytes) -> Result<()> {

@@ -11,9 +11,12 @@
 
 mod apart;
 mod deletes;
+mod halt;
+mod history;
 mod known;
 mod open;
 mod people;
+mod read;
 mod session;
 mod spool;
 mod types;
@@ -21,7 +24,7 @@ mod writer;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -33,11 +36,15 @@ use protocol::{
     key::KeyBytes,
     names::TableName,
 };
-use tokio::sync::watch;
+use runtime::clock::Wall;
+use tokio::sync::{Semaphore, watch};
 
 use apart::Attention;
 pub use apart::{Parked, Paused, Refusals, Retry, Suspect, Unread, schema_mark};
 pub use deletes::{Answer, CappedDeletes, Counted, Verdict};
+pub use halt::{Halt, Halts};
+pub use history::{CLEAN_JOB, Clean, Cleaned, HistoryRow};
+pub use read::Selected;
 pub use types::{
     Grant, Incident, LinkPhase, LinkState, Poisoned, Recovery, Seal, SpoolMessage, SpoolState,
     TableStatus,
@@ -54,6 +61,8 @@ pub struct Journal {
 #[derive(Debug)]
 struct Shared {
     instance: InstanceId,
+    path: PathBuf,
+    reading: Semaphore,
     tell: Arc<Tell>,
     link: watch::Sender<LinkState>,
     attention: watch::Sender<Attention>,
@@ -67,6 +76,7 @@ impl Journal {
     /// `STORE_BUSY`, `STORE_VERSION` for a newer program's journal, `JOURNAL_FAILED`, `DISK_FULL`.
     pub async fn open(folder: &Path) -> Result<(Self, Recovery)> {
         let folder = folder.to_owned();
+        let path = folder.join(open::FILE);
         let opened = runtime::task::blocking(move || open::open(&folder)).await??;
         let tell = Arc::new(Tell {
             granted: watch::Sender::new(None),
@@ -75,11 +85,14 @@ impl Journal {
             fault: watch::Sender::new(None),
         });
         let capped = deletes::all(&opened.desk)?;
+        let halts = halt::all(&opened.desk)?;
         let shared = Shared {
             instance: opened.instance,
+            path,
+            reading: Semaphore::new(1),
             tell: Arc::clone(&tell),
             link: watch::Sender::new(LinkState::default()),
-            attention: watch::Sender::new(Attention { capped, ..Attention::default() }),
+            attention: watch::Sender::new(Attention { capped, halts, ..Attention::default() }),
             unread: watch::Sender::new(None),
         };
         let writer = Writer::start(opened.desk, tell, opened.lock)?;
@@ -174,21 +187,22 @@ impl Journal {
     }
 
     /// A new session: drops the open batch, writes the epoch, tells `granted`.
-    pub async fn grant(&self, grant: Grant) -> Result<()> {
-        self.run(move |desk| session::grant(desk, grant)).await
+    pub async fn grant(&self, grant: Grant, at: Wall) -> Result<()> {
+        self.run(move |desk| session::grant(desk, grant, at)).await
     }
 
     /// `Renew` of the journal's epoch was accepted at the start: a sealed batch stays in the spool and is resent; one
     /// that was not sealed is dropped (capture's place in it was lost). The grant told holds the cursors as they will
     /// be once the spool is complete; capture opens its next batch when `spool().batch` is `None`.
-    pub async fn resume(&self, epoch: Epoch) -> Result<()> {
-        self.run(move |desk| session::resume(desk, epoch)).await
+    pub async fn resume(&self, epoch: Epoch, at: Wall) -> Result<()> {
+        self.run(move |desk| session::resume(desk, epoch, at)).await
     }
 
     /// Standby: no grant, the open batch is dropped.
-    pub async fn revoke(&self, code: Code, words: &str) -> Result<()> {
+    pub async fn revoke(&self, code: Code, words: &str, at: Wall) -> Result<()> {
         tracing::info!(%code, words, "standing by");
-        self.run(session::revoke).await
+        let words = words.to_owned();
+        self.run(move |desk| session::revoke(desk, (code, &words), at)).await
     }
 
     /// `None` = standby, not yet connected, or between a dropped batch and the next grant. Tells a change where a new
@@ -202,8 +216,8 @@ impl Journal {
 /// Spool: capture writes, uplink sends.
 impl Journal {
     /// Opens the one batch under the grant's epoch. `FENCED` where the grant changed meanwhile.
-    pub async fn open_batch(&self, epoch: Epoch, batch: BatchId) -> Result<()> {
-        self.run(move |desk| spool::open_batch(desk, epoch, batch)).await
+    pub async fn open_batch(&self, epoch: Epoch, batch: BatchId, at: Wall) -> Result<()> {
+        self.run(move |desk| spool::open_batch(desk, epoch, batch, at)).await
     }
 
     /// Durable when it returns. Numbers rise by one from 1. `FENCED` where the batch was dropped meanwhile;
@@ -243,12 +257,12 @@ impl Journal {
     }
 
     /// The Summary was accepted: in one transaction the known rows change, the cursors move, confirmed deletes are
-    /// settled, the spool is emptied.
-    pub async fn complete(&self, batch: BatchId) -> Result<()> {
+    /// settled, the history told, the spool is emptied.
+    pub async fn complete(&self, batch: BatchId, at: Wall) -> Result<()> {
         let (rows, settled) = self
             .run(move |desk| {
                 let rows = spool::rows_per_table(desk)?;
-                let seal = spool::complete(desk, batch)?;
+                let seal = spool::complete(desk, batch, at)?;
                 seal.deletes_done.iter().try_for_each(|table| deletes::settle(desk, table))?;
                 Ok((rows, seal.deletes_done))
             })
@@ -262,12 +276,13 @@ impl Journal {
 
     /// Throws the open batch away; what it may have staged stays known with hash zero. Ends the grant: uplink asks
     /// for the next one.
-    pub async fn drop_batch(&self, code: Code, words: &str) -> Result<()> {
+    pub async fn drop_batch(&self, code: Code, words: &str, at: Wall) -> Result<()> {
         tracing::warn!(%code, words, "batch dropped; its rows are read again");
         if code == Code::ClockAhead {
             self.shared.attention.send_modify(|attention| attention.clock_ahead = true);
         }
-        self.run(session::revoke).await
+        let words = words.to_owned();
+        self.run(move |desk| session::revoke(desk, (code, &words), at)).await
     }
 
     /// This machine's clock runs ahead of the server's: batch ids follow the last one. Holds for this process.
@@ -340,7 +355,7 @@ impl Journal {
         let table = table.clone();
         self.run(move |desk| {
             let table = desk.number(&table)?;
-            rows.iter().try_for_each(|(key, hash)| known::put(desk, table, key, *hash))
+            rows.iter().try_for_each(|(key, hash)| known::put(desk, table, (key, *hash), None))
         })
         .await
     }

@@ -24,8 +24,10 @@ use super::{
 };
 
 const SCHEMA: &str = include_str!("schema.sql");
-const VERSION: i64 = 1;
-const FILE: &str = "journal.sqlite";
+/// What follows the first schema, in order; the last one's number is the journal's version.
+const UPGRADES: [&str; 2] = [include_str!("schema_2.sql"), include_str!("schema_3.sql")];
+const VERSION: i64 = 1 + UPGRADES.len() as i64;
+pub(super) const FILE: &str = "journal.sqlite";
 /// A process that is ending holds the folder a moment longer than its supervisor thinks: its last write to a busy disk
 /// was seen to take more than a second.
 const LOCK_TRIES: u32 = 100;
@@ -102,14 +104,22 @@ fn connect(path: &Path) -> Result<Connection> {
     let version: i64 =
         db.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(damaged)?;
     match version {
-        0 => db.execute_batch(&format!("BEGIN;\n{SCHEMA}\nCOMMIT;")).map_err(damaged)?,
-        VERSION => {}
+        0..=VERSION => upgrade(&db, version)?,
         _ => {
             let words = format!("the journal has schema {version}, this program knows {VERSION}");
             return Err(Error::new(Code::StoreVersion, words));
         }
     }
     Ok(db)
+}
+
+/// Each step in a transaction of its own: one that was cut short is begun again.
+fn upgrade(db: &Connection, from: i64) -> Result<()> {
+    let steps = std::iter::once(SCHEMA).chain(UPGRADES);
+    for step in steps.skip(usize::try_from(from).unwrap_or_default()) {
+        db.execute_batch(&format!("BEGIN;\n{step}\nCOMMIT;")).map_err(damaged)?;
+    }
+    Ok(())
 }
 
 /// While opening, what is wrong with the file is damage; a full or read-only disk is not.

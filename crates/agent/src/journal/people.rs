@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use protocol::{Code, Error, Result, hash::RowHash, key::KeyBytes, names::TableName};
 use rusqlite::params;
 
-use super::{Incident, TableStatus, session, spool, writer::Desk};
+use super::{Incident, TableStatus, history, session, spool, writer::Desk};
 
 /// Incidents kept; older ones go.
 const INCIDENTS: i64 = 10_000;
@@ -39,6 +39,11 @@ pub(super) fn incident(desk: &mut Desk, incident: &Incident) -> Result<()> {
         params![table, incident.key_hash, incident.code.as_str(), incident.words, incident.at_micros],
     )?;
     let old = desk.db.last_insert_rowid() - INCIDENTS;
+    if let (Some(table), None) = (&incident.table, &incident.key_hash) {
+        // The table failed as a whole; a single row that is skipped does not make its concept fail.
+        let error = format!("{}: {}", incident.code, incident.words);
+        history::failed(desk, table, error, incident.at_micros)?;
+    }
     desk.run("DELETE FROM incident WHERE id <= ?1", [old]).map(|_| ())
 }
 

@@ -10,6 +10,7 @@ use protocol::{
     json::{Entities, Service},
     names::TableName,
 };
+use runtime::clock::Wall;
 use rusqlite::params;
 
 use super::{Grant, Seal, spool, writer::Desk};
@@ -59,8 +60,8 @@ fn opened(desk: &Desk) -> Result<()> {
     desk.run("DELETE FROM fact WHERE name = ?1", [OPENING]).map(|_| ())
 }
 
-pub(super) fn grant(desk: &mut Desk, grant: Grant) -> Result<()> {
-    spool::discard(desk)?;
+pub(super) fn grant(desk: &mut Desk, grant: Grant, at: Wall) -> Result<()> {
+    spool::discard(desk, (Code::Fenced, "a new session was granted"), at)?;
     opened(desk)?;
     desk.set_fact("epoch", grant.epoch.0.cast_signed())?;
     desk.set_fact("granted_batch", grant.last_batch.0)?;
@@ -76,10 +77,11 @@ pub(super) fn grant(desk: &mut Desk, grant: Grant) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn resume(desk: &mut Desk, epoch: Epoch) -> Result<()> {
+pub(super) fn resume(desk: &mut Desk, epoch: Epoch, at: Wall) -> Result<()> {
     if desk.state.spool.batch.is_some() && !desk.state.spool.sealed {
         // Capture's place in an unsealed batch was lost with its process, so nobody could end it.
-        spool::discard(desk)?;
+        let words = "the agent ended while the batch was read";
+        spool::discard(desk, (Code::Fenced, words), at)?;
     }
     super::open::read_spool(desk)?;
     let mut cursors = cursors(desk)?;
@@ -101,8 +103,8 @@ pub(super) fn resume(desk: &mut Desk, epoch: Epoch) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn revoke(desk: &mut Desk) -> Result<()> {
-    spool::discard(desk)?;
+pub(super) fn revoke(desk: &mut Desk, why: (Code, &str), at: Wall) -> Result<()> {
+    spool::discard(desk, why, at)?;
     if desk.state.grant.take().is_some() {
         desk.state.grant_serial += 1;
     }

@@ -12,11 +12,12 @@ use protocol::{
     limits,
     names::TableName,
 };
+use runtime::clock::Wall;
 use rusqlite::{OptionalExtension as _, params};
 
 use super::{
-    Seal, SpoolMessage, SpoolState,
-    known::{self, ZERO},
+    Seal, SpoolMessage, SpoolState, history,
+    known::{self, Sent, ZERO},
     writer::{Desk, failed},
 };
 
@@ -32,7 +33,7 @@ fn same_batch(desk: &Desk, batch: BatchId) -> Result<()> {
     }
 }
 
-pub(super) fn open_batch(desk: &mut Desk, epoch: Epoch, batch: BatchId) -> Result<()> {
+pub(super) fn open_batch(desk: &mut Desk, epoch: Epoch, batch: BatchId, at: Wall) -> Result<()> {
     let grant = desk.state.grant.clone().filter(|grant| grant.epoch == epoch);
     let Some(grant) = grant else { return Err(fenced("the grant changed meanwhile")) };
     if desk.state.spool.batch.is_some() {
@@ -41,7 +42,7 @@ pub(super) fn open_batch(desk: &mut Desk, epoch: Epoch, batch: BatchId) -> Resul
     if batch <= grant.last_batch {
         return Err(Error::new(Code::Internal, "a batch id must be above the last one"));
     }
-    desk.run("INSERT INTO batch (one, id) VALUES (1, ?1)", [batch.0])?;
+    desk.run("INSERT INTO batch (one, id, opened_micros) VALUES (1, ?1, ?2)", [batch.0, at.0])?;
     desk.set_fact("opened_batch", batch.0)?;
     let mut raised = (*grant).clone();
     raised.last_batch = batch;
@@ -209,16 +210,17 @@ pub(super) fn unack(desk: &mut Desk, batch: BatchId, from: MessageNumber) -> Res
     Ok(())
 }
 
-pub(super) fn complete(desk: &mut Desk, batch: BatchId) -> Result<Seal> {
+pub(super) fn complete(desk: &mut Desk, batch: BatchId, at: Wall) -> Result<Seal> {
     same_batch(desk, batch)?;
     let Some(seal) = sealed(desk, batch)? else {
         return Err(Error::new(Code::Internal, "the batch is not sealed"));
     };
     for number in 1..=desk.state.spool.appended {
         let (table, rows) = pending(desk, number)?;
+        let sent = Some(Sent { batch: batch.0, message: number, at_micros: at.0 });
         for (key, hash) in rows {
             match hash {
-                Some(hash) => known::put(desk, table, &key, hash)?,
+                Some(hash) => known::put(desk, table, (&key, hash), sent)?,
                 None => known::remove(desk, table, &key)?,
             }
         }
@@ -233,13 +235,14 @@ pub(super) fn complete(desk: &mut Desk, batch: BatchId) -> Result<Seal> {
         desk.state.grant = Some(grant.into());
     }
     desk.set_fact("granted_batch", batch.0)?;
+    history::settle(desk, None, at)?;
     empty(desk)?;
     desk.state.spool.completed = Some(batch);
     Ok(seal)
 }
 
 /// Throws the open batch away. Staging may hold any of its rows or what they replaced, so all become unsure.
-pub(super) fn discard(desk: &mut Desk) -> Result<()> {
+pub(super) fn discard(desk: &mut Desk, why: (Code, &str), at: Wall) -> Result<()> {
     if desk.state.spool.batch.is_none() {
         return Ok(());
     }
@@ -247,7 +250,7 @@ pub(super) fn discard(desk: &mut Desk) -> Result<()> {
         match pending(desk, number) {
             Ok((table, rows)) => {
                 for (key, _) in rows {
-                    known::put(desk, table, &key, ZERO)?;
+                    known::put(desk, table, (&key, ZERO), None)?;
                 }
             }
             // Which keys became unsure cannot be read: the known rows no longer match any session and are rebuilt.
@@ -257,6 +260,7 @@ pub(super) fn discard(desk: &mut Desk) -> Result<()> {
             Err(error) => return Err(error),
         }
     }
+    history::settle(desk, Some(why), at)?;
     empty(desk)?;
     desk.state.spool.dropped += 1;
     Ok(())

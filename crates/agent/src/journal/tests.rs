@@ -5,6 +5,9 @@ use protocol::ids::Generation;
 
 use super::*;
 
+mod halting;
+mod history;
+
 fn table(name: &str) -> TableName {
     name.parse().unwrap()
 }
@@ -64,7 +67,7 @@ async fn hashes(journal: &Journal, of: &str, keys: &[&str]) -> Vec<Option<RowHas
 async fn sealed_batch(journal: &Journal, batch: i64) {
     let batch = BatchId(batch);
     let epoch = journal.granted().borrow().clone().unwrap().epoch;
-    journal.open_batch(epoch, batch).await.unwrap();
+    journal.open_batch(epoch, batch, Wall(0)).await.unwrap();
     let messages = vec![
         message(1, "FLAN", &[("a", Some(1)), ("b", Some(2))]),
         message(2, "TMOV", &[("x", None)]),
@@ -77,7 +80,7 @@ async fn sealed_batch(journal: &Journal, batch: i64) {
 async fn a_complete_batch_moves_known_rows_and_cursors_and_leaves_an_empty_spool() {
     let place = Place::new();
     let journal = place.open().await;
-    journal.grant(grant_of(7, 10)).await.unwrap();
+    journal.grant(grant_of(7, 10), Wall(0)).await.unwrap();
     journal.known_load(&table("TMOV"), vec![(key("x"), hash(9))]).await.unwrap();
     sealed_batch(&journal, 11).await;
     assert_eq!(
@@ -93,7 +96,7 @@ async fn a_complete_batch_moves_known_rows_and_cursors_and_leaves_an_empty_spool
         .unwrap();
     let state = journal.spool().borrow().clone();
     assert_eq!((state.acked, state.unacked_bytes, state.sealed), (2, 0, true));
-    journal.complete(BatchId(11)).await.unwrap();
+    journal.complete(BatchId(11), Wall(0)).await.unwrap();
     assert_eq!(
         hashes(&journal, "flan", &["a", "b", "c"]).await,
         [Some(hash(1)), Some(hash(2)), None]
@@ -114,19 +117,22 @@ async fn a_complete_batch_moves_known_rows_and_cursors_and_leaves_an_empty_spool
 async fn a_dropped_batch_leaves_its_keys_unsure_and_ends_the_grant() {
     let place = Place::new();
     let journal = place.open().await;
-    journal.grant(grant_of(7, 10)).await.unwrap();
+    journal.grant(grant_of(7, 10), Wall(0)).await.unwrap();
     journal
         .known_load(&table("TMOV"), vec![(key("x"), hash(9)), (key("y"), hash(8))])
         .await
         .unwrap();
     sealed_batch(&journal, 11).await;
-    journal.drop_batch(Code::MessageConflict, "test").await.unwrap();
+    journal.drop_batch(Code::MessageConflict, "test", Wall(0)).await.unwrap();
     assert_eq!(hashes(&journal, "FLAN", &["a", "b"]).await, [Some(known::ZERO), Some(known::ZERO)]);
     assert_eq!(hashes(&journal, "TMOV", &["x", "y"]).await, [Some(known::ZERO), Some(hash(8))]);
     assert!(journal.granted().borrow().is_none());
     let append = journal.append(BatchId(11), vec![message(3, "FLAN", &[])]).await;
     assert_eq!(append.unwrap_err().code, Code::Fenced);
-    assert_eq!(journal.open_batch(Epoch(7), BatchId(12)).await.unwrap_err().code, Code::Fenced);
+    assert_eq!(
+        journal.open_batch(Epoch(7), BatchId(12), Wall(0)).await.unwrap_err().code,
+        Code::Fenced
+    );
     assert_eq!(journal.spool().borrow().dropped, 1);
 }
 
@@ -135,8 +141,8 @@ async fn a_kill_after_any_step_shows_exactly_what_was_promised_when_the_journal_
     let place = Place::new();
     let instance = {
         let journal = place.open().await;
-        journal.grant(grant_of(7, 10)).await.unwrap();
-        journal.open_batch(Epoch(7), BatchId(11)).await.unwrap();
+        journal.grant(grant_of(7, 10), Wall(0)).await.unwrap();
+        journal.open_batch(Epoch(7), BatchId(11), Wall(0)).await.unwrap();
         journal.append(BatchId(11), vec![message(1, "FLAN", &[("a", Some(1))])]).await.unwrap();
         journal.acked(BatchId(11), vec![MessageNumber(1)]).await.unwrap();
         journal.instance()
@@ -152,14 +158,14 @@ async fn a_kill_after_any_step_shows_exactly_what_was_promised_when_the_journal_
         let again = journal.unacked(BatchId(11), MessageNumber(0), 1 << 20).await.unwrap();
         assert_eq!(again[0].bytes, "message 1".as_bytes());
         // Not sealed: resume drops it, and the key is unsure.
-        journal.resume(Epoch(7)).await.unwrap();
+        journal.resume(Epoch(7), Wall(0)).await.unwrap();
         assert_eq!(journal.spool().borrow().batch, None);
         assert_eq!(hashes(&journal, "FLAN", &["a"]).await, [Some(known::ZERO)]);
         sealed_batch(&journal, 12).await;
     }
     {
         let journal = place.open().await;
-        journal.resume(Epoch(7)).await.unwrap();
+        journal.resume(Epoch(7), Wall(0)).await.unwrap();
         let grant = journal.granted().borrow().clone().unwrap();
         assert_eq!(
             (grant.last_batch, grant.cursors[&table("FLAN")].as_slice()),
@@ -168,7 +174,7 @@ async fn a_kill_after_any_step_shows_exactly_what_was_promised_when_the_journal_
         assert!(journal.cursors().await.unwrap().is_empty(), "not committed before the Summary");
         let seal = journal.sealed(BatchId(12)).await.unwrap().unwrap();
         assert_eq!(seal, seal_of(2, &[("FLAN", b"c1")]));
-        journal.complete(BatchId(12)).await.unwrap();
+        journal.complete(BatchId(12), Wall(0)).await.unwrap();
     }
     let journal = place.open().await;
     assert_eq!(journal.spool().borrow().batch, None);
@@ -182,7 +188,7 @@ async fn a_damaged_journal_is_moved_aside_and_a_damaged_record_is_told() {
     let file = place.folder.path().join("journal.sqlite");
     {
         let journal = place.open().await;
-        journal.grant(grant_of(1, 0)).await.unwrap();
+        journal.grant(grant_of(1, 0), Wall(0)).await.unwrap();
         sealed_batch(&journal, 5).await;
     }
     drop(place.open().await);
@@ -192,10 +198,10 @@ async fn a_damaged_journal_is_moved_aside_and_a_damaged_record_is_told() {
     }
     {
         let journal = place.open().await;
-        journal.resume(Epoch(1)).await.unwrap();
+        journal.resume(Epoch(1), Wall(0)).await.unwrap();
         let read = journal.unacked(BatchId(5), MessageNumber(0), 1 << 20).await;
         assert_eq!(read.unwrap_err().code, Code::JournalCorrupt);
-        journal.drop_batch(Code::JournalCorrupt, "test").await.unwrap();
+        journal.drop_batch(Code::JournalCorrupt, "test", Wall(0)).await.unwrap();
         assert!(
             journal.known_is_foreign(BatchId(5)).await.unwrap(),
             "lost keys make the known rows foreign"
@@ -226,9 +232,9 @@ async fn a_second_process_and_a_newer_journal_are_refused() {
 async fn unacked_messages_come_in_order_within_the_bytes_and_come_again_after_a_gap() {
     let place = Place::new();
     let journal = place.open().await;
-    journal.grant(grant_of(1, 0)).await.unwrap();
+    journal.grant(grant_of(1, 0), Wall(0)).await.unwrap();
     let batch = BatchId(1);
-    journal.open_batch(Epoch(1), batch).await.unwrap();
+    journal.open_batch(Epoch(1), batch, Wall(0)).await.unwrap();
     let messages = (1..=5).map(|n| message(n, "FLAN", &[("a", Some(1))])).collect();
     journal.append(batch, messages).await.unwrap();
     let numbers = async |after: i32, bytes: usize| -> Vec<i32> {
@@ -254,13 +260,13 @@ async fn known_rows_are_foreign_only_where_another_sender_was_last() {
     let journal = place.open().await;
     assert!(!journal.known_is_foreign(BatchId(0)).await.unwrap(), "both none");
     assert!(journal.known_is_foreign(BatchId(9)).await.unwrap());
-    journal.grant(grant_of(1, 9)).await.unwrap();
-    journal.open_batch(Epoch(1), BatchId(10)).await.unwrap();
-    journal.drop_batch(Code::Fenced, "test").await.unwrap();
+    journal.grant(grant_of(1, 9), Wall(0)).await.unwrap();
+    journal.open_batch(Epoch(1), BatchId(10), Wall(0)).await.unwrap();
+    journal.drop_batch(Code::Fenced, "test", Wall(0)).await.unwrap();
     for (last, foreign) in [(9, false), (10, false), (11, true), (8, true)] {
         assert_eq!(journal.known_is_foreign(BatchId(last)).await.unwrap(), foreign, "{last}");
     }
-    journal.grant(grant_of(2, 9)).await.unwrap();
+    journal.grant(grant_of(2, 9), Wall(0)).await.unwrap();
     assert!(
         journal.known_is_foreign(BatchId(10)).await.unwrap(),
         "an id never accepted is another's now"
@@ -335,14 +341,14 @@ async fn a_plan_is_told_only_where_it_differs() {
 async fn a_suspect_is_cleared_once_as_many_rows_went_through() {
     let place = Place::new();
     let journal = place.open().await;
-    journal.grant(grant_of(1, 0)).await.unwrap();
+    journal.grant(grant_of(1, 0), Wall(0)).await.unwrap();
     sealed_batch(&journal, 1).await;
     journal.suspect(&table("FLAN"), Code::InvalidArgument, "test").await.unwrap();
     assert_eq!(journal.suspects()[&table("FLAN")].rows_left, 2);
-    journal.drop_batch(Code::InvalidArgument, "test").await.unwrap();
-    journal.grant(grant_of(2, 0)).await.unwrap();
+    journal.drop_batch(Code::InvalidArgument, "test", Wall(0)).await.unwrap();
+    journal.grant(grant_of(2, 0), Wall(0)).await.unwrap();
     sealed_batch(&journal, 2).await;
-    journal.complete(BatchId(2)).await.unwrap();
+    journal.complete(BatchId(2), Wall(0)).await.unwrap();
     assert!(journal.suspects().is_empty());
     let row = Poisoned {
         table: table("FLAN"),
@@ -403,7 +409,7 @@ async fn play(place: &Place, mut journal: Journal, model: &mut Model, step: Step
         Step::Send(rows) => {
             if model.open.is_none() {
                 model.last += 1;
-                journal.open_batch(Epoch(model.epoch), BatchId(model.last)).await.unwrap();
+                journal.open_batch(Epoch(model.epoch), BatchId(model.last), Wall(0)).await.unwrap();
                 model.open = Some(Vec::new());
             }
             let open = model.open.as_mut().unwrap();
@@ -416,7 +422,7 @@ async fn play(place: &Place, mut journal: Journal, model: &mut Model, step: Step
         Step::Complete => {
             if let Some(open) = model.open.take() {
                 journal.seal(BatchId(model.last), seal_of(1, &[])).await.unwrap();
-                journal.complete(BatchId(model.last)).await.unwrap();
+                journal.complete(BatchId(model.last), Wall(0)).await.unwrap();
                 for (key, hash) in open.into_iter().flatten() {
                     match hash {
                         Some(hash) => model.known.insert(key, hash),
@@ -426,15 +432,15 @@ async fn play(place: &Place, mut journal: Journal, model: &mut Model, step: Step
             }
         }
         Step::Drop => {
-            journal.drop_batch(Code::SequenceGap, "test").await.unwrap();
+            journal.drop_batch(Code::SequenceGap, "test", Wall(0)).await.unwrap();
             model.lose();
             model.epoch += 1;
-            journal.grant(grant_of(model.epoch, model.last)).await.unwrap();
+            journal.grant(grant_of(model.epoch, model.last), Wall(0)).await.unwrap();
         }
         Step::Kill => {
             drop(journal);
             journal = place.open().await;
-            journal.resume(Epoch(model.epoch)).await.unwrap();
+            journal.resume(Epoch(model.epoch), Wall(0)).await.unwrap();
             model.lose();
         }
     }
@@ -450,7 +456,7 @@ proptest! {
             let place = Place::new();
             let mut journal = place.open().await;
             let mut model = Model { epoch: 1, ..Model::default() };
-            journal.grant(grant_of(1, 0)).await.unwrap();
+            journal.grant(grant_of(1, 0), Wall(0)).await.unwrap();
             for step in steps {
                 journal = play(&place, journal, &mut model, step).await;
                 let keys: Vec<u8> = (0..12).collect();
@@ -467,7 +473,7 @@ proptest! {
 async fn refused_rows_are_counted_in_a_row_and_in_all_until_a_batch_of_their_table_is_accepted() {
     let place = Place::new();
     let journal = place.open().await;
-    journal.grant(grant_of(7, 10)).await.unwrap();
+    journal.grant(grant_of(7, 10), Wall(0)).await.unwrap();
     let refused = async |taken: u64| {
         let row = Poisoned {
             table: table("FLAN"),
@@ -488,7 +494,7 @@ async fn refused_rows_are_counted_in_a_row_and_in_all_until_a_batch_of_their_tab
     assert_eq!(refused(3).await, (1, 3), "a row between them was taken");
     assert_eq!(refused(3).await, (2, 4));
     sealed_batch(&journal, 11).await;
-    journal.complete(BatchId(11)).await.unwrap();
+    journal.complete(BatchId(11), Wall(0)).await.unwrap();
     assert_eq!(refused(3).await, (1, 1), "a batch was accepted");
 }
 
@@ -535,9 +541,9 @@ async fn an_answer_to_deletes_holds_for_its_number_or_fewer_and_outlives_the_pro
 async fn a_batch_above_the_spool_s_budget_is_refused_whole_and_the_batch_before_it_is_kept() {
     let place = Place::new();
     let journal = place.open().await;
-    journal.grant(grant_of(1, 0)).await.unwrap();
+    journal.grant(grant_of(1, 0), Wall(0)).await.unwrap();
     let batch = BatchId(1);
-    journal.open_batch(Epoch(1), batch).await.unwrap();
+    journal.open_batch(Epoch(1), batch, Wall(0)).await.unwrap();
     let large = |number: i32| SpoolMessage {
         bytes: vec![0u8; 64 * 1024 * 1024].into(),
         ..message(number, "FLAN", &[])
@@ -549,8 +555,8 @@ async fn a_batch_above_the_spool_s_budget_is_refused_whole_and_the_batch_before_
     assert_eq!(over.unwrap_err().code, Code::DiskFull, "256 MB are used up");
     let state = journal.spool().borrow().clone();
     assert_eq!((state.batch, state.appended), (Some(batch), 4));
-    journal.drop_batch(Code::DiskFull, "test").await.unwrap();
-    journal.grant(grant_of(2, 1)).await.unwrap();
-    journal.open_batch(Epoch(2), BatchId(2)).await.unwrap();
+    journal.drop_batch(Code::DiskFull, "test", Wall(0)).await.unwrap();
+    journal.grant(grant_of(2, 1), Wall(0)).await.unwrap();
+    journal.open_batch(Epoch(2), BatchId(2), Wall(0)).await.unwrap();
     journal.append(BatchId(2), vec![message(1, "FLAN", &[("a", Some(1))])]).await.unwrap();
 }

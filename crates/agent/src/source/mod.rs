@@ -2,6 +2,7 @@
 //!
 //! Promises: read-only, SELECT rights suffice; ordering and comparison are the database's own (F19); every value is
 //! canonical text (`contracts.md` 5.4) or its row is told as poison; a page is one short statement.
+//! Promises: of a masked column a page holds the mask alone, so that nothing behind it ever sees the value.
 //! Never: takes SQL text from outside, uses NOLOCK or read uncommitted (F13), keeps a transaction between pages (F15).
 
 use std::{fmt, future::Future, time::Duration};
@@ -16,6 +17,8 @@ use protocol::{
 mod any;
 mod catalogue;
 mod dialect;
+mod disclosure;
+mod mask;
 mod page;
 mod plan;
 mod postgres;
@@ -23,6 +26,7 @@ pub mod profile;
 mod sqlite;
 
 pub use any::{AnySource, SourceOptions, connect};
+pub use mask::{Disclosure, Mask, MaskKey, MaskRule};
 pub use page::{Page, PageBuilder, Place, Poison};
 pub use postgres::{PostgresSource, SAFE_BOUND_SQL};
 pub use profile::{BranchLayout, Profile};
@@ -45,6 +49,8 @@ pub struct TableSpec {
     pub types: Vec<(ColumnName, TypeName)>,
     /// What a clock may err for this table's stamps; else the profile's.
     pub allowance: Option<Duration>,
+    /// Columns that stay in the building, and those of which a mask leaves it.
+    pub disclosure: Disclosure,
 }
 
 /// A table as the catalogue and the profile show it.
@@ -71,8 +77,19 @@ pub struct TableShape {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ColumnShape {
     pub name: ColumnName,
+    /// Of the value as it is read.
     pub type_name: TypeName,
     pub from: ColumnSource,
+    /// What of the value a page holds; `None` = the value.
+    pub mask: Option<Mask>,
+}
+
+impl ColumnShape {
+    /// The type on the wire.
+    #[must_use]
+    pub fn wire_type(&self) -> TypeName {
+        self.mask.as_ref().and_then(Mask::type_name).unwrap_or(self.type_name)
+    }
 }
 
 /// Where a wire column's value comes from.

@@ -6,7 +6,7 @@
 use protocol::{Code, Error, Result};
 
 use super::{
-    ColumnSource, Page, PageBuilder, PageKey, Poison, ReadLimit, TableShape, Watermark,
+    ColumnSource, Mask, Page, PageBuilder, PageKey, Poison, ReadLimit, TableShape, Watermark,
     catalogue::Found,
 };
 
@@ -14,9 +14,15 @@ use super::{
 enum Cell {
     Absent,
     Selected(usize),
+    /// The mask of a selected column's value.
+    Masked(usize, Mask),
     Constant(String),
     Joined(Vec<usize>),
-    Slice { of: usize, from: usize, to: usize },
+    Slice {
+        of: usize,
+        from: usize,
+        to: usize,
+    },
 }
 
 /// Columns of one SELECT and what becomes of them.
@@ -70,7 +76,14 @@ impl ReadPlan {
     fn cell(&mut self, shape: &TableShape, found: &Found, at: usize) -> Result<Cell> {
         let Some(column) = shape.columns.get(at) else { return Ok(Cell::Absent) };
         Ok(match &column.from {
-            ColumnSource::Physical(name) => Cell::Selected(self.select(found, name)?),
+            ColumnSource::Physical(name) => match &column.mask {
+                None => Cell::Selected(self.select(found, name)?),
+                Some(Mask::Null) => Cell::Absent,
+                Some(mask) => {
+                    mask.ready()?;
+                    Cell::Masked(self.select(found, name)?, mask.clone())
+                }
+            },
             ColumnSource::Constant(text) => Cell::Constant(text.clone()),
             ColumnSource::Joined(parts) => {
                 for &part in parts {
@@ -202,9 +215,16 @@ impl<'p> Assembler<'p> {
 
     fn cells(&mut self) -> Result<()> {
         let plan = self.plan;
+        let mut masked = String::new();
         for cell in &plan.cells {
             let text = match cell {
                 Cell::Selected(at) => self.texts.get(*at).and_then(Option::as_deref),
+                Cell::Masked(at, mask) => {
+                    let text = self.texts.get(*at).and_then(Option::as_deref);
+                    masked.clear();
+                    let shown = text.is_some_and(|text| mask.write(text, &mut masked));
+                    shown.then_some(masked.as_str())
+                }
                 Cell::Constant(text) => Some(text.as_str()),
                 Cell::Absent => None,
                 Cell::Slice { of, from, to } => {

@@ -15,6 +15,7 @@ use protocol::{
 use super::{
     ColumnShape, ColumnSource, StampShape, TableShape, TableSpec,
     catalogue::{Found, FoundColumn},
+    disclosure::{self, Needed},
 };
 
 const STAMP: &str = "S_T_A_M_P_";
@@ -84,6 +85,22 @@ impl Profile {
         let place = |error: Error| error.at(format_args!("table {}", spec.wire));
         let mut columns = self.columns(spec, found).map_err(place)?;
         let (key_fields, page_key) = self.keys(spec, found).map_err(place)?;
+        let stamp = self.stamp(spec, found, allowance).map_err(place)?;
+        let branch = self.branch_field(&spec.wire).and_then(|name| found.column(&name));
+        let needed: Vec<Needed<'_>> = key_fields
+            .iter()
+            .chain(&page_key)
+            .map(|name| Needed { name, why: "the key names its rows and is read by" })
+            .chain(stamp.iter().map(|stamp| Needed {
+                name: &stamp.column,
+                why: "it is the stamp, which travels as the watermark",
+            }))
+            .chain(branch.map(|column| Needed {
+                name: &column.name,
+                why: "company, unity and branch are made of it",
+            }))
+            .collect();
+        disclosure::apply(&mut columns, spec, found, &needed).map_err(place)?;
         let key = match self {
             Self::Protheus { company_group, layout } => {
                 let fields = positions(&columns, &key_fields).map_err(place)?;
@@ -101,7 +118,7 @@ impl Profile {
             columns,
             key,
             page_key,
-            stamp: self.stamp(spec, found, allowance).map_err(place)?,
+            stamp,
             soft_delete: self.soft_delete(spec, found).map_err(place)?,
             shared_key,
             fingerprint: found.fingerprint,
@@ -124,7 +141,8 @@ impl Profile {
             }
             let declared = spec.types.iter().find(|(of, _)| *of == name).map(|(_, given)| *given);
             let from = ColumnSource::Physical(column.name.clone());
-            Ok(ColumnShape { name, type_name: declared.unwrap_or(column.type_name), from })
+            let type_name = declared.unwrap_or(column.type_name);
+            Ok(ColumnShape { name, type_name, from, mask: None })
         };
         found.columns.iter().map(shape).collect()
     }
@@ -206,6 +224,11 @@ impl Profile {
         }))
     }
 
+    /// The column that the branch's parts are made of.
+    fn branch_field(&self, wire: &TableName) -> Option<String> {
+        matches!(self, Self::Protheus { .. }).then(|| branch_field(wire))
+    }
+
     fn soft_delete(&self, spec: &TableSpec, found: &Found) -> Result<Option<(String, String)>> {
         if let Some((name, mark)) = &spec.soft_delete {
             let column = wanted(found, name.as_str())?;
@@ -245,6 +268,13 @@ fn protheus_unique(found: &Found) -> Option<Vec<String>> {
     (!fields.is_empty()).then_some(fields)
 }
 
+/// `SE1` keeps its branch in `E1_FILIAL`, `FKD` in `FKD_FILIAL`.
+fn branch_field(wire: &TableName) -> String {
+    let alias = wire.as_str();
+    let short = alias.strip_prefix(['S', 's']).filter(|rest| rest.len() == 2).unwrap_or(alias);
+    format!("{short}_FILIAL")
+}
+
 /// Adds `company_group`, `company`, `unity`, `branch` and, last, `protheus_pk`.
 fn protheus_columns(
     columns: &mut Vec<ColumnShape>,
@@ -256,22 +286,19 @@ fn protheus_columns(
     let string = TypeName::plain(ColumnType::String);
     let mut add = |name: &str, from: ColumnSource| {
         if let Ok(name) = name.parse() {
-            columns.push(ColumnShape { name, type_name: string, from });
+            columns.push(ColumnShape { name, type_name: string, from, mask: None });
         }
         columns.len() - 1
     };
     let group_at = add("company_group", ColumnSource::Constant(group.to_owned()));
-    let alias = wire.as_str();
-    // `SE1` keeps its branch in `E1_FILIAL`, `FKD` in `FKD_FILIAL`.
-    let short = alias.strip_prefix(['S', 's']).filter(|rest| rest.len() == 2).unwrap_or(alias);
-    let branch_field = format!("{short}_FILIAL");
+    let branch_field = branch_field(wire);
     let (company, unity) = (layout.company, layout.company + layout.unity);
     let slices =
         [("company", 0, company), ("unity", company, unity), ("branch", unity, usize::MAX)];
     let of = columns.iter().position(|c| c.name.as_str().eq_ignore_ascii_case(&branch_field));
     let mut add = |name: &str, from: ColumnSource| {
         if let Ok(name) = name.parse() {
-            columns.push(ColumnShape { name, type_name: string, from });
+            columns.push(ColumnShape { name, type_name: string, from, mask: None });
         }
     };
     for (name, from, to) in slices {

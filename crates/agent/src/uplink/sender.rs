@@ -317,7 +317,7 @@ impl Sender {
                 .incident(Incident { table: None, key_hash: None, code, words, at_micros })
                 .await?;
         }
-        self.journal.drop_batch(code, words).await?;
+        self.journal.drop_batch(code, words, Wall::now()).await?;
         Ok(Stop::Dropped)
     }
 
@@ -409,7 +409,7 @@ impl Sender {
         match action {
             Action::Done => {
                 self.board.trouble(None);
-                self.journal.complete(flight.batch).await?;
+                self.journal.complete(flight.batch, Wall::now()).await?;
                 tracing::debug!(batch = %flight.batch, messages = seal.messages, rows = seal.records, "batch complete");
                 Ok(Closing::Complete)
             }

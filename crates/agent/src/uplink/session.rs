@@ -20,7 +20,7 @@ use protocol::{
 };
 use runtime::{
     backoff::Backoff,
-    clock::{self, Mono},
+    clock::{self, Mono, Wall},
     shutdown::Shutdown,
 };
 use tokio::sync::{Notify, watch};
@@ -178,7 +178,7 @@ where
             Start::Foreign => return self.hold_foreign(&rpc).await,
             Start::Resumed(lease) => {
                 tracing::info!(epoch = %lease.epoch, "session resumed");
-                self.means.journal.resume(lease.epoch).await?;
+                self.means.journal.resume(lease.epoch, Wall::now()).await?;
                 self.hold(&rpc, lease, None).await?
             }
             Start::Granted(lease, granted) => {
@@ -353,10 +353,16 @@ where
         let work = async {
             if let Some(grant) = grant {
                 if journal.known_is_foreign(grant.last_batch).await? {
-                    journal.revoke(Code::SessionHeld, "another sender fed the stream last").await?;
+                    journal
+                        .revoke(
+                            Code::SessionHeld,
+                            "another sender fed the stream last",
+                            Wall::now(),
+                        )
+                        .await?;
                     journal.lose_known().await?;
                 }
-                journal.grant(grant).await?;
+                journal.grant(grant, Wall::now()).await?;
             }
             self.means.board.sending(epoch, false);
             self.send(&mut sender, rpc).await
@@ -461,7 +467,7 @@ where
         let spooled = self.starting && last.is_some() && journal.spool().borrow().batch.is_some();
         self.starting = false;
         if spooled {
-            journal.resume(epoch).await?;
+            journal.resume(epoch, Wall::now()).await?;
         }
         tracing::info!(
             "the server has no sessions: this agent must be the only sender of the stream"
@@ -472,7 +478,7 @@ where
                 epoch = epoch.next();
                 let last_batch = journal.last_batch().await?.unwrap_or(BatchId(0));
                 let cursors = journal.cursors().await?;
-                journal.grant(Grant { epoch, last_batch, cursors }).await?;
+                journal.grant(Grant { epoch, last_batch, cursors }, Wall::now()).await?;
             }
             self.means.board.sending(epoch, true);
             let mut sender = self.sender(rpc, None, None);
@@ -494,7 +500,7 @@ where
         // Until the journal's epoch was asked for, its spool may still be good.
         let spooled = !self.starting && journal.spool().borrow().batch.is_some();
         if granted || spooled {
-            return match journal.revoke(error.code, &error.message).await {
+            return match journal.revoke(error.code, &error.message, Wall::now()).await {
                 // Tried again with the next pause.
                 Err(full) if full.code == Code::DiskFull => Ok(()),
                 revoked => revoked,

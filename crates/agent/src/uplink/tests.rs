@@ -175,7 +175,7 @@ impl Stage {
     /// Writes a batch of `messages` messages with one row each.
     async fn write(&self, grant: &Grant, messages: i32) -> BatchId {
         let batch = grant.last_batch.next();
-        self.journal.open_batch(grant.epoch, batch).await.unwrap();
+        self.journal.open_batch(grant.epoch, batch, runtime::clock::Wall(0)).await.unwrap();
         let one = |number: i32| message(batch, number, "FLAN", &[&number.to_string()]);
         self.journal.append(batch, (1..=messages).map(one).collect()).await.unwrap();
         let count = u32::try_from(messages).unwrap();
@@ -339,7 +339,7 @@ async fn a_denied_table_is_parked_and_one_row_that_is_refused_alone_is_quarantin
 
     stage.double.script(1, Fault::Invalid);
     let batch = second.last_batch.next();
-    stage.journal.open_batch(second.epoch, batch).await.unwrap();
+    stage.journal.open_batch(second.epoch, batch, runtime::clock::Wall(0)).await.unwrap();
     stage.journal.append(batch, vec![message(batch, 1, "TMOV", &["a", "b"])]).await.unwrap();
     let third = stage.grant(second.epoch.0).await;
     let suspect = stage.journal.suspects()[&table_name("TMOV")].clone();
@@ -347,7 +347,7 @@ async fn a_denied_table_is_parked_and_one_row_that_is_refused_alone_is_quarantin
 
     stage.double.script(2, Fault::Invalid);
     let batch = third.last_batch.next();
-    stage.journal.open_batch(third.epoch, batch).await.unwrap();
+    stage.journal.open_batch(third.epoch, batch, runtime::clock::Wall(0)).await.unwrap();
     let singles = vec![message(batch, 1, "TMOV", &["a"]), message(batch, 2, "TMOV", &["b"])];
     stage.journal.append(batch, singles).await.unwrap();
     stage.grant(third.epoch.0).await;

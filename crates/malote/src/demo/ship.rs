@@ -9,7 +9,7 @@ use agent::{
     admin::{Status, client::Client},
     config::{AgentConfig, CaptureConfig, CloudConfig, Deletes, ProfileName, SourceConfig},
     journal::TableStatus,
-    source::{AnySource, Source as _, TableShape, TableSpec},
+    source::{AnySource, Disclosure, Source as _, TableShape, TableSpec},
 };
 use protocol::{
     Code, Error, Result,
@@ -121,6 +121,7 @@ pub(crate) async fn look(source: &AnySource, tables: Vec<TableName>) -> Result<F
             soft_delete: None,
             types: Vec::new(),
             allowance: None,
+            disclosure: Disclosure::default(),
         };
         match source.describe(&spec).await {
             Ok(shape) => found.shapes.push(shape),

@@ -123,6 +123,7 @@ mod tests {
             name: name.parse().unwrap(),
             type_name: TypeName::plain(ColumnType::String),
             from: ColumnSource::Physical(name.into()),
+            mask: None,
         };
         TableShape {
             wire: "T".parse().unwrap(),

@@ -171,6 +171,9 @@ codes! {
     KeyNotUnique "KEY_NOT_UNIQUE" Operator FailedPrecondition 409
         "Two rows share the declared key. Declare the columns that are unique together."
         "Duas linhas têm a mesma chave declarada. Declare as colunas que juntas são únicas.";
+    MaskUnfit "MASK_UNFIT" Operator FailedPrecondition 409
+        "A column that names, orders or dates its rows cannot be masked or left out. Take it out of mask, exclude or columns."
+        "Uma coluna que identifica, ordena ou data as linhas não pode ser mascarada nem omitida. Retire-a de mask, exclude ou columns.";
     MessagesMissing "MESSAGES_MISSING" Transient Ok 200
         "Send the messages named in the answer, then the summary again."
         "Envie as mensagens indicadas na resposta e depois o sumário de novo.";

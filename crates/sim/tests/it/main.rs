@@ -21,6 +21,8 @@ mod foreign;
 #[cfg(test)]
 mod kill;
 #[cfg(test)]
+mod masking;
+#[cfg(test)]
 mod postgres_faults;
 #[cfg(test)]
 mod real_input;

@@ -5,8 +5,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use agent::source::{
-    AnySource, Bound, BranchLayout, ColumnSource, From, Page, PageKey, Profile, ReadLimit,
-    Source as _, SourceOptions, TableShape, TableSpec, connect,
+    AnySource, Bound, BranchLayout, ColumnSource, Disclosure, From, Mask, MaskKey, Page, PageKey,
+    Profile, ReadLimit, Source as _, SourceOptions, TableShape, TableSpec, connect,
 };
 use protocol::{
     Code,
@@ -28,6 +28,7 @@ pub(crate) fn spec(wire: &str) -> TableSpec {
         soft_delete: None,
         types: Vec::new(),
         allowance: None,
+        disclosure: Disclosure::default(),
     }
 }
 
@@ -361,6 +362,58 @@ async fn tables_and_identity_are_told(erp: impl Erp) {
     assert!(!identity.facts.is_empty() && !identity.version.is_empty());
 }
 
+async fn of_masked_columns_no_read_shows_the_value(erp: impl Erp) {
+    let text = erp.stamp_type();
+    erp.run(&format!(
+        "CREATE TABLE people (id integer PRIMARY KEY, cpf varchar(20), n integer, mail varchar(40), obs varchar(40), m {text})"
+    ))
+    .await;
+    erp.run("INSERT INTO people VALUES (1, '123.456.789-09', 987654, 'a@x', 'secret', '2024-05-01 10:00:00'),
+             (2, NULL, NULL, NULL, NULL, NULL)")
+        .await;
+    let source = erp.source_in(Profile::Generic, "UTC");
+    let folder = tempfile::tempdir().unwrap();
+    let key = MaskKey::open(&folder.path().join("mask.key"), true).unwrap();
+    let mut masked = spec("people");
+    masked.stamp = Some("m".parse().unwrap());
+    let mask = |name: &str, mask| (name.parse().unwrap(), mask);
+    masked.disclosure = Disclosure {
+        only: None,
+        exclude: names(&["OBS"]),
+        masks: vec![
+            mask("cpf", Mask::Hash(Some(key))),
+            mask("n", Mask::Last(4)),
+            mask("mail", Mask::Null),
+        ],
+    };
+    let shape = source.describe(&masked).await.unwrap();
+    let kinds: Vec<String> =
+        shape.columns.iter().map(|c| format!("{} {}", c.name, c.wire_type())).collect();
+    assert_eq!(kinds[1..4], ["cpf string", "n string", "mail string"]);
+    assert_eq!(shape.columns.len(), 5);
+    let bound = bound_at("2024-05-01T10:00:02Z");
+    let from = From::At(source.watermark(&shape, &bound_at("2024-05-01T10:00:00Z")).unwrap());
+    let one = KeyBytes::of(["1"]);
+    let pages = [
+        source.chunk(&shape, None, None, WIDE).await.unwrap(),
+        source.delta(&shape, &from, &bound, WIDE).await.unwrap(),
+        source.by_keys(&shape, &[one]).await.unwrap(),
+    ];
+    for page in &pages {
+        assert_eq!(column(&shape, page, "n")[0], "*654");
+        assert_eq!(column(&shape, page, "mail")[0], "NULL");
+        assert_eq!(column(&shape, page, "cpf")[0].len(), 32);
+        assert!(page.poison().is_empty());
+    }
+    assert_eq!(column(&shape, &pages[0], "cpf")[1], "NULL");
+    let unstamped = source.unstamped(&shape, None, WIDE).await.unwrap();
+    assert_eq!(column(&shape, &unstamped, "id"), ["2"]);
+    masked.disclosure.masks[0].1 = Mask::Hash(None);
+    let locked = source.describe(&masked).await.unwrap();
+    let refused = source.chunk(&locked, None, None, WIDE).await.unwrap_err();
+    assert_eq!(refused.code, Code::ConfigInvalid, "without the key nothing is read");
+}
+
 macro_rules! contract {
     ($($test:ident)+) => {
         mod postgres { use super::*; $(#[tokio::test] async fn $test() {
@@ -381,6 +434,7 @@ contract! {
     by_keys_gives_live_rows_alone_where_a_key_is_shared
     wire_keys_find_their_rows_in_every_key_type
     tables_and_identity_are_told
+    of_masked_columns_no_read_shows_the_value
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! Tests of the profiles.
 
-use super::*;
+use super::{
+    super::{Disclosure, Mask},
+    *,
+};
 
 fn table(name: &str, columns: &[&str]) -> Found {
     let column = |name: &&str| FoundColumn {
@@ -31,6 +34,7 @@ fn spec(wire: &str) -> TableSpec {
         soft_delete: None,
         types: Vec::new(),
         allowance: None,
+        disclosure: Disclosure::default(),
     }
 }
 
@@ -96,4 +100,37 @@ fn clashing_names_and_unknown_declarations_are_refused() {
     assert_eq!(code(&["a", "_KEY"]), Code::ColumnClash);
     assert_eq!(code(&["a", " b"]), Code::BadName);
     assert_eq!(code(&[]), Code::TableWithoutKey);
+}
+
+#[test]
+fn columns_left_out_are_gone_and_the_key_s_places_are_those_of_the_rest() {
+    let found = table("FLAN", &["IDLAN", "OBS", "VALOR", "NOME"]);
+    let mut given = spec("FLAN");
+    given.disclosure.exclude = vec!["obs".parse().unwrap()];
+    given.disclosure.masks = vec![("nome".parse().unwrap(), Mask::Last(2))];
+    given.key = None;
+    let shape = Profile::Rm.shape(&given, &found, Duration::ZERO).unwrap();
+    let names: Vec<_> = shape.columns.iter().map(|c| c.name.as_str()).collect();
+    assert_eq!((names, shape.key), (vec!["IDLAN", "VALOR", "NOME"], vec![0]));
+    assert_eq!(shape.columns[2].mask, Some(Mask::Last(2)));
+    given.disclosure.only = Some(vec!["IDLAN".parse().unwrap(), "NOME".parse().unwrap()]);
+    let shape = Profile::Rm.shape(&given, &found, Duration::ZERO).unwrap();
+    assert_eq!(shape.columns.len(), 2);
+}
+
+#[test]
+fn what_a_protheus_row_is_named_and_placed_by_can_be_neither_masked_nor_left_out() {
+    let mut found = table("FKD990", &["R_E_C_N_O_", "FKD_FILIAL", "FKD_ID", "FKD_X", "D_E_L_E_T_"]);
+    found.unique.push(("fkd990_unq".into(), vec!["FKD_ID".into()]));
+    let refused = |name: &str| {
+        let mut given = spec("FKD");
+        given.disclosure.masks = vec![(name.parse().unwrap(), Mask::Null)];
+        protheus().shape(&given, &found, Duration::ZERO).map(|_| ()).map_err(|error| error.code)
+    };
+    for name in ["R_E_C_N_O_", "FKD_FILIAL", "FKD_ID"] {
+        assert_eq!(refused(name), Err(Code::MaskUnfit), "{name}");
+    }
+    assert_eq!(refused("FKD_X"), Ok(()));
+    assert_eq!(refused("D_E_L_E_T_"), Ok(()), "a deleted row is known by the value as it is read");
+    assert_eq!(refused("protheus_pk"), Err(Code::ConfigInvalid));
 }

@@ -1,6 +1,6 @@
 //! Tests of the SQLite source: the bound, time-outs, the two spellings of a stamp.
 
-use super::*;
+use super::{super::Disclosure, *};
 
 fn source(folder: &tempfile::TempDir) -> (SqliteSource, Connection) {
     let path = folder.path().join("erp.db");
@@ -25,6 +25,7 @@ fn spec() -> TableSpec {
         soft_delete: None,
         types: Vec::new(),
         allowance: Some(Duration::ZERO),
+        disclosure: Disclosure::default(),
     }
 }
 

@@ -113,7 +113,7 @@ async fn row_invalid_argument_is_not_repeated_but_narrowed_down_to_the_row_and_d
     // One of several is sought first.
     stage.double.script(1, fault);
     let batch = next.last_batch.next();
-    stage.journal.open_batch(next.epoch, batch).await.unwrap();
+    stage.journal.open_batch(next.epoch, batch, runtime::clock::Wall(0)).await.unwrap();
     stage.journal.append(batch, vec![message(batch, 1, "TMOV", &["a", "b"])]).await.unwrap();
     stage.grant(next.epoch.0).await;
     assert_eq!(stage.journal.suspects()[&table_name("TMOV")].rows_left, 2);

@@ -83,10 +83,23 @@ fn commands(text: &str) -> Vec<Vec<String>> {
             .iter()
             .find_map(|head| line.strip_prefix(head));
         if let (true, Some(call)) = (fenced, call) {
-            found.push(call.split_whitespace().map(str::to_owned).collect());
+            found.push(words_of(call));
         }
     }
     found
+}
+
+/// Words of a line of a shell; what stands between double quotes is one.
+fn words_of(call: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    for (at, part) in call.split('"').enumerate() {
+        if at % 2 == 1 {
+            words.push(part.to_owned());
+        } else {
+            words.extend(part.split_whitespace().map(str::to_owned));
+        }
+    }
+    words
 }
 
 /// Whether the program knows command and flags; its own `--help` is asked.
