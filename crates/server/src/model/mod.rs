@@ -1,6 +1,7 @@
 //! model: to be written.
 
 pub mod access;
+pub mod admin;
 pub mod batch;
 pub mod catalog;
 pub mod overview;

@@ -5,6 +5,7 @@
 //! a message.
 //! Never: stores or logs a secret; trusts a key, an algorithm or an issuer that a token names.
 
+mod admins;
 mod keys;
 mod token;
 
@@ -32,6 +33,7 @@ use crate::{
     },
     store::Store,
 };
+pub use admins::{NewAdminToken, TokenWish};
 pub(crate) use keys::MasterKey;
 use token::Signer;
 
@@ -42,6 +44,8 @@ const CACHED_CLIENTS: usize = 10_000;
 #[derive(Clone)]
 pub struct Access {
     inner: Arc<Inner>,
+    /// The store for whoever acts through this handle.
+    store: Store,
 }
 
 struct Inner {
@@ -94,7 +98,14 @@ impl Access {
             sealed = store.signing_keys().await?;
         }
         let signer = Signer::new(&master, &sealed, issuer)?;
-        Ok(Self { inner: Arc::new(Inner { store, master, signer, cache: Mutex::default() }) })
+        let inner = Inner { store: store.clone(), master, signer, cache: Mutex::default() };
+        Ok(Self { inner: Arc::new(inner), store })
+    }
+
+    /// The same for another actor.
+    #[must_use]
+    pub(super) fn by(&self, who: &str) -> Self {
+        Self { inner: Arc::clone(&self.inner), store: self.store.by(who) }
     }
 
     /// Makes a client of `holder`.
@@ -111,7 +122,7 @@ impl Access {
         let created_at = crate::model::catalog::At(Wall::now().0);
         let credential = Credential { tenant, client, holder, created_at, revoked_at: None };
         let hmac = self.inner.master.secret_hmac(&credential.client, &secret);
-        self.inner.store.add_credential(credential.clone(), hmac).await?;
+        self.store.add_credential(credential.clone(), hmac).await?;
         Ok(NewCredential { credential, secret })
     }
 
@@ -120,7 +131,7 @@ impl Access {
     /// # Errors
     /// `NOT_FOUND` where the tenant has no such client.
     pub async fn revoke_credential(&self, tenant: TenantId, client: &ClientId) -> Result<()> {
-        self.inner.store.revoke_credential(tenant, client.clone(), Wall::now().0).await?;
+        self.store.revoke_credential(tenant, client.clone(), Wall::now().0).await?;
         if let Ok(mut cache) = self.inner.cache.lock() {
             cache.remove(client);
         }

@@ -63,6 +63,17 @@ pub struct Services {
 }
 
 impl Services {
+    /// The same services for another actor: what is changed through them is audited under that name.
+    #[must_use]
+    pub fn by(&self, who: &str) -> Self {
+        Self {
+            access: self.access.by(who),
+            catalog: self.catalog.by(who),
+            overview: self.overview.by(who),
+            ..self.clone()
+        }
+    }
+
     /// Opens the store of a data folder, whose schema must be current. A second process may do so while a server runs
     /// (the command line does): what it changes is seen there within [`protocol::limits::CLIENT_CACHE`].
     ///

@@ -13,7 +13,10 @@ use aws_lc_rs::{
     rsa::{KeyPair, KeySize},
     signature::KeyPair as _,
 };
-use protocol::{Code, Coded as _, Error, Result, ids::ClientId};
+use protocol::{
+    Code, Coded as _, Error, Result,
+    ids::{AdminTokenId, ClientId},
+};
 use secrecy::{ExposeSecret as _, SecretBox, SecretString};
 
 use crate::model::access::{ClientRecord, SealedKey};
@@ -83,6 +86,11 @@ impl MasterKey {
             self.secrets.expose_secret(),
             &[client.as_bytes(), b"\0", secret.expose_secret().as_bytes()],
         )
+    }
+
+    /// What the store keeps of an administrator's token. No client id has a blank, so none takes this one's place.
+    pub(super) fn admin_hmac(&self, token: AdminTokenId, secret: &SecretString) -> [u8; 32] {
+        self.hmac_of(&format!("admin token {token}"), secret)
     }
 
     fn cipher(&self) -> Result<RandomizedNonceKey> {
