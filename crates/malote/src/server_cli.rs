@@ -5,6 +5,7 @@
 //! Never: decides; the services do.
 
 mod admin;
+mod carol;
 mod catalog;
 mod entity;
 mod lists;
@@ -90,6 +91,9 @@ enum ServerNoun {
     /// Client ids and secrets.
     #[command(subcommand)]
     Credential(catalog::CredentialCommand),
+    /// With which credentials a tenant's senders reach Carol.
+    #[command(subcommand)]
+    Carol(carol::CarolCommand),
     /// Tables to be shared.
     #[command(subcommand)]
     Entity(entity::EntityCommand),
@@ -222,6 +226,7 @@ async fn with_store(noun: ServerNoun, services: &Services, json: bool) -> Result
         ServerNoun::Environment(command) => command.run(services, json).await,
         ServerNoun::Installation(command) => command.run(services, json).await,
         ServerNoun::Credential(command) => command.run(services, json).await,
+        ServerNoun::Carol(command) => command.run(services, json).await,
         ServerNoun::Entity(command) => command.run(services, json).await,
         ServerNoun::Reload(command) => command.run(services, json).await,
         ServerNoun::Admin(command) => command.run(services, json).await,

@@ -74,7 +74,8 @@ pub async fn open(config: &ServerConfig) -> Result<Services> {
         Some(user) => format!("command line ({user})"),
         None => "command line".to_owned(),
     };
-    Ok(Services::open(&config.data, String::new()).await?.by(&who))
+    let services = Services::open(&config.data, String::new()).await?;
+    Ok(services.allowing_private(config.allow_private).by(&who))
 }
 
 /// Who calls, as far as the environment tells: a note for the audit, no proof.
@@ -99,6 +100,7 @@ impl App {
         let bound = (address(&http)?, address(&grpc)?);
         let addresses = config.addresses(bound.0, bound.1)?;
         let services = Services::open(&config.data, addresses.issuer()).await?;
+        let services = services.allowing_private(config.allow_private);
         let (trigger, shutdown) = shutdown::channel();
         let (closing, closed) = shutdown::channel();
         let calls = Calls::new(shutdown.clone());

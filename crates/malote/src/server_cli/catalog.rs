@@ -361,6 +361,13 @@ pub(super) enum CredentialCommand {
     },
     /// Clients of a tenant, revoked ones among them; never a secret.
     List(ListOf),
+    /// Make a second client for the holder of one; both are in force until one is revoked.
+    Rotate {
+        /// Client id.
+        client: String,
+        #[command(flatten)]
+        of: OfTenant,
+    },
     /// Revoke a client for ever; it is refused within 60 s.
     Revoke {
         /// Client id.
@@ -400,6 +407,11 @@ impl CredentialCommand {
                 let tenant = of.find(services).await?.id;
                 let found = services.catalog.credentials(tenant, paging.page()).await?;
                 show_page(json, &found, CREDENTIAL, paging.limit);
+            }
+            Self::Rotate { client, of } => {
+                let tenant = of.find(services).await?.id;
+                show_secret(json, &services.access.rotate(tenant, &client.parse()?).await?);
+                out::talk(format!("give it to the sender, then: credential revoke {client}"));
             }
             Self::Revoke { client, of } => {
                 let tenant = of.find(services).await?.id;

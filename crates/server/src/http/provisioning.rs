@@ -9,6 +9,7 @@ use axum::{
     http::HeaderMap,
 };
 use protocol::{Code, Error, Result, json};
+use secrecy::ExposeSecret as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Desk, answer::Answer};
@@ -60,8 +61,18 @@ async fn apps(
 /// Carol credentials of the caller's tenant.
 #[utoipa::path(get, path = "/api/carol-definitions/v1/carolcredentials", tag = "senders",
     security(("sender" = [])), responses((status = 200, body = Object)))]
-async fn carol_credentials(Extension(_caller): Extension<Identity>) -> Answer<()> {
-    Err(Error::new(Code::NotFound, "no Carol connector is configured for this tenant").into())
+async fn carol_credentials(
+    State(desk): State<Desk>,
+    Extension(caller): Extension<Identity>,
+) -> Answer<Json<serde_json::Value>> {
+    let (carol, token) = desk.services.access.carol_for(&caller).await?;
+    Ok(Json(serde_json::json!({
+        "endpoint": carol.endpoint,
+        "organization": carol.organization,
+        "tenant": carol.carol_tenant,
+        "connectorId": carol.connector_id,
+        "apiToken": token.expose_secret(),
+    })))
 }
 
 fn upload_version(headers: &HeaderMap) -> Result<u32> {

@@ -3,6 +3,7 @@
 pub mod access;
 pub mod admin;
 pub mod batch;
+pub mod carol;
 pub mod catalog;
 pub mod overview;
 pub mod schema;

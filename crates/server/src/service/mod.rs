@@ -63,6 +63,12 @@ pub struct Services {
 }
 
 impl Services {
+    /// The same services, which let plain http and private addresses be set or not.
+    #[must_use]
+    pub fn allowing_private(self, allow_private: bool) -> Self {
+        Self { access: self.access.allowing_private(allow_private), ..self }
+    }
+
     /// The same services for another actor: what is changed through them is audited under that name.
     #[must_use]
     pub fn by(&self, who: &str) -> Self {

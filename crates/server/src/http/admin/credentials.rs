@@ -21,7 +21,10 @@ use crate::{
 };
 
 pub(super) fn routes() -> OpenApiRouter<Desk> {
-    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, revoke))
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(show, revoke))
+        .routes(routes!(rotate))
 }
 
 /// A credential with its secret.
@@ -80,6 +83,15 @@ async fn create(act: Act, Body(of): Body<Of>) -> Answer<(StatusCode, Json<Secret
 async fn show(act: Act) -> Answer<Json<Credential>> {
     let client = act.part("client")?.parse()?;
     Ok(Json(act.services.catalog.credential(act.tenant_id()?, &client).await?))
+}
+
+/// Makes a second credential for the holder of this one; both are in force until one is revoked.
+#[utoipa::path(post, path = "/tenants/{tenant}/credentials/{client}/rotation", tag = "credentials",
+    security(("administrator" = ["operator"])), responses((status = 201, body = Secret)))]
+async fn rotate(act: Act) -> Answer<(StatusCode, Json<Secret>)> {
+    let client = act.part("client")?.parse()?;
+    let made = act.services.access.rotate(act.tenant_id()?, &client).await?;
+    Ok((StatusCode::CREATED, Json(Secret::from(&made))))
 }
 
 /// Revokes a client for ever; its tokens are refused within 60 s too.

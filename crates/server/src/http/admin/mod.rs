@@ -5,6 +5,7 @@
 
 mod administrators;
 mod batches;
+mod carol;
 mod catalog;
 mod credentials;
 mod entities;
@@ -24,6 +25,7 @@ pub(super) fn routes() -> OpenApiRouter<Desk> {
         .merge(tenants::routes())
         .merge(catalog::routes())
         .merge(credentials::routes())
+        .merge(carol::routes())
         .merge(entities::routes())
         .merge(batches::routes())
         .merge(staging::routes());

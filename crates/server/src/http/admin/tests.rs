@@ -241,3 +241,63 @@ async fn the_document_is_openapi_3_1_with_unique_names_and_the_pages_come_with_t
     assert!(initializer.contains("/api/admin/openapi.json"), "{initializer}");
     assert_eq!(get("/api/admin/docs/no.js").await.status().as_u16(), 404);
 }
+
+#[tokio::test]
+async fn two_credentials_are_in_force_while_rotating_and_the_revoked_one_ends_with_its_tokens() {
+    let desk = Desk::new().await;
+    let running = &desk.running;
+    let old = format!("/tenants/Loja/credentials/{}", running.client);
+    let before = running.token().await;
+    let made = desk.done("POST", &format!("{old}/rotation"), Value::Null).await;
+    let client = made["client"].as_str().unwrap().parse().unwrap();
+    let after = running.token_of(&client, made["clientSecret"].as_str().unwrap()).await;
+    let entities = async |token: &str| {
+        let url = running.url("/api/carol-definitions/v1/entities");
+        running.web.get(url).bearer_auth(token).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!((entities(&before).await, entities(&after).await), (200, 200));
+    let (status, third) = desk.call("POST", &format!("{old}/rotation"), Value::Null).await;
+    assert_eq!((status, third["code"].as_str()), (409, Some("STILL_USED")));
+    desk.done("DELETE", &old, Value::Null).await;
+    // In this process at once; in another that looked it up, when its look-up ends (`limits::CLIENT_CACHE`).
+    assert_eq!((entities(&before).await, entities(&after).await), (401, 200));
+    let (status, _) = desk.call("POST", &format!("{old}/rotation"), Value::Null).await;
+    assert_eq!(status, 400);
+}
+
+#[tokio::test]
+async fn a_carol_token_reaches_the_tenants_sender_alone_and_no_administrator() {
+    let desk = Desk::new().await;
+    let running = &desk.running;
+    let path = "/tenants/Loja/carol-credentials";
+    let canary = "canary-5d1f0a";
+    let given = json!({ "endpoint": "https://loja.carol.example/api/", "organization": "loja",
+        "carolTenant": "tenant1", "connectorId": "0123456789abcdef", "apiToken": canary });
+    let set = desk.done("PUT", path, given.clone()).await;
+    assert_eq!(set["endpoint"], "https://loja.carol.example/api");
+    let shown = desk.get(path).await;
+    let audit = desk.get("/audit").await;
+    assert!(audit.to_string().contains("carol.set"));
+    for told in [set, shown, audit] {
+        assert!(!told.to_string().contains(canary));
+    }
+    let ask = async |token: &str| {
+        let url = running.url("/api/carol-definitions/v1/carolcredentials");
+        let answer = running.web.get(url).bearer_auth(token).send().await.unwrap();
+        serde_json::from_str::<Value>(&answer.text().await.unwrap()).unwrap()
+    };
+    let own = ask(&running.token().await).await;
+    assert_eq!((&own["apiToken"], &own["tenant"]), (&json!(canary), &json!("tenant1")));
+    let stranger = ask(&running.stranger("RM").await).await;
+    assert_eq!(stranger["code"], "NOT_FOUND");
+    for entry in std::fs::read_dir(running.folder.path()).unwrap().flatten() {
+        let bytes = std::fs::read(entry.path()).unwrap_or_default();
+        let found = bytes.windows(canary.len()).any(|part| part == canary.as_bytes());
+        assert!(!found, "{} holds the token", entry.path().display());
+    }
+    let mut odd = given;
+    odd["apiToken"] = json!("");
+    assert_eq!(desk.call("PUT", path, odd).await.0, 400);
+    desk.done("DELETE", path, Value::Null).await;
+    assert_eq!(desk.call("GET", path, Value::Null).await.0, 404);
+}

@@ -7,6 +7,7 @@
 mod access;
 mod admin;
 mod audit;
+mod carol;
 mod catalog;
 pub mod ingest;
 mod migrate;
