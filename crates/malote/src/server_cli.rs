@@ -4,6 +4,8 @@
 //! are unambiguous; a secret is shown once, when it is made.
 //! Never: decides; the services do.
 
+mod admin;
+mod carol;
 mod catalog;
 mod entity;
 mod lists;
@@ -89,11 +91,20 @@ enum ServerNoun {
     /// Client ids and secrets.
     #[command(subcommand)]
     Credential(catalog::CredentialCommand),
+    /// With which credentials a tenant's senders reach Carol.
+    #[command(subcommand)]
+    Carol(carol::CarolCommand),
     /// Tables to be shared.
     #[command(subcommand)]
     Entity(entity::EntityCommand),
     /// Ask for a table to be sent again whole.
     Reload(entity::Reload),
+    /// Who may administer over the network.
+    #[command(subcommand)]
+    Admin(admin::AdminCommand),
+    /// What administrators did.
+    #[command(subcommand)]
+    Audit(admin::AuditCommand),
     /// Who sends, and what waits for a decision.
     #[command(subcommand)]
     Session(watch::SessionCommand),
@@ -135,11 +146,14 @@ struct Paging {
     /// Go on behind this one (the first column of the last line).
     #[arg(long, default_value = "", hide_default_value = true, value_name = "LAST")]
     after: String,
+    /// Only what holds this in its name.
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "PART")]
+    search: String,
 }
 
 impl Paging {
     fn page(&self) -> Page {
-        Page { after: self.after.clone(), limit: self.limit }
+        Page { after: self.after.clone(), limit: self.limit, search: self.search.clone() }
     }
 }
 
@@ -212,8 +226,11 @@ async fn with_store(noun: ServerNoun, services: &Services, json: bool) -> Result
         ServerNoun::Environment(command) => command.run(services, json).await,
         ServerNoun::Installation(command) => command.run(services, json).await,
         ServerNoun::Credential(command) => command.run(services, json).await,
+        ServerNoun::Carol(command) => command.run(services, json).await,
         ServerNoun::Entity(command) => command.run(services, json).await,
         ServerNoun::Reload(command) => command.run(services, json).await,
+        ServerNoun::Admin(command) => command.run(services, json).await,
+        ServerNoun::Audit(command) => command.run(services, json).await,
         ServerNoun::Session(command) => command.run(services, json).await,
         ServerNoun::Batches(command) => command.run(services, json).await,
         ServerNoun::Staging(command) => command.run(services, json).await,

@@ -67,6 +67,10 @@ macro_rules! number_ids {
 }
 
 uuid_ids! {
+    /// A token of an administrator.
+    AdminTokenId;
+    /// A person or a program that administers over the network.
+    AdministratorId;
     /// An app of the platform that consumes data or messages.
     AppId;
     /// A workspace of a tenant.

@@ -70,7 +70,20 @@ pub async fn run(config: ServerConfig, mut shutdown: Shutdown) -> Result<()> {
 pub async fn open(config: &ServerConfig) -> Result<Services> {
     make_folder(&config.data)?;
     prepare(&config.store())?;
-    Services::open(&config.data, String::new()).await
+    let who = match user() {
+        Some(user) => format!("command line ({user})"),
+        None => "command line".to_owned(),
+    };
+    let services = Services::open(&config.data, String::new()).await?;
+    Ok(services.allowing_private(config.allow_private).by(&who))
+}
+
+/// Who calls, as far as the environment tells: a note for the audit, no proof.
+fn user() -> Option<String> {
+    ["SUDO_USER", "USER", "LOGNAME", "USERNAME"]
+        .into_iter()
+        .filter_map(runtime::config::variable)
+        .find(|name| !name.is_empty() && !name.chars().any(char::is_control))
 }
 
 impl App {
@@ -87,12 +100,12 @@ impl App {
         let bound = (address(&http)?, address(&grpc)?);
         let addresses = config.addresses(bound.0, bound.1)?;
         let services = Services::open(&config.data, addresses.issuer()).await?;
+        let services = services.allowing_private(config.allow_private);
         let (trigger, shutdown) = shutdown::channel();
         let (closing, closed) = shutdown::channel();
         let calls = Calls::new(shutdown.clone());
         let desk = http::Desk {
-            access: services.access.clone(),
-            catalog: services.catalog.clone(),
+            services: services.by("an unknown caller"),
             registry: catalog::registry(&addresses.http, &addresses.grpc).into(),
             issuer: addresses.issuer().into(),
             shutdown: shutdown.clone(),

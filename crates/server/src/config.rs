@@ -124,13 +124,24 @@ impl Addresses {
 }
 
 fn check(address: &str, allow_private: bool) -> Result<()> {
+    check_address(address, allow_private)?;
+    let invalid = |why: &str| Error::new(Code::ConfigInvalid, format!("{address}: {why}"));
+    let uri: http::Uri = address.parse().map_err(|_| invalid("not an address"))?;
+    if uri.path() != "/" && !uri.path().is_empty() || uri.query().is_some() {
+        return Err(invalid("must have no path"));
+    }
+    Ok(())
+}
+
+/// An address that this process or a sender will call, with or without a path.
+///
+/// # Errors
+/// `CONFIG_INVALID` where it is none, `ADDRESS_REFUSED` for plain http and private addresses unless they are allowed.
+pub(crate) fn check_address(address: &str, allow_private: bool) -> Result<()> {
     let invalid = |why: &str| Error::new(Code::ConfigInvalid, format!("{address}: {why}"));
     let refused = |why: &str| Error::new(Code::AddressRefused, format!("{address}: {why}"));
     let uri: http::Uri = address.parse().map_err(|_| invalid("not an address"))?;
     let host = uri.host().ok_or_else(|| invalid("must begin with https:// and name a host"))?;
-    if uri.path() != "/" && !uri.path().is_empty() || uri.query().is_some() {
-        return Err(invalid("must have no path"));
-    }
     match uri.scheme_str() {
         Some("https") => {}
         Some("http") if allow_private => {}

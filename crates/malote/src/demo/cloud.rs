@@ -141,8 +141,8 @@ impl Cloud {
         let stream = StreamId { tenant, environment, erp };
         let accepted = staging.accepted(&stream).await?;
         let progress = staging.applied(place.environment, &place.erp).await?;
-        let page = Page { after: String::new(), limit: BATCHES };
-        let batches = self.app.services.overview.batches(place.clone(), page).await?;
+        let page = Page { limit: BATCHES, ..Page::default() };
+        let batches = self.app.services.overview.batches(place.clone(), None, page).await?;
         let complete = |batch: &&BatchView| batch.state == "complete";
         let last = batches.iter().find(complete);
         let took = |batch: &BatchView| {

@@ -80,6 +80,11 @@ pub(super) enum TenantCommand {
         /// Its new name.
         name: String,
     },
+    /// Remove a tenant that has nothing.
+    Delete {
+        /// Tenant, by id or name.
+        tenant: String,
+    },
 }
 
 impl TenantCommand {
@@ -94,9 +99,13 @@ impl TenantCommand {
                 let tenant = catalog.tenant(&tenant).await?;
                 show(json, &[catalog.rename_tenant(&tenant, &name).await?], TENANT);
             }
+            Self::Delete { tenant } => {
+                catalog.remove_tenant(&catalog.tenant(&tenant).await?).await?;
+                out::talk("removed");
+            }
             Self::Show { tenant } => {
                 let tenant = catalog.tenant(&tenant).await?;
-                let all = Paging { limit: 10_000, after: String::new() };
+                let all = Paging { limit: 10_000, after: String::new(), search: String::new() };
                 show(json, std::slice::from_ref(&tenant), TENANT);
                 show(json, &catalog.environments(tenant.id, all.page()).await?, ENVIRONMENT);
                 show(json, &catalog.installations(tenant.id, all.page()).await?, INSTALLATION);
@@ -128,6 +137,13 @@ pub(super) enum AppCommand {
         #[command(flatten)]
         of: OfTenant,
     },
+    /// Remove an app without credentials in force.
+    Delete {
+        /// App, by id or name.
+        app: String,
+        #[command(flatten)]
+        of: OfTenant,
+    },
     /// Keep an app's clients out until it is activated again.
     Deactivate {
         /// App, by id or name.
@@ -149,6 +165,12 @@ impl AppCommand {
             Self::List(ListOf { of, paging }) => {
                 let tenant = of.find(services).await?.id;
                 show_page(json, &catalog.apps(tenant, paging.page()).await?, APP, paging.limit);
+                return Ok(());
+            }
+            Self::Delete { app, of } => {
+                let app = catalog.app(of.find(services).await?.id, &app).await?;
+                catalog.remove_app(&app).await?;
+                out::talk("removed");
                 return Ok(());
             }
             Self::Activate { app, of } => (app, of, true),
@@ -174,6 +196,26 @@ pub(super) enum EnvironmentCommand {
     },
     /// Environments of a tenant.
     List(ListOf),
+    /// Give an environment another name; its id stays.
+    Rename(Rename),
+    /// Remove an environment to which nothing is bound, and for which no table was ever shared.
+    Delete {
+        /// Environment, by id or name.
+        environment: String,
+        #[command(flatten)]
+        of: OfTenant,
+    },
+}
+
+/// Another name.
+#[derive(Debug, Args)]
+pub(super) struct Rename {
+    /// By id or name.
+    key: String,
+    /// Its new name.
+    name: String,
+    #[command(flatten)]
+    of: OfTenant,
 }
 
 impl EnvironmentCommand {
@@ -192,6 +234,15 @@ impl EnvironmentCommand {
                     ENVIRONMENT,
                     paging.limit,
                 );
+            }
+            Self::Rename(Rename { key, name, of }) => {
+                let found = catalog.environment(of.find(services).await?.id, &key).await?;
+                show(json, &[catalog.rename_environment(&found, &name).await?], ENVIRONMENT);
+            }
+            Self::Delete { environment, of } => {
+                let found = catalog.environment(of.find(services).await?.id, &environment).await?;
+                catalog.remove_environment(&found).await?;
+                out::talk("removed");
             }
         }
         Ok(())
@@ -221,6 +272,15 @@ pub(super) enum InstallationCommand {
         installation: String,
         /// Environment, by id or name.
         environment: String,
+        #[command(flatten)]
+        of: OfTenant,
+    },
+    /// Give an installation another name; its id stays.
+    Rename(Rename),
+    /// Remove an installation that is not bound and has no credential in force.
+    Delete {
+        /// Installation, by id or name.
+        installation: String,
         #[command(flatten)]
         of: OfTenant,
     },
@@ -269,6 +329,16 @@ impl InstallationCommand {
                     INSTALLATION,
                 );
             }
+            Self::Rename(Rename { key, name, of }) => {
+                let found = catalog.installation(of.find(services).await?.id, &key).await?;
+                show(json, &[catalog.rename_installation(&found, &name).await?], INSTALLATION);
+            }
+            Self::Delete { installation, of } => {
+                let found =
+                    catalog.installation(of.find(services).await?.id, &installation).await?;
+                catalog.remove_installation(&found).await?;
+                out::talk("removed");
+            }
             Self::Unbind { installation, of } => {
                 let found =
                     catalog.installation(of.find(services).await?.id, &installation).await?;
@@ -291,6 +361,13 @@ pub(super) enum CredentialCommand {
     },
     /// Clients of a tenant, revoked ones among them; never a secret.
     List(ListOf),
+    /// Make a second client for the holder of one; both are in force until one is revoked.
+    Rotate {
+        /// Client id.
+        client: String,
+        #[command(flatten)]
+        of: OfTenant,
+    },
     /// Revoke a client for ever; it is refused within 60 s.
     Revoke {
         /// Client id.
@@ -330,6 +407,11 @@ impl CredentialCommand {
                 let tenant = of.find(services).await?.id;
                 let found = services.catalog.credentials(tenant, paging.page()).await?;
                 show_page(json, &found, CREDENTIAL, paging.limit);
+            }
+            Self::Rotate { client, of } => {
+                let tenant = of.find(services).await?.id;
+                show_secret(json, &services.access.rotate(tenant, &client.parse()?).await?);
+                out::talk(format!("give it to the sender, then: credential revoke {client}"));
             }
             Self::Revoke { client, of } => {
                 let tenant = of.find(services).await?.id;

@@ -68,7 +68,7 @@ impl Setup {
         let place = Place { tenant: tenant.id, environment: environment.id, erp: self.erp.clone() };
         let installation = self.installation(services, &tenant, &place).await?;
         let shared =
-            catalog.entities(&place, false, Page { after: String::new(), limit: 10_000 }).await?;
+            catalog.entities(&place, false, Page { limit: 10_000, ..Page::default() }).await?;
         let new = |table: TableName| NewEntity { table, filter: None, is_custom: false };
         let missing: Vec<NewEntity> = self
             .tables

@@ -4,7 +4,7 @@
 //! Never: shows a deleted row among the live ones, or the values of a row in quarantine.
 
 use clap::Subcommand;
-use protocol::{Code, Error, Result, key::KeyBytes, names::TableName};
+use protocol::{Result, names::TableName};
 use serde_json::{Map, Value, json};
 use server::{model::catalog::Page, service::Services};
 
@@ -50,6 +50,9 @@ pub(super) enum StagingCommand {
         /// At most this many.
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         limit: u32,
+        /// Go on behind this row (the first column of the last line).
+        #[arg(long, default_value = "", hide_default_value = true, value_name = "ROW")]
+        after: String,
         #[command(flatten)]
         at: OfPlace,
     },
@@ -73,27 +76,21 @@ impl StagingCommand {
                 });
                 Ok(())
             }
-            Self::Quarantine { limit, at } => quarantine(services, &at, limit, json).await,
+            Self::Quarantine { limit, after, at } => {
+                let page = Page { after, limit, ..Page::default() };
+                quarantine(services, &at, page, json).await
+            }
         }
     }
 }
 
 async fn list(services: &Services, at: &OfPlace, json: bool) -> Result<()> {
     let place = at.find(services).await?;
-    // Staging folds names; people read them as they were shared. Withdrawn ones are staged still.
-    let shared = Page { after: String::new(), limit: 10_000 };
-    let shared = services.catalog.entities(&place, true, shared).await?;
     let mut lines = Vec::new();
-    for table in services.staging.tables(place.environment, &place.erp).await? {
-        let rows = services.staging.count(place.environment, &place.erp, &table.name).await?;
-        let entity = shared.iter().find(|entity| entity.table == table.name);
-        let name = entity.map_or(&table.name, |entity| &entity.table).to_string();
-        let column = |folded: &String| {
-            let found = table.columns.iter().find(|column| column.folded == *folded);
-            found.map_or_else(|| folded.clone(), |column| column.name.clone())
-        };
-        let key: Vec<String> = table.key.iter().map(column).collect();
-        lines.push((name, rows, table.columns.len(), key.join(", ")));
+    let all = Page { limit: 10_000, ..Page::default() };
+    for shape in services.staging.shapes(&place, all).await? {
+        let rows = services.staging.count(place.environment, &place.erp, &shape.table).await?;
+        lines.push((shape.table.to_string(), rows, shape.columns.len(), shape.key.join(", ")));
     }
     if json {
         lines.iter().for_each(|(table, rows, columns, key)| {
@@ -116,20 +113,17 @@ async fn schema(
     json: bool,
 ) -> Result<()> {
     let place = at.find(services).await?;
-    let found = services.staging.table(place.environment, &place.erp, table).await?;
+    let found = services.staging.shape(&place, table).await?;
     let place_in_key =
-        |folded: &str| found.key.iter().position(|name| name == folded).map(|at| at + 1);
-    for column in found.columns.iter().filter(|_| json) {
-        let kind = column.type_name.column_type.as_str();
-        out::data(
-            json!({ "column": column.name, "type": kind, "key": place_in_key(&column.folded) })
-                .to_string(),
-        );
+        |name: &String| found.key.iter().position(|column| column == name).map(|at| at + 1);
+    for (name, kind) in found.columns.iter().filter(|_| json) {
+        let key = place_in_key(name);
+        out::data(json!({ "column": name, "type": kind, "key": key }).to_string());
     }
     if !json {
-        let cells = found.columns.iter().map(|column| {
-            let key = place_in_key(&column.folded).map_or_else(String::new, |at| at.to_string());
-            vec![column.name.clone(), column.type_name.column_type.as_str().to_owned(), key]
+        let cells = found.columns.iter().map(|(name, kind)| {
+            let key = place_in_key(name).map_or_else(String::new, |at| at.to_string());
+            vec![name.clone(), kind.clone(), key]
         });
         print(&["COLUMN", "TYPE", "KEY"], cells.collect());
     }
@@ -143,53 +137,44 @@ async fn rows(
     json: bool,
 ) -> Result<()> {
     let place = at.find(services).await?;
-    let found = services.staging.table(place.environment, &place.erp, table).await?;
-    let page = (KeyBytes(bytes(after)?), limit);
-    let page = services.staging.page(place.environment, &place.erp, table, page).await?;
-    let names: Vec<&str> = found.columns.iter().map(|column| column.name.as_str()).collect();
+    let page = services.staging.rows(&place, table, (after, limit)).await?;
     if json {
-        for row in &page {
-            let cells = names
-                .iter()
-                .zip(&row.values)
-                .map(|(name, value)| ((*name).to_owned(), json!(value)));
+        for row in &page.values {
+            let cells =
+                page.columns.iter().zip(row).map(|(name, value)| (name.clone(), json!(value)));
             out::data(Value::Object(cells.collect::<Map<_, _>>()).to_string());
         }
     } else {
         let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "NULL".to_owned());
-        let cells = page.iter().map(|row| row.values.iter().map(shown).collect());
+        let cells = page.values.iter().map(|row| row.iter().map(shown).collect());
+        let names: Vec<&str> = page.columns.iter().map(String::as_str).collect();
         print(&names, cells.collect());
     }
-    if let Some(last) = page.last().filter(|_| page.len() >= limit as usize) {
-        out::talk(format!("more: --after {}", hex(&last.key.0)));
+    if let Some(next) = page.next {
+        out::talk(format!("more: --after {next}"));
     }
     Ok(())
 }
 
-async fn quarantine(services: &Services, at: &OfPlace, limit: u32, json: bool) -> Result<()> {
+async fn quarantine(services: &Services, at: &OfPlace, page: Page, json: bool) -> Result<()> {
     let place = at.find(services).await?;
-    let found = services.staging.quarantine(place.environment, &place.erp, limit).await?;
+    let limit = page.limit as usize;
+    let found = services.staging.quarantined(&place, page).await?;
+    if let Some(last) = found.last().filter(|_| found.len() >= limit && !json) {
+        out::talk(format!("more: --after {}", last.id()));
+    }
     if json {
         for row in &found {
             out::data(
-                json!({ "table": row.table, "batch": row.batch, "message": row.message, "row": row.row,
+                json!({ "id": row.id(), "table": row.table, "batch": row.batch, "message": row.message, "row": row.row,
                     "code": row.code, "reason": row.reason })
                 .to_string(),
             );
         }
         return Ok(());
     }
-    let cells = found.into_iter().map(|row| {
-        vec![
-            row.table,
-            row.batch.to_string(),
-            row.message.to_string(),
-            row.row.to_string(),
-            row.code,
-            row.reason,
-        ]
-    });
-    print(&["TABLE", "BATCH", "MESSAGE", "ROW", "CODE", "REASON"], cells.collect());
+    let cells = found.into_iter().map(|row| vec![row.id(), row.table, row.code, row.reason]);
+    print(&["ROW", "TABLE", "CODE", "REASON"], cells.collect());
     Ok(())
 }
 
@@ -201,35 +186,4 @@ fn print(head: &[&str], cells: Vec<Vec<String>>) {
     grid(head.iter().map(|name| (*name).to_owned()).collect(), cells)
         .into_iter()
         .for_each(out::data);
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn bytes(hex: &str) -> Result<Vec<u8>> {
-    let bad = || Error::new(Code::BadId, "--after takes the key as the page before told it");
-    if !hex.is_ascii() || !hex.len().is_multiple_of(2) {
-        return Err(bad());
-    }
-    (0..hex.len())
-        .step_by(2)
-        .map(|at| {
-            u8::from_str_radix(hex.get(at..at + 2).unwrap_or_default(), 16).map_err(|_| bad())
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_key_told_by_one_page_is_taken_by_the_next() {
-        let key = KeyBytes::of(["1", "ação"]).0;
-        assert_eq!(bytes(&hex(&key)).unwrap(), key);
-        for bad in ["0", "zz", "é0"] {
-            assert_eq!(bytes(bad).unwrap_err().code, Code::BadId, "{bad}");
-        }
-    }
 }

@@ -9,7 +9,7 @@ use runtime::clock::Wall;
 use server::{
     model::{
         catalog::At,
-        overview::{BatchView, MessageView, StreamView},
+        overview::{BatchView, MessageView, Shown, StreamView},
     },
     service::Services,
 };
@@ -104,6 +104,9 @@ impl SessionCommand {
 pub(super) enum BatchesCommand {
     /// Batches, the newest first.
     List {
+        /// Only those that are open, stalled, incomplete or complete.
+        #[arg(long)]
+        state: Option<Shown>,
         #[command(flatten)]
         at: OfPlace,
         #[command(flatten)]
@@ -123,9 +126,9 @@ pub(super) enum BatchesCommand {
 impl BatchesCommand {
     pub(super) async fn run(self, services: &Services, json: bool) -> Result<()> {
         match self {
-            Self::List { at, paging } => {
+            Self::List { state, at, paging } => {
                 let place = at.find(services).await?;
-                let found = services.overview.batches(place, paging.page()).await?;
+                let found = services.overview.batches(place, state, paging.page()).await?;
                 show_page(json, &found, BATCH, paging.limit);
             }
             Self::Show { batch, at, paging } => {

@@ -246,6 +246,9 @@ codes! {
     StampUnfit "STAMP_UNFIT" Operator FailedPrecondition 409
         "The declared stamp column is missing or of a type that cannot order changes. Declare another, or none."
         "A coluna de controle declarada não existe ou é de tipo que não ordena mudanças. Declare outra, ou nenhuma.";
+    StillUsed "STILL_USED" Caller FailedPrecondition 409
+        "Something hangs on it still; the words name what. Remove or unbind that first."
+        "Algo ainda depende disso; o texto diz o quê. Remova ou desvincule isso antes.";
     StoreBusy "STORE_BUSY" Operator Unavailable 503
         "Another process holds the data folder. One process at a time may use it."
         "Outro processo usa a pasta de dados. Só um processo por vez.";

@@ -2,13 +2,19 @@
 
 use std::net::SocketAddr;
 
-use protocol::ids::ClientId;
+use protocol::ids::{ClientId, TenantId};
 
 use super::App;
 use crate::{
     config::ServerConfig,
-    model::catalog::{EnvironmentType, Holder, Installation, Place, Tenant},
-    service::{access::NewCredential, catalog::NewEntity},
+    model::{
+        admin::Role,
+        catalog::{EnvironmentType, Holder, Installation, Place, Tenant},
+    },
+    service::{
+        access::{NewCredential, TokenWish},
+        catalog::NewEntity,
+    },
 };
 
 pub(crate) struct Running {
@@ -92,6 +98,32 @@ impl Running {
             self.web.post(self.url("/totvs.rac/connect/token")).form(&form).send().await.unwrap();
         let token: protocol::json::Token = answer.json().await.unwrap();
         token.access_token
+    }
+
+    /// An administrator's token.
+    pub(crate) async fn admin(&self, name: &str, role: Role, tenant: Option<TenantId>) -> String {
+        let access = &self.app.services.access;
+        access.create_administrator(name).await.unwrap();
+        let wish = TokenWish { name: "test".into(), role, tenant, expires_at: None };
+        access.create_admin_token(name, wish).await.unwrap().reveal().to_owned()
+    }
+
+    /// A call of an administrator; the body, if any, goes as JSON.
+    pub(crate) async fn act(
+        &self,
+        (method, path): (&str, &str),
+        token: &str,
+        body: Option<serde_json::Value>,
+    ) -> (u16, serde_json::Value) {
+        let url = self.url(&format!("/api/admin/v1{path}"));
+        let request = self.web.request(method.parse().unwrap(), url).bearer_auth(token);
+        let request = match body {
+            Some(body) => request.body(body.to_string()),
+            None => request,
+        };
+        let answer = request.send().await.unwrap();
+        let (status, text) = (answer.status().as_u16(), answer.text().await.unwrap());
+        (status, serde_json::from_str(&text).unwrap_or(serde_json::Value::Null))
     }
 
     /// Another tenant with an installation of its own, and its token.

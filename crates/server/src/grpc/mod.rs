@@ -140,4 +140,6 @@ fn unknown_method() -> http::Response<Body> {
 }
 
 #[cfg(test)]
+mod matrix;
+#[cfg(test)]
 mod tests;

@@ -7,15 +7,19 @@
 use axum::{
     Json,
     body::Bytes,
-    extract::State,
+    extract::{DefaultBodyLimit, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use protocol::{Code, Error};
+use protocol::{Code, Error, limits};
 use runtime::clock::Wall;
 use secrecy::SecretString;
 use serde_json::json;
+use utoipa_axum::{
+    router::{OpenApiRouter, UtoipaMethodRouterExt as _},
+    routes,
+};
 
 use super::{Desk, answer::note};
 
@@ -30,7 +34,19 @@ struct Form {
     client_secret: String,
 }
 
-pub(super) async fn token(State(desk): State<Desk>, headers: HeaderMap, body: Bytes) -> Response {
+pub(super) fn routes() -> OpenApiRouter<Desk> {
+    let small = DefaultBodyLimit::max(limits::TOKEN_BODY_BYTES);
+    OpenApiRouter::new()
+        .routes(routes!(token).map(|route| route.layer(small)))
+        .routes(routes!(discovery))
+        .routes(routes!(jwks))
+}
+
+/// The token call, as RAC serves it: client id and secret in, token out. Refusals are RAC's `{"error":"…"}`.
+#[utoipa::path(post, path = "/totvs.rac/connect/token", tag = "senders", security(()),
+    request_body(content = String, content_type = "application/x-www-form-urlencoded"),
+    responses((status = 200, body = Object), (status = 400, body = Object)))]
+async fn token(State(desk): State<Desk>, headers: HeaderMap, body: Bytes) -> Response {
     let mut form = Form::read(&body);
     if form.client_id.is_empty()
         && let Some((id, secret)) = basic(&headers)
@@ -44,7 +60,7 @@ pub(super) async fn token(State(desk): State<Desk>, headers: HeaderMap, body: By
         return rac_error("invalid_scope");
     }
     let secret = SecretString::from(form.client_secret);
-    match desk.access.issue(&form.client_id, &secret, Wall::now()).await {
+    match desk.services.access.issue(&form.client_id, &secret, Wall::now()).await {
         Ok(token) => {
             ([(header::CACHE_CONTROL, "no-store"), (header::PRAGMA, "no-cache")], Json(token))
                 .into_response()
@@ -58,7 +74,10 @@ pub(super) async fn token(State(desk): State<Desk>, headers: HeaderMap, body: By
     }
 }
 
-pub(super) async fn discovery(State(desk): State<Desk>) -> impl IntoResponse {
+/// Where tokens come from and how they are checked.
+#[utoipa::path(get, path = "/totvs.rac/.well-known/openid-configuration", tag = "senders", security(()),
+    responses((status = 200, body = Object)))]
+async fn discovery(State(desk): State<Desk>) -> impl IntoResponse {
     let issuer = &desk.issuer;
     Json(json!({
         "issuer": &**issuer,
@@ -73,8 +92,11 @@ pub(super) async fn discovery(State(desk): State<Desk>) -> impl IntoResponse {
     }))
 }
 
-pub(super) async fn jwks(State(desk): State<Desk>) -> impl IntoResponse {
-    Json(desk.access.jwks())
+/// Public keys of tokens.
+#[utoipa::path(get, path = "/totvs.rac/.well-known/openid-configuration/jwks", tag = "senders", security(()),
+    responses((status = 200, body = Object)))]
+async fn jwks(State(desk): State<Desk>) -> impl IntoResponse {
+    Json(desk.services.access.jwks())
 }
 
 impl Form {

@@ -1,63 +1,79 @@
-//! HTTP: registry, token, entities and apps for senders; health and metrics for operators.
+//! HTTP: registry, token, entities and apps for senders; administration with its document; health and metrics.
 //!
 //! Promises: every refusal is JSON with a code (the token call keeps RAC's own error shape); a body is bounded before
 //! it is read; a server that drains answers probes and refuses all else.
 //! Never: decides a rule (the services do), logs a body, a query or an `Authorization` header.
 
+mod admin;
 mod answer;
+mod document;
+mod gate;
 mod identity;
+mod listing;
 mod provisioning;
 mod serve;
 
 use std::sync::Arc;
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::{DefaultBodyLimit, Request, State},
     http::{StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
 use protocol::{Code, Error, json::Service, limits};
 use runtime::shutdown::{Calls, Shutdown};
 use tower_http::timeout::TimeoutLayer;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(crate) use serve::serve;
 
-use crate::service::{access::Access, catalog::Catalog};
+use crate::service::Services;
 
 /// What the routes work with.
 #[derive(Clone, Debug)]
 pub(crate) struct Desk {
-    pub(crate) access: Access,
-    pub(crate) catalog: Catalog,
+    pub(crate) services: Services,
     pub(crate) registry: Arc<[Service]>,
     pub(crate) issuer: Arc<str>,
     pub(crate) shutdown: Shutdown,
     pub(crate) calls: Calls,
 }
 
+/// Calls, which a server that drains refuses, and which the gate stands before.
+fn calls() -> OpenApiRouter<Desk> {
+    OpenApiRouter::new()
+        .routes(routes!(registry_root))
+        .routes(routes!(registry))
+        .merge(identity::routes())
+        .merge(provisioning::routes())
+        .merge(admin::routes())
+        .merge(document::routes())
+}
+
+/// Whoever probes or measures is answered also while the server drains.
+fn probes() -> OpenApiRouter<Desk> {
+    OpenApiRouter::new().routes(routes!(alive)).routes(routes!(ready)).routes(routes!(metrics))
+}
+
+/// The document of all routes.
+fn described() -> (Router<Desk>, Router<Desk>, serde_json::Value) {
+    let (calls, mut told) = calls().split_for_parts();
+    let (probes, of_probes) = probes().split_for_parts();
+    told.merge(of_probes);
+    (calls, probes, document::complete(&told))
+}
+
 /// All routes.
 pub(crate) fn router(desk: Desk) -> Router {
-    Router::new()
-        .route("/", get(registry))
-        .route("/api/v1/services", get(registry))
-        .route(
-            "/totvs.rac/connect/token",
-            post(identity::token).layer(DefaultBodyLimit::max(limits::TOKEN_BODY_BYTES)),
-        )
-        .route("/totvs.rac/.well-known/openid-configuration", get(identity::discovery))
-        .route("/totvs.rac/.well-known/openid-configuration/jwks", get(identity::jwks))
-        .route("/api/carol-definitions/v1/entities", get(provisioning::entities))
-        .route("/api/carol-definitions/v1/entities/{erp}", get(provisioning::entities_of))
-        .route("/api/carol-definitions/v1/carolcredentials", get(provisioning::carol_credentials))
-        .route("/api/data-management/v1/apps/by-tenant", get(provisioning::apps))
+    let (calls, probes, document) = described();
+    let gates = Arc::new(gate::Gates::of(&document));
+    calls
+        .layer(Extension(document::Text::of(&document)))
+        .route_layer(middleware::from_fn_with_state((desk.clone(), gates), gate::gate))
         .route_layer(middleware::from_fn_with_state(desk.clone(), admitted))
-        // Whoever probes or measures is answered also while the server drains.
-        .route("/healthz", get(alive))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
+        .merge(probes)
         .fallback(nothing_here)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(limits::ADMIN_BODY_BYTES))
@@ -78,24 +94,43 @@ async fn admitted(State(desk): State<Desk>, request: Request, next: Next) -> Res
     }
 }
 
+/// Where each service is, as some clients ask for it.
+#[utoipa::path(get, path = "/", tag = "senders", security(()),
+    responses((status = 200, body = Vec<Object>)))]
+async fn registry_root(desk: State<Desk>) -> impl IntoResponse {
+    registry(desk).await
+}
+
+/// Where each service is.
+#[utoipa::path(get, path = "/api/v1/services", tag = "senders", security(()),
+    responses((status = 200, body = Vec<Object>)))]
 async fn registry(State(desk): State<Desk>) -> impl IntoResponse {
     Json(desk.registry.to_vec())
 }
 
+/// The process answers.
+#[utoipa::path(get, path = "/healthz", tag = "probes", security(()),
+    responses((status = 200, body = String, content_type = "text/plain")))]
 async fn alive() -> &'static str {
     "ok\n"
 }
 
+/// The server takes calls and its store commits.
+#[utoipa::path(get, path = "/readyz", tag = "probes", security(()),
+    responses((status = 200, body = String, content_type = "text/plain")))]
 async fn ready(State(desk): State<Desk>) -> answer::Answer<&'static str> {
     if desk.shutdown.is_draining() {
         return Err(Error::new(Code::Draining, "the server is stopping").into());
     }
-    if !desk.access.is_store_writable().await {
+    if !desk.services.access.is_store_writable().await {
         return Err(Error::new(Code::StoreFailed, "the store does not commit").into());
     }
     Ok("ready\n")
 }
 
+/// Counters and times for Prometheus.
+#[utoipa::path(get, path = "/metrics", tag = "probes", security(()),
+    responses((status = 200, body = String, content_type = "text/plain")))]
 async fn metrics() -> impl IntoResponse {
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],

@@ -4,68 +4,75 @@
 //! Never: answers another tenant's things.
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, State},
-    http::{HeaderMap, header},
+    http::HeaderMap,
 };
 use protocol::{Code, Error, Result, json};
-use runtime::clock::Wall;
+use secrecy::ExposeSecret as _;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Desk, answer::Answer};
 use crate::service::access::Identity;
 
-pub(super) async fn entities(
-    State(desk): State<Desk>,
-    headers: HeaderMap,
-) -> Answer<Json<json::Entities>> {
-    answer_entities(&desk, &headers, None).await
+pub(super) fn routes() -> OpenApiRouter<Desk> {
+    OpenApiRouter::new()
+        .routes(routes!(entities))
+        .routes(routes!(entities_of))
+        .routes(routes!(carol_credentials))
+        .routes(routes!(apps))
 }
 
-pub(super) async fn entities_of(
+/// Tables to be sent, of the tenant's only ERP.
+#[utoipa::path(get, path = "/api/carol-definitions/v1/entities", tag = "senders",
+    security(("sender" = [])), responses((status = 200, body = Object)))]
+async fn entities(
     State(desk): State<Desk>,
+    Extension(caller): Extension<Identity>,
+    headers: HeaderMap,
+) -> Answer<Json<json::Entities>> {
+    let version = upload_version(&headers)?;
+    Ok(Json(desk.services.catalog.entities_for(&caller, None, version).await?))
+}
+
+/// Tables to be sent, of an ERP.
+#[utoipa::path(get, path = "/api/carol-definitions/v1/entities/{erp}", tag = "senders",
+    security(("sender" = [])), responses((status = 200, body = Object)))]
+async fn entities_of(
+    State(desk): State<Desk>,
+    Extension(caller): Extension<Identity>,
     Path(erp): Path<String>,
     headers: HeaderMap,
 ) -> Answer<Json<json::Entities>> {
-    answer_entities(&desk, &headers, Some(&erp)).await
+    let version = upload_version(&headers)?;
+    Ok(Json(desk.services.catalog.entities_for(&caller, Some(&erp), version).await?))
 }
 
-async fn answer_entities(
-    desk: &Desk,
-    headers: &HeaderMap,
-    erp: Option<&str>,
-) -> Answer<Json<json::Entities>> {
-    let caller = identify(desk, headers).await?;
-    let version = upload_version(headers)?;
-    Ok(Json(desk.catalog.entities_for(&caller, erp, version).await?))
+/// Apps of the caller's tenant.
+#[utoipa::path(get, path = "/api/data-management/v1/apps/by-tenant", tag = "senders",
+    security(("sender" = [])), responses((status = 200, body = Object)))]
+async fn apps(
+    State(desk): State<Desk>,
+    Extension(caller): Extension<Identity>,
+) -> Answer<Json<json::Apps>> {
+    Ok(Json(desk.services.catalog.apps_for(&caller).await?))
 }
 
-pub(super) async fn apps(State(desk): State<Desk>, headers: HeaderMap) -> Answer<Json<json::Apps>> {
-    let caller = identify(&desk, &headers).await?;
-    Ok(Json(desk.catalog.apps_for(&caller).await?))
-}
-
-pub(super) async fn carol_credentials(State(desk): State<Desk>, headers: HeaderMap) -> Answer<()> {
-    identify(&desk, &headers).await?;
-    Err(Error::new(Code::NotFound, "no Carol connector is configured for this tenant").into())
-}
-
-async fn identify(desk: &Desk, headers: &HeaderMap) -> Result<Identity> {
-    desk.access.identify(bearer(headers)?, Wall::now()).await
-}
-
-fn bearer(headers: &HeaderMap) -> Result<&str> {
-    let missing = || {
-        Error::new(
-            Code::Unauthenticated,
-            "the header Authorization: Bearer {token} is missing or malformed",
-        )
-    };
-    let value = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .ok_or_else(missing)?;
-    let (scheme, token) = value.split_once(' ').ok_or_else(missing)?;
-    if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(missing()) }
+/// Carol credentials of the caller's tenant.
+#[utoipa::path(get, path = "/api/carol-definitions/v1/carolcredentials", tag = "senders",
+    security(("sender" = [])), responses((status = 200, body = Object)))]
+async fn carol_credentials(
+    State(desk): State<Desk>,
+    Extension(caller): Extension<Identity>,
+) -> Answer<Json<serde_json::Value>> {
+    let (carol, token) = desk.services.access.carol_for(&caller).await?;
+    Ok(Json(serde_json::json!({
+        "endpoint": carol.endpoint,
+        "organization": carol.organization,
+        "tenant": carol.carol_tenant,
+        "connectorId": carol.connector_id,
+        "apiToken": token.expose_secret(),
+    })))
 }
 
 fn upload_version(headers: &HeaderMap) -> Result<u32> {

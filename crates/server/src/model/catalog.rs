@@ -11,10 +11,29 @@ use protocol::{
     names::{ErpName, TableName},
 };
 use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
 
 /// Microseconds since 1970 UTC; printed as RFC 3339.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, ToSchema)]
+#[schema(value_type = String, format = DateTime)]
 pub struct At(pub i64);
+
+impl At {
+    /// Reads RFC 3339, or a date, which stands for its first moment in UTC.
+    ///
+    /// # Errors
+    /// `BAD_REQUEST`.
+    pub fn read(text: &str) -> Result<Self> {
+        let whole = if text.contains(['T', 't', ' ']) {
+            text.to_owned()
+        } else {
+            format!("{text}T00:00:00Z")
+        };
+        whole.parse::<jiff::Timestamp>().map(|time| Self(time.as_microsecond())).map_err(|_| {
+            Error::new(Code::BadRequest, "a time is 2027-01-31 or 2027-01-31T12:00:00Z")
+        })
+    }
+}
 
 impl fmt::Display for At {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -32,19 +51,22 @@ impl Serialize for At {
 }
 
 /// The customer.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Tenant {
+    #[schema(value_type = String)]
     pub id: TenantId,
     pub name: String,
     pub created_at: At,
 }
 
 /// A product of the platform that consumes data or messages.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct App {
+    #[schema(value_type = String)]
     pub tenant: TenantId,
+    #[schema(value_type = String)]
     pub id: AppId,
     pub name: String,
     pub description: String,
@@ -53,7 +75,7 @@ pub struct App {
 }
 
 /// What an environment is for (`contracts.md` 11).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum EnvironmentType {
     Production,
@@ -91,10 +113,12 @@ impl FromStr for EnvironmentType {
 }
 
 /// A workspace of a tenant.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Environment {
+    #[schema(value_type = String)]
     pub tenant: TenantId,
+    #[schema(value_type = String)]
     pub id: EnvironmentId,
     pub name: String,
     #[serde(rename = "type")]
@@ -103,30 +127,38 @@ pub struct Environment {
 }
 
 /// One ERP set-up; `environment` is its binding.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Installation {
+    #[schema(value_type = String)]
     pub tenant: TenantId,
+    #[schema(value_type = String)]
     pub id: InstallationId,
     pub name: String,
+    #[schema(value_type = String)]
     pub erp: ErpName,
+    #[schema(value_type = Option<String>)]
     pub environment: Option<EnvironmentId>,
     pub created_at: At,
 }
 
 /// Whose credential it is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Holder {
+    #[schema(value_type = String)]
     Installation(InstallationId),
+    #[schema(value_type = String)]
     App(AppId),
 }
 
 /// A client id; its secret is not here.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Credential {
+    #[schema(value_type = String)]
     pub tenant: TenantId,
+    #[schema(value_type = String)]
     pub client: ClientId,
     pub holder: Holder,
     pub created_at: At,
@@ -134,24 +166,38 @@ pub struct Credential {
 }
 
 /// Where entities live: one installation's stream has one such place.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
 pub struct Place {
+    #[schema(value_type = String)]
     pub tenant: TenantId,
+    #[schema(value_type = String)]
     pub environment: EnvironmentId,
+    #[schema(value_type = String)]
     pub erp: ErpName,
 }
 
+impl Place {
+    /// A thing of this place, as the audit names it.
+    #[must_use]
+    pub fn name_of(&self, thing: impl fmt::Display) -> String {
+        format!("{}/{} {thing}", self.environment, self.erp)
+    }
+}
+
 /// A table to be shared.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Entity {
     #[serde(flatten)]
     pub place: Place,
+    #[schema(value_type = String)]
     pub table: TableName,
     pub filter: Option<String>,
     pub is_native: bool,
     pub is_custom: bool,
+    #[schema(value_type = i64)]
     pub generation: Generation,
+    #[schema(value_type = i64)]
     pub done_generation: Generation,
     pub reload_asked_at: Option<At>,
     pub rebuild: bool,
@@ -171,11 +217,13 @@ impl Entity {
 pub struct Page {
     pub after: String,
     pub limit: u32,
+    /// Part of the name, in any case; empty: all.
+    pub search: String,
 }
 
 impl Default for Page {
     fn default() -> Self {
-        Self { after: String::new(), limit: 1_000 }
+        Self { after: String::new(), limit: 1_000, search: String::new() }
     }
 }
 
@@ -192,5 +240,8 @@ mod tests {
     #[test]
     fn times_print_as_rfc_3339() {
         assert_eq!(At(1_718_000_000_000_000).to_string(), "2024-06-10T06:13:20Z");
+        assert_eq!(At::read("2024-06-10T06:13:20Z").unwrap(), At(1_718_000_000_000_000));
+        assert_eq!(At::read("2024-06-10").unwrap().to_string(), "2024-06-10T00:00:00Z");
+        assert_eq!(At::read("soon").unwrap_err().code, Code::BadRequest);
     }
 }

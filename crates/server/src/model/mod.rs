@@ -1,7 +1,9 @@
 //! model: to be written.
 
 pub mod access;
+pub mod admin;
 pub mod batch;
+pub mod carol;
 pub mod catalog;
 pub mod overview;
 pub mod schema;

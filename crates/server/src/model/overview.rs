@@ -3,21 +3,27 @@
 //! Promises: words of `contracts.md` 5.2 for states, *stalled* and *incomplete* included.
 //! Never: holds a row or its value.
 
+use std::str::FromStr;
+
 use protocol::{
+    Code, Error, Result,
     ids::{BatchId, Epoch, MessageNumber},
     limits,
     names::{ErpName, TableName},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::catalog::At;
 
 /// A stream with its session.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StreamView {
     pub environment: String,
+    #[schema(value_type = String)]
     pub erp: ErpName,
+    #[schema(value_type = i64)]
     pub epoch: Epoch,
     /// Instance that holds the lease.
     pub holder: Option<String>,
@@ -26,14 +32,17 @@ pub struct StreamView {
     pub disputed: bool,
     /// Another database was offered and waits for a person.
     pub database_waits: bool,
+    #[schema(value_type = i64)]
     pub last_batch: BatchId,
 }
 
 /// A batch of a stream.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BatchView {
+    #[schema(value_type = String)]
     pub erp: ErpName,
+    #[schema(value_type = i64)]
     pub batch: BatchId,
     pub state: String,
     pub messages: i64,
@@ -44,6 +53,40 @@ pub struct BatchView {
     pub closed_at: Option<At>,
     /// Code of the Summary that was refused last.
     pub refused: Option<String>,
+}
+
+/// A state as people see it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shown {
+    Open,
+    Stalled,
+    Incomplete,
+    Complete,
+}
+
+impl Shown {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Stalled => "stalled",
+            Self::Incomplete => "incomplete",
+            Self::Complete => "complete",
+        }
+    }
+}
+
+impl FromStr for Shown {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self> {
+        [Self::Open, Self::Stalled, Self::Incomplete, Self::Complete]
+            .into_iter()
+            .find(|state| state.as_str() == text)
+            .ok_or_else(|| {
+                let words = "a batch is open, stalled, incomplete or complete";
+                Error::new(Code::BadRequest, words)
+            })
+    }
 }
 
 impl BatchView {
@@ -61,10 +104,12 @@ impl BatchView {
 }
 
 /// A table message of a batch.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MessageView {
+    #[schema(value_type = i64)]
     pub number: MessageNumber,
+    #[schema(value_type = String)]
     pub table: TableName,
     pub rows: i64,
     pub bytes: i64,

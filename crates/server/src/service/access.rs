@@ -5,6 +5,8 @@
 //! a message.
 //! Never: stores or logs a secret; trusts a key, an algorithm or an issuer that a token names.
 
+mod admins;
+mod carol;
 mod keys;
 mod token;
 
@@ -32,6 +34,8 @@ use crate::{
     },
     store::Store,
 };
+pub use admins::{NewAdminToken, TokenWish};
+pub use carol::NewCarol;
 pub(crate) use keys::MasterKey;
 use token::Signer;
 
@@ -42,6 +46,10 @@ const CACHED_CLIENTS: usize = 10_000;
 #[derive(Clone)]
 pub struct Access {
     inner: Arc<Inner>,
+    /// The store for whoever acts through this handle.
+    store: Store,
+    /// Plain and private addresses may be set.
+    allow_private: bool,
 }
 
 struct Inner {
@@ -94,7 +102,20 @@ impl Access {
             sealed = store.signing_keys().await?;
         }
         let signer = Signer::new(&master, &sealed, issuer)?;
-        Ok(Self { inner: Arc::new(Inner { store, master, signer, cache: Mutex::default() }) })
+        let inner = Inner { store: store.clone(), master, signer, cache: Mutex::default() };
+        Ok(Self { inner: Arc::new(inner), store, allow_private: false })
+    }
+
+    /// Whether plain http and private addresses may be set.
+    #[must_use]
+    pub(super) fn allowing_private(self, allow_private: bool) -> Self {
+        Self { allow_private, ..self }
+    }
+
+    /// The same for another actor.
+    #[must_use]
+    pub(super) fn by(&self, who: &str) -> Self {
+        Self { store: self.store.by(who), ..self.clone() }
     }
 
     /// Makes a client of `holder`.
@@ -111,8 +132,32 @@ impl Access {
         let created_at = crate::model::catalog::At(Wall::now().0);
         let credential = Credential { tenant, client, holder, created_at, revoked_at: None };
         let hmac = self.inner.master.secret_hmac(&credential.client, &secret);
-        self.inner.store.add_credential(credential.clone(), hmac).await?;
+        self.store.add_credential(credential.clone(), hmac).await?;
         Ok(NewCredential { credential, secret })
+    }
+
+    /// Makes a second client for the holder of `client`, so that senders can change over while both are in force;
+    /// revoking the first ends the rotation.
+    ///
+    /// # Errors
+    /// `NOT_FOUND`; `BAD_REQUEST` where `client` was revoked; `STILL_USED` where its holder has two in force already.
+    pub async fn rotate(&self, tenant: TenantId, client: &ClientId) -> Result<NewCredential> {
+        let all = self.store.credentials(tenant, super::catalog::everything()).await?;
+        let missing = || Error::new(Code::NotFound, format!("the tenant has no client {client}"));
+        let found = all.iter().find(|credential| credential.client == *client);
+        let found = found.ok_or_else(missing)?;
+        if found.revoked_at.is_some() {
+            return Err(Error::new(Code::BadRequest, format!("client {client} was revoked")));
+        }
+        let in_force = all
+            .iter()
+            .filter(|other| other.holder == found.holder && other.revoked_at.is_none())
+            .count();
+        if in_force > 1 {
+            let words = format!("its holder has {in_force} credentials in force; revoke one first");
+            return Err(Error::new(Code::StillUsed, words));
+        }
+        self.create_credential(tenant, found.holder).await
     }
 
     /// Revokes a client for ever.
@@ -120,7 +165,7 @@ impl Access {
     /// # Errors
     /// `NOT_FOUND` where the tenant has no such client.
     pub async fn revoke_credential(&self, tenant: TenantId, client: &ClientId) -> Result<()> {
-        self.inner.store.revoke_credential(tenant, client.clone(), Wall::now().0).await?;
+        self.store.revoke_credential(tenant, client.clone(), Wall::now().0).await?;
         if let Ok(mut cache) = self.inner.cache.lock() {
             cache.remove(client);
         }

@@ -4,6 +4,7 @@
 //! Never: shows one tenant's things to another.
 
 mod answers;
+mod change;
 
 use std::{fmt::Display, str::FromStr};
 
@@ -17,6 +18,7 @@ use protocol::{
 use runtime::{clock::Wall, entropy};
 
 pub use answers::registry;
+pub use change::AppChange;
 
 use crate::{
     model::{
@@ -52,6 +54,12 @@ impl Catalog {
     #[must_use]
     pub fn new(store: Store) -> Self {
         Self { store }
+    }
+
+    /// The same for another actor.
+    #[must_use]
+    pub(super) fn by(&self, who: &str) -> Self {
+        Self { store: self.store.by(who) }
     }
 
     /// # Errors
@@ -170,7 +178,7 @@ impl Catalog {
     /// `BAD_NAME`, `ALREADY_EXISTS`.
     pub async fn create_app(&self, tenant: TenantId, name: &str, description: &str) -> Result<App> {
         let id = AppId(entropy::uuid());
-        let description = description.to_owned();
+        let description = change::described(description)?;
         let app =
             App { tenant, id, name: named(name)?, description, active: true, created_at: now() };
         self.store.add_app(app.clone()).await?;
@@ -325,11 +333,11 @@ fn now() -> At {
     At(Wall::now().0)
 }
 
-fn everything() -> Page {
-    Page { after: String::new(), limit: ALL }
+pub(super) fn everything() -> Page {
+    Page { limit: ALL, ..Page::default() }
 }
 
-fn named(name: &str) -> Result<String> {
+pub(super) fn named(name: &str) -> Result<String> {
     let name = name.trim();
     if name.is_empty() || name.len() > NAME_BYTES || name.chars().any(char::is_control) {
         return Err(Error::new(
@@ -341,7 +349,7 @@ fn named(name: &str) -> Result<String> {
 }
 
 /// Finds by id, else by name; an empty key is the only one there is.
-fn pick<T>(
+pub(super) fn pick<T>(
     what: &str,
     key: &str,
     all: Vec<T>,

@@ -63,6 +63,23 @@ pub struct Services {
 }
 
 impl Services {
+    /// The same services, which let plain http and private addresses be set or not.
+    #[must_use]
+    pub fn allowing_private(self, allow_private: bool) -> Self {
+        Self { access: self.access.allowing_private(allow_private), ..self }
+    }
+
+    /// The same services for another actor: what is changed through them is audited under that name.
+    #[must_use]
+    pub fn by(&self, who: &str) -> Self {
+        Self {
+            access: self.access.by(who),
+            catalog: self.catalog.by(who),
+            overview: self.overview.by(who),
+            ..self.clone()
+        }
+    }
+
     /// Opens the store of a data folder, whose schema must be current. A second process may do so while a server runs
     /// (the command line does): what it changes is seen there within [`protocol::limits::CLIENT_CACHE`].
     ///

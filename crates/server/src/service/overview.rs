@@ -4,15 +4,17 @@
 //! Never: changes the ledger.
 
 use protocol::{
-    Result,
+    Code, Error, Result,
     ids::{BatchId, TenantId},
 };
+
+use runtime::clock::Wall;
 
 use super::session::Sessions;
 use crate::{
     model::{
-        catalog::{Page, Place},
-        overview::{BatchView, MessageView, StreamView},
+        catalog::{At, Page, Place},
+        overview::{BatchView, MessageView, Shown, StreamView},
         stream::StreamId,
     },
     store::Store,
@@ -29,6 +31,12 @@ impl Overview {
     #[must_use]
     pub fn new(store: Store, sessions: Sessions) -> Self {
         Self { store, sessions }
+    }
+
+    /// The same for another actor.
+    #[must_use]
+    pub(super) fn by(&self, who: &str) -> Self {
+        Self { store: self.store.by(who), sessions: self.sessions.by(who) }
     }
 
     /// # Errors
@@ -54,12 +62,38 @@ impl Overview {
         self.store.release_by_operator(place).await
     }
 
-    /// Batches, the newest first.
+    /// Batches, the newest first; of one state where it is named.
     ///
     /// # Errors
     /// `BAD_ID` where `page.after` is no batch id.
-    pub async fn batches(&self, place: Place, page: Page) -> Result<Vec<BatchView>> {
-        self.store.batch_views(place, page).await
+    pub async fn batches(
+        &self,
+        place: Place,
+        state: Option<Shown>,
+        page: Page,
+    ) -> Result<Vec<BatchView>> {
+        self.store.batch_views(place, (state, At(Wall::now().0)), page).await
+    }
+
+    /// # Errors
+    /// `NOT_FOUND`.
+    pub async fn batch(&self, place: Place, batch: BatchId) -> Result<BatchView> {
+        let missing = format!("there is no batch {batch} of {}", place.erp);
+        let page = Page { after: batch.next().to_string(), limit: 1, ..Page::default() };
+        let found = self.batches(place, None, page).await?.pop();
+        let found = found.filter(|found| found.batch == batch);
+        found.ok_or_else(|| Error::new(Code::NotFound, missing))
+    }
+
+    /// # Errors
+    /// `NOT_FOUND`.
+    pub async fn message(&self, place: Place, batch: BatchId, number: i64) -> Result<MessageView> {
+        let missing = format!("batch {batch} has no message {number}");
+        let after = number.saturating_sub(1).to_string();
+        let page = Page { after, limit: 1, ..Page::default() };
+        let found = self.store.message_views(place, batch, page).await?.pop();
+        let found = found.filter(|found| i64::from(found.number.0) == number);
+        found.ok_or_else(|| Error::new(Code::NotFound, missing))
     }
 
     /// Messages of a batch in order.

@@ -45,6 +45,12 @@ impl Sessions {
         Self { store }
     }
 
+    /// The same for another actor.
+    #[must_use]
+    pub(super) fn by(&self, who: &str) -> Self {
+        Self { store: self.store.by(who) }
+    }
+
     /// Opens a session, or tells why not in the response.
     ///
     /// # Errors

@@ -3,6 +3,8 @@
 //! Promises: one apply at a time per stream, in order of acceptance; reads give canonical text.
 //! Never: knows SQL; judges a row.
 
+mod look;
+
 use std::{
     collections::{BTreeSet, HashMap},
     path::Path,
@@ -18,15 +20,15 @@ use protocol::{
 };
 use runtime::clock::Wall;
 
+pub use look::{Rows, Shape};
+
 use crate::{
     model::stream::StreamId,
     store::{
         Store,
         sqlite::{
             ingest::{Following, LedgerBatch, LedgerMessage, Standing},
-            staging::{
-                Applied, Progress, Quarantined, StagedRow, StagedTable, StagingFile, StagingFiles,
-            },
+            staging::{Applied, Progress, StagedRow, StagedTable, StagingFile, StagingFiles},
         },
     },
 };
@@ -215,20 +217,6 @@ impl Staging {
         match self.files.find(environment, erp).await? {
             Some(file) => file.rows_by_keys(table.clone(), keys).await,
             None => Ok(vec![None; keys.len()]),
-        }
-    }
-
-    /// # Errors
-    /// The store's own.
-    pub async fn quarantine(
-        &self,
-        environment: EnvironmentId,
-        erp: &ErpName,
-        limit: u32,
-    ) -> Result<Vec<Quarantined>> {
-        match self.files.find(environment, erp).await? {
-            Some(file) => file.quarantine(limit).await,
-            None => Ok(Vec::new()),
         }
     }
 

@@ -7,16 +7,24 @@
 use std::{fs, io::Write as _, path::Path};
 
 use aws_lc_rs::{
-    aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey},
+    aead::{
+        AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, RandomizedNonceKey, UnboundKey,
+    },
     encoding::AsDer as _,
     hmac,
     rsa::{KeyPair, KeySize},
     signature::KeyPair as _,
 };
-use protocol::{Code, Coded as _, Error, Result, ids::ClientId};
+use protocol::{
+    Code, Coded as _, Error, Result,
+    ids::{AdminTokenId, ClientId},
+};
 use secrecy::{ExposeSecret as _, SecretBox, SecretString};
 
-use crate::model::access::{ClientRecord, SealedKey};
+use crate::model::{
+    access::{ClientRecord, SealedKey},
+    carol::Envelope,
+};
 
 const FILE: &str = "master.key";
 const NONCE: usize = 12;
@@ -85,9 +93,37 @@ impl MasterKey {
         )
     }
 
+    /// What the store keeps of an administrator's token. No client id has a blank, so none takes this one's place.
+    pub(super) fn admin_hmac(&self, token: AdminTokenId, secret: &SecretString) -> [u8; 32] {
+        self.hmac_of(&format!("admin token {token}"), secret)
+    }
+
     fn cipher(&self) -> Result<RandomizedNonceKey> {
         RandomizedNonceKey::new(&AES_256_GCM, self.sealing.expose_secret())
             .map_err(|_| Error::new(Code::Internal, "cannot make the sealing key"))
+    }
+
+    /// Seals a secret under a key of its own, and that key under this one; both only open with `label`.
+    pub(super) fn envelope(&self, label: &str, secret: &SecretString) -> Result<Envelope> {
+        let own = SecretBox::new(Box::new(runtime::entropy::bytes::<32>()));
+        let mut sealed = secret.expose_secret().as_bytes().to_vec();
+        // The key seals this one text, so its nonce need not differ.
+        own_key(&own)?
+            .seal_in_place_append_tag(only_nonce(), Aad::from(label.as_bytes()), &mut sealed)
+            .map_err(|_| Error::new(Code::Internal, "cannot seal a secret"))?;
+        Ok(Envelope { key: self.seal(label, own.expose_secret())?, secret: sealed })
+    }
+
+    /// The secret of an envelope that was sealed with `label`.
+    pub(super) fn opened(&self, label: &str, envelope: &Envelope) -> Result<SecretString> {
+        let own = SecretBox::new(Box::new(
+            <[u8; 32]>::try_from(self.open_sealed(label, &envelope.key)?).map_err(|_| foreign())?,
+        ));
+        let mut buffer = envelope.secret.clone();
+        let plain = own_key(&own)?
+            .open_in_place(only_nonce(), Aad::from(label.as_bytes()), &mut buffer)
+            .map_err(|_| foreign())?;
+        Ok(String::from_utf8(plain.to_vec()).map_err(|_| foreign())?.into())
     }
 
     fn seal(&self, kid: &str, plain: &[u8]) -> Result<Vec<u8>> {
@@ -103,21 +139,36 @@ impl MasterKey {
 
     /// The PKCS #8 bytes of a sealed signing key.
     pub(super) fn unseal(&self, key: &SealedKey) -> Result<Vec<u8>> {
-        let foreign = || {
-            Error::new(
-                Code::ConfigInvalid,
-                "master.key is not the key file of this store; restore the right one",
-            )
-        };
-        let (nonce, sealed) = key.sealed.split_at_checked(NONCE).ok_or_else(foreign)?;
+        self.open_sealed(&key.kid, &key.sealed)
+    }
+
+    fn open_sealed(&self, label: &str, sealed: &[u8]) -> Result<Vec<u8>> {
+        let (nonce, sealed) = sealed.split_at_checked(NONCE).ok_or_else(foreign)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| foreign())?;
         let mut buffer = sealed.to_vec();
         let plain = self
             .cipher()?
-            .open_in_place(nonce, Aad::from(key.kid.as_bytes()), &mut buffer)
+            .open_in_place(nonce, Aad::from(label.as_bytes()), &mut buffer)
             .map_err(|_| foreign())?;
         Ok(plain.to_vec())
     }
+}
+
+fn foreign() -> Error {
+    Error::new(
+        Code::ConfigInvalid,
+        "master.key is not the key file of this store; restore the right one",
+    )
+}
+
+fn own_key(key: &SecretBox<[u8; 32]>) -> Result<LessSafeKey> {
+    UnboundKey::new(&CHACHA20_POLY1305, key.expose_secret())
+        .map(LessSafeKey::new)
+        .map_err(|_| Error::new(Code::Internal, "cannot make the key of an envelope"))
+}
+
+fn only_nonce() -> Nonce {
+    Nonce::assume_unique_for_key([0; NONCE])
 }
 
 fn mac(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
@@ -204,6 +255,20 @@ mod tests {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
             assert_eq!(MasterKey::open(folder.path()).err().unwrap().code, Code::ConfigInvalid);
         }
+    }
+
+    #[test]
+    fn an_envelope_opens_only_with_its_own_master_key_and_label() {
+        let master = MasterKey::from_bytes(&[1; 32]);
+        let sealed = master.envelope("carol token of a", &"canary".into()).unwrap();
+        assert_eq!(master.opened("carol token of a", &sealed).unwrap().expose_secret(), "canary");
+        assert!(master.opened("carol token of b", &sealed).is_err());
+        assert!(MasterKey::from_bytes(&[2; 32]).opened("carol token of a", &sealed).is_err());
+        let other = master.envelope("carol token of a", &"canary".into()).unwrap();
+        assert_ne!(other.secret, sealed.secret, "each has a key of its own");
+        let mixed = Envelope { key: other.key, secret: sealed.secret.clone() };
+        assert!(master.opened("carol token of a", &mixed).is_err());
+        assert!(!sealed.secret.windows(6).any(|part| part == b"canary"));
     }
 
     #[test]

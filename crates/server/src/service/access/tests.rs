@@ -76,6 +76,23 @@ impl World {
     }
 }
 
+impl Access {
+    /// As a token of that client, with claims of the test's choice.
+    pub(crate) fn forged(
+        &self,
+        (client, tenant): (&ClientId, TenantId),
+        issuer: &str,
+        change: impl FnOnce(&mut Value),
+    ) -> String {
+        let mut claims = json!({
+            "iss": issuer, "aud": ["authorization_api"], "exp": 4_000_000_000_i64, "client_id": client,
+            "http://www.tnf.com/identity/claims/tenantId": tenant.to_string(),
+        });
+        change(&mut claims);
+        self.inner.signer.forge(&claims, |_| {})
+    }
+}
+
 impl Signer {
     fn forge(&self, claims: &Value, change: impl FnOnce(&mut Header)) -> String {
         let mut header = Header::new(Algorithm::RS256);
@@ -248,4 +265,63 @@ async fn keys_survive_a_restart_and_a_foreign_master_key_is_told() {
         Access::open(world.store.clone(), elsewhere.path(), ISSUER.into()).await.unwrap_err();
     assert_eq!(error.code, Code::ConfigInvalid);
     assert!(error.message.contains("master.key"), "{error}");
+}
+
+fn wish(name: &str, expires_at: Option<At>) -> TokenWish {
+    TokenWish {
+        name: name.into(),
+        role: crate::model::admin::Role::Operator,
+        tenant: None,
+        expires_at,
+    }
+}
+
+#[tokio::test]
+async fn an_administrators_token_opens_until_it_expires_or_is_revoked() {
+    let world = world().await;
+    let access = world.access.by("test");
+    access.create_administrator("ana").await.unwrap();
+    let now = Wall::now();
+    let end = At(now.0 + 1_000_000_000);
+    let made = access.create_admin_token("ana", wish("laptop", Some(end))).await.unwrap();
+    let other = access.create_admin_token("ana", wish("desk", None)).await.unwrap();
+    let found = access.admin(made.reveal(), now).await.unwrap();
+    assert_eq!(found.actor(), "ana (laptop)");
+    let refused = |token: String, at: Wall| {
+        let access = access.clone();
+        async move { access.admin(&token, at).await.unwrap_err().code }
+    };
+    let text = made.reveal().to_owned();
+    assert_eq!(refused(text.clone(), Wall(end.0)).await, Code::Unauthenticated);
+    let (head, _) = text.rsplit_once('_').unwrap();
+    let (_, secret) = other.reveal().rsplit_once('_').unwrap();
+    for bad in [format!("{head}_{secret}"), head.to_owned(), String::new(), format!("{text}0")] {
+        assert_eq!(refused(bad, now).await, Code::Unauthenticated);
+    }
+    access.revoke_admin_token("ana", "laptop").await.unwrap();
+    assert_eq!(refused(text, now).await, Code::Unauthenticated);
+    assert!(access.admin(other.reveal(), now).await.is_ok());
+    access.revoke_administrator("ana").await.unwrap();
+    assert_eq!(refused(other.reveal().to_owned(), now).await, Code::Unauthenticated);
+    let late = access.create_admin_token("ana", wish("late", None)).await.unwrap_err();
+    assert_eq!(late.code, Code::BadRequest);
+}
+
+#[tokio::test]
+async fn a_senders_token_and_an_administrators_are_not_taken_for_each_other() {
+    let world = world().await;
+    world.access.create_administrator("ana").await.unwrap();
+    let made = world.access.create_admin_token("ana", wish("laptop", None)).await.unwrap();
+    let (_, sender) = world.token(NOW).await;
+    assert_eq!(world.access.admin(&sender, NOW).await.unwrap_err().code, Code::Unauthenticated);
+    let taken = world.access.identify(made.reveal(), NOW).await.unwrap_err();
+    assert_eq!(taken.code, Code::Unauthenticated);
+    let twice = world.access.create_admin_token("ana", wish("laptop", None)).await.unwrap_err();
+    assert_eq!(twice.code, Code::AlreadyExists);
+    let late = wish("late", Some(At(1)));
+    assert_eq!(
+        world.access.create_admin_token("ana", late).await.unwrap_err().code,
+        Code::BadRequest
+    );
+    assert!(!format!("{made:?}").contains(made.reveal()));
 }

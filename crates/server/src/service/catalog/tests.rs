@@ -112,7 +112,7 @@ async fn tables_are_added_all_or_none_and_pages_follow_each_other() {
     assert_eq!(twice.code, Code::AlreadyExists);
     assert_eq!(catalog.entities(&place, false, Page::default()).await.unwrap().len(), 1);
     catalog.add_entities(&place, vec![table("A"), table("C")]).await.unwrap();
-    let page = |after: &str| Page { after: after.into(), limit: 2 };
+    let page = |after: &str| Page { after: after.into(), limit: 2, ..Page::default() };
     let first = catalog.entities(&place, false, page("")).await.unwrap();
     assert_eq!(first.iter().map(|entity| entity.table.as_str()).collect::<Vec<_>>(), ["A", "B"]);
     let second = catalog.entities(&place, false, page("B")).await.unwrap();

@@ -17,10 +17,14 @@ use protocol::{
 };
 
 use super::*;
-use crate::service::{
-    ingest::Ingest,
-    reconcile::Reconcile,
-    trial::{NOW, Trial, at},
+use crate::{
+    model::catalog::{Page, Place},
+    service::{
+        ingest::Ingest,
+        reconcile::Reconcile,
+        trial::{NOW, Trial, at},
+    },
+    store::sqlite::staging::Quarantined,
 };
 
 type Cells<'a> = &'a [(&'a str, &'a str)];
@@ -104,6 +108,16 @@ impl Stage {
 
     fn place(&self) -> (EnvironmentId, ErpName, TableName) {
         (self.trial.caller.environment, self.trial.caller.erp.clone(), "flan".parse().unwrap())
+    }
+
+    fn whole_place(&self) -> Place {
+        let caller = &self.trial.caller;
+        Place { tenant: caller.tenant, environment: caller.environment, erp: caller.erp.clone() }
+    }
+
+    async fn quarantine(&self, after: &str, limit: u32) -> Vec<Quarantined> {
+        let page = Page { after: after.into(), limit, ..Page::default() };
+        self.staging.quarantined(&self.whole_place(), page).await.unwrap()
     }
 
     /// Live rows as `name=value` texts.
@@ -212,8 +226,7 @@ async fn a_poison_row_goes_to_quarantine_and_stops_nothing() {
     stage.send((100, 2), columns, &[&[("ID", "4")]]).await;
     stage.caught_up().await;
     assert_eq!(stage.rows().await, ["ID=1 N=1", "ID=3 N=3", "ID=4"]);
-    let (environment, erp, _) = stage.place();
-    let quarantined = stage.staging.quarantine(environment, &erp, 10).await.unwrap();
+    let quarantined = stage.quarantine("", 10).await;
     assert_eq!(quarantined.len(), 1);
     assert_eq!((quarantined[0].row, quarantined[0].code.as_str()), (1, "VALUE_UNFIT"));
     assert_eq!(quarantined[0].reason, "column N is not a 64-bit integer in canonical form");
@@ -407,4 +420,53 @@ async fn a_staging_file_that_notes_no_message_goes_on_where_it_is() {
     stage.send((100, 2), columns, &[&[("ID", "2")]]).await;
     stage.caught_up().await;
     assert_eq!(stage.rows().await, ["ID=9", "ID=2"], "nothing was applied again");
+}
+
+#[tokio::test]
+async fn rows_are_paged_by_key_and_by_bytes_and_every_row_comes_once() {
+    let stage = Stage::new();
+    let columns: Cells<'_> = &[("ID", "integer"), ("T", "string")];
+    let large = "x".repeat(3 * 1024 * 1024);
+    for number in 1..=5 {
+        let id = number.to_string();
+        stage.send((100, number), columns, &[&[("ID", &id), ("T", &large)]]).await;
+    }
+    stage.caught_up().await;
+    let (place, (_, _, name)) = (stage.whole_place(), stage.place());
+    let (mut after, mut ids, mut pages) = (String::new(), Vec::new(), 0);
+    loop {
+        let page = stage.staging.rows(&place, &name, (&after, 100)).await.unwrap();
+        ids.extend(page.values.iter().map(|values| values[0].clone().unwrap()));
+        pages += 1;
+        match page.next {
+            Some(next) => after = next,
+            None => break,
+        }
+    }
+    assert_eq!(
+        (ids.as_slice(), pages),
+        (["1", "2", "3", "4", "5"].map(String::from).as_slice(), 2)
+    );
+    let two = stage.staging.rows(&place, &name, ("", 2)).await.unwrap();
+    assert_eq!((two.values.len(), two.next.is_some()), (2, true));
+    let bad = stage.staging.rows(&place, &name, ("xyz", 2)).await.unwrap_err();
+    assert_eq!(bad.code, Code::BadId);
+}
+
+#[tokio::test]
+async fn quarantine_is_paged_by_the_place_of_a_row() {
+    let stage = Stage::new();
+    let columns: Cells<'_> = &[("ID", "integer"), ("N", "long")];
+    let bad: Cells<'_> = &[("ID", "1"), ("N", "x")];
+    stage.send((100, 1), columns, &[bad, bad]).await;
+    stage.send((100, 2), columns, &[bad]).await;
+    stage.send((101, 1), columns, &[bad]).await;
+    stage.caught_up().await;
+    let all: Vec<String> = stage.quarantine("", 10).await.iter().map(Quarantined::id).collect();
+    assert_eq!(all, ["101.1.0", "100.1.0", "100.1.1", "100.2.0"]);
+    for (at, id) in all.iter().enumerate() {
+        let behind: Vec<String> =
+            stage.quarantine(id, 10).await.iter().map(Quarantined::id).collect();
+        assert_eq!(behind, all[at + 1..]);
+    }
 }

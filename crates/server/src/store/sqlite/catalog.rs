@@ -4,6 +4,7 @@
 //! a page is ordered by name.
 //! Never: decides what a name means (the service resolves), returns an HMAC.
 
+mod change;
 mod entity;
 
 use std::{fmt::Display, str::FromStr};
@@ -16,7 +17,7 @@ use protocol::{
 use runtime::clock::Wall;
 use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, Transaction, named_params};
 
-use super::{Store, failed, session::fence};
+use super::{Store, audit::Deed, failed, session::fence};
 use crate::model::{
     catalog::{App, At, Credential, Environment, Holder, Installation, Page, Tenant},
     stream::StreamId,
@@ -88,7 +89,8 @@ pub(super) fn rows<T>(
 
 impl Store {
     pub(crate) async fn add_tenant(&self, tenant: Tenant) -> Result<()> {
-        self.write(move |transaction| {
+        let deed = Deed::of("tenant.create", tenant.id, &tenant.name);
+        self.audited(deed, move |transaction| {
             change(
                 transaction,
                 format!("tenant {:?}", tenant.name),
@@ -101,7 +103,8 @@ impl Store {
     }
 
     pub(crate) async fn rename_tenant(&self, tenant: TenantId, name: String) -> Result<()> {
-        self.write(move |transaction| {
+        let deed = Deed::of("tenant.rename", tenant, &name);
+        self.audited(deed, move |transaction| {
             change(
                 transaction,
                 format!("tenant {name:?}"),
@@ -117,8 +120,10 @@ impl Store {
         self.read(move |connection| {
             rows(
                 connection,
-                "SELECT id, name, created_at FROM tenant WHERE name > :after ORDER BY name LIMIT :limit",
-                named_params! {":after": page.after, ":limit": page.limit},
+                "SELECT id, name, created_at FROM tenant WHERE name > :after AND (:search = '' OR instr(lower(name), lower(:search)) > 0)
+                 ORDER BY name LIMIT :limit",
+                named_params! {":after": page.after, ":search": page.search,
+                    ":limit": page.limit},
                 |row| Ok(Tenant { id: parsed(row, 0)?, name: row.get(1)?, created_at: At(row.get(2)?) }),
             )
         })
@@ -126,7 +131,8 @@ impl Store {
     }
 
     pub(crate) async fn add_environment(&self, new: Environment) -> Result<()> {
-        self.write(move |transaction| {
+        let deed = Deed::of("environment.create", new.tenant, &new.name);
+        self.audited(deed, move |transaction| {
             change(
                 transaction,
                 format!("environment {:?}", new.name),
@@ -148,8 +154,10 @@ impl Store {
             rows(
                 connection,
                 "SELECT id, name, type, created_at FROM environment
-                 WHERE tenant_id = :tenant AND name > :after ORDER BY name LIMIT :limit",
-                named_params! {":tenant": tenant.to_string(), ":after": page.after, ":limit": page.limit},
+                 WHERE tenant_id = :tenant AND name > :after
+                   AND (:search = '' OR instr(lower(name), lower(:search)) > 0) ORDER BY name LIMIT :limit",
+                named_params! {":tenant": tenant.to_string(), ":after": page.after, ":search": page.search,
+                    ":limit": page.limit},
                 |row| {
                     Ok(Environment {
                         tenant,
@@ -165,7 +173,8 @@ impl Store {
     }
 
     pub(crate) async fn add_installation(&self, new: Installation) -> Result<()> {
-        self.write(move |transaction| {
+        let deed = Deed::of("installation.create", new.tenant, &new.name).with(&new.erp);
+        self.audited(deed, move |transaction| {
             change(
                 transaction,
                 format!("installation {:?} (or one of {} in that environment)", new.name, new.erp),
@@ -189,7 +198,11 @@ impl Store {
         environment: Option<EnvironmentId>,
         now: Wall,
     ) -> Result<()> {
-        self.write(move |transaction| {
+        let deed = match environment {
+            Some(id) => Deed::of("installation.bind", tenant, installation).with(id),
+            None => Deed::of("installation.unbind", tenant, installation),
+        };
+        self.audited(deed, move |transaction| {
             let sql = "SELECT environment_id, erp FROM installation WHERE tenant_id = ?1 AND id = ?2";
             let found = transaction
                 .query_row(sql, [tenant.to_string(), installation.to_string()], |row| {
@@ -223,8 +236,10 @@ impl Store {
             rows(
                 connection,
                 "SELECT id, name, erp, environment_id, created_at FROM installation
-                 WHERE tenant_id = :tenant AND name > :after ORDER BY name LIMIT :limit",
-                named_params! {":tenant": tenant.to_string(), ":after": page.after, ":limit": page.limit},
+                 WHERE tenant_id = :tenant AND name > :after
+                   AND (:search = '' OR instr(lower(name), lower(:search)) > 0) ORDER BY name LIMIT :limit",
+                named_params! {":tenant": tenant.to_string(), ":after": page.after, ":search": page.search,
+                    ":limit": page.limit},
                 |row| {
                     Ok(Installation {
                         tenant,
@@ -241,7 +256,8 @@ impl Store {
     }
 
     pub(crate) async fn add_app(&self, new: App) -> Result<()> {
-        self.write(move |transaction| {
+        let deed = Deed::of("app.create", new.tenant, &new.name);
+        self.audited(deed, move |transaction| {
             change(
                 transaction,
                 format!("app {:?}", new.name),
@@ -261,7 +277,8 @@ impl Store {
         app: AppId,
         active: bool,
     ) -> Result<()> {
-        self.write(move |transaction| {
+        let deed = Deed::of(if active { "app.activate" } else { "app.deactivate" }, tenant, app);
+        self.audited(deed, move |transaction| {
             change(
                 transaction,
                 "an app",
@@ -278,8 +295,10 @@ impl Store {
             rows(
                 connection,
                 "SELECT id, name, description, active, created_at FROM app
-                 WHERE tenant_id = :tenant AND name > :after ORDER BY name LIMIT :limit",
-                named_params! {":tenant": tenant.to_string(), ":after": page.after, ":limit": page.limit},
+                 WHERE tenant_id = :tenant AND name > :after
+                   AND (:search = '' OR instr(lower(name), lower(:search)) > 0) ORDER BY name LIMIT :limit",
+                named_params! {":tenant": tenant.to_string(), ":after": page.after, ":search": page.search,
+                    ":limit": page.limit},
                 |row| {
                     Ok(App {
                         tenant,
@@ -304,7 +323,8 @@ impl Store {
             Holder::Installation(id) => (Some(id.to_string()), None),
             Holder::App(id) => (None, Some(id.to_string())),
         };
-        self.write(move |transaction| {
+        let deed = Deed::of("credential.create", new.tenant, &new.client);
+        self.audited(deed, move |transaction| {
             change(
                 transaction,
                 format!("client {}", new.client),
@@ -325,7 +345,8 @@ impl Store {
         client: ClientId,
         now: i64,
     ) -> Result<()> {
-        self.write(move |transaction| {
+        let deed = Deed::of("credential.revoke", tenant, &client);
+        self.audited(deed, move |transaction| {
             let found = change(
                 transaction,
                 "a client",
@@ -350,8 +371,10 @@ impl Store {
             rows(
                 connection,
                 "SELECT client_id, installation_id, app_id, created_at, revoked_at FROM credential
-                 WHERE tenant_id = :tenant AND client_id > :after ORDER BY client_id LIMIT :limit",
-                named_params! {":tenant": tenant.to_string(), ":after": page.after, ":limit": page.limit},
+                 WHERE tenant_id = :tenant AND client_id > :after
+                   AND (:search = '' OR instr(lower(client_id), lower(:search)) > 0) ORDER BY client_id LIMIT :limit",
+                named_params! {":tenant": tenant.to_string(), ":after": page.after, ":search": page.search,
+                    ":limit": page.limit},
                 |row| {
                     let holder = match text_as(row, 1)? {
                         Some(id) => Holder::Installation(id),

@@ -31,6 +31,8 @@ macro_rules! migrations {
 migrations! {
     1 "0001_catalog";
     2 "0002_ingest";
+    3 "0003_administration";
+    4 "0004_carol";
 }
 
 /// How a store file stands to this program.

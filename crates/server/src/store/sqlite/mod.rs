@@ -5,6 +5,9 @@
 //! Never: blocks an async thread; runs two writers on one file (the data folder is locked by its opener).
 
 mod access;
+mod admin;
+mod audit;
+mod carol;
 mod catalog;
 pub mod ingest;
 mod migrate;
@@ -35,6 +38,8 @@ const READERS: usize = 4;
 #[derive(Clone, Debug)]
 pub struct Store {
     file: Arc<SqliteFile>,
+    /// Who acts through this handle, for the audit.
+    who: Arc<str>,
 }
 
 /// One SQLite file with its writer thread and readers; staging files are opened the same way.
@@ -66,7 +71,7 @@ impl Store {
                 .at(path.display()));
             }
         }
-        Ok(Self { file: Arc::new(SqliteFile::open(path)?) })
+        Ok(Self { file: Arc::new(SqliteFile::open(path)?), who: "the server".into() })
     }
 
     /// Runs an intent in the writer's transaction. What `work` returns as an error is rolled back to its savepoint.

@@ -6,17 +6,19 @@
 use protocol::{
     Code, Error, Result,
     ids::{BatchId, Epoch, MessageNumber, TenantId},
+    limits,
 };
 use rusqlite::{named_params, params};
 
 use super::{
     Store,
+    audit::Deed,
     catalog::{change, parsed, rows, time},
     failed,
 };
 use crate::model::{
     catalog::{At, Page, Place},
-    overview::{BatchView, MessageView, StreamView},
+    overview::{BatchView, MessageView, Shown, StreamView},
 };
 
 impl Store {
@@ -48,7 +50,8 @@ impl Store {
 
     /// Ends a session as its holder would; the epoch stays, so that the next grant is higher.
     pub(crate) async fn release_by_operator(&self, place: Place) -> Result<()> {
-        self.write(move |transaction| {
+        let deed = Deed::of("session.release", place.tenant, place.name_of("session"));
+        self.audited(deed, move |transaction| {
             let found = change(
                 transaction,
                 "a stream",
@@ -65,8 +68,15 @@ impl Store {
         .await
     }
 
-    /// Batches, the newest first; the page goes on below the id given as `after`.
-    pub(crate) async fn batch_views(&self, place: Place, page: Page) -> Result<Vec<BatchView>> {
+    /// Batches, the newest first, of one state as people see it now where it is named; the page goes on below the id
+    /// given as `after`.
+    pub(crate) async fn batch_views(
+        &self,
+        place: Place,
+        (state, now): (Option<Shown>, At),
+        page: Page,
+    ) -> Result<Vec<BatchView>> {
+        let silent = i64::try_from(limits::BATCH_STALLED.as_micros()).unwrap_or(i64::MAX);
         let below = match page.after.trim() {
             "" => i64::MAX,
             text => text.parse().map_err(|_| Error::new(Code::BadId, "a batch id is a number"))?,
@@ -76,9 +86,14 @@ impl Store {
                 connection,
                 "SELECT erp, id, state, messages, row_count, byte_count, opened_at, last_at, closed_at, refused_code
                  FROM batch WHERE tenant_id = :tenant AND environment_id = :environment AND erp = :erp AND id < :below
+                   AND (:state IS NULL OR :state = CASE
+                        WHEN state = 'abandoned' OR (state = 'open' AND refused_code IS NOT NULL) THEN 'incomplete'
+                        WHEN state = 'open' AND last_at <= :silent THEN 'stalled'
+                        ELSE state END)
                  ORDER BY id DESC LIMIT :limit",
                 named_params! {":tenant": place.tenant.to_string(), ":environment": place.environment.to_string(),
-                    ":erp": place.erp.as_str(), ":below": below, ":limit": page.limit},
+                    ":erp": place.erp.as_str(), ":below": below, ":limit": page.limit,
+                    ":state": state.map(Shown::as_str), ":silent": now.0.saturating_sub(silent)},
                 |row| {
                     Ok(BatchView {
                         erp: parsed(row, 0)?,

@@ -14,7 +14,9 @@ use rusqlite::{OptionalExtension as _, Transaction, params};
 use uuid::Uuid;
 
 use super::{
-    Store, failed,
+    Store,
+    audit::Deed,
+    failed,
     ingest::{abandon, bound, head, names},
 };
 use crate::model::{
@@ -114,7 +116,12 @@ impl Store {
     /// # Errors
     /// `NOT_FOUND` where no identity was refused.
     pub async fn accept_identity(&self, stream: StreamId) -> Result<()> {
-        self.write(move |tx| {
+        let deed = Deed::of(
+            "session.accept-database",
+            stream.tenant,
+            format!("{}/{}", stream.environment, stream.erp),
+        );
+        self.audited(deed, move |tx| {
             let [tenant, environment, erp] = &names(&stream);
             let sql = "UPDATE ingest_stream SET identity = offered, offered = NULL
                         WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3) AND offered IS NOT NULL";

@@ -23,7 +23,7 @@ use protocol::{
 use super::{SqliteFile, failed};
 
 pub use apply::Applied;
-pub use read::{Quarantined, Span, StagedRow, Sum};
+pub use read::{Quarantined, RowAt, Span, StagedRow, Sum};
 pub use tables::{StagedColumn, StagedTable};
 
 /// Relations of Malote's own in every staging file; the tables of the ERP stand beside them.

@@ -6,13 +6,17 @@
 use protocol::{Code, Error, Result, ids::Generation, names::TableName};
 use rusqlite::{Transaction, named_params};
 
-use super::{Page, Store, change, parsed, rows, time};
+use super::{Deed, Page, Store, change, parsed, rows, time};
 use crate::model::catalog::{Entity, Place};
 
 impl Store {
     /// Adds tables; one that was withdrawn comes back with its generations. All or none.
     pub(crate) async fn add_entities(&self, entities: Vec<Entity>, now: i64) -> Result<()> {
-        self.write(move |transaction| {
+        let Some(first) = entities.first() else { return Ok(()) };
+        let tables: Vec<&str> = entities.iter().map(|entity| entity.table.as_str()).collect();
+        let deed =
+            Deed::of("entity.add", first.place.tenant, first.place.name_of(tables.join(", ")));
+        self.audited(deed, move |transaction| {
             entities.iter().try_for_each(|entity| add(transaction, entity, now))
         })
         .await
@@ -24,7 +28,9 @@ impl Store {
         table: TableName,
         filter: Option<String>,
     ) -> Result<()> {
-        self.write(move |transaction| {
+        let deed = Deed::of("entity.set-filter", place.tenant, place.name_of(&table))
+            .with(filter.as_deref().unwrap_or("none"));
+        self.audited(deed, move |transaction| {
             let found = change(
                 transaction,
                 &table,
@@ -45,7 +51,8 @@ impl Store {
         table: TableName,
         now: i64,
     ) -> Result<()> {
-        self.write(move |transaction| {
+        let deed = Deed::of("entity.withdraw", place.tenant, place.name_of(&table));
+        self.audited(deed, move |transaction| {
             let found = change(
                 transaction,
                 &table,
@@ -68,7 +75,12 @@ impl Store {
         rebuild: bool,
         now: i64,
     ) -> Result<Vec<(TableName, Generation)>> {
-        self.write(move |transaction| {
+        let deed = match &table {
+            Some(table) => Deed::of("reload", place.tenant, place.name_of(table)),
+            None => Deed::of("reload", place.tenant, place.name_of("every table")),
+        };
+        let deed = if rebuild { deed.with("rebuild") } else { deed };
+        self.audited(deed, move |transaction| {
             let asked = rows(
                 transaction,
                 "UPDATE entity SET generation = generation + 1, reload_asked_at = :now, rebuild = max(rebuild, :rebuild)
@@ -102,10 +114,11 @@ impl Store {
                         withdrawn_at
                  FROM entity
                  WHERE tenant_id = :tenant AND environment_id = :environment AND erp = :erp AND name_folded > :after
-                   AND (:withdrawn OR withdrawn_at IS NULL)
+                   AND (:withdrawn OR withdrawn_at IS NULL) AND instr(name_folded, :search) > 0
                  ORDER BY name_folded LIMIT :limit",
                 named_params! {":tenant": place.tenant.to_string(), ":environment": place.environment.to_string(),
                     ":erp": place.erp.as_str(), ":after": page.after.to_ascii_lowercase(), ":withdrawn": withdrawn,
+                    ":search": page.search.to_ascii_lowercase(),
                     ":limit": page.limit},
                 |row| {
                     Ok(Entity {

@@ -45,6 +45,35 @@ pub struct Quarantined {
     pub at: Wall,
 }
 
+impl Quarantined {
+    /// Names the row among those of its file.
+    #[must_use]
+    pub fn id(&self) -> String {
+        format!("{}.{}.{}", self.batch, self.message, self.row)
+    }
+}
+
+/// The place of a row in the ledger, as [`Quarantined::id`] writes it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RowAt {
+    pub batch: BatchId,
+    pub message: MessageNumber,
+    pub row: i64,
+}
+
+impl RowAt {
+    /// # Errors
+    /// `BAD_ID`.
+    pub fn read(text: &str) -> Result<Self> {
+        let bad = || Error::new(Code::BadId, "a row in quarantine is named batch.message.row");
+        let mut parts = text.splitn(3, '.');
+        let mut part = || parts.next().and_then(|part| part.parse::<i64>().ok()).ok_or_else(bad);
+        let (batch, message, row) = (BatchId(part()?), part()?, part()?);
+        let message = MessageNumber(i32::try_from(message).map_err(|_| bad())?);
+        Ok(Self { batch, message, row })
+    }
+}
+
 /// Count and XOR of the hashes of a range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Sum {
@@ -123,6 +152,42 @@ impl StagingFile {
             .await
     }
 
+    /// Live rows behind `after`, at most `limit` and about `bytes` of them (but one at least); `true` where there are more.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` where there is no such table.
+    pub async fn bounded_page(
+        &self,
+        name: TableName,
+        after: KeyBytes,
+        (limit, bytes): (u32, usize),
+    ) -> Result<(Vec<StagedRow>, bool)> {
+        self.file
+            .read(move |connection| {
+                let table = must(connection, &name)?;
+                let sql = format!(
+                    "SELECT _key, _deleted, _batch, _message{} FROM {}
+                      WHERE _key > ?1 AND _deleted = 0 ORDER BY _key",
+                    table.list(),
+                    table.quoted()
+                );
+                let mut statement = connection.prepare(&sql).map_err(failed)?;
+                let mut found = statement.query([after.0]).map_err(failed)?;
+                let (mut rows, mut taken) = (Vec::new(), 0);
+                while let Some(row) = found.next().map_err(failed)? {
+                    if rows.len() >= limit as usize || taken > bytes {
+                        return Ok((rows, true));
+                    }
+                    let row = staged(&table, row).map_err(failed)?;
+                    taken +=
+                        row.values.iter().flatten().map(|value| value.len() + 8).sum::<usize>();
+                    rows.push(row);
+                }
+                Ok((rows, false))
+            })
+            .await
+    }
+
     /// Rows of these keys, deleted ones included, in the order asked; `None` where a key was never staged.
     ///
     /// # Errors
@@ -153,18 +218,25 @@ impl StagingFile {
             .await
     }
 
-    /// Rows in quarantine, newest batch first.
+    /// Rows in quarantine, newest batch first, behind one where it is named.
     ///
     /// # Errors
     /// The store's own.
-    pub async fn quarantine(&self, limit: u32) -> Result<Vec<Quarantined>> {
+    pub async fn quarantine(
+        &self,
+        (after, limit): (Option<RowAt>, u32),
+    ) -> Result<Vec<Quarantined>> {
         self.file
             .read(move |connection| {
                 let sql = "SELECT table_folded, batch, message, row_at, code, reason, at FROM malote_quarantine
+                            WHERE batch < ?2 OR (batch = ?2 AND (message, row_at) > (?3, ?4))
                             ORDER BY batch DESC, message, row_at LIMIT ?1";
+                let first =
+                    RowAt { batch: BatchId(i64::MAX), message: MessageNumber(0), row: i64::MIN };
+                let after = after.unwrap_or(first);
                 let mut statement = connection.prepare_cached(sql).map_err(failed)?;
                 let rows = statement
-                    .query_map([limit], |row| {
+                    .query_map(params![limit, after.batch.0, after.message.0, after.row], |row| {
                         Ok(Quarantined {
                             table: row.get(0)?,
                             batch: BatchId(row.get(1)?),

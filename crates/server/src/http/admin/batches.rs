@@ -1,0 +1,128 @@
+//! Streams, sessions, batches and messages over HTTP.
+//!
+//! Promises: states are told as people see them, stalled and incomplete included.
+//! Never: changes the ledger.
+
+use axum::{Json, http::StatusCode};
+use protocol::ids::BatchId;
+use runtime::clock::Wall;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::super::{
+    Desk,
+    answer::Answer,
+    gate::Act,
+    listing::{Asked, Listing, Paging},
+};
+use crate::model::{
+    catalog::At,
+    overview::{BatchView, MessageView, StreamView},
+};
+
+pub(super) fn routes() -> OpenApiRouter<Desk> {
+    OpenApiRouter::new()
+        .routes(routes!(streams))
+        .routes(routes!(accept_database))
+        .routes(routes!(release))
+        .routes(routes!(list))
+        .routes(routes!(show))
+        .routes(routes!(messages))
+        .routes(routes!(message))
+}
+
+/// Streams of a tenant with who sends them, and what waits for a decision. All of them: there are few.
+#[utoipa::path(get, path = "/tenants/{tenant}/streams", tag = "sessions",
+    security(("administrator" = ["read-only"])), responses((status = 200, body = Listing<StreamView>)))]
+async fn streams(act: Act) -> Answer<Json<Listing<StreamView>>> {
+    Ok(Json(Listing::whole(act.services.overview.streams(act.tenant_id()?).await?)))
+}
+
+/// Takes the database that was refused last for the stream's own (`DATABASE_CHANGED`).
+#[utoipa::path(post,
+    path = "/tenants/{tenant}/environments/{environment}/erps/{erp}/session/accepted-database",
+    tag = "sessions", security(("administrator" = ["operator"])), responses((status = 204)))]
+async fn accept_database(act: Act) -> Answer<StatusCode> {
+    let place = act.place().await?;
+    act.services.overview.accept_database(place).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Ends the session at once; its sender reads again from the cursor.
+#[utoipa::path(delete, path = "/tenants/{tenant}/environments/{environment}/erps/{erp}/session",
+    tag = "sessions", security(("administrator" = ["operator"])), responses((status = 204)))]
+async fn release(act: Act) -> Answer<StatusCode> {
+    let place = act.place().await?;
+    act.services.overview.release(place).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct State {
+    /// open, stalled, incomplete or complete.
+    state: Option<String>,
+}
+
+/// A batch with its state as people see it.
+#[derive(Debug, Serialize, ToSchema)]
+struct Batch {
+    #[serde(flatten)]
+    batch: BatchView,
+    /// open, stalled, incomplete or complete.
+    shown: String,
+}
+
+impl Batch {
+    fn of(batch: BatchView) -> Self {
+        let shown = batch.shown(At(Wall::now().0)).to_owned();
+        Self { batch, shown }
+    }
+}
+
+/// Batches, the newest first; `after` is the number of the last one seen.
+#[utoipa::path(get, path = "/tenants/{tenant}/environments/{environment}/erps/{erp}/batches",
+    tag = "batches", params(Paging, State), security(("administrator" = ["read-only"])),
+    responses((status = 200, body = Listing<Batch>)))]
+async fn list(
+    act: Act,
+    paging: Paging,
+    Asked(State { state }): Asked<State>,
+) -> Answer<Json<Listing<Batch>>> {
+    let place = act.place().await?;
+    let state = state.map(|word| word.parse()).transpose()?;
+    let found = act.services.overview.batches(place, state, paging.page()).await?;
+    let found = found.into_iter().map(Batch::of).collect();
+    Ok(Json(Listing::cut(found, &paging, |batch: &Batch| batch.batch.batch.to_string())))
+}
+
+/// A batch.
+#[utoipa::path(get, path = "/tenants/{tenant}/environments/{environment}/erps/{erp}/batches/{batch}",
+    tag = "batches", security(("administrator" = ["read-only"])), responses((status = 200, body = Batch)))]
+async fn show(act: Act) -> Answer<Json<Batch>> {
+    let (place, batch) = (act.place().await?, BatchId(act.number("batch")?));
+    Ok(Json(Batch::of(act.services.overview.batch(place, batch).await?)))
+}
+
+/// Messages of a batch in order; `after` is the number of the last one seen.
+#[utoipa::path(get,
+    path = "/tenants/{tenant}/environments/{environment}/erps/{erp}/batches/{batch}/messages",
+    tag = "batches", params(Paging), security(("administrator" = ["read-only"])),
+    responses((status = 200, body = Listing<MessageView>)))]
+async fn messages(act: Act, paging: Paging) -> Answer<Json<Listing<MessageView>>> {
+    let (place, batch) = (act.place().await?, BatchId(act.number("batch")?));
+    let found = act.services.overview.messages(place, batch, paging.page()).await?;
+    Ok(Json(Listing::cut(found, &paging, |message| message.number.to_string())))
+}
+
+/// A message of a batch.
+#[utoipa::path(get,
+    path = "/tenants/{tenant}/environments/{environment}/erps/{erp}/batches/{batch}/messages/{message}",
+    tag = "batches", security(("administrator" = ["read-only"])),
+    responses((status = 200, body = MessageView)))]
+async fn message(act: Act) -> Answer<Json<MessageView>> {
+    let (place, batch) = (act.place().await?, BatchId(act.number("batch")?));
+    let number = act.number("message")?;
+    Ok(Json(act.services.overview.message(place, batch, number).await?))
+}

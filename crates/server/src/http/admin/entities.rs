@@ -1,0 +1,142 @@
+//! Entities over HTTP: which tables are shared, with which filter, and when they are sent again.
+//!
+//! Promises: a filter is checked before it is kept; tables are added all or none.
+//! Never: touches staged rows.
+
+use axum::{Json, http::StatusCode};
+use protocol::{ids::Generation, names::TableName};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::super::{
+    Desk,
+    answer::Answer,
+    gate::Act,
+    listing::{Asked, Body, Listing, Paging},
+};
+use crate::{model::catalog::Entity, service::catalog::NewEntity};
+
+pub(super) fn routes() -> OpenApiRouter<Desk> {
+    OpenApiRouter::new()
+        .routes(routes!(list, add))
+        .routes(routes!(show, set_filter, withdraw))
+        .routes(routes!(reload))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Which {
+    /// Also those that were withdrawn.
+    #[serde(default)]
+    withdrawn: bool,
+}
+
+/// Tables that are shared.
+#[utoipa::path(get, path = "/tenants/{tenant}/environments/{environment}/erps/{erp}/entities",
+    tag = "entities", params(Paging, Which), security(("administrator" = ["read-only"])),
+    responses((status = 200, body = Listing<Entity>)))]
+async fn list(
+    act: Act,
+    paging: Paging,
+    Asked(which): Asked<Which>,
+) -> Answer<Json<Listing<Entity>>> {
+    let place = act.place().await?;
+    let found = act.services.catalog.entities(&place, which.withdrawn, paging.page()).await?;
+    Ok(Json(Listing::cut(found, &paging, |entity| entity.table.to_string())))
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Shared {
+    #[schema(value_type = String)]
+    table: TableName,
+    /// Predicate for the base load, such as `FLAN.IDLAN > 1000`.
+    filter: Option<String>,
+    /// The customer's own table.
+    #[serde(default)]
+    is_custom: bool,
+}
+
+/// Shares tables: all, or none.
+#[utoipa::path(post, path = "/tenants/{tenant}/environments/{environment}/erps/{erp}/entities",
+    tag = "entities", request_body = Vec<Shared>, security(("administrator" = ["operator"])),
+    responses((status = 201, body = Vec<Entity>)))]
+async fn add(act: Act, Body(new): Body<Vec<Shared>>) -> Answer<(StatusCode, Json<Vec<Entity>>)> {
+    let place = act.place().await?;
+    let new = new.into_iter().map(|Shared { table, filter, is_custom }| NewEntity {
+        table,
+        filter,
+        is_custom,
+    });
+    let added = act.services.catalog.add_entities(&place, new.collect()).await?;
+    Ok((StatusCode::CREATED, Json(added)))
+}
+
+/// A table that is or was shared.
+#[utoipa::path(get, path = "/tenants/{tenant}/environments/{environment}/erps/{erp}/entities/{table}",
+    tag = "entities", security(("administrator" = ["read-only"])), responses((status = 200, body = Entity)))]
+async fn show(act: Act) -> Answer<Json<Entity>> {
+    let place = act.place().await?;
+    Ok(Json(act.services.catalog.entity(&place, &act.table()?).await?))
+}
+
+/// A filter; absent or empty: none.
+#[derive(Debug, Deserialize, ToSchema)]
+struct Filtered {
+    filter: Option<String>,
+}
+
+/// Sets the filter of a table; it counts from the next base load on.
+#[utoipa::path(patch, path = "/tenants/{tenant}/environments/{environment}/erps/{erp}/entities/{table}",
+    tag = "entities", request_body = Filtered, security(("administrator" = ["operator"])),
+    responses((status = 200, body = Entity)))]
+async fn set_filter(act: Act, Body(new): Body<Filtered>) -> Answer<Json<Entity>> {
+    let (catalog, place, table) = (&act.services.catalog, act.place().await?, act.table()?);
+    catalog.set_filter(&place, &table, new.filter).await?;
+    Ok(Json(catalog.entity(&place, &table).await?))
+}
+
+/// Stops sharing a table; its staged rows stay.
+#[utoipa::path(delete, path = "/tenants/{tenant}/environments/{environment}/erps/{erp}/entities/{table}",
+    tag = "entities", security(("administrator" = ["operator"])), responses((status = 204)))]
+async fn withdraw(act: Act) -> Answer<StatusCode> {
+    let place = act.place().await?;
+    act.services.catalog.withdraw(&place, &act.table()?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+struct Reload {
+    /// The table; absent: every shared table.
+    #[schema(value_type = Option<String>)]
+    table: Option<TableName>,
+    /// The load may bring another primary key: the staging table is made anew.
+    #[serde(default)]
+    rebuild: bool,
+}
+
+/// A load that was asked for.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Asking {
+    #[schema(value_type = String)]
+    table: TableName,
+    #[schema(value_type = i64)]
+    reload_generation: Generation,
+}
+
+/// Asks for a table, or for all, to be sent again whole.
+#[utoipa::path(post, path = "/tenants/{tenant}/environments/{environment}/erps/{erp}/reloads",
+    tag = "entities", request_body = Reload, security(("administrator" = ["operator"])),
+    responses((status = 202, body = Vec<Asking>)))]
+async fn reload(act: Act, Body(asked): Body<Reload>) -> Answer<(StatusCode, Json<Vec<Asking>>)> {
+    let place = act.place().await?;
+    let table = asked.table.as_ref();
+    let asked = act.services.catalog.reload(&place, table, asked.rebuild).await?;
+    let told = asked
+        .into_iter()
+        .map(|(table, reload_generation)| Asking { table, reload_generation })
+        .collect();
+    Ok((StatusCode::ACCEPTED, Json(told)))
+}

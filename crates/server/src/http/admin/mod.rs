@@ -1,0 +1,36 @@
+//! Administration over HTTP: everything the command line can do to a server's set-up and see of its data.
+//!
+//! Promises: each call goes through the services the command line uses; lists are paged alike.
+//! Never: decides; who may call stands in each operation's `security`, and the gate holds it.
+
+mod administrators;
+mod batches;
+mod carol;
+mod catalog;
+mod credentials;
+mod entities;
+mod staging;
+mod tenants;
+
+use utoipa_axum::router::OpenApiRouter;
+
+use super::Desk;
+
+/// Where all of it lies.
+pub(super) const PREFIX: &str = "/api/admin/v1";
+
+pub(super) fn routes() -> OpenApiRouter<Desk> {
+    let all = OpenApiRouter::new()
+        .merge(administrators::routes())
+        .merge(tenants::routes())
+        .merge(catalog::routes())
+        .merge(credentials::routes())
+        .merge(carol::routes())
+        .merge(entities::routes())
+        .merge(batches::routes())
+        .merge(staging::routes());
+    OpenApiRouter::new().nest(PREFIX, all)
+}
+
+#[cfg(test)]
+mod tests;

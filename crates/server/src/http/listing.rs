@@ -1,0 +1,131 @@
+//! Listing: how lists are asked for and answered, and how bodies and queries are read.
+//!
+//! Promises: every list takes `limit` and `after` and answers `next`; what cannot be read is refused with words that
+//! name the field.
+//! Never: answers more than a page.
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, FromRequestParts, Query, Request},
+    http::{StatusCode, request::Parts},
+};
+use protocol::{Code, Error, Result, limits};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use utoipa::{IntoParams, ToSchema};
+
+use super::answer::Refusal;
+use crate::model::catalog::Page;
+
+/// Items of a page that names no limit.
+const LIMIT: u32 = 100;
+
+/// A page of a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Listing<T> {
+    pub(super) items: Vec<T>,
+    /// `after` of the page behind; absent: there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) next: Option<String>,
+}
+
+impl<T> Listing<T> {
+    /// Cuts what was read with one item more than asked for.
+    pub(super) fn cut(mut items: Vec<T>, paging: &Paging, key: impl Fn(&T) -> String) -> Self {
+        let limit = paging.limit() as usize;
+        let more = items.len() > limit;
+        items.truncate(limit);
+        let next = items.last().filter(|_| more).map(key);
+        Self { items, next }
+    }
+
+    pub(super) fn whole(items: Vec<T>) -> Self {
+        Self { items, next: None }
+    }
+}
+
+/// Which page.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Paging {
+    /// At most this many items.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<u32>,
+    /// `next` of the page before.
+    after: Option<String>,
+    /// Only what holds this in its name, in any case.
+    search: Option<String>,
+}
+
+impl Paging {
+    pub(super) fn limit(&self) -> u32 {
+        self.limit.unwrap_or(LIMIT).min(limits::ADMIN_PAGE)
+    }
+
+    pub(super) fn after(&self) -> &str {
+        self.after.as_deref().unwrap_or_default()
+    }
+
+    pub(super) fn search(&self) -> &str {
+        self.search.as_deref().unwrap_or_default()
+    }
+
+    /// The page and one item more, which tells whether there is a page behind.
+    pub(super) fn page(&self) -> Page {
+        Page {
+            after: self.after().to_owned(),
+            limit: self.limit() + 1,
+            search: self.search().to_owned(),
+        }
+    }
+}
+
+/// The query, read.
+#[derive(Debug)]
+pub(super) struct Asked<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Asked<T> {
+    type Rejection = Refusal;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        match Query::<T>::from_request_parts(parts, state).await {
+            Ok(Query(asked)) => Ok(Self(asked)),
+            Err(bad) => Err(Error::new(Code::BadRequest, bad.body_text()).into()),
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Paging {
+    type Rejection = Refusal;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let Asked(paging) = Asked::<Self>::from_request_parts(parts, state).await?;
+        match paging.limit {
+            Some(limit) if !(1..=limits::ADMIN_PAGE).contains(&limit) => {
+                let words = format!("limit is 1 to {}", limits::ADMIN_PAGE);
+                Err(Error::new(Code::BadRequest, words).into())
+            }
+            _ => Ok(paging),
+        }
+    }
+}
+
+/// The body, read as JSON.
+#[derive(Debug)]
+pub(super) struct Body<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = Refusal;
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        let bytes = text(request, state).await?;
+        let bad = |cause: serde_json::Error| Error::new(Code::BadRequest, cause.to_string());
+        Ok(Self(serde_json::from_slice(&bytes).map_err(bad)?))
+    }
+}
+
+async fn text<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes> {
+    Bytes::from_request(request, state).await.map_err(|bad| match bad.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            let words = format!("the body has more than {} bytes", limits::ADMIN_BODY_BYTES);
+            Error::new(Code::BodyTooLarge, words)
+        }
+        _ => Error::new(Code::BadRequest, "the body did not come whole"),
+    })
+}
