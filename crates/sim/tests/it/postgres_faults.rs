@@ -293,7 +293,7 @@ async fn a_table_whose_rows_a_policy_hides_from_the_login_is_parked_and_no_part_
     let role = format!("policed_{}", runtime::entropy::uuid().simple());
     erp.run(&format!(
         "{}; CREATE ROLE {role} LOGIN PASSWORD 'x'; GRANT SELECT ON t TO {role};
-         ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE POLICY some ON t USING (id <= 10)",
+         ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE POLICY a_part ON t USING (id <= 10)",
         stamped(50)
     ))
     .await
