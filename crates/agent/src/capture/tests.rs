@@ -40,6 +40,7 @@ use crate::{
 
 mod halting;
 mod masking;
+mod timing;
 
 type Rows = BTreeMap<String, BTreeMap<String, String>>;
 
@@ -77,6 +78,7 @@ impl World {
             key_scan_seconds: 0,
             duty_percent: 100,
             deletes: Deletes::Capped,
+            ..CaptureConfig::default()
         };
         let config = AgentConfig { capture, ..AgentConfig::default() };
         Self {

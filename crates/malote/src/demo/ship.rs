@@ -94,6 +94,7 @@ impl Cargo {
                 key_scan_seconds: CYCLE.as_secs(),
                 duty_percent: 100,
                 deletes: self.deletes,
+                ..CaptureConfig::default()
             },
             admin: agent::config::AdminConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)) },
             ..AgentConfig::default()

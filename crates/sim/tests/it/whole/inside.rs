@@ -38,6 +38,7 @@ pub(crate) fn config(table: &str, stamp: &str, allowance_seconds: u64) -> AgentC
         key_scan_seconds: 3_600,
         duty_percent: 100,
         deletes: Deletes::Always,
+        ..CaptureConfig::default()
     };
     let tables = BTreeMap::from([(table.parse().unwrap(), declared)]);
     AgentConfig { capture, tables, ..AgentConfig::default() }
