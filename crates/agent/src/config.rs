@@ -104,6 +104,8 @@ pub struct SourceConfig {
 pub enum ProfileName {
     Rm,
     Protheus,
+    Datasul,
+    Logix,
     #[default]
     Generic,
 }
@@ -411,6 +413,8 @@ impl AgentConfig {
         match self.source.profile {
             ProfileName::Rm => "RM".parse(),
             ProfileName::Protheus => "PROTHEUS".parse(),
+            ProfileName::Datasul => "DATASUL".parse(),
+            ProfileName::Logix => "LOGIX".parse(),
             ProfileName::Generic => Err(Error::new(
                 Code::ConfigInvalid,
                 "source.erp is missing: profile generic has no name of its own",
@@ -584,6 +588,21 @@ mask = { CGC = "hash", FONE = "last", MAIL = "null" }
         assert_eq!(masks, ["hash", "last:4", "null"]);
         assert_eq!(spec.disclosure.exclude.len(), 1);
         assert_eq!(config.erp().unwrap().as_str(), "RM");
+    }
+
+    #[test]
+    fn each_profile_but_the_generic_one_has_a_name_on_the_wire() {
+        let erp = |profile: &str| {
+            let config =
+                read(&format!("[source]\nurl = 'sqlite:x'\nprofile = '{profile}'")).unwrap();
+            config.erp().map(|erp| erp.to_string()).map_err(|error| error.code)
+        };
+        for (profile, name) in
+            [("rm", "RM"), ("protheus", "PROTHEUS"), ("datasul", "DATASUL"), ("logix", "LOGIX")]
+        {
+            assert_eq!(erp(profile).as_deref(), Ok(name));
+        }
+        assert_eq!(erp("generic"), Err(Code::ConfigInvalid));
     }
 
     #[test]
