@@ -124,6 +124,8 @@ pub fn connect(config: &SourceConfig) -> Result<AnySource> {
                 unity: config.unity_characters,
             },
         },
+        ProfileName::Datasul => Profile::Datasul,
+        ProfileName::Logix => Profile::Logix,
         ProfileName::Generic => Profile::Generic,
     };
     let options = SourceOptions {

@@ -21,6 +21,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
+    capture::Schedule,
     source::{Disclosure, Mask, MaskKey, MaskRule, TableSpec},
     uplink::hosts,
 };
@@ -76,9 +77,9 @@ pub struct CloudConfig {
 pub struct SourceConfig {
     /// The ERP database: `postgres://user:password@host/database` or `sqlite:path`.
     pub url: Secret,
-    /// What the tables mean: `rm`, `protheus` or `generic`.
+    /// What the tables mean: `rm`, `protheus`, `datasul`, `logix` or `generic`.
     pub profile: ProfileName,
-    /// Name of the ERP on the wire; else the profile's (`RM`, `PROTHEUS`).
+    /// Name of the ERP on the wire; else the profile's (`RM`, `PROTHEUS`, `DATASUL`, `LOGIX`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub erp: Option<ErpName>,
     /// Protheus: the company group, `01`.
@@ -103,6 +104,8 @@ pub struct SourceConfig {
 pub enum ProfileName {
     Rm,
     Protheus,
+    Datasul,
+    Logix,
     #[default]
     Generic,
 }
@@ -112,6 +115,15 @@ pub enum ProfileName {
 pub struct CaptureConfig {
     /// Pause between two cycles. A base load or a full batch goes on without it.
     pub cycle_seconds: u64,
+    /// Times at which cycles run instead, as cron has them: `*/15 8-18 * * mon-fri`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recurrence: Option<String>,
+    /// Hours in which base loads may be read, `19:00-06:00` or `sat,sun 00:00-24:00`. Empty: always.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub load_hours: Vec<String>,
+    /// IANA zone of both; else the machine's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
     /// How often keys are compared to find deleted rows in tables that do not mark them.
     pub key_scan_seconds: u64,
     /// Share of the time in which a base load or a full scan may use the ERP database, 1 to 100.
@@ -194,8 +206,8 @@ pub struct TableConfig {
     /// Columns of which a mask leaves the building: `{ CGCCFO = "hash", TELEFONE = "last:4", EMAIL = "null" }`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub mask: BTreeMap<ColumnName, MaskRule>,
-    /// Columns that are unique together and never NULL. `rm` and `generic` take them where the catalogue shows no
-    /// primary key; `protheus` takes them before the table's unique index.
+    /// Columns that are unique together and never NULL. All profiles but `protheus` take them where the catalogue shows
+    /// no primary key; `protheus` takes them before the table's unique index.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<Vec<ColumnName>>,
     /// Column that every change moves; else the profile's.
@@ -306,6 +318,9 @@ impl Default for CaptureConfig {
     fn default() -> Self {
         Self {
             cycle_seconds: protocol::limits::CYCLE.as_secs(),
+            recurrence: None,
+            load_hours: Vec::new(),
+            zone: None,
             key_scan_seconds: 900,
             duty_percent: 25,
             compare_seconds: protocol::limits::COMPARE.as_secs(),
@@ -379,6 +394,7 @@ impl AgentConfig {
         if self.capture.give_up_seconds < 5 {
             return wrong("capture.give_up_seconds must be 5 or more".into());
         }
+        Schedule::of(&self.capture)?;
         if self.source.profile == ProfileName::Protheus && self.source.company_group.is_empty() {
             return wrong("source.company_group is missing: Protheus names tables by it".into());
         }
@@ -408,6 +424,8 @@ impl AgentConfig {
         match self.source.profile {
             ProfileName::Rm => "RM".parse(),
             ProfileName::Protheus => "PROTHEUS".parse(),
+            ProfileName::Datasul => "DATASUL".parse(),
+            ProfileName::Logix => "LOGIX".parse(),
             ProfileName::Generic => Err(Error::new(
                 Code::ConfigInvalid,
                 "source.erp is missing: profile generic has no name of its own",
@@ -581,6 +599,21 @@ mask = { CGC = "hash", FONE = "last", MAIL = "null" }
         assert_eq!(masks, ["hash", "last:4", "null"]);
         assert_eq!(spec.disclosure.exclude.len(), 1);
         assert_eq!(config.erp().unwrap().as_str(), "RM");
+    }
+
+    #[test]
+    fn each_profile_but_the_generic_one_has_a_name_on_the_wire() {
+        let erp = |profile: &str| {
+            let config =
+                read(&format!("[source]\nurl = 'sqlite:x'\nprofile = '{profile}'")).unwrap();
+            config.erp().map(|erp| erp.to_string()).map_err(|error| error.code)
+        };
+        for (profile, name) in
+            [("rm", "RM"), ("protheus", "PROTHEUS"), ("datasul", "DATASUL"), ("logix", "LOGIX")]
+        {
+            assert_eq!(erp(profile).as_deref(), Ok(name));
+        }
+        assert_eq!(erp("generic"), Err(Code::ConfigInvalid));
     }
 
     #[test]

@@ -414,6 +414,17 @@ fn show_deletes(deletes: &[DeletesStatus], as_json: bool, lang: Lang) {
     }
 }
 
+/// When the next cycle runs, and since when base loads wait.
+fn coming_lines(status: &Status, lang: Lang) -> Vec<String> {
+    let run = status.next_run.as_ref();
+    let run = run.map(|at| format!("{:<12} {at}", lang.pick("next run", "próximo")));
+    let loads = status.loads_from.as_ref().map(|at| {
+        let words = lang.pick("base loads wait until", "cargas iniciais esperam até");
+        format!("             {words} {at}")
+    });
+    run.into_iter().chain(loads).collect()
+}
+
 fn show_status(status: &Status, lang: Lang) {
     for line in link_lines(&status.link, lang) {
         out::data(line);
@@ -421,6 +432,9 @@ fn show_status(status: &Status, lang: Lang) {
     if let Some(paused) = &status.paused {
         let since = lang.pick("since", "desde");
         out::data(format!("PAUSED {since} {}: {}: {}", paused.since, paused.code, paused.words));
+    }
+    for line in coming_lines(status, lang) {
+        out::data(line);
     }
     let (waiting, halts) = (&status.deletes, &status.halts);
     for halt in halts.iter().filter(|halt| halt.table.is_none()) {

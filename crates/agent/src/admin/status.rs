@@ -33,6 +33,12 @@ pub struct Status {
     /// Why nothing is read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<PausedStatus>,
+    /// When the next cycle runs; absent while one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_run: Option<String>,
+    /// Base loads wait until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loads_from: Option<String>,
     /// What a person paused.
     #[serde(default)]
     pub halts: Vec<HaltStatus>,
@@ -155,6 +161,8 @@ pub(super) async fn status(journal: &Journal) -> Result<Status> {
         parked: parked.collect(),
         suspects: journal.suspects().into_keys().collect(),
         paused: journal.paused().map(Into::into),
+        next_run: journal.coming().cycle.map(Wall::to_iso),
+        loads_from: journal.coming().loads.map(Wall::to_iso),
         halts: steer::halts(journal.halts()),
         deletes: deletes(journal),
         incidents: journal.incidents(INCIDENTS).await?.into_iter().map(Into::into).collect(),

@@ -113,7 +113,7 @@ impl<'a, S: Source> Cycle<'a, S> {
         if stamped {
             self.bound(table).await?;
         }
-        if table.cursor.load.is_some() {
+        if table.loads() {
             self.chunk(table, &seen).await?;
         }
         if stamped && !table.delta_done {
@@ -125,7 +125,7 @@ impl<'a, S: Source> Cycle<'a, S> {
         self.spool().await?;
         table.well();
         let scanning = !table.scan_done && table.scan.is_under_way();
-        Ok(table.cursor.load.is_some() || (stamped && !table.delta_done) || scanning)
+        Ok(table.loads() || (stamped && !table.delta_done) || scanning)
     }
 
     pub(super) async fn describe(&mut self, table: &mut Table) -> Turn<Arc<Seen>> {

@@ -5,8 +5,8 @@
 //! Never: talks to the cloud: the journal is the only corridor. Never keeps a place that the cursor or a new read could
 //! not give back.
 //!
-//! Rooms: `cursor` · `edge` · `load` · `batcher` · `recent` · `table` decide without reading; `cycle` and `scan` read;
-//! `worker` repeats.
+//! Rooms: `cursor` · `edge` · `load` · `batcher` · `recent` · `schedule` · `table` decide without reading; `cycle` and `scan` read;
+//! `worker` repeats, `rest` waits.
 
 mod batcher;
 mod cursor;
@@ -14,11 +14,14 @@ mod cycle;
 mod edge;
 mod load;
 mod recent;
+mod rest;
 mod room;
 mod scan;
+mod schedule;
 mod table;
 #[cfg(test)]
 mod tests;
 mod worker;
 
+pub use schedule::Schedule;
 pub use worker::Worker;

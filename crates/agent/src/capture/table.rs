@@ -176,6 +176,8 @@ pub(super) struct Table {
     pub(super) confirmed: bool,
     /// The last of them is in the batch under way.
     confirmed_sent: bool,
+    /// Base loads may be read in this cycle.
+    pub(super) may_load: bool,
     /// The delta of this cycle is done.
     pub(super) delta_done: bool,
     /// The scan of this cycle is done or must wait for the next one.
@@ -210,6 +212,7 @@ impl Table {
             suspect: false,
             confirmed: false,
             confirmed_sent: false,
+            may_load: true,
             delta_done: false,
             scan_done: false,
             pending: (0, 0),
@@ -357,11 +360,17 @@ impl Table {
         (entry != self.stored).then_some(entry)
     }
 
+    /// A base load is under way and may be read.
+    #[must_use]
+    pub(super) fn loads(&self) -> bool {
+        self.may_load && self.cursor.load.is_some()
+    }
+
     /// Something is left to read at once.
     #[must_use]
     pub(super) fn has_more(&self, now: Mono) -> bool {
         let rests = self.rests(now);
-        !rests && (self.cursor.load.is_some() || self.pass.is_some() || self.scan.is_under_way())
+        !rests && (self.loads() || self.pass.is_some() || self.scan.is_under_way())
     }
 
     #[must_use]

@@ -26,33 +26,37 @@ use super::{
     cycle::{Cycle, Fault, Tools},
     load,
     room::Room,
+    schedule::Schedule,
     table::{self, Table},
 };
 use crate::{
     config::AgentConfig,
-    journal::{Grant, Halt, Incident, Journal, Parked, Paused, Seal, Unread},
+    journal::{Coming, Grant, Halt, Incident, Journal, Parked, Paused, Seal, Unread},
     source::Source,
 };
 
 /// How often orders of the admin door are looked for while nothing happens.
-const LOOK: Duration = Duration::from_secs(1);
+pub(super) const LOOK: Duration = Duration::from_secs(1);
 /// Pause after the journal refused something, before the next grant is looked for.
 const FAULT_PAUSE: Duration = Duration::from_secs(1);
 
 /// The capture of one stream.
 pub struct Worker<S> {
     source: Arc<S>,
-    journal: Journal,
+    pub(super) journal: Journal,
     config: Arc<AgentConfig>,
     erp: ErpName,
     shutdown: Shutdown,
+    pub(super) schedule: Schedule,
+    /// A run of the recurrence is over: nothing is read before the next one.
+    pub(super) resting: bool,
     pub(super) room: Room,
 }
 
 /// What is held under one grant.
-struct Session {
+pub(super) struct Session {
     epoch: Epoch,
-    tables: Vec<Table>,
+    pub(super) tables: Vec<Table>,
     /// Entries of tables that are not in the plan now, or are not read yet.
     cursors: BTreeMap<TableName, Vec<u8>>,
     /// Tables of the plan that uplink has to learn first.
@@ -65,9 +69,9 @@ struct Session {
     apart: bool,
     /// Whether reading is stopped for want of room; `None` = not looked yet.
     paused: Option<bool>,
-    plan: watch::Receiver<u64>,
-    planned: bool,
-    orders: BTreeMap<TableName, u64>,
+    pub(super) plan: watch::Receiver<u64>,
+    pub(super) planned: bool,
+    pub(super) orders: BTreeMap<TableName, u64>,
 }
 
 impl<S: Source> Worker<S> {
@@ -80,14 +84,17 @@ impl<S: Source> Worker<S> {
         shutdown: Shutdown,
     ) -> Self {
         let room = Room::of(config.data.clone());
-        Self { source, journal, config, erp, shutdown, room }
+        let schedule = Schedule::default();
+        Self { source, journal, config, erp, shutdown, schedule, resting: false, room }
     }
 
     /// Runs until the shutdown.
     ///
     /// # Errors
-    /// `JOURNAL_FAILED` where the journal is closed.
+    /// `JOURNAL_FAILED` where the journal is closed, `CONFIG_INVALID` where the schedule cannot be read.
     pub async fn run(mut self) -> Result<()> {
+        self.schedule = Schedule::of(&self.config.capture)?;
+        self.resting = self.schedule.recurs();
         let mut granted = self.journal.granted();
         loop {
             let grant = {
@@ -177,7 +184,7 @@ impl<S: Source> Worker<S> {
     }
 
     /// Batch after batch; ends by a fault of the session alone.
-    async fn session(&self, grant: &Grant) -> Fault {
+    async fn session(&mut self, grant: &Grant) -> Fault {
         let mut session = Session {
             epoch: grant.epoch,
             tables: Vec::new(),
@@ -197,10 +204,24 @@ impl<S: Source> Worker<S> {
         if spool.wait_for(|state| state.batch.is_none()).await.is_err() {
             return Fault::Session(closed());
         }
+        if self.resting && self.schedule.recurs() {
+            // The run before is over, or the process starts between two runs: the plan is shown and its time waited for.
+            let shown = match self.show(&mut session).await {
+                Ok(()) => self.rest(&mut session).await,
+                fault => fault,
+            };
+            if let Err(fault) = shown {
+                return fault;
+            }
+        }
         loop {
-            match self.cycle(&mut session).await {
-                Ok(more) => self.pause(&mut session, more).await,
-                Err(fault) => return fault,
+            let done = match self.cycle(&mut session).await {
+                Ok(true) => Ok(()),
+                Ok(false) => self.rest(&mut session).await,
+                Err(fault) => Err(fault),
+            };
+            if let Err(fault) = done {
+                return fault;
             }
         }
     }
@@ -259,9 +280,13 @@ impl<S: Source> Worker<S> {
         let (suspects, alone) = (self.journal.suspects(), self.journal.alone());
         let count = session.tables.len();
         let goes_alone = |table: &Table| alone.contains(&table.query.table);
+        let now = Wall::now();
+        let opens = self.schedule.loads_from(now);
+        let may_load = opens == Some(now);
+        self.journal.tell_coming(Coming { cycle: None, loads: opens.filter(|_| !may_load) });
         session.apart = !session.apart && session.tables.iter().any(goes_alone);
         for table in &mut session.tables {
-            (table.delta_done, table.scan_done) = (false, false);
+            (table.delta_done, table.scan_done, table.may_load) = (false, false, may_load);
             table.suspect = suspects.contains_key(&table.query.table);
         }
         let place = |at: usize| (at + session.first) % count;
@@ -422,7 +447,7 @@ impl<S: Source> Worker<S> {
     }
 
     /// Takes over the plan and the orders where they changed.
-    async fn refresh(&self, session: &mut Session) -> Result<()> {
+    pub(super) async fn refresh(&self, session: &mut Session) -> Result<()> {
         let orders = self.journal.reload_requests().await?;
         let changed = session.plan.has_changed().unwrap_or(false);
         if session.planned && !changed && orders == session.orders {
@@ -469,9 +494,17 @@ impl<S: Source> Worker<S> {
         Ok(())
     }
 
-    async fn tell(&self, session: &Session) -> Result<()> {
+    pub(super) async fn tell(&self, session: &Session) -> Result<()> {
         let now = Wall::now();
-        let read = session.tables.iter().map(|table| table.status(now));
+        let opens = self.schedule.loads_from(now);
+        let read = session.tables.iter().map(|table| {
+            let mut status = table.status(now);
+            if table.cursor.load.is_some() && opens != Some(now) {
+                let from = opens.map_or_else(|| "never".to_owned(), Wall::to_iso);
+                status.paused = Some(format!("the base load waits for its hours, from {from}"));
+            }
+            status
+        });
         let unread = session.unlearned.iter().map(|name| table::unread(name.clone()));
         let mut statuses: Vec<_> = read.chain(unread).collect();
         if let Some(paused) = self.journal.paused() {
@@ -499,33 +532,6 @@ impl<S: Source> Worker<S> {
             // A picture that finds no room is no reason to lose the session.
             Err(error) if error.code == Code::DiskFull => Ok(()),
             saved => saved,
-        }
-    }
-
-    /// The pause between two cycles; a new plan or an order ends it.
-    async fn pause(&self, session: &mut Session, more: bool) {
-        if more {
-            return;
-        }
-        let until = Mono::now() + Duration::from_secs(self.config.capture.cycle_seconds);
-        let halts = self.journal.halts();
-        loop {
-            let left = until - Mono::now();
-            if left.is_zero() {
-                return;
-            }
-            tokio::select! {
-                () = runtime::clock::sleep(left.min(LOOK)) => {}
-                changed = session.plan.changed() => {
-                    session.planned = session.planned && changed.is_err();
-                    return;
-                }
-            }
-            let orders = self.journal.reload_requests().await.unwrap_or_default();
-            // A person waits for what was ordered, and to see in the status what was paused.
-            if orders != session.orders || halts != self.journal.halts() {
-                return;
-            }
         }
     }
 }

@@ -50,6 +50,15 @@ pub struct Paused {
     pub since: Wall,
 }
 
+/// What capture does next, for people.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Coming {
+    /// The next cycle; `None` = one is under way, or there is no grant.
+    pub cycle: Option<Wall>,
+    /// Base loads wait until then.
+    pub loads: Option<Wall>,
+}
+
 /// When a parked table is tried again by itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Retry {
@@ -88,6 +97,7 @@ pub(super) struct Attention {
     pub paused: Option<Paused>,
     /// As the file holds them.
     pub halts: Halts,
+    pub coming: Coming,
     /// As the file holds it.
     pub capped: BTreeMap<TableName, CappedDeletes>,
     /// The server found the last batch id too far ahead of its clock (`CLOCK_AHEAD`).
@@ -149,6 +159,16 @@ impl Journal {
         };
         self.shared.attention.send_modify(|attention| attention.park(table.clone(), parked));
         self.incident(incident).await
+    }
+
+    /// Tells people what comes next.
+    pub fn tell_coming(&self, coming: Coming) {
+        self.shared.attention.send_modify(|attention| attention.coming = coming);
+    }
+
+    #[must_use]
+    pub fn coming(&self) -> Coming {
+        self.shared.attention.borrow().coming
     }
 
     /// Tables that uplink parked since the start of the process. A start, a reload asked for by a person, another schema

@@ -22,6 +22,8 @@ const STAMP: &str = "S_T_A_M_P_";
 const DELETE_MARK: &str = "D_E_L_E_T_";
 const ROW_NUMBER: &str = "R_E_C_N_O_";
 const DELETED_ROW_NUMBER: &str = "R_E_C_D_E_L_";
+/// Row number that Progress keeps in each table of another kind of database.
+const RECORD_ID: &str = "PROGRESS_RECID";
 const RM_STAMP: &str = "RECMODIFIEDON";
 /// RM's stamps come from the clocks of its application servers (`correctness.md` 3 a).
 const RM_ALLOWANCE: Duration = Duration::from_secs(300);
@@ -35,6 +37,11 @@ pub enum Profile {
         company_group: String,
         layout: BranchLayout,
     },
+    /// As a plain source; where neither a primary key nor a declared one is there, `PROGRESS_RECID` or the only unique
+    /// index names the rows.
+    Datasul,
+    /// As a plain source; where neither a primary key nor a declared one is there, the only unique index names the rows.
+    Logix,
     #[default]
     Generic,
 }
@@ -52,7 +59,7 @@ impl Profile {
     pub fn physical(&self, wire: &TableName) -> String {
         match self {
             Self::Protheus { company_group, .. } => format!("{wire}{company_group}0"),
-            Self::Rm | Self::Generic => wire.as_str().to_owned(),
+            Self::Rm | Self::Datasul | Self::Logix | Self::Generic => wire.as_str().to_owned(),
         }
     }
 
@@ -65,7 +72,7 @@ impl Profile {
                 let fits = alias.len() == 3 && alias.bytes().all(|b| b.is_ascii_alphanumeric());
                 fits.then(|| alias.to_ascii_uppercase())
             }
-            Self::Rm | Self::Generic => Some(physical.to_owned()),
+            Self::Rm | Self::Datasul | Self::Logix | Self::Generic => Some(physical.to_owned()),
         }
     }
 
@@ -107,7 +114,9 @@ impl Profile {
                 protheus_columns(&mut columns, company_group, *layout, &spec.wire, fields);
                 vec![columns.len() - 1]
             }
-            Self::Rm | Self::Generic => positions(&columns, &key_fields).map_err(place)?,
+            Self::Rm | Self::Datasul | Self::Logix | Self::Generic => {
+                positions(&columns, &key_fields).map_err(place)?
+            }
         };
         refuse_clashes(&columns).map_err(place)?;
         let shared_key = matches!(self, Self::Protheus { .. })
@@ -171,6 +180,11 @@ impl Profile {
                 let key = primary.or(declared);
                 (key.clone(), key)
             }
+            Self::Datasul | Self::Logix => {
+                let own = (*self == Self::Datasul).then_some(RECORD_ID);
+                let key = primary.or(declared).or_else(|| unique_key(found, own));
+                (key.clone(), key)
+            }
         };
         let (Some(fields), Some(page_key)) = (fields, page_key) else {
             return Err(Error::new(
@@ -213,7 +227,8 @@ impl Profile {
             }
             (None, Self::Rm) => found.column(RM_STAMP),
             (None, Self::Protheus { .. }) => found.column(STAMP),
-            (None, Self::Generic) => None,
+            // Neither has a documented control column: declared, or compared whole.
+            (None, Self::Datasul | Self::Logix | Self::Generic) => None,
         };
         let usual = if *self == Self::Rm { RM_ALLOWANCE.max(floor) } else { floor };
         Ok(column.filter(|column| column.stamp_unfit.is_none()).map(|column| StampShape {
@@ -273,6 +288,25 @@ fn branch_field(wire: &TableName) -> String {
     let alias = wire.as_str();
     let short = alias.strip_prefix(['S', 's']).filter(|rest| rest.len() == 2).unwrap_or(alias);
     format!("{short}_FILIAL")
+}
+
+/// The unique index that names a table's rows where the catalogue has no primary key: the one over the row number that
+/// the ERP's own database layer keeps, else the only one. Rows without a value in it have no name.
+fn unique_key(found: &Found, own: Option<&str>) -> Option<Vec<String>> {
+    let names_rows = |columns: &&Vec<String>| {
+        let fit = |name: &String| {
+            found.column(name).is_some_and(|column| !column.nullable && column.key_unfit.is_none())
+        };
+        !columns.is_empty() && columns.iter().all(fit)
+    };
+    let fit: Vec<&Vec<String>> =
+        found.unique.iter().map(|(_, columns)| columns).filter(names_rows).collect();
+    let is_own = |columns: &&&Vec<String>| match columns.as_slice() {
+        [only] => own.is_some_and(|own| only.eq_ignore_ascii_case(own)),
+        _ => false,
+    };
+    let own = fit.iter().find(is_own);
+    own.or(fit.first().filter(|_| fit.len() == 1)).map(|columns| (*columns).clone())
 }
 
 /// Adds `company_group`, `company`, `unity`, `branch` and, last, `protheus_pk`.

@@ -414,6 +414,32 @@ async fn of_masked_columns_no_read_shows_the_value(erp: impl Erp) {
     assert_eq!(refused.code, Code::ConfigInvalid, "without the key nothing is read");
 }
 
+async fn a_table_with_a_unique_index_alone_is_read_by_the_profiles_that_take_it(erp: impl Erp) {
+    erp.run("CREATE TABLE item (it_codigo varchar(16) NOT NULL, descricao varchar(60), progress_recid bigint NOT NULL)").await;
+    erp.run("CREATE UNIQUE INDEX item_recid ON item (progress_recid)").await;
+    erp.run("CREATE UNIQUE INDEX item_codigo ON item (it_codigo)").await;
+    erp.run(
+        "CREATE TABLE filial (empresa char(2) NOT NULL, filial integer NOT NULL, nome varchar(60))",
+    )
+    .await;
+    erp.run("CREATE UNIQUE INDEX filial_pk ON filial (empresa, filial)").await;
+    erp.run("INSERT INTO item VALUES ('B', 'two', 1), ('A', 'one', 2)").await;
+    erp.run("INSERT INTO filial VALUES ('01', 2, 'x'), ('01', 1, 'y')").await;
+    let datasul = erp.source(Profile::Datasul);
+    let shape = datasul.describe(&spec("ITEM")).await.unwrap();
+    assert_eq!(shape.page_key, ["progress_recid"]);
+    let one_row = ReadLimit { rows: 1, bytes: 1 << 20 };
+    assert_eq!(scan(&datasul, &shape, one_row, "it_codigo").await, ["B", "A"]);
+    let logix = erp.source(Profile::Logix);
+    assert_eq!(logix.describe(&spec("ITEM")).await.unwrap_err().code, Code::TableWithoutKey);
+    let shape = logix.describe(&spec("filial")).await.unwrap();
+    assert_eq!(shape.page_key, ["empresa", "filial"]);
+    assert_eq!(scan(&logix, &shape, one_row, "nome").await, ["y", "x"]);
+    let key = KeyBytes::of(["01", "2"]);
+    let found = logix.by_keys(&shape, &[key]).await.unwrap();
+    assert_eq!(column(&shape, &found, "nome"), ["x"]);
+}
+
 macro_rules! contract {
     ($($test:ident)+) => {
         mod postgres { use super::*; $(#[tokio::test] async fn $test() {
@@ -435,6 +461,7 @@ contract! {
     wire_keys_find_their_rows_in_every_key_type
     tables_and_identity_are_told
     of_masked_columns_no_read_shows_the_value
+    a_table_with_a_unique_index_alone_is_read_by_the_profiles_that_take_it
 }
 
 #[test]

@@ -134,3 +134,29 @@ fn what_a_protheus_row_is_named_and_placed_by_can_be_neither_masked_nor_left_out
     assert_eq!(refused("D_E_L_E_T_"), Ok(()), "a deleted row is known by the value as it is read");
     assert_eq!(refused("protheus_pk"), Err(Code::ConfigInvalid));
 }
+
+#[test]
+fn datasul_and_logix_take_a_unique_index_where_neither_catalogue_nor_declaration_has_a_key() {
+    let mut found = table("emitente", &["cod_emitente", "nome", "progress_recid"]);
+    found.primary.clear();
+    let key = |profile: &Profile, found: &Found, given: &TableSpec| {
+        let shape = profile.shape(given, found, Duration::ZERO).map_err(|error| error.code)?;
+        assert!(shape.stamp.is_none() && shape.soft_delete.is_none() && !shape.shared_key);
+        assert_eq!(shape.key.len(), shape.page_key.len());
+        Ok(shape.page_key.join("+"))
+    };
+    let plain = spec("EMITENTE");
+    assert_eq!(key(&Profile::Datasul, &found, &plain), Err(Code::TableWithoutKey));
+    found.unique.push(("codigo".into(), vec!["cod_emitente".into()]));
+    assert_eq!(key(&Profile::Logix, &found, &plain).as_deref(), Ok("cod_emitente"));
+    assert_eq!(key(&Profile::Generic, &found, &plain), Err(Code::TableWithoutKey));
+    found.unique.push(("recid".into(), vec!["progress_recid".into()]));
+    assert_eq!(key(&Profile::Datasul, &found, &plain).as_deref(), Ok("progress_recid"));
+    assert_eq!(key(&Profile::Logix, &found, &plain), Err(Code::TableWithoutKey), "two: which?");
+    let declared = TableSpec { key: Some(vec!["nome".parse().unwrap()]), ..plain.clone() };
+    assert_eq!(key(&Profile::Datasul, &found, &declared).as_deref(), Ok("nome"));
+    found.columns[2].nullable = true;
+    assert_eq!(key(&Profile::Datasul, &found, &plain).as_deref(), Ok("cod_emitente"));
+    found.primary = vec!["cod_emitente".into()];
+    assert_eq!(key(&Profile::Logix, &found, &declared).as_deref(), Ok("cod_emitente"));
+}
