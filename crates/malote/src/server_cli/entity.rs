@@ -3,12 +3,17 @@
 //! Promises: a filter is checked before it is kept.
 //! Never: touches staged rows.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
-use protocol::{Result, names::TableName};
+use protocol::{Code, Coded as _, Error, Result, limits, names::TableName};
 use serde_json::json;
 use server::{
-    model::catalog::Entity,
-    service::{Services, catalog::NewEntity},
+    model::{catalog::Entity, exchange::Format},
+    service::{
+        Services,
+        catalog::{Import, NewEntity},
+    },
 };
 
 use super::{
@@ -65,6 +70,16 @@ pub(super) enum EntityCommand {
         #[command(flatten)]
         at: OfPlace,
     },
+    /// Write the list of shared tables to standard output.
+    Export {
+        /// toml or csv.
+        #[arg(long, default_value = "toml")]
+        format: Format,
+        #[command(flatten)]
+        at: OfPlace,
+    },
+    /// Take a list of tables in, all or nothing, and tell each change.
+    Import(ImportFile),
     /// Set the filter of a table; without one it is taken away. It counts from the next base load on.
     SetFilter {
         /// The table.
@@ -74,6 +89,62 @@ pub(super) enum EntityCommand {
         #[command(flatten)]
         at: OfPlace,
     },
+}
+
+/// `malote server entity import`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  malote server entity export > tables.toml
+  malote server entity import tables.toml --dry-run
+  malote server entity import tables.csv --withdraw-missing")]
+pub(super) struct ImportFile {
+    /// The file; its ending (.toml, .csv) says how it is written.
+    file: PathBuf,
+    /// Tell what would change, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Withdraw what the list does not name; its staged rows stay.
+    #[arg(long)]
+    withdraw_missing: bool,
+    #[command(flatten)]
+    at: OfPlace,
+}
+
+impl ImportFile {
+    async fn run(self, services: &Services, json: bool) -> Result<()> {
+        let ending = self.file.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+        let format: Format = ending.to_ascii_lowercase().parse()?;
+        let unread = || format!("cannot read {}", self.file.display());
+        let size = std::fs::metadata(&self.file).coded(Code::BadRequest, unread())?.len();
+        if size > limits::ADMIN_BODY_BYTES as u64 {
+            let words = format!("a list has at most {} bytes", limits::ADMIN_BODY_BYTES);
+            return Err(Error::new(Code::BodyTooLarge, words));
+        }
+        let text = std::fs::read_to_string(&self.file).coded(Code::BadRequest, unread())?;
+        let how = Import { dry_run: self.dry_run, withdraw_missing: self.withdraw_missing };
+        let place = self.at.find(services).await?;
+        let plan = services.catalog.import(&place, (&text, format), how).await?;
+        if json {
+            out::data(serde_json::to_string(&plan).unwrap_or_default());
+            return Ok(());
+        }
+        plan.changes.iter().for_each(|change| out::data(change.line()));
+        plan.warnings.iter().for_each(|words| out::talk(format!("warning: {words}")));
+        out::talk(match (plan.changes.len(), plan.applied) {
+            (0, _) => "nothing differs".to_owned(),
+            (count, true) => format!("{count} changes made"),
+            (count, false) => format!("{count} changes would be made; nothing was changed"),
+        });
+        Ok(())
+    }
+}
+
+fn warn(services: &Services, entities: &[Entity]) {
+    for entity in entities {
+        if let Some(words) = services.catalog.warning(entity) {
+            out::talk(format!("warning: {}: {words}", entity.table));
+        }
+    }
 }
 
 impl EntityCommand {
@@ -86,19 +157,28 @@ impl EntityCommand {
                     .into_iter()
                     .map(|table| NewEntity { table, filter: filter.clone(), is_custom: custom })
                     .collect();
-                show(json, &catalog.add_entities(&place, new).await?, ENTITY);
+                let added = catalog.add_entities(&place, new).await?;
+                show(json, &added, ENTITY);
+                warn(services, &added);
             }
             Self::List { withdrawn, at, paging } => {
                 let place = at.find(services).await?;
                 let found = catalog.entities(&place, withdrawn, paging.page()).await?;
                 show_page(json, &found, ENTITY, paging.limit);
             }
+            Self::Export { format, at } => {
+                let place = at.find(services).await?;
+                out::data(catalog.export(&place, format).await?.trim_end());
+            }
+            Self::Import(import) => import.run(services, json).await?,
             Self::Remove { table, at } => {
                 catalog.withdraw(&at.find(services).await?, &table).await?;
                 out::talk(format!("{table} is not shared any more; its staged rows stay"));
             }
             Self::SetFilter { table, filter, at } => {
-                catalog.set_filter(&at.find(services).await?, &table, filter).await?;
+                let place = at.find(services).await?;
+                catalog.set_filter(&place, &table, filter).await?;
+                warn(services, &[catalog.entity(&place, &table).await?]);
                 out::talk("kept; it counts from the next base load on (malote server reload)");
             }
         }

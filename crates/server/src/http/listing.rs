@@ -120,6 +120,19 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     }
 }
 
+/// The body, read as text.
+#[derive(Debug)]
+pub(super) struct Plain(pub(super) String);
+
+impl<S: Send + Sync> FromRequest<S> for Plain {
+    type Rejection = Refusal;
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        let bytes = text(request, state).await?;
+        let bad = |_| Error::new(Code::BadRequest, "the body is not UTF-8");
+        Ok(Self(String::from_utf8(bytes.to_vec()).map_err(bad)?))
+    }
+}
+
 async fn text<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes> {
     Bytes::from_request(request, state).await.map_err(|bad| match bad.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {

@@ -5,6 +5,7 @@ pub mod admin;
 pub mod batch;
 pub mod carol;
 pub mod catalog;
+pub mod exchange;
 pub mod overview;
 pub mod schema;
 pub mod session;

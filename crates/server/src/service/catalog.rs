@@ -5,6 +5,7 @@
 
 mod answers;
 mod change;
+mod import;
 
 use std::{fmt::Display, str::FromStr};
 
@@ -19,6 +20,7 @@ use runtime::{clock::Wall, entropy};
 
 pub use answers::registry;
 pub use change::AppChange;
+pub use import::{Import, Plan};
 
 use crate::{
     model::{
@@ -391,11 +393,15 @@ fn checked_filter(table: &TableName, filter: Option<String>) -> Result<Option<St
         );
         return Err(Error::new(Code::FilterRefused, words));
     }
-    // The columns are known beside the ERP alone: every word of the text may be one, so only the grammar is judged.
-    let columns: Vec<ColumnName> =
-        words_outside_text(&filter).filter_map(|word| word.parse().ok()).collect();
-    Filter::parse(&filter, table, &columns)?;
+    parsed(table, &filter)?;
     Ok(Some(filter))
+}
+
+/// The columns are known beside the ERP alone: every word of the text may be one, so only the grammar is judged.
+fn parsed(table: &TableName, filter: &str) -> Result<Filter> {
+    let columns: Vec<ColumnName> =
+        words_outside_text(filter).filter_map(|word| word.parse().ok()).collect();
+    Filter::parse(filter, table, &columns)
 }
 
 fn words_outside_text(filter: &str) -> impl Iterator<Item = &str> {

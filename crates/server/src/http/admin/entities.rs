@@ -3,7 +3,11 @@
 //! Promises: a filter is checked before it is kept; tables are added all or none.
 //! Never: touches staged rows.
 
-use axum::{Json, http::StatusCode};
+use axum::{
+    Json,
+    http::{StatusCode, header},
+    response::IntoResponse,
+};
 use protocol::{ids::Generation, names::TableName};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -13,15 +17,19 @@ use super::super::{
     Desk,
     answer::Answer,
     gate::Act,
-    listing::{Asked, Body, Listing, Paging},
+    listing::{Asked, Body, Listing, Paging, Plain},
 };
-use crate::{model::catalog::Entity, service::catalog::NewEntity};
+use crate::{
+    model::{catalog::Entity, exchange::Format},
+    service::catalog::{Import, NewEntity, Plan},
+};
 
 pub(super) fn routes() -> OpenApiRouter<Desk> {
     OpenApiRouter::new()
         .routes(routes!(list, add))
         .routes(routes!(show, set_filter, withdraw))
         .routes(routes!(reload))
+        .routes(routes!(export, import))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -32,18 +40,30 @@ struct Which {
     withdrawn: bool,
 }
 
+/// A table with what should be known of its filter.
+#[derive(Debug, Serialize, ToSchema)]
+struct Told {
+    #[serde(flatten)]
+    entity: Entity,
+    /// The filter is missing, or reaches back over two years.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<String>,
+}
+
+fn told(act: &Act, entity: Entity) -> Told {
+    let warning = act.services.catalog.warning(&entity);
+    Told { entity, warning }
+}
+
 /// Tables that are shared.
 #[utoipa::path(get, path = "/tenants/{tenant}/environments/{environment}/erps/{erp}/entities",
     tag = "entities", params(Paging, Which), security(("administrator" = ["read-only"])),
-    responses((status = 200, body = Listing<Entity>)))]
-async fn list(
-    act: Act,
-    paging: Paging,
-    Asked(which): Asked<Which>,
-) -> Answer<Json<Listing<Entity>>> {
+    responses((status = 200, body = Listing<Told>)))]
+async fn list(act: Act, paging: Paging, Asked(which): Asked<Which>) -> Answer<Json<Listing<Told>>> {
     let place = act.place().await?;
     let found = act.services.catalog.entities(&place, which.withdrawn, paging.page()).await?;
-    Ok(Json(Listing::cut(found, &paging, |entity| entity.table.to_string())))
+    let found = found.into_iter().map(|entity| told(&act, entity)).collect();
+    Ok(Json(Listing::cut(found, &paging, |told: &Told| told.entity.table.to_string())))
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -61,8 +81,8 @@ struct Shared {
 /// Shares tables: all, or none.
 #[utoipa::path(post, path = "/tenants/{tenant}/environments/{environment}/erps/{erp}/entities",
     tag = "entities", request_body = Vec<Shared>, security(("administrator" = ["operator"])),
-    responses((status = 201, body = Vec<Entity>)))]
-async fn add(act: Act, Body(new): Body<Vec<Shared>>) -> Answer<(StatusCode, Json<Vec<Entity>>)> {
+    responses((status = 201, body = Vec<Told>)))]
+async fn add(act: Act, Body(new): Body<Vec<Shared>>) -> Answer<(StatusCode, Json<Vec<Told>>)> {
     let place = act.place().await?;
     let new = new.into_iter().map(|Shared { table, filter, is_custom }| NewEntity {
         table,
@@ -70,15 +90,17 @@ async fn add(act: Act, Body(new): Body<Vec<Shared>>) -> Answer<(StatusCode, Json
         is_custom,
     });
     let added = act.services.catalog.add_entities(&place, new.collect()).await?;
+    let added = added.into_iter().map(|entity| told(&act, entity)).collect();
     Ok((StatusCode::CREATED, Json(added)))
 }
 
 /// A table that is or was shared.
 #[utoipa::path(get, path = "/tenants/{tenant}/environments/{environment}/erps/{erp}/entities/{table}",
-    tag = "entities", security(("administrator" = ["read-only"])), responses((status = 200, body = Entity)))]
-async fn show(act: Act) -> Answer<Json<Entity>> {
+    tag = "entities", security(("administrator" = ["read-only"])), responses((status = 200, body = Told)))]
+async fn show(act: Act) -> Answer<Json<Told>> {
     let place = act.place().await?;
-    Ok(Json(act.services.catalog.entity(&place, &act.table()?).await?))
+    let entity = act.services.catalog.entity(&place, &act.table()?).await?;
+    Ok(Json(told(&act, entity)))
 }
 
 /// A filter; absent or empty: none.
@@ -90,11 +112,12 @@ struct Filtered {
 /// Sets the filter of a table; it counts from the next base load on.
 #[utoipa::path(patch, path = "/tenants/{tenant}/environments/{environment}/erps/{erp}/entities/{table}",
     tag = "entities", request_body = Filtered, security(("administrator" = ["operator"])),
-    responses((status = 200, body = Entity)))]
-async fn set_filter(act: Act, Body(new): Body<Filtered>) -> Answer<Json<Entity>> {
+    responses((status = 200, body = Told)))]
+async fn set_filter(act: Act, Body(new): Body<Filtered>) -> Answer<Json<Told>> {
     let (catalog, place, table) = (&act.services.catalog, act.place().await?, act.table()?);
     catalog.set_filter(&place, &table, new.filter).await?;
-    Ok(Json(catalog.entity(&place, &table).await?))
+    let entity = catalog.entity(&place, &table).await?;
+    Ok(Json(told(&act, entity)))
 }
 
 /// Stops sharing a table; its staged rows stay.
@@ -139,4 +162,52 @@ async fn reload(act: Act, Body(asked): Body<Reload>) -> Answer<(StatusCode, Json
         .map(|(table, reload_generation)| Asking { table, reload_generation })
         .collect();
     Ok((StatusCode::ACCEPTED, Json(told)))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Written {
+    /// toml or csv.
+    format: String,
+}
+
+/// The list of shared tables as a file.
+#[utoipa::path(get, path = "/tenants/{tenant}/environments/{environment}/erps/{erp}/entity-list",
+    tag = "entities", params(Written), security(("administrator" = ["read-only"])),
+    responses((status = 200, body = String, content_type = "text/plain")))]
+async fn export(
+    act: Act,
+    Asked(Written { format }): Asked<Written>,
+) -> Answer<impl IntoResponse + use<>> {
+    let (place, format): (_, Format) = (act.place().await?, format.parse()?);
+    let text = act.services.catalog.export(&place, format).await?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(rename_all = "camelCase")]
+struct Taken {
+    /// toml or csv.
+    format: String,
+    /// Tell what would change, and change nothing.
+    #[serde(default)]
+    dry_run: bool,
+    /// Withdraw what the list does not name.
+    #[serde(default)]
+    withdraw_missing: bool,
+}
+
+/// Takes a list of tables in, all or nothing, and tells each change.
+#[utoipa::path(put, path = "/tenants/{tenant}/environments/{environment}/erps/{erp}/entity-list",
+    tag = "entities", params(Taken), request_body(content = String, content_type = "text/plain"),
+    security(("administrator" = ["operator"])), responses((status = 200, body = Plan)))]
+async fn import(
+    act: Act,
+    Asked(Taken { format, dry_run, withdraw_missing }): Asked<Taken>,
+    Plain(text): Plain,
+) -> Answer<Json<Plan>> {
+    let (place, format) = (act.place().await?, format.parse()?);
+    let how = Import { dry_run, withdraw_missing };
+    Ok(Json(act.services.catalog.import(&place, (&text, format), how).await?))
 }

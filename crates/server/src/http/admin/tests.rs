@@ -301,3 +301,56 @@ async fn a_carol_token_reaches_the_tenants_sender_alone_and_no_administrator() {
     desk.done("DELETE", path, Value::Null).await;
     assert_eq!(desk.call("GET", path, Value::Null).await.0, 404);
 }
+
+#[tokio::test]
+async fn a_list_goes_out_and_in_dry_first_and_all_or_nothing() {
+    let desk = Desk::new().await;
+    let put = async |query: &str, text: &str| {
+        let url = desk.running.url(&format!("/api/admin/v1{PLACE}/entity-list?{query}"));
+        let request = desk.running.web.put(url).bearer_auth(&desk.token).body(text.to_owned());
+        let answer = request.send().await.unwrap();
+        let status = answer.status().as_u16();
+        (status, serde_json::from_str::<Value>(&answer.text().await.unwrap()).unwrap())
+    };
+    let list = async |format: &str| {
+        let path = format!("/api/admin/v1{PLACE}/entity-list?format={format}");
+        let request = desk.running.web.get(desk.running.url(&path)).bearer_auth(&desk.token);
+        request.send().await.unwrap().text().await.unwrap()
+    };
+    let before = list("csv").await;
+    assert_eq!(before, "table,filter,custom\nFLAN,FLAN.IDLAN > 1000,false\nTMOV,,false\n");
+    let new = "table,filter,custom\nFLAN,FLAN.D > '2012-01-01',\nZZZ,,true\n";
+    let (_, dry) = put("format=csv&dryRun=true&withdrawMissing=true", new).await;
+    let kinds = |plan: &Value| -> Vec<String> {
+        let changes = plan["changes"].as_array().unwrap().iter();
+        changes.map(|change| change["change"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(
+        (&dry["applied"], kinds(&dry)),
+        (&json!(false), ["alter", "add", "withdraw"].map(String::from).to_vec())
+    );
+    assert_eq!(dry["warnings"].as_array().unwrap().len(), 2, "{dry}");
+    assert_eq!(list("csv").await, before, "a dry run changes nothing");
+    for (text, code) in [
+        ("table,filter\nAAA,\nBBB,A = (SELECT 1)\n", "FILTER_REFUSED"),
+        ("table\nAAA\nmalote_x\n", "NAME_RESERVED"),
+        ("table\nAAA\naaa\n", "BAD_REQUEST"),
+    ] {
+        assert_eq!(put("format=csv", text).await.1["code"], code);
+        assert_eq!(list("csv").await, before, "{code}: all or nothing");
+    }
+    assert_eq!(put("format=xml", new).await.0, 400);
+    let (status, done) = put("format=csv&withdrawMissing=true", new).await;
+    assert_eq!((status, &done["changes"]), (200, &dry["changes"]));
+    let toml = list("toml").await;
+    assert!(
+        toml.contains("2012-01-01") && toml.contains("ZZZ") && !toml.contains("TMOV"),
+        "{toml}"
+    );
+    let (_, again) = put("format=toml", &toml).await;
+    assert_eq!(kinds(&again).len(), 0, "what goes out comes in without a change");
+    let flan = desk.get(&format!("{PLACE}/entities/FLAN")).await;
+    assert!(flan["warning"].as_str().unwrap().contains("2012-01-01"), "{flan}");
+    let (_, back) = put("format=csv", "table,filter\nTMOV,TMOV.ID > 5\n").await;
+    assert_eq!(kinds(&back), ["add"], "a withdrawn table comes back");
+}

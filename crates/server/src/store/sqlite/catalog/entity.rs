@@ -7,7 +7,10 @@ use protocol::{Code, Error, Result, ids::Generation, names::TableName};
 use rusqlite::{Transaction, named_params};
 
 use super::{Deed, Page, Store, change, parsed, rows, time};
-use crate::model::catalog::{Entity, Place};
+use crate::model::{
+    catalog::{Entity, Place},
+    exchange::{Change, Listed},
+};
 
 impl Store {
     /// Adds tables; one that was withdrawn comes back with its generations. All or none.
@@ -18,6 +21,21 @@ impl Store {
             Deed::of("entity.add", first.place.tenant, first.place.name_of(tables.join(", ")));
         self.audited(deed, move |transaction| {
             entities.iter().try_for_each(|entity| add(transaction, entity, now))
+        })
+        .await
+    }
+
+    /// Takes the changes of a list in, all or none.
+    pub(crate) async fn import_entities(
+        &self,
+        place: Place,
+        changes: Vec<Change>,
+        now: i64,
+    ) -> Result<()> {
+        let deed = Deed::of("entity.import", place.tenant, place.name_of("tables"))
+            .with(format!("{} changes", changes.len()));
+        self.audited(deed, move |transaction| {
+            changes.iter().try_for_each(|change| import(transaction, &place, change, now))
         })
         .await
     }
@@ -138,6 +156,45 @@ impl Store {
         })
         .await
     }
+}
+
+fn import(tx: &Transaction<'_>, place: &Place, entry: &Change, now: i64) -> Result<()> {
+    let of = |listed: &Listed| Entity {
+        place: place.clone(),
+        table: listed.table.clone(),
+        filter: listed.filter.clone(),
+        is_native: !listed.is_custom,
+        is_custom: listed.is_custom,
+        generation: Generation(0),
+        done_generation: Generation(0),
+        reload_asked_at: None,
+        rebuild: false,
+        withdrawn_at: None,
+    };
+    let (listed, sql) = match entry {
+        Change::Add(new) => return add(tx, &of(new), now),
+        Change::Alter { after, .. } => (
+            after,
+            "UPDATE entity SET filter = :filter, is_custom = :custom, is_native = 1 - :custom
+             WHERE tenant_id = :tenant AND environment_id = :environment AND erp = :erp AND name_folded = :table
+               AND withdrawn_at IS NULL AND :now = :now",
+        ),
+        Change::Withdraw(old) => (
+            old,
+            "UPDATE entity SET withdrawn_at = :now
+             WHERE tenant_id = :tenant AND environment_id = :environment AND erp = :erp AND name_folded = :table
+               AND withdrawn_at IS NULL AND :filter IS :filter AND :custom = :custom",
+        ),
+    };
+    let found = change(
+        tx,
+        &listed.table,
+        sql,
+        named_params! {":filter": listed.filter, ":custom": listed.is_custom, ":now": now,
+        ":tenant": place.tenant.to_string(), ":environment": place.environment.to_string(),
+        ":erp": place.erp.as_str(), ":table": listed.table.folded()},
+    )?;
+    must_exist(found, &listed.table)
 }
 
 fn add(transaction: &Transaction<'_>, entity: &Entity, now: i64) -> Result<()> {
