@@ -651,7 +651,11 @@ async fn a_standby_waits_for_the_lease_and_a_refused_agent_says_why() {
 async fn a_session_that_capture_gives_up_between_two_batches_is_followed_by_another_one() {
     let mut stage = Stage::start(Double::start().await).await;
     let first = stage.grant(0).await;
-    stage.journal.drop_batch(Code::DatabaseChanged, "another file").await.unwrap();
+    stage
+        .journal
+        .drop_batch(Code::DatabaseChanged, "another file", runtime::clock::Wall(0))
+        .await
+        .unwrap();
     let second = stage.grant(first.epoch.0).await;
     let batch = stage.write(&second, 2).await;
     stage.complete(batch).await;
