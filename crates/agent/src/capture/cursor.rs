@@ -174,18 +174,17 @@ impl Cursor {
         if before.key == ground.key { Change::Stamp } else { Change::Key }
     }
 
-    /// Whether the rows of a table with a stamp are to be compared whole: what moves no stamp, or a stamp that came later
-    /// than a weak bound could tell, is found by that alone (F04, F05, F12). Counted from the first look, so that the
-    /// tables of a new agent do not all begin at once with their loads.
-    pub(super) fn is_to_compare(&mut self, every: Duration, now: u64) -> bool {
+    /// Notes whether the rows of a table with a stamp are to be compared whole: what moves no stamp, or a stamp that came
+    /// later than a weak bound could tell, is found by that alone (F04, F05, F12). Counted from the first look, so that
+    /// the tables of a new agent do not all begin at once with their loads. `every` of zero: never by the time.
+    pub(super) fn note_comparison(&mut self, every: Duration, now: u64) {
         if self.compare || every.is_zero() {
-            return self.compare;
+            return;
         }
         if self.compared == 0 || self.compared > now {
             self.compared = now;
         }
         self.compare = now - self.compared >= every.as_secs();
-        self.compare
     }
 
     /// All rows were compared.

@@ -95,7 +95,7 @@ impl<S: Source> Cycle<'_, S> {
             Scan::Idle { .. } => {
                 let every = Duration::from_secs(self.tools.config.capture.compare_seconds);
                 if seen.shape.stamp.is_some() {
-                    table.cursor.is_to_compare(every, seconds());
+                    table.cursor.note_comparison(every, seconds());
                 }
                 let begun = self.tools.journal.scan_begin(&table.query.table).await;
                 begun.map_err(Fault::Session)?;

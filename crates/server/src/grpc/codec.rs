@@ -6,7 +6,10 @@
 use std::marker::PhantomData;
 
 use bytes::Buf as _;
-use prost::{Message, encoding::WireType};
+use prost::{
+    Message,
+    encoding::{self, DecodeContext, WireType},
+};
 use protocol::limits;
 use tonic::{
     Status,
@@ -71,21 +74,12 @@ const MOST_FIELDS: usize = 4 * limits::STREAM_TABLES;
 fn fields(mut bytes: &[u8]) -> Option<usize> {
     let mut count = 0usize;
     while !bytes.is_empty() {
-        let (_, wire) = prost::encoding::decode_key(&mut bytes).ok()?;
-        let length = match wire {
-            WireType::Varint => {
-                prost::encoding::decode_varint(&mut bytes).ok()?;
-                0
-            }
-            WireType::ThirtyTwoBit => 4,
-            WireType::SixtyFourBit => 8,
-            WireType::LengthDelimited => {
-                usize::try_from(prost::encoding::decode_varint(&mut bytes).ok()?).ok()?
-            }
+        let (tag, wire) = encoding::decode_key(&mut bytes).ok()?;
+        if matches!(wire, WireType::StartGroup | WireType::EndGroup) {
             // Groups are of a protobuf that nobody here speaks.
-            WireType::StartGroup | WireType::EndGroup => return None,
-        };
-        bytes = bytes.get(length..)?;
+            return None;
+        }
+        encoding::skip_field(wire, tag, &mut bytes, DecodeContext::default()).ok()?;
         count += 1;
     }
     Some(count)

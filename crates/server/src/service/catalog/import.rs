@@ -52,10 +52,13 @@ impl Catalog {
         (text, format): (&str, Format),
         how: Import,
     ) -> Result<Plan> {
+        let too_many = || {
+            let words = format!("a stream has at most {} tables", limits::STREAM_TABLES);
+            Error::new(Code::BadRequest, words)
+        };
         let wanted = exchange::read(text, format)?;
         if wanted.len() > limits::STREAM_TABLES {
-            let words = format!("a stream has at most {} tables", limits::STREAM_TABLES);
-            return Err(Error::new(Code::BadRequest, words));
+            return Err(too_many());
         }
         for listed in &wanted {
             let at = |error: Error| error.at(format!("table {}", listed.table));
@@ -66,8 +69,7 @@ impl Catalog {
         let changes = exchange::difference(&shared, &wanted, how.withdraw_missing);
         let (added, withdrawn) = (count(&changes, true), count(&changes, false));
         if shared.len() + added > limits::STREAM_TABLES + withdrawn {
-            let words = format!("a stream has at most {} tables", limits::STREAM_TABLES);
-            return Err(Error::new(Code::BadRequest, words));
+            return Err(too_many());
         }
         let warned = changes.iter().filter_map(|change| match change {
             Change::Add(new) | Change::Alter { after: new, .. } => {
