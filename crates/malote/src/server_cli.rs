@@ -190,7 +190,7 @@ fn must_be_there(config: &ServerConfig) -> Result<()> {
 }
 
 impl ServerCommand {
-    pub(crate) async fn run(self, _lang: Lang) -> Result<u8> {
+    pub(crate) async fn run(self, lang: Lang) -> Result<u8> {
         let mut config = ServerConfig::load(self.shared.config.as_deref())?;
         if let Some(data) = &self.shared.data {
             config.data.clone_from(data);
@@ -204,7 +204,7 @@ impl ServerCommand {
             ServerNoun::Config { defaults: true } => {
                 out::data(ServerConfig::default().dump().trim_end())
             }
-            ServerNoun::Migrate => migrate(&config, json)?,
+            ServerNoun::Migrate => migrate(&config, json, lang)?,
             noun => {
                 telemetry::start("warn", config.log.format);
                 if !noun.begins() {
@@ -247,20 +247,38 @@ async fn serve(config: ServerConfig) -> Result<u8> {
     ended.map(|()| exit::OK)
 }
 
-fn migrate(config: &ServerConfig, json: bool) -> Result<()> {
+fn migrate(config: &ServerConfig, json: bool, lang: Lang) -> Result<()> {
     let store = config.store();
     runtime::files::folder(&config.data).map_err(|cause| {
         Error::new(Code::ConfigInvalid, format!("cannot make {}", config.data.display()))
             .because(cause)
     })?;
-    for step in sqlite::migrate(&store)? {
+    // A server at work has its store open, and what a step changes would change beneath it.
+    let _alone = match sqlite::state(&store)? {
+        sqlite::State::Current => None,
+        _ => Some(app::lock(&config.data)?),
+    };
+    let steps = sqlite::migrate(&store)?;
+    let nothing = steps.is_empty();
+    for step in steps {
         out::data(if json {
             serde_json::json!({ "migrated": step }).to_string()
         } else {
             format!("migrated {step}")
         });
     }
-    out::talk(format!("the store {} is current", store.display()));
+    let store = store.display();
+    out::talk(if nothing {
+        lang.pick(
+            format!("nothing was to do: the store {store} is current"),
+            format!("nada a fazer: o armazenamento {store} está atualizado"),
+        )
+    } else {
+        lang.pick(
+            format!("the store {store} is current now"),
+            format!("o armazenamento {store} agora está atualizado"),
+        )
+    });
     Ok(())
 }
 

@@ -27,6 +27,7 @@ use super::{
     verdict::Verdict,
     verify,
 };
+use crate::lang::Lang;
 
 /// How often states are looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -319,12 +320,7 @@ pub(super) async fn follow(world: &World, drain: &Shutdown, show: &mut Progress)
 /// Tells the verdict; its exit code.
 pub(super) fn tell(verdict: &Verdict, left_out: usize, show: &Progress) -> u8 {
     for difference in &verdict.first {
-        let columns = difference.columns.join(", ");
-        let line = format!(
-            "  {} key {} {:?} {columns}",
-            difference.table, difference.key_hash, difference.kind
-        );
-        show.say(&line, &line);
+        show.say(difference.line(Lang::En), difference.line(Lang::Pt));
         show.event(&json!({ "event": "difference", "difference": difference }));
     }
     show.event(&json!({

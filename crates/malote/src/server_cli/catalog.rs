@@ -429,7 +429,7 @@ pub(super) fn show_secret(json: bool, new: &NewCredential) {
     if json {
         out::data(json!({ "clientId": client, "clientSecret": secret }).to_string());
     } else {
-        out::data(format!("client_id      {client}\nclient_secret  {secret}"));
+        out::data(format!("clientId        {client}\nclientSecret    {secret}"));
         out::talk("keep the secret now: it is not shown again");
     }
 }
