@@ -8,6 +8,7 @@ mod admin;
 mod carol;
 mod catalog;
 mod entity;
+mod key;
 mod lists;
 mod setup;
 mod staging;
@@ -99,6 +100,9 @@ enum ServerNoun {
     Entity(entity::EntityCommand),
     /// Ask for a table to be sent again whole.
     Reload(entity::Reload),
+    /// Keys that sign senders' tokens.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
     /// Who may administer over the network.
     #[command(subcommand)]
     Admin(admin::AdminCommand),
@@ -211,14 +215,14 @@ impl ServerCommand {
                     must_be_there(&config)?;
                 }
                 let services = Box::pin(app::open(&config)).await?;
-                Box::pin(with_store(noun, &services, json)).await?;
+                Box::pin(with_store(noun, &services, json, lang)).await?;
             }
         }
         Ok(exit::OK)
     }
 }
 
-async fn with_store(noun: ServerNoun, services: &Services, json: bool) -> Result<()> {
+async fn with_store(noun: ServerNoun, services: &Services, json: bool, lang: Lang) -> Result<()> {
     match noun {
         ServerNoun::Setup(command) => command.run(services, json).await,
         ServerNoun::Tenant(command) => command.run(services, json).await,
@@ -229,6 +233,7 @@ async fn with_store(noun: ServerNoun, services: &Services, json: bool) -> Result
         ServerNoun::Carol(command) => command.run(services, json).await,
         ServerNoun::Entity(command) => command.run(services, json).await,
         ServerNoun::Reload(command) => command.run(services, json).await,
+        ServerNoun::Key(command) => command.run(services, json, lang).await,
         ServerNoun::Admin(command) => command.run(services, json).await,
         ServerNoun::Audit(command) => command.run(services, json).await,
         ServerNoun::Session(command) => command.run(services, json).await,

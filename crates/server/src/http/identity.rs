@@ -112,7 +112,7 @@ async fn discovery(State(desk): State<Desk>) -> impl IntoResponse {
 #[utoipa::path(get, path = "/totvs.rac/.well-known/openid-configuration/jwks", tag = "senders", security(()),
     responses((status = 200, body = Object)))]
 async fn jwks(State(desk): State<Desk>) -> impl IntoResponse {
-    Json(desk.services.access.jwks())
+    Json(desk.services.access.jwks(Wall::now()).await)
 }
 
 impl Form {
