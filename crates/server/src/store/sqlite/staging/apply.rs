@@ -10,7 +10,7 @@ use protocol::{
     key::KeyBytes,
     limits,
     names::DELETED,
-    wire::{Cells, TableView},
+    wire::{Cell, TableView},
 };
 use runtime::clock::Wall;
 use rusqlite::{CachedStatement, Transaction, params};
@@ -150,10 +150,10 @@ fn one(
         }
         Err(error) => return Err(error),
     };
-    let mut upsert = Upsert::prepare(tx, &table, message)?;
+    let mut upsert = Upsert::prepare(tx, &table, (message, &view))?;
     let mut quarantined = 0;
     for (at, cells) in (0i64..).zip(view.rows()) {
-        if let Err(error) = upsert.row(at, cells.clone()) {
+        if let Err(error) = upsert.row(at, cells) {
             if error.code != Code::ValueUnfit {
                 return Err(error);
             }
@@ -195,8 +195,8 @@ struct Upsert<'a> {
     statement: CachedStatement<'a>,
     table: &'a StagedTable,
     key: Vec<usize>,
-    /// Names of the row before with their positions; rows of a message nearly always share them.
-    shape: Vec<(String, Option<usize>)>,
+    /// Position in the table of each column of the message's schema.
+    places: Vec<Option<usize>>,
     message: &'a LedgerMessage,
 }
 
@@ -204,9 +204,9 @@ impl<'a> Upsert<'a> {
     fn prepare(
         tx: &'a Transaction<'_>,
         table: &'a StagedTable,
-        message: &'a LedgerMessage,
+        (message, view): (&'a LedgerMessage, &TableView<'_>),
     ) -> Result<Self> {
-        let places: String = (6..6 + table.columns.len()).map(|at| format!(", ?{at}")).collect();
+        let numbers: String = (6..6 + table.columns.len()).map(|at| format!(", ?{at}")).collect();
         let sets: String = table
             .columns
             .iter()
@@ -216,7 +216,7 @@ impl<'a> Upsert<'a> {
             })
             .collect();
         let sql = format!(
-            "INSERT INTO {} AS malote_held (_key, _seq, _deleted, _batch, _message{}) VALUES (?1, ?2, ?3, ?4, ?5{places})
+            "INSERT INTO {} AS malote_held (_key, _seq, _deleted, _batch, _message{}) VALUES (?1, ?2, ?3, ?4, ?5{numbers})
              ON CONFLICT (_key) DO UPDATE SET _seq = excluded._seq, _deleted = excluded._deleted,
                     _batch = excluded._batch, _message = excluded._message{sets}
               WHERE malote_held._seq < excluded._seq",
@@ -225,20 +225,22 @@ impl<'a> Upsert<'a> {
         );
         let statement = tx.prepare_cached(&sql).map_err(failed)?;
         let key = table.key.iter().filter_map(|name| table.position(name)).collect();
-        Ok(Self { statement, table, key, shape: Vec::new(), message })
+        let columns = view.schema.columns.iter();
+        let places = columns.map(|(name, _)| table.position(&name.to_ascii_lowercase())).collect();
+        Ok(Self { statement, table, key, places, message })
     }
 
-    fn row(&mut self, at: i64, cells: Cells<'_>) -> Result<()> {
+    fn row(&mut self, at: i64, cells: &[Cell<'_>]) -> Result<()> {
         let mut values: Vec<Option<&str>> = vec![None; self.table.columns.len()];
         let mut deleted = false;
-        for (nth, (name, value)) in cells.enumerate() {
-            match self.position(nth, name) {
+        for cell in cells {
+            match self.position(cell) {
                 Some(place) => {
                     if let Some(slot) = values.get_mut(place) {
-                        *slot = Some(value);
+                        *slot = Some(cell.value);
                     }
                 }
-                None => deleted = schema::deleted(value).unwrap_or(false),
+                None => deleted = schema::deleted(cell.value).unwrap_or(false),
             }
         }
         let mut key = KeyBytes::default();
@@ -266,20 +268,12 @@ impl<'a> Upsert<'a> {
     }
 
     /// `None` is the mark of deleted rows: every other name has a column by now.
-    fn position(&mut self, nth: usize, name: &str) -> Option<usize> {
-        if let Some((before, place)) = self.shape.get(nth)
-            && before == name
-        {
-            return *place;
+    fn position(&self, cell: &Cell<'_>) -> Option<usize> {
+        match cell.column {
+            Some(column) => self.places.get(usize::from(column)).copied().flatten(),
+            None if cell.name.eq_ignore_ascii_case(DELETED) => None,
+            None => self.table.position(&cell.name.to_ascii_lowercase()),
         }
-        let place = if name.eq_ignore_ascii_case(DELETED) {
-            None
-        } else {
-            self.table.position(&name.to_ascii_lowercase())
-        };
-        self.shape.truncate(nth);
-        self.shape.push((name.to_owned(), place));
-        place
     }
 
     fn bind(
@@ -328,12 +322,15 @@ impl<'a> Upsert<'a> {
 fn quarantine(
     tx: &Transaction<'_>,
     message: &LedgerMessage,
-    (at, cells): (i64, Option<Cells<'_>>),
+    (at, cells): (i64, Option<&[Cell<'_>]>),
     error: &Error,
     now: Wall,
 ) -> Result<()> {
-    let cells: serde_json::Map<String, serde_json::Value> =
-        cells.into_iter().flatten().map(|(name, value)| (name.to_owned(), value.into())).collect();
+    let cells: serde_json::Map<String, serde_json::Value> = cells
+        .unwrap_or_default()
+        .iter()
+        .map(|cell| (cell.name.to_owned(), cell.value.into()))
+        .collect();
     tx.prepare_cached(
         "INSERT OR IGNORE INTO malote_quarantine (batch, message, row_at, table_folded, code, reason, cells, at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
