@@ -51,8 +51,8 @@ struct Told {
 }
 
 fn told(act: &Act, entity: Entity) -> Told {
-    let warning = act.services.catalog.warning(&entity);
-    Told { entity, warning }
+    let warning = act.services.catalog.warning(&entity.table, entity.filter.as_deref());
+    Told { entity, warning: warning.map(|warning| warning.to_string()) }
 }
 
 /// Tables that are shared.
