@@ -48,8 +48,9 @@ fn what(error: &Error) -> Option<String> {
             format!("valor '{value}' inválido para '{arg}'{valid}")
         }
         ErrorKind::ValueValidation => {
-            let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
-            format!("valor '{value}' inválido para '{arg}'{}", cause.unwrap_or_default())
+            let cause =
+                std::error::Error::source(error).map(|cause| cause_words(&cause.to_string()));
+            format!("valor '{value}' inválido para '{arg}': {}", cause.unwrap_or_default())
         }
         ErrorKind::ArgumentConflict => match each(error, ContextKind::PriorArg) {
             prior if prior.is_empty() || prior == [arg.clone()] => {
@@ -60,6 +61,16 @@ fn what(error: &Error) -> Option<String> {
         ErrorKind::TooManyValues => format!("valor '{value}' sobra em '{arg}'"),
         _ => return None,
     })
+}
+
+/// Why a value does not fit; numbers are judged by clap and by Rust's own library.
+fn cause_words(cause: &str) -> String {
+    let known = [
+        (" is not in ", " não está em "),
+        ("invalid digit found in string", "não é um número inteiro"),
+        ("number too large to fit in target type", "número grande demais"),
+    ];
+    known.iter().fold(cause.to_owned(), |cause, (en, pt)| cause.replace(en, pt))
 }
 
 fn words(error: &Error, kind: ContextKind) -> Option<String> {

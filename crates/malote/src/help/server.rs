@@ -41,11 +41,11 @@ pub(super) const TWINS: super::Twins = twins! {
     "By id or name"
     "Por id ou nome";
     "CLIENT"
-    "CLIENTE";
+    "CLIENT_ID";
     "Check that no entry was changed or taken out"
     "Confere se nenhum registro foi alterado ou retirado";
     "Client id"
-    "Client id da credencial";
+    "O client id da credencial";
     "Client ids and secrets"
     "Client ids e secrets (credenciais)";
     "Clients of a tenant, revoked ones among them; never a secret"
@@ -199,7 +199,7 @@ pub(super) const TWINS: super::Twins = twins! {
     "Rows that could not be staged, with the reason"
     "Linhas que não puderam entrar na staging, com o motivo";
     "Run it again with further tables to share them as well. Each run makes a further credential; `malote server credential revoke CLIENT` ends an older one."
-    "Execute de novo com outras tabelas para compartilhá-las também. Cada execução cria mais uma credencial; `malote server credential revoke CLIENTE` encerra uma anterior.";
+    "Execute de novo com outras tabelas para compartilhá-las também. Cada execução cria mais uma credencial; `malote server credential revoke CLIENT_ID` encerra uma anterior.";
     "Run the server until SIGTERM or Ctrl-C"
     "Executa o servidor até SIGTERM ou Ctrl-C";
     "STATE"

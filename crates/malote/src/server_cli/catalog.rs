@@ -43,13 +43,13 @@ const INSTALLATION: &[Column<Installation>] = &[
     }),
 ];
 const CREDENTIAL: &[Column<Credential>] = &[
-    (["CLIENT", "CLIENTE"], |c, _| c.client.to_string()),
+    (["CLIENT", "CLIENT ID"], |c, _| c.client.to_string()),
     (["HOLDER", "TITULAR"], |c, lang| match c.holder {
         Holder::Installation(id) => format!("{} {id}", lang.pick("installation", "instalação")),
         Holder::App(id) => format!("{} {id}", lang.pick("app", "aplicativo")),
     }),
-    (["CREATED", "CRIADO EM"], |c, _| c.created_at.to_string()),
-    (["REVOKED", "REVOGADO"], |c, lang| when(c.revoked_at, lang)),
+    (["CREATED", "CRIADA EM"], |c, _| c.created_at.to_string()),
+    (["REVOKED", "REVOGADA"], |c, lang| when(c.revoked_at, lang)),
 ];
 
 /// A list of what a tenant has.

@@ -23,7 +23,7 @@ const STREAM: &[Column<StreamView>] = &[
     (["ENVIRONMENT", "AMBIENTE"], |s, _| s.environment.clone()),
     (["ERP", "ERP"], |s, _| s.erp.to_string()),
     (["EPOCH", "ÉPOCA"], |s, _| s.epoch.to_string()),
-    (["HELD BY", "COM"], |s, lang| match &s.holder {
+    (["HELD BY", "CONCESSÃO"], |s, lang| match &s.holder {
         Some(holder) if s.expires_at > now() => holder.clone(),
         Some(_) => lang.pick("lapsed", "vencida").to_owned(),
         None => lang.pick("free", "livre").to_owned(),
@@ -49,7 +49,7 @@ const BATCH: &[Column<BatchView>] = &[
     (["BYTES", "BYTES"], |b, _| b.bytes.to_string()),
     (["OPENED", "ABERTO"], |b, _| b.opened_at.to_string()),
     (["CLOSED", "FECHADO"], |b, _| b.closed_at.map_or_else(String::new, |at| at.to_string())),
-    (["REFUSED", "RECUSADO"], |b, _| b.refused.clone().unwrap_or_default()),
+    (["REFUSED", "RECUSA"], |b, _| b.refused.clone().unwrap_or_default()),
 ];
 const MESSAGE: &[Column<MessageView>] = &[
     (["NUMBER", "NÚMERO"], |m, _| m.number.to_string()),
