@@ -25,7 +25,7 @@ pub(super) const TWINS: super::Twins = twins! {
     "LIMIT"
     "LIMITE";
     "Language of what people read; else MALOTE_LANG or LANG"
-    "Idioma do que as pessoas leem; se omitida, vale MALOTE_LANG ou LANG";
+    "Idioma dos textos; se omitido, vale MALOTE_LANG ou LANG";
     "NAME"
     "NOME";
     "Number the ERP's rows and its day are drawn from: the same seed, the same ERP"

@@ -206,7 +206,7 @@ impl AuditCommand {
                 None => {
                     form.talk(
                         "every entry follows from the one before it",
-                        "cada registro decorre do anterior",
+                        "nenhum registro foi alterado nem retirado: cada um decorre do anterior",
                     );
                     Ok(())
                 }

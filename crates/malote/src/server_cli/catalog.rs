@@ -13,7 +13,7 @@ use server::{
 
 use super::{
     OfTenant, Paging,
-    lists::{Column, Form, show, show_page, when},
+    lists::{Column, Form, show, show_page, show_some, when},
 };
 use crate::out;
 
@@ -110,9 +110,10 @@ impl TenantCommand {
                 let tenant = catalog.tenant(&tenant).await?;
                 let all = Paging { limit: 10_000, after: String::new(), search: String::new() };
                 show(form, std::slice::from_ref(&tenant), TENANT);
-                show(form, &catalog.environments(tenant.id, all.page()).await?, ENVIRONMENT);
-                show(form, &catalog.installations(tenant.id, all.page()).await?, INSTALLATION);
-                show(form, &catalog.apps(tenant.id, all.page()).await?, APP);
+                // A list that is empty here would say "none" of nothing in particular.
+                show_some(form, &catalog.environments(tenant.id, all.page()).await?, ENVIRONMENT);
+                show_some(form, &catalog.installations(tenant.id, all.page()).await?, INSTALLATION);
+                show_some(form, &catalog.apps(tenant.id, all.page()).await?, APP);
             }
         }
         Ok(())

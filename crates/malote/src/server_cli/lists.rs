@@ -59,6 +59,13 @@ pub(super) fn show<T: Serialize>(form: Form, records: &[T], columns: &[Column<T>
     print(form, &head, records.iter().map(line).collect());
 }
 
+/// As [`show`], but silent where there is no record.
+pub(super) fn show_some<T: Serialize>(form: Form, records: &[T], columns: &[Column<T>]) {
+    if !records.is_empty() {
+        show(form, records, columns);
+    }
+}
+
 /// As [`show`], and tells how to go on where the page is full.
 pub(super) fn show_page<T: Serialize>(
     form: Form,
