@@ -93,9 +93,9 @@ fn no_help_in_portuguese_holds_a_word_of_claps_own() {
     }
 }
 
-/// What a line that asks for help is answered.
+/// What a line that asks for help is answered, whatever the width of the terminal.
 fn asked(line: &str) -> String {
-    let mut command = in_portuguese(Malote::command());
+    let mut command = in_portuguese(Malote::command().term_width(120));
     command.try_get_matches_from_mut(line.split(' ')).unwrap_err().to_string()
 }
 
