@@ -60,7 +60,7 @@ fn main() -> ExitCode {
     match run(malote.noun, lang) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            tracing::debug!(code = %error.code, cause = error.chain(), "command failed");
+            tracing::debug!(code = %error.code, cause = error.cause(), "command failed");
             out::talk(lang.explain(&error));
             ExitCode::from(runtime::exit::FAILED)
         }

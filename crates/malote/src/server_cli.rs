@@ -259,7 +259,14 @@ fn migrate(config: &ServerConfig, form: Form) -> Result<()> {
         Error::new(Code::ConfigInvalid, format!("cannot make {}", config.data.display()))
             .because(cause)
     })?;
-    for step in sqlite::migrate(&store)? {
+    // A server at work has its store open, and what a step changes would change beneath it.
+    let _alone = match sqlite::state(&store)? {
+        sqlite::State::Current => None,
+        _ => Some(app::lock(&config.data)?),
+    };
+    let steps = sqlite::migrate(&store)?;
+    let nothing = steps.is_empty();
+    for step in steps {
         out::data(if form.json {
             serde_json::json!({ "migrated": step }).to_string()
         } else {
@@ -267,10 +274,17 @@ fn migrate(config: &ServerConfig, form: Form) -> Result<()> {
         });
     }
     let store = store.display();
-    form.talk(
-        format!("the store {store} is current"),
-        format!("o armazenamento {store} está atualizado"),
-    );
+    if nothing {
+        form.talk(
+            format!("nothing was to do: the store {store} is current"),
+            format!("nada a fazer: o armazenamento {store} está atualizado"),
+        );
+    } else {
+        form.talk(
+            format!("the store {store} is current now"),
+            format!("o armazenamento {store} agora está atualizado"),
+        );
+    }
     Ok(())
 }
 

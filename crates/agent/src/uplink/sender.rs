@@ -199,7 +199,7 @@ impl Sender {
                 Ok(bearer) => bearer,
                 Err(error) if error.code == Code::JournalFailed => return Err(error),
                 Err(error) => {
-                    tracing::warn!(code = %error.code, words = error.message, "no token; trying again");
+                    tracing::warn!(code = %error.code, words = error.message, cause = error.cause(), hint = error.code.hint(), "no token; trying again");
                     self.board.trouble(Some(&error));
                     flight.pauses.pause().await;
                     continue;

@@ -47,7 +47,7 @@ pub(crate) struct DemoCommand {
     /// With --source: end after the base load was verified.
     #[arg(long, requires = "source")]
     once: bool,
-    /// One JSON object a line on stdout: ready, progress, verified.
+    /// One JSON object a line on stdout: ready, leftOut, progress, step, difference, verified.
     #[arg(long)]
     json: bool,
 }

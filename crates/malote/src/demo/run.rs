@@ -24,7 +24,7 @@ use super::{
     erp::{Day, Erp, Kind, TABLES},
     progress::{Numbers, Phase, Progress},
     ship::{self, CYCLE, Cargo, Ship},
-    verdict::{Difference, Kind as Differs, Verdict},
+    verdict::Verdict,
     verify,
 };
 use crate::lang::Lang;
@@ -324,13 +324,7 @@ fn counted(show: &Progress, number: u64, (en, pt): Nouns) -> String {
 /// Tells the verdict; its exit code.
 pub(super) fn tell(verdict: &Verdict, left_out: usize, show: &Progress) -> u8 {
     for difference in &verdict.first {
-        let columns = difference.columns.join(", ");
-        let kind = difference.kind;
-        let Difference { table, key_hash, .. } = difference;
-        show.say(
-            format!("  {table} key {key_hash} {} {columns}", kind_words(kind, Lang::En)),
-            format!("  {table} chave {key_hash} {} {columns}", kind_words(kind, Lang::Pt)),
-        );
+        show.say(difference.line(Lang::En), difference.line(Lang::Pt));
         show.event(&json!({ "event": "difference", "difference": difference }));
     }
     show.event(&json!({
@@ -348,16 +342,6 @@ pub(super) fn tell(verdict: &Verdict, left_out: usize, show: &Progress) -> u8 {
     let line = verdict_line(verdict, show.seconds(), show.lang);
     show.say(&line, &line);
     if verdict.is_equal() { exit::OK } else { exit::DIFFERENT }
-}
-
-fn kind_words(kind: Differs, lang: Lang) -> &'static str {
-    match kind {
-        Differs::Missing => lang.pick("missing", "falta na staging"),
-        Differs::Extra => lang.pick("extra", "sobra na staging"),
-        Differs::Values => lang.pick("values", "valores"),
-        Differs::KeyTwice => lang.pick("key twice", "chave repetida"),
-        Differs::Quarantined => lang.pick("quarantined", "em quarentena"),
-    }
 }
 
 fn left_out_line(left_out: usize, lang: Lang) -> String {

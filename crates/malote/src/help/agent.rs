@@ -4,6 +4,8 @@
 //! Never: holds words that other commands use as well.
 
 pub(super) const TWINS: super::Twins = twins! {
+    "A load removes nothing: what is staged stays, and rows that the ERP no longer has go with the next comparison of the keys."
+    "Uma carga não remove nada: o que está na staging fica, e as linhas que o ERP não tem mais saem na próxima comparação das chaves.";
     "Answer only if this many are counted still"
     "Só responde se a contagem ainda for esta";
     "CONCEPT"
@@ -18,6 +20,8 @@ pub(super) const TWINS: super::Twins = twins! {
     "DIAS";
     "Days that stay; else history.keep_days of the configuration"
     "Dias que ficam; se omitido, history.keep_days da configuração";
+    "Every table of the plan"
+    "Todas as tabelas do plano";
     "Example, run by a superuser once per database:"
     "Exemplo, executado por um superusuário uma vez por banco:";
     "How the rows are written; --json is the same as json"
@@ -82,8 +86,6 @@ pub(super) const TWINS: super::Twins = twins! {
     "Login do agente, como em pg_roles, que recebe o direito de uso; se omitido, os grants ficam em comentário";
     "The table; left out: all"
     "A tabela; se omitida, todas";
-    "The table; left out: all of the plan"
-    "A tabela; se omitida, todas do plano";
     "The table; left out: what was paused as a whole. Tables paused by themselves stay so"
     "A tabela; se omitida, o que foi pausado por inteiro. Tabelas pausadas uma a uma continuam pausadas";
     "WORDS"

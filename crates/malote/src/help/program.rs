@@ -30,8 +30,8 @@ pub(super) const TWINS: super::Twins = twins! {
     "NOME";
     "Number the ERP's rows and its day are drawn from: the same seed, the same ERP"
     "Número do qual saem as linhas do ERP e o seu dia: a mesma semente, o mesmo ERP";
-    "One JSON object a line on stdout: ready, progress, verified"
-    "Um objeto JSON por linha em stdout: ready, progress, verified";
+    "One JSON object a line on stdout: ready, leftOut, progress, step, difference, verified"
+    "Um objeto JSON por linha em stdout: ready, leftOut, progress, step, difference, verified";
     "Print help"
     "Mostra esta ajuda";
     "Print help (see a summary with '-h')"

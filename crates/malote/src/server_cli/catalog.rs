@@ -439,7 +439,7 @@ pub(super) fn show_secret(form: Form, new: &NewCredential) {
     if form.json {
         out::data(json!({ "clientId": client, "clientSecret": secret }).to_string());
     } else {
-        out::data(format!("client_id      {client}\nclient_secret  {secret}"));
+        out::data(format!("clientId        {client}\nclientSecret    {secret}"));
         form.only_now("secret");
     }
 }
