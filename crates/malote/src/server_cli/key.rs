@@ -7,13 +7,14 @@ use protocol::Result;
 use runtime::clock::Wall;
 use server::{model::access::SigningKey, service::Services};
 
-use super::lists::{Column, show};
-use crate::{lang::Lang, out};
+use super::lists::{Column, Form, show};
 
 const KEY: &[Column<SigningKey>] = &[
-    ("KID", |key| key.kid.clone()),
-    ("CREATED", |key| key.created_at.to_string()),
-    ("RETIRED", |key| key.retired_at.map_or_else(|| "no".to_owned(), |at| at.to_string())),
+    (["KID", "KID"], |key, _| key.kid.clone()),
+    (["CREATED", "CRIADA EM"], |key, _| key.created_at.to_string()),
+    (["RETIRED", "RETIRADA EM"], |key, lang| {
+        key.retired_at.map_or_else(|| lang.pick("no", "não").to_owned(), |at| at.to_string())
+    }),
 ];
 
 #[derive(Debug, Subcommand)]
@@ -34,23 +35,23 @@ Senders then fetch new tokens by themselves."
 }
 
 impl KeyCommand {
-    pub(super) async fn run(self, services: &Services, json: bool, lang: Lang) -> Result<()> {
+    pub(super) async fn run(self, services: &Services, form: Form) -> Result<()> {
         match self {
-            Self::List => show(json, &services.access.signing_keys().await?, KEY),
+            Self::List => show(form, &services.access.signing_keys().await?, KEY),
             Self::Rotate { at_once } => {
                 let made = services.access.rotate_signing_key(at_once, Wall::now()).await?;
-                show(json, &[made], KEY);
-                out::talk(if at_once {
-                    lang.pick(
+                show(form, &[made], KEY);
+                if at_once {
+                    form.talk(
                         "tokens of before are refused from now on, by running servers within 30 seconds",
                         "tokens anteriores são recusados a partir de agora; servidores em execução, em até 30 segundos",
-                    )
+                    );
                 } else {
-                    lang.pick(
+                    form.talk(
                         "tokens of before stay good until they end",
                         "tokens anteriores continuam válidos até vencerem",
-                    )
-                });
+                    );
+                }
             }
         }
         Ok(())

@@ -8,7 +8,10 @@ use protocol::{Result, names::TableName};
 use serde_json::{Map, Value, json};
 use server::{model::catalog::Page, service::Services};
 
-use super::{OfPlace, lists::grid};
+use super::{
+    OfPlace,
+    lists::{Form, print},
+};
 use crate::out;
 
 #[derive(Debug, Subcommand)]
@@ -59,17 +62,17 @@ pub(super) enum StagingCommand {
 }
 
 impl StagingCommand {
-    pub(super) async fn run(self, services: &Services, json: bool) -> Result<()> {
+    pub(super) async fn run(self, services: &Services, form: Form) -> Result<()> {
         match self {
-            Self::List { at } => list(services, &at, json).await,
-            Self::Schema { table, at } => schema(services, (&at, &table), json).await,
+            Self::List { at } => list(services, &at, form).await,
+            Self::Schema { table, at } => schema(services, (&at, &table), form).await,
             Self::Rows { table, limit, after, at } => {
-                rows(services, (&at, &table), (&after, limit), json).await
+                rows(services, (&at, &table), (&after, limit), form).await
             }
             Self::Count { table, at } => {
                 let place = at.find(services).await?;
                 let count = services.staging.count(place.environment, &place.erp, &table).await?;
-                out::data(if json {
+                out::data(if form.json {
                     json!({ "table": table, "rows": count }).to_string()
                 } else {
                     count.to_string()
@@ -78,13 +81,13 @@ impl StagingCommand {
             }
             Self::Quarantine { limit, after, at } => {
                 let page = Page { after, limit, ..Page::default() };
-                quarantine(services, &at, page, json).await
+                quarantine(services, &at, page, form).await
             }
         }
     }
 }
 
-async fn list(services: &Services, at: &OfPlace, json: bool) -> Result<()> {
+async fn list(services: &Services, at: &OfPlace, form: Form) -> Result<()> {
     let place = at.find(services).await?;
     let mut lines = Vec::new();
     let all = Page { limit: 10_000, ..Page::default() };
@@ -92,7 +95,7 @@ async fn list(services: &Services, at: &OfPlace, json: bool) -> Result<()> {
         let rows = services.staging.count(place.environment, &place.erp, &shape.table).await?;
         lines.push((shape.table.to_string(), rows, shape.columns.len(), shape.key.join(", ")));
     }
-    if json {
+    if form.json {
         lines.iter().for_each(|(table, rows, columns, key)| {
             out::data(
                 json!({ "table": table, "rows": rows, "columns": columns, "key": key }).to_string(),
@@ -103,29 +106,31 @@ async fn list(services: &Services, at: &OfPlace, json: bool) -> Result<()> {
     let cells = lines
         .into_iter()
         .map(|(table, rows, columns, key)| vec![table, rows.to_string(), columns.to_string(), key]);
-    print(&["TABLE", "ROWS", "COLUMNS", "KEY"], cells.collect());
+    let head = [["TABLE", "TABELA"], ["ROWS", "LINHAS"], ["COLUMNS", "COLUNAS"], ["KEY", "CHAVE"]];
+    print(form, &head, cells.collect());
     Ok(())
 }
 
 async fn schema(
     services: &Services,
     (at, table): (&OfPlace, &TableName),
-    json: bool,
+    form: Form,
 ) -> Result<()> {
     let place = at.find(services).await?;
     let found = services.staging.shape(&place, table).await?;
     let place_in_key =
         |name: &String| found.key.iter().position(|column| column == name).map(|at| at + 1);
-    for (name, kind) in found.columns.iter().filter(|_| json) {
+    for (name, kind) in found.columns.iter().filter(|_| form.json) {
         let key = place_in_key(name);
         out::data(json!({ "column": name, "type": kind, "key": key }).to_string());
     }
-    if !json {
+    if !form.json {
         let cells = found.columns.iter().map(|(name, kind)| {
             let key = place_in_key(name).map_or_else(String::new, |at| at.to_string());
             vec![name.clone(), kind.clone(), key]
         });
-        print(&["COLUMN", "TYPE", "KEY"], cells.collect());
+        let head = [["COLUMN", "COLUNA"], ["TYPE", "TIPO"], ["KEY", "CHAVE"]];
+        print(form, &head, cells.collect());
     }
     Ok(())
 }
@@ -134,11 +139,11 @@ async fn rows(
     services: &Services,
     (at, table): (&OfPlace, &TableName),
     (after, limit): (&str, u32),
-    json: bool,
+    form: Form,
 ) -> Result<()> {
     let place = at.find(services).await?;
     let page = services.staging.rows(&place, table, (after, limit)).await?;
-    if json {
+    if form.json {
         for row in &page.values {
             let cells =
                 page.columns.iter().zip(row).map(|(name, value)| (name.clone(), json!(value)));
@@ -147,23 +152,23 @@ async fn rows(
     } else {
         let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "NULL".to_owned());
         let cells = page.values.iter().map(|row| row.iter().map(shown).collect());
-        let names: Vec<&str> = page.columns.iter().map(String::as_str).collect();
-        print(&names, cells.collect());
+        let names: Vec<[&str; 2]> = page.columns.iter().map(|name| [name.as_str(); 2]).collect();
+        print(form, &names, cells.collect());
     }
     if let Some(next) = page.next {
-        out::talk(format!("more: --after {next}"));
+        form.more(&next);
     }
     Ok(())
 }
 
-async fn quarantine(services: &Services, at: &OfPlace, page: Page, json: bool) -> Result<()> {
+async fn quarantine(services: &Services, at: &OfPlace, page: Page, form: Form) -> Result<()> {
     let place = at.find(services).await?;
     let limit = page.limit as usize;
     let found = services.staging.quarantined(&place, page).await?;
-    if let Some(last) = found.last().filter(|_| found.len() >= limit && !json) {
-        out::talk(format!("more: --after {}", last.id()));
+    if let Some(last) = found.last().filter(|_| found.len() >= limit && !form.json) {
+        form.more(&last.id());
     }
-    if json {
+    if form.json {
         for row in &found {
             out::data(
                 json!({ "id": row.id(), "table": row.table, "batch": row.batch, "message": row.message, "row": row.row,
@@ -174,16 +179,7 @@ async fn quarantine(services: &Services, at: &OfPlace, page: Page, json: bool) -
         return Ok(());
     }
     let cells = found.into_iter().map(|row| vec![row.id(), row.table, row.code, row.reason]);
-    print(&["ROW", "TABLE", "CODE", "REASON"], cells.collect());
+    let head = [["ROW", "LINHA"], ["TABLE", "TABELA"], ["CODE", "CÓDIGO"], ["REASON", "MOTIVO"]];
+    print(form, &head, cells.collect());
     Ok(())
-}
-
-fn print(head: &[&str], cells: Vec<Vec<String>>) {
-    if cells.is_empty() {
-        out::talk("none");
-        return;
-    }
-    grid(head.iter().map(|name| (*name).to_owned()).collect(), cells)
-        .into_iter()
-        .for_each(out::data);
 }

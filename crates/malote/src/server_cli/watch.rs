@@ -16,45 +16,52 @@ use server::{
 
 use super::{
     OfPlace, OfTenant, Paging,
-    lists::{Column, show, show_page},
+    lists::{Column, Form, show, show_page},
 };
-use crate::out;
 
 const STREAM: &[Column<StreamView>] = &[
-    ("ENVIRONMENT", |s| s.environment.clone()),
-    ("ERP", |s| s.erp.to_string()),
-    ("EPOCH", |s| s.epoch.to_string()),
-    ("HELD BY", |s| match &s.holder {
+    (["ENVIRONMENT", "AMBIENTE"], |s, _| s.environment.clone()),
+    (["ERP", "ERP"], |s, _| s.erp.to_string()),
+    (["EPOCH", "ÉPOCA"], |s, _| s.epoch.to_string()),
+    (["HELD BY", "CONCESSÃO"], |s, lang| match &s.holder {
         Some(holder) if s.expires_at > now() => holder.clone(),
-        Some(_) => "lapsed".to_owned(),
-        None => "free".to_owned(),
+        Some(_) => lang.pick("lapsed", "vencida").to_owned(),
+        None => lang.pick("free", "livre").to_owned(),
     }),
-    ("LAST BATCH", |s| s.last_batch.to_string()),
-    ("WAITS FOR YOU", |s| match (s.database_waits, s.disputed) {
+    (["LAST BATCH", "ÚLTIMO PACOTE"], |s, _| s.last_batch.to_string()),
+    (["WAITS FOR YOU", "ESPERA POR VOCÊ"], |s, lang| match (s.database_waits, s.disputed) {
         (true, _) => "DATABASE_CHANGED: session accept".to_owned(),
-        (false, true) => "INSTANCE_TWICE: stop one agent, then session release".to_owned(),
+        (false, true) => lang
+            .pick(
+                "INSTANCE_TWICE: stop one agent, then session release",
+                "INSTANCE_TWICE: pare um dos agentes, depois session release",
+            )
+            .to_owned(),
         (false, false) => String::new(),
     }),
 ];
 const BATCH: &[Column<BatchView>] = &[
-    ("BATCH", |b| b.batch.to_string()),
-    ("ERP", |b| b.erp.to_string()),
-    ("STATE", |b| b.shown(now()).to_owned()),
-    ("MESSAGES", |b| b.messages.to_string()),
-    ("ROWS", |b| b.rows.to_string()),
-    ("BYTES", |b| b.bytes.to_string()),
-    ("OPENED", |b| b.opened_at.to_string()),
-    ("CLOSED", |b| b.closed_at.map_or_else(String::new, |at| at.to_string())),
-    ("REFUSED", |b| b.refused.clone().unwrap_or_default()),
+    (["BATCH", "PACOTE"], |b, _| b.batch.to_string()),
+    (["ERP", "ERP"], |b, _| b.erp.to_string()),
+    (["STATE", "ESTADO"], |b, _| b.shown(now()).to_owned()),
+    (["MESSAGES", "MENSAGENS"], |b, _| b.messages.to_string()),
+    (["ROWS", "LINHAS"], |b, _| b.rows.to_string()),
+    (["BYTES", "BYTES"], |b, _| b.bytes.to_string()),
+    (["OPENED", "ABERTO"], |b, _| b.opened_at.to_string()),
+    (["CLOSED", "FECHADO"], |b, _| b.closed_at.map_or_else(String::new, |at| at.to_string())),
+    (["REFUSED", "RECUSA"], |b, _| b.refused.clone().unwrap_or_default()),
 ];
 const MESSAGE: &[Column<MessageView>] = &[
-    ("NUMBER", |m| m.number.to_string()),
-    ("TABLE", |m| m.table.to_string()),
-    ("ROWS", |m| m.rows.to_string()),
-    ("BYTES", |m| m.bytes.to_string()),
-    ("BASE LOAD", |m| m.base_load.to_string()),
-    ("RECEIVED", |m| m.received_at.to_string()),
-    ("BODY", |m| if m.body_kept { "kept".to_owned() } else { "removed".to_owned() }),
+    (["NUMBER", "NÚMERO"], |m, _| m.number.to_string()),
+    (["TABLE", "TABELA"], |m, _| m.table.to_string()),
+    (["ROWS", "LINHAS"], |m, _| m.rows.to_string()),
+    (["BYTES", "BYTES"], |m, _| m.bytes.to_string()),
+    (["BASE LOAD", "CARGA INICIAL"], |m, lang| lang.yes(m.base_load).to_owned()),
+    (["RECEIVED", "RECEBIDA"], |m, _| m.received_at.to_string()),
+    (["BODY", "CONTEÚDO"], |m, lang| {
+        let (kept, removed) = lang.pick(("kept", "removed"), ("guardado", "removido"));
+        if m.body_kept { kept.to_owned() } else { removed.to_owned() }
+    }),
 ];
 
 fn now() -> At {
@@ -81,19 +88,25 @@ pub(super) enum SessionCommand {
 }
 
 impl SessionCommand {
-    pub(super) async fn run(self, services: &Services, json: bool) -> Result<()> {
+    pub(super) async fn run(self, services: &Services, form: Form) -> Result<()> {
         match self {
             Self::List { of } => {
                 let tenant = of.find(services).await?.id;
-                show(json, &services.overview.streams(tenant).await?, STREAM);
+                show(form, &services.overview.streams(tenant).await?, STREAM);
             }
             Self::Accept { at } => {
                 services.overview.accept_database(at.find(services).await?).await?;
-                out::talk("accepted; the next Open is granted");
+                form.talk(
+                    "accepted; the next Open is granted",
+                    "aceito; a próxima abertura de sessão é concedida",
+                );
             }
             Self::Release { at } => {
                 services.overview.release(at.find(services).await?).await?;
-                out::talk("released; the next Open is granted");
+                form.talk(
+                    "released; the next Open is granted",
+                    "encerrada; a próxima abertura de sessão é concedida",
+                );
             }
         }
         Ok(())
@@ -124,18 +137,18 @@ pub(super) enum BatchesCommand {
 }
 
 impl BatchesCommand {
-    pub(super) async fn run(self, services: &Services, json: bool) -> Result<()> {
+    pub(super) async fn run(self, services: &Services, form: Form) -> Result<()> {
         match self {
             Self::List { state, at, paging } => {
                 let place = at.find(services).await?;
                 let found = services.overview.batches(place, state, paging.page()).await?;
-                show_page(json, &found, BATCH, paging.limit);
+                show_page(form, &found, BATCH, paging.limit);
             }
             Self::Show { batch, at, paging } => {
                 let place = at.find(services).await?;
                 let found =
                     services.overview.messages(place, BatchId(batch), paging.page()).await?;
-                show_page(json, &found, MESSAGE, paging.limit);
+                show_page(form, &found, MESSAGE, paging.limit);
             }
         }
         Ok(())

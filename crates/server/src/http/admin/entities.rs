@@ -51,8 +51,8 @@ struct SharedTable {
 }
 
 fn told(act: &Act, entity: Entity) -> SharedTable {
-    let warning = act.services.catalog.warning(&entity);
-    SharedTable { entity, warning }
+    let warning = act.services.catalog.warning(&entity.table, entity.filter.as_deref());
+    SharedTable { entity, warning: warning.map(|warning| warning.to_string()) }
 }
 
 /// Tables that are shared.
