@@ -17,7 +17,7 @@ use crate::{
     admin::{self, Admin, CleanOrder},
     capture::Worker,
     config::{AgentConfig, ProfileName, SourceConfig},
-    journal::{Journal, Recovery},
+    journal::{Journal, LinkPhase, LinkState, Recovery},
     source::{
         self, AnySource, BranchLayout, Finding, Profile, Source as _, SourceOptions, TableShape,
     },
@@ -267,6 +267,7 @@ async fn run_unconfigured(mut config: AgentConfig, shutdown: Shutdown) -> Result
     }
     let journal = open_journal(&config).await?;
     config.open_mask_key()?;
+    journal.set_link(LinkState { phase: LinkPhase::Stopped, ..LinkState::default() });
     let words = "not configured: nothing is read and nothing is sent; complete the configuration and start again";
     tracing::warn!(missing = missing.join(", "), "{words}");
     let admin = Admin::bind(journal.clone(), &config.data, config.admin.listen)

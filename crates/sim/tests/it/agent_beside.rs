@@ -89,6 +89,7 @@ async fn an_agent_without_configuration_runs_says_so_and_ends_when_it_is_asked_t
     let mut agent = Agent::start("").await;
     let (code, status) = agent.status();
     assert_eq!((code, &status["configured"]), (exit::UNCONFIGURED, &Value::Bool(false)));
+    assert_eq!(status["link"]["phase"], "STOPPED");
     let own = format!("http://{}/", agent.address);
     assert_eq!(status["configuratorUrl"], own.as_str());
     let missing: Vec<&str> =
