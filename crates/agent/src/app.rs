@@ -227,7 +227,11 @@ pub async fn check(config: &AgentConfig, tables: &[TableName]) -> Result<Checked
             Err(error) => refused.push((name, error)),
         }
     }
-    let findings = source.findings(&shapes).await?;
+    let mut findings = source.findings(&shapes).await?;
+    if shapes.is_empty() && refused.is_empty() {
+        let words = "the login sees no table of the database".to_owned();
+        findings.push(Finding { table: None, code: Some(Code::TableMissing), words });
+    }
     Ok(Checked { identity, shapes, refused, findings })
 }
 

@@ -10,7 +10,8 @@ pub mod vault;
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fmt, fs,
+    marker::PhantomData,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -23,7 +24,7 @@ use protocol::{
 };
 use runtime::telemetry::LogFormat;
 use secrecy::SecretString;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 pub use secret::Secret;
 use vault::Vault;
@@ -51,7 +52,7 @@ pub struct AgentConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allow: Option<Vec<TableName>>,
     /// What the catalogue does not tell of a table, by wire name.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "once_each")]
     pub tables: BTreeMap<TableName, TableConfig>,
 }
 
@@ -209,7 +210,7 @@ pub struct TableConfig {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<ColumnName>,
     /// Columns of which a mask leaves the building: `{ CGCCFO = "hash", TELEFONE = "last:4", EMAIL = "null" }`.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "once_each")]
     pub mask: BTreeMap<ColumnName, MaskRule>,
     /// Columns that are unique together and never NULL. All profiles but `protheus` take them where the catalogue shows
     /// no primary key; `protheus` takes them before the table's unique index.
@@ -227,7 +228,7 @@ pub struct TableConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub soft_delete: Option<SoftDelete>,
     /// Types over the catalogue's: `{ VALOR = "decimal" }`.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "once_each")]
     pub types: BTreeMap<ColumnName, String>,
     /// Whether this table's found deletes are capped; else as in `[capture]`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -241,6 +242,41 @@ pub struct SoftDelete {
     pub column: ColumnName,
     /// Its text in a deleted row, blanks trimmed.
     pub value: String,
+}
+
+/// Reads a section whose names are alike in any case: two spellings of one name are refused, since one of the two would
+/// be dropped, and with it what it keeps in the building.
+fn once_each<'de, D, K, V>(from: D) -> Result<BTreeMap<K, V>, D::Error>
+where
+    D: Deserializer<'de>,
+    K: Deserialize<'de> + Ord + fmt::Display,
+    V: Deserialize<'de>,
+{
+    struct Once<K, V>(PhantomData<(K, V)>);
+    impl<'de, K, V> de::Visitor<'de> for Once<K, V>
+    where
+        K: Deserialize<'de> + Ord + fmt::Display,
+        V: Deserialize<'de>,
+    {
+        type Value = BTreeMap<K, V>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a section")
+        }
+
+        fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut all = BTreeMap::new();
+            while let Some((key, value)) = map.next_entry::<K, V>()? {
+                if let Some((other, _)) = all.get_key_value(&key) {
+                    let words = format!("{other} and {key} are one name; keep one of the two");
+                    return Err(de::Error::custom(words));
+                }
+                all.insert(key, value);
+            }
+            Ok(all)
+        }
+    }
+    from.deserialize_map(Once(PhantomData))
 }
 
 impl Default for AgentConfig {
@@ -549,6 +585,52 @@ mask = { CGC = "hash", FONE = "last", MAIL = "null" }
         }
         assert!(dump.starts_with("# allow is not set\n"), "{dump}");
         assert!(!read(FULL).unwrap().dump().unwrap().contains("allow is not set"));
+    }
+
+    #[test]
+    fn two_spellings_of_one_name_an_unknown_type_and_a_mistyped_level_are_refused() {
+        for (text, words) in [
+            (
+                "[tables.FCFO]\nexclude = ['NOME']\n[tables.fcfo]\nmask = { CGC = 'hash' }",
+                "one name",
+            ),
+            ("[tables.T]\nmask = { CGC = 'hash', cgc = 'null' }", "one name"),
+        ] {
+            let refused = read(text).unwrap_err();
+            assert_eq!(refused.code, Code::ConfigInvalid);
+            assert!(refused.message.contains(words), "{refused}");
+        }
+        for (text, words) in [
+            ("[tables.T]\ntypes = { V = 'inteiro' }", "tables.T.types.V: \"inteiro\" is no type"),
+            ("[log]\nlevel = 'loud'", "log.level: \"loud\" is no level"),
+            ("[log]\nlevel = 'inof,server=debgu'", "log.level: \"inof\" is no level"),
+            ("[cloud]\nregistry = '127.0.0.1:7480'", "cloud.registry: must begin with https://"),
+            ("[cloud]\nregistry = 'ftp://x/'", "cloud.registry: must begin with https://"),
+        ] {
+            let refused = read(text).unwrap().validate_given().unwrap_err();
+            assert!(refused.message.starts_with(words), "{refused}");
+        }
+        let fine = "[log]\nlevel = 'warn,agent=DEBUG'\n[tables.T]\ntypes = { V = 'Decimal', W = 'string;enc=b64' }";
+        read(fine).unwrap().validate_given().unwrap();
+    }
+
+    #[test]
+    fn a_password_that_could_be_taken_for_an_address_is_refused_and_never_shown() {
+        for password in ["Top@Word", "sec@ret/1", "secret?1", "a/b", "x#y", "a@b@c"] {
+            let mut config = AgentConfig::default();
+            config.source.url = format!("postgres://malote:{password}@127.0.0.1:5432/erp").into();
+            let refused = config.validate_given().unwrap_err();
+            assert!(refused.message.starts_with("source.url: "), "{refused}");
+            let shown = format!("{refused}{}{config:?}", config.dump().unwrap());
+            for part in password.split(['@', '/', '?', '#']).filter(|part| part.len() > 1) {
+                assert!(!shown.contains(part), "{part} in {shown}");
+            }
+            assert!(shown.contains("postgres://malote:[redacted]@127.0.0.1:5432/erp"), "{shown}");
+        }
+        let mut config = AgentConfig::default();
+        config.source.url =
+            "postgres://malote:a%40b@[::1]:5432/erp?sslmode=require".to_owned().into();
+        config.validate_given().unwrap();
     }
 
     #[test]

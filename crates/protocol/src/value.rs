@@ -100,6 +100,13 @@ impl TypeName {
         Self { column_type, encoded: false }
     }
 
+    /// Whether [`Self::parse`] reads it as what it says.
+    #[must_use]
+    pub fn is_known(text: &str) -> bool {
+        let read = Self::parse(text);
+        text.trim().eq_ignore_ascii_case(&read.to_string())
+    }
+
     /// Reads a type name in any case; what is not known is a string (`contracts.md` 5.4).
     #[must_use]
     pub fn parse(text: &str) -> Self {

@@ -35,21 +35,56 @@ pub fn load_from<T: DeserializeOwned>(
         None => Table::new(),
     };
     let head = format!("{prefix}_");
+    let mut given = BTreeMap::new();
     for (name, text) in variables {
         let Some(path) = name.strip_prefix(&head) else { continue };
         let keys: Vec<String> = path.split("__").map(str::to_ascii_lowercase).collect();
         put(&mut tree, &keys, parse(&text)).map_err(|error| error.at(&name))?;
+        given.insert(keys.join("."), name);
     }
     serde_path_to_error::deserialize(Value::Table(tree)).map_err(|fault| {
         let (key, cause) = (fault.path().to_string(), fault.into_inner());
-        let error = Error::new(Code::ConfigInvalid, cause.message().trim().to_owned());
+        let words = in_words(cause.message().trim());
+        let error = Error::new(Code::ConfigInvalid, words.clone());
         // The root itself is written as a single point.
-        let error = if key == "." { error } else { error.at(key) };
+        let root = key == ".";
+        // An unknown key is told by its section and named in the words.
+        let unknown = words.split('`').nth(1).filter(|_| words.starts_with("unknown"));
+        let whole =
+            unknown.map(|name| if root { name.to_owned() } else { format!("{key}.{name}") });
+        let variable = given.get(&key).or_else(|| given.get(&whole?));
+        let error = if root { error } else { error.at(key) };
+        if let Some(variable) = variable {
+            return error.at(variable);
+        }
         match file {
             Some(path) => error.at(path.display()),
             None => error,
         }
     })
+}
+
+/// The reader's words without the names of a program's types.
+fn in_words(text: &str) -> String {
+    const PLAIN: [(&str, &str); 8] = [
+        ("unknown variant", "unknown value"),
+        ("expected u64", "expected a whole number"),
+        ("expected u32", "expected a whole number"),
+        ("expected usize", "expected a whole number"),
+        ("expected a sequence", "expected a list"),
+        ("invalid socket address syntax", "not an IP address with a port, such as 127.0.0.1:7490"),
+        ("expected path string", "expected a path"),
+        ("expected a map", "expected a section"),
+    ];
+    let plain = PLAIN.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to));
+    // `expected struct Name` is a section.
+    match plain.split_once("expected struct ") {
+        Some((head, tail)) => {
+            let rest = tail.find(|sign: char| !sign.is_alphanumeric()).map_or("", |at| &tail[at..]);
+            format!("{head}expected a section{rest}")
+        }
+        None => plain,
+    }
 }
 
 /// One variable of the environment, where it is set and not empty.
@@ -138,6 +173,18 @@ mod tests {
         let file = "name = 'a'\n[part]\nnumber = 1";
         let tree = load(file, &[("MALOTE_T_PART__NUMBER", "2"), ("OTHER_NAME", "z")]).unwrap();
         assert_eq!(tree, Tree { name: "a".into(), part: Part { number: 2 } });
+    }
+
+    #[test]
+    fn what_came_from_the_environment_is_told_by_its_variable_in_words_for_people() {
+        let file = "name = 'a'\n[part]\nnumber = 1";
+        let wrong = load(file, &[("MALOTE_T_PART__NUMBER", "abc")]).unwrap_err();
+        assert!(wrong.message.starts_with("MALOTE_T_PART__NUMBER: part.number: "), "{wrong}");
+        assert!(wrong.message.ends_with("expected a whole number"), "{wrong}");
+        let unknown = load(file, &[("MALOTE_T_PART__NUMBR", "1")]).unwrap_err();
+        assert!(unknown.message.starts_with("MALOTE_T_PART__NUMBR: part: unknown"), "{unknown}");
+        let section = load("name = 'a'\npart = 3", &[]).unwrap_err();
+        assert!(section.message.ends_with("expected a section"), "{section}");
     }
 
     #[test]

@@ -25,6 +25,27 @@ pub enum LogFormat {
     Json,
 }
 
+/// Refuses a filter that would log nothing or something else than was meant: the filter's own reader takes any word for
+/// the name of a target.
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn check(level: &str) -> Result<(), String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let known = |word: &str| LEVELS.iter().any(|known| known.eq_ignore_ascii_case(word.trim()));
+    for part in level.split(',') {
+        let wanted = part.rsplit_once('=').map_or(part, |(_, level)| level);
+        if !known(wanted) {
+            return Err(format!(
+                "{:?} is no level; there are {}",
+                wanted.trim(),
+                LEVELS.join(", ")
+            ));
+        }
+    }
+    EnvFilter::try_new(level).map(|_| ()).map_err(|cause| cause.to_string())
+}
+
 /// Starts logging; `level` is a filter such as `info` or `warn,server=debug`. A second call changes nothing.
 pub fn start(level: &str, format: LogFormat) {
     let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));

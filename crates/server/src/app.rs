@@ -93,12 +93,17 @@ impl App {
     /// As [`run`].
     pub async fn start(config: &ServerConfig) -> Result<Self> {
         runtime::telemetry::start_metrics();
-        let lock = lock(&config.data)?;
-        prepare(&config.store())?;
+        // What is refused before the store is opened leaves no new folder behind.
+        let held = if config.data.exists() { Some(lock(&config.data)?) } else { None };
         let http = bind("http_listen", config.http_listen).await?;
         let grpc = bind("grpc_listen", config.grpc_listen).await?;
         let bound = (address(&http)?, address(&grpc)?);
         let addresses = config.addresses(bound.0, bound.1)?;
+        let lock = match held {
+            Some(lock) => lock,
+            None => lock(&config.data)?,
+        };
+        prepare(&config.store())?;
         let services = Services::open(&config.data, addresses.issuer()).await?;
         let services = services.allowing_private(config.allow_private);
         let (trigger, shutdown) = shutdown::channel();
@@ -172,7 +177,7 @@ pub fn lock(data: &Path) -> Result<File> {
     let path = data.join("server.lock");
     let file = files::private(&path)
         .and_then(|()| File::create(&path))
-        .coded(Code::ConfigInvalid, "cannot write in it")
+        .map_err(|cause| Error::new(Code::ConfigInvalid, format!("cannot write in it: {cause}")))
         .map_err(|error| error.at(place()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
@@ -187,7 +192,7 @@ pub fn lock(data: &Path) -> Result<File> {
 
 fn make_folder(data: &Path) -> Result<()> {
     files::folder(data)
-        .coded(Code::ConfigInvalid, "cannot make it")
+        .map_err(|cause| Error::new(Code::ConfigInvalid, format!("cannot make it: {cause}")))
         .map_err(|error| error.at(format!("data folder {}", data.display())))
 }
 
@@ -195,6 +200,7 @@ fn make_folder(data: &Path) -> Result<()> {
 fn prepare(store: &Path) -> Result<()> {
     if sqlite::state(store)? == State::Empty {
         sqlite::migrate(store)?;
+        tracing::info!(store = %store.display(), "a new store was made");
     }
     Ok(())
 }
@@ -205,7 +211,7 @@ async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener> {
             io::ErrorKind::AddrInUse => Code::AddressInUse,
             _ => Code::ConfigInvalid,
         };
-        Error::new(code, format!("cannot listen on {address}")).at(key).because(cause)
+        Error::new(code, format!("cannot listen on {address}: {cause}")).at(key).because(cause)
     })
 }
 

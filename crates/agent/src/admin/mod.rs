@@ -69,13 +69,15 @@ impl Admin {
         }
         let listener = TcpListener::bind(listen)
             .await
-            .coded(Code::AddressInUse, "cannot listen for the admin door")
+            .coded(Code::AddressInUse, "cannot listen for the admin door (admin.listen)")
             .map_err(|error| error.at(listen))?;
         let address =
             listener.local_addr().coded(Code::Internal, "the admin door has no address")?;
         let token = token::AdminToken::obtain(folder)?;
         // Before it serves: a client that comes at once waits in the listener's queue instead of knocking elsewhere.
-        std::fs::write(folder.join(ADDRESS_FILE), address.to_string())
+        let told = folder.join(ADDRESS_FILE);
+        runtime::files::private(&told)
+            .and_then(|()| std::fs::write(&told, address.to_string()))
             .coded(Code::JournalFailed, "cannot tell the admin address in the data folder")?;
         let folder = folder.to_owned();
         Ok(Self { listener, address, token, folder, journal, unconfigured: None })

@@ -156,6 +156,16 @@ impl From<Incident> for IncidentStatus {
     }
 }
 
+/// Tables as they stand where nothing has gone through since then: their statuses are as old as that.
+fn late(mut tables: Vec<TableStatus>, since: Option<i64>, now: Wall) -> Vec<TableStatus> {
+    let Some(since) = since else { return tables };
+    let waited = now.0.saturating_sub(since).max(0) / 1_000;
+    for lag in tables.iter_mut().filter_map(|table| table.lag_ms.as_mut()) {
+        *lag = (*lag).max(waited);
+    }
+    tables
+}
+
 /// The picture of this moment.
 pub(super) async fn status(behind: &Behind) -> Result<Status> {
     let Behind { journal, unconfigured, log } = behind;
@@ -166,6 +176,7 @@ pub(super) async fn status(behind: &Behind) -> Result<Status> {
         .into_iter()
         .map(|(table, parked)| (table, (parked.code.to_string(), parked.words)));
     let link = journal.link().borrow().clone();
+    let since = link.since_micros;
     let spool = journal.spool().borrow().clone().into();
     Ok(Status {
         configured: unconfigured.is_none(),
@@ -175,7 +186,7 @@ pub(super) async fn status(behind: &Behind) -> Result<Status> {
         instance: journal.instance().to_string(),
         link,
         spool,
-        tables: journal.statuses().await?,
+        tables: late(journal.statuses().await?, since, Wall::now()),
         parked: parked.collect(),
         suspects: journal.suspects().into_keys().collect(),
         paused: journal.paused().map(Into::into),

@@ -123,7 +123,11 @@ impl<'a, S: Source> Cycle<'a, S> {
             self.scan(table, &seen).await?;
         }
         self.spool().await?;
-        table.well();
+        if let Some(code) = table.well() {
+            let name = &table.query.table;
+            tracing::info!(table = %name, %code, "the table is read again");
+            self.tools.journal.mended(name, code).await.map_err(Fault::Session)?;
+        }
         let scanning = !table.scan_done && table.scan.is_under_way();
         Ok(table.loads() || (stamped && !table.delta_done) || scanning)
     }
@@ -164,6 +168,7 @@ impl<'a, S: Source> Cycle<'a, S> {
         let (columns, stamped) = (seen.shape.columns.len(), seen.shape.stamp.is_some());
         tracing::debug!(table = %name, columns, stamped, loads = table.loads(), "table described");
         table.quarantined = self.tools.journal.quarantined(name).await.map_err(Fault::Session)?;
+        table.skipped(self.tools.journal.skipped(name).await.map_err(Fault::Session)?);
         table.seen = Some(Arc::clone(&seen));
         Ok(seen)
     }
@@ -386,6 +391,8 @@ impl<'a, S: Source> Cycle<'a, S> {
                 let name = &table.query.table;
                 let forgiven = self.tools.journal.forgive(name, vec![key.clone()]).await;
                 forgiven.map_err(Fault::Session)?;
+                let closed = self.tools.journal.close_row(name, key_hash(&key)).await;
+                closed.map_err(Fault::Session)?;
             }
             None => {}
         }
@@ -394,9 +401,16 @@ impl<'a, S: Source> Cycle<'a, S> {
         let cell =
             |at: usize| page.cell(row, at).filter(|_| !deleted || seen.shape.key.contains(&at));
         if !self.batch.push(cell, deleted, known) {
-            return self
-                .tell(table, &key, Code::RowTooLarge, "the row is larger than a message may be")
-                .await;
+            let cells = (0..seen.shape.columns.len()).filter_map(|at| page.cell(row, at));
+            let bytes: usize = cells.map(str::len).sum();
+            let most = protocol::limits::SENDER_MESSAGE_BYTES;
+            let words =
+                format!("the row has {bytes} bytes of values, a whole message at most {most}");
+            return self.tell(table, &key, Code::RowTooLarge, &words).await;
+        }
+        if let Some(key_hash) = table.is_back(&key) {
+            let closed = self.tools.journal.close_row(&table.query.table, key_hash).await;
+            closed.map_err(Fault::Session)?;
         }
         count(table, deleted);
         table.recent.forget(&key);
@@ -430,11 +444,10 @@ impl<'a, S: Source> Cycle<'a, S> {
     /// A row is skipped: an incident, once.
     async fn tell(&mut self, table: &mut Table, key: &KeyBytes, code: Code, words: &str) -> Turn {
         let hash = key_hash(key);
-        if !table.tell(hash) {
+        if !table.tell(&hash) {
             return Ok(());
         }
-        let key_hash = Some(hash.iter().map(|byte| format!("{byte:02x}")).collect());
-        self.incident(table, key_hash, code, words).await
+        self.incident(table, Some(hash), code, words).await
     }
 
     pub(super) async fn incident(
@@ -445,7 +458,7 @@ impl<'a, S: Source> Cycle<'a, S> {
         words: &str,
     ) -> Turn {
         let name = table.query.table.clone();
-        tracing::warn!(table = %name, %code, words, hint = code.hint(), "incident");
+        tracing::warn!(table = %name, %code, words, key_hash, hint = code.hint(), "incident");
         let at_micros = Wall::now().0;
         let incident =
             Incident { table: Some(name), key_hash, code, words: words.to_owned(), at_micros };

@@ -4,7 +4,7 @@
 //! Never: reads; the cycle does.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -185,7 +185,7 @@ pub(super) struct Table {
     /// Rows and deletes in the batch under way.
     pub(super) pending: (u64, u64),
     sent: (u64, u64),
-    told: HashSet<[u8; 32]>,
+    told: HashSet<String>,
     rows: usize,
     backoff: Backoff,
     weak: (Option<String>, Option<String>),
@@ -313,13 +313,17 @@ impl Table {
         self.park.as_ref().is_some_and(|park| park.until > now)
     }
 
-    /// A whole turn went well.
-    pub(super) fn well(&mut self) {
-        self.park = None;
+    /// A whole turn went well. Gives what the table was parked for until now.
+    pub(super) fn well(&mut self) -> Option<Code> {
         self.backoff.reset();
+        self.park.take().map(|park| park.code)
     }
 
     pub(super) fn bounded(&mut self, bound: &Bound) {
+        if let Some(words) = bound.degraded.as_ref().filter(|_| self.weak.0.is_none()) {
+            let (table, code) = (&self.query.table, Code::BoundDegraded);
+            tracing::warn!(%table, %code, words, hint = code.hint(), "the safe bound is not known");
+        }
         self.weak = (bound.degraded.clone(), bound.held_by.clone());
     }
 
@@ -328,12 +332,28 @@ impl Table {
         self.cursor.micros = Some(Wall::now().0);
     }
 
-    /// Whether the row is to be told as skipped: once, by its hash.
-    pub(super) fn tell(&mut self, hash: [u8; 32]) -> bool {
+    /// Whether the row is to be told as skipped: once, by its key's hash.
+    pub(super) fn tell(&mut self, key_hash: &str) -> bool {
         if self.told.len() >= TOLD {
             self.told.clear();
         }
-        self.told.insert(hash)
+        self.told.insert(key_hash.to_owned())
+    }
+
+    /// Takes over which rows have an open incident; those that the server refused are counted by themselves.
+    pub(super) fn skipped(&mut self, mut open: BTreeSet<String>) {
+        for key in self.quarantined.keys() {
+            open.remove(&key_hash(key));
+        }
+        self.told = open.into_iter().take(TOLD).collect();
+    }
+
+    /// The hash of a row's key, where the row was skipped before.
+    pub(super) fn is_back(&mut self, key: &KeyBytes) -> Option<String> {
+        if self.told.is_empty() {
+            return None;
+        }
+        self.told.take(&key_hash(key))
     }
 
     /// All deletes of the scan are in the batch.
@@ -427,8 +447,9 @@ pub(super) fn unread(table: TableName) -> TableStatus {
 
 /// SHA-256 of a row's key: what logs and incidents know it by.
 #[must_use]
-pub(super) fn key_hash(key: &KeyBytes) -> [u8; 32] {
-    <sha2::Sha256 as sha2::Digest>::digest(&key.0).into()
+pub(super) fn key_hash(key: &KeyBytes) -> String {
+    let digest = <sha2::Sha256 as sha2::Digest>::digest(&key.0);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[must_use]

@@ -448,6 +448,31 @@ impl<S: Source> Worker<S> {
     }
 
     /// Takes over the plan and the orders where they changed.
+    /// A section of the configuration for a table that the database does not have is most likely misspelt, and what it
+    /// masks or leaves out then holds for nothing: people are told. Sections of shared tables are looked at as they are
+    /// described.
+    async fn look_at_declared(&self, plan: &protocol::json::Entities) -> Result<()> {
+        let shared = |name: &TableName| plan.queries.iter().any(|query| query.table == *name);
+        for name in self.config.tables.keys().filter(|name| !shared(name)) {
+            let code = Code::TableMissing;
+            match self.source.describe(&self.config.spec(name)).await {
+                Err(error) if error.code == code => {
+                    let words = format!(
+                        "the configuration has a section tables.{name}, but the database has no such table: nothing it \
+                         masks or leaves out holds for another one"
+                    );
+                    tracing::warn!(table = %name, %code, words, hint = code.hint(), "misspelt?");
+                    let at_micros = Wall::now().0;
+                    let table = Some(name.clone());
+                    let incident = Incident { table, key_hash: None, code, words, at_micros };
+                    self.journal.incident_once(incident).await?;
+                }
+                _ => self.journal.mended(name, code).await?,
+            }
+        }
+        Ok(())
+    }
+
     pub(super) async fn refresh(&self, session: &mut Session) -> Result<()> {
         let orders = self.journal.reload_requests().await?;
         let changed = session.plan.has_changed().unwrap_or(false);
@@ -462,6 +487,7 @@ impl<S: Source> Worker<S> {
         let (plan, unlearned) = self.journal.plan_to_learn().await?;
         let Some(plan) = plan else { return Ok(()) };
         (session.planned, session.unlearned) = (true, unlearned);
+        self.look_at_declared(&plan).await?;
         let mut held: BTreeMap<TableName, Table> =
             session.tables.drain(..).map(|table| (table.query.table.clone(), table)).collect();
         let now = Mono::now();

@@ -3,10 +3,16 @@
 //! Promises: a key is named; what is missing is no error by itself, what stands there and cannot work is.
 //! Never: asks the cloud or the ERP database.
 
-use protocol::{Code, Error, Result, ids::ClientId, names::ColumnName};
+use protocol::{
+    Code, Error, Result,
+    ids::ClientId,
+    names::ColumnName,
+    value::{ColumnType, TypeName},
+};
 use reqwest::Url;
+use runtime::telemetry;
 
-use super::{AgentConfig, ProfileName};
+use super::{AgentConfig, ProfileName, secret::is_plain_address};
 use crate::{capture::Schedule, uplink::hosts};
 
 fn wrong(words: impl Into<String>) -> Error {
@@ -66,6 +72,14 @@ impl AgentConfig {
         if !self.admin.listen.ip().is_loopback() {
             return Err(wrong("admin.listen must be a loopback address"));
         }
+        let registry = self.cloud.registry.trim();
+        if !registry.is_empty() {
+            let url = Url::parse(registry).ok();
+            let dialled = |url: &Url| matches!(url.scheme(), "http" | "https") && url.has_host();
+            if !url.as_ref().is_some_and(dialled) {
+                return Err(wrong("must begin with https:// and name a host").at("cloud.registry"));
+            }
+        }
         let id = self.cloud.client_id.trim();
         if !id.is_empty() {
             let id: Result<ClientId> = self.cloud.client_id.parse();
@@ -87,6 +101,12 @@ impl AgentConfig {
     }
 
     fn validate_reading(&self) -> Result<()> {
+        telemetry::check(&self.log.level).map_err(|words| wrong(words).at("log.level"))?;
+        if !is_plain_address(self.source.url.expose()) {
+            let words = "user and password must not hold @ / ? or #: write %40 %2F %3F %23, or keep the password \
+                         sealed (malote agent secret set) and write {sealed:NAME} in its place";
+            return Err(wrong(words).at("source.url"));
+        }
         if !(1..=100).contains(&self.capture.duty_percent) {
             return Err(wrong("capture.duty_percent must be 1 to 100"));
         }
@@ -106,6 +126,13 @@ impl AgentConfig {
             }
             if config.key.as_ref().is_some_and(Vec::is_empty) {
                 return Err(wrong(format!("tables.{table}.key is empty")));
+            }
+            for (name, text) in &config.types {
+                if !TypeName::is_known(text) {
+                    let known = ColumnType::ALL.map(ColumnType::as_str).join(", ");
+                    let words = format!("{text:?} is no type; there are {known}");
+                    return Err(wrong(words).at(format_args!("tables.{table}.types.{name}")));
+                }
             }
         }
         Ok(())

@@ -69,6 +69,16 @@ impl Secret {
     }
 }
 
+/// Whether user and password of an address cannot be mistaken for another part of it: one '@', and before it none of the
+/// signs that end the part of an address in which it stands.
+pub(super) fn is_plain_address(text: &str) -> bool {
+    let Some((_, rest)) = text.split_once("://") else { return true };
+    match rest.split_once('@') {
+        Some((login, place)) => !login.contains(['/', '?', '#']) && !place.contains('@'),
+        None => true,
+    }
+}
+
 fn wrong(words: &str) -> Error {
     Error::new(Code::ConfigInvalid, words)
 }
@@ -121,13 +131,14 @@ pub(super) fn redacted(text: &str) -> String {
         let place = place.rsplit_once('@').map_or(place, |(_, place)| place);
         return format!("{head}{OPENING}{name}}}@{place}");
     }
-    let rest = rest.split('?').next().unwrap_or_default();
+    // The last '@' of all: a password that was not percent-encoded may hold any sign, '?' and '/' too.
     match rest.rsplit_once('@') {
         Some((login, place)) => {
-            let user = login.split(':').next().unwrap_or_default();
+            let user = login.split([':', '/', '?', '#', '@']).next().unwrap_or_default();
+            let place = place.split('?').next().unwrap_or_default();
             format!("{scheme}://{user}:[redacted]@{place}")
         }
-        None => format!("{scheme}://{rest}"),
+        None => format!("{scheme}://{}", rest.split('?').next().unwrap_or_default()),
     }
 }
 

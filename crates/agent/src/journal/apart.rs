@@ -255,6 +255,24 @@ impl Journal {
         self.run(move |desk| people::quarantined(desk, &table)).await
     }
 
+    /// SHA-256, in hex, of the keys of the table's rows that have an open incident.
+    pub async fn skipped(&self, table: &TableName) -> Result<BTreeSet<String>> {
+        let table = table.clone();
+        self.run(move |desk| people::skipped(desk, &table)).await
+    }
+
+    /// A row that was skipped went out: its incidents are over.
+    pub async fn close_row(&self, table: &TableName, key_hash: String) -> Result<()> {
+        let table = table.clone();
+        self.run(move |desk| people::close_row(desk, &table, &key_hash)).await
+    }
+
+    /// The table is read again: what stood in its way is mended.
+    pub async fn mended(&self, table: &TableName, code: Code) -> Result<()> {
+        let table = table.clone();
+        self.run(move |desk| people::close(desk, Some(&table), code)).await
+    }
+
     /// All rows of the table may be sent again: somebody acted, and they are tried as they are.
     pub async fn forgive_all(&self, table: &TableName) -> Result<()> {
         let table = table.clone();

@@ -159,6 +159,8 @@ fn count(desk: &mut Desk, table: &TableName, counted: Counted, at: Wall) -> Resu
     write(desk, table, capped)?;
     if waits.is_none_or(|waits| waits.rows != gone) {
         let words = format!("{gone} of {known} rows vanished, {cap} may go without a person");
+        let code = Code::DeletesCapped;
+        tracing::warn!(%table, %code, words, hint = code.hint(), "deletes wait for a person");
         // One open incident, with the count as it is now.
         people::close(desk, Some(table), Code::DeletesCapped)?;
         let incident = Incident {

@@ -3,7 +3,7 @@
 //! Promises: everything that is skipped has an incident here (I18).
 //! Never: keeps a row's value; a quarantined row is known by key and hash.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::{Code, Error, Result, hash::RowHash, key::KeyBytes, names::TableName};
 use rusqlite::params;
@@ -112,7 +112,23 @@ pub(super) fn forgive(desk: &mut Desk, table: &TableName, keys: &[KeyBytes]) -> 
 
 pub(super) fn forgive_all(desk: &mut Desk, table: &TableName) -> Result<()> {
     let table = desk.number(table)?;
+    // Rows that still cannot be sent are told anew.
+    desk.run("DELETE FROM incident WHERE table_id = ?1 AND key_hash IS NOT NULL", [table])?;
     desk.run("DELETE FROM quarantine WHERE table_id = ?1", [table]).map(|_| ())
+}
+
+/// Hashes of the keys of rows with an open incident.
+pub(super) fn skipped(desk: &mut Desk, table: &TableName) -> Result<BTreeSet<String>> {
+    let table = desk.number(table)?;
+    let sql = "SELECT key_hash FROM incident WHERE table_id = ?1 AND key_hash IS NOT NULL";
+    Ok(desk.rows(sql, [table], |row| row.get(0))?.into_iter().collect())
+}
+
+/// The row went out: its incidents are over.
+pub(super) fn close_row(desk: &mut Desk, table: &TableName, key_hash: &str) -> Result<()> {
+    let table = desk.number(table)?;
+    let sql = "DELETE FROM incident WHERE table_id = ?1 AND key_hash = ?2";
+    desk.run(sql, params![table, key_hash]).map(|_| ())
 }
 
 pub(super) fn request_reload(desk: &mut Desk, table: Option<&TableName>) -> Result<()> {

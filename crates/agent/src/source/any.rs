@@ -37,12 +37,16 @@ pub fn connect(url: &str, profile: Profile, options: &SourceOptions) -> Result<A
     let Some((scheme, rest)) = url.split_once(':') else {
         return Err(Error::new(
             Code::ConfigInvalid,
-            "the source needs a URL, postgres://… or sqlite:…",
+            "source.url is no URL: postgres://… or sqlite:…",
         ));
     };
     match scheme.to_ascii_lowercase().as_str() {
         "sqlite" => {
             let path = rest.strip_prefix("//").unwrap_or(rest);
+            if path.is_empty() || path.starts_with('?') {
+                let words = "source.url names no file: sqlite:/path/to/erp.db";
+                return Err(Error::new(Code::ConfigInvalid, words));
+            }
             SqliteSource::new(path, profile, options).map(AnySource::Sqlite)
         }
         "postgres" | "postgresql" => {
@@ -53,7 +57,7 @@ pub fn connect(url: &str, profile: Profile, options: &SourceOptions) -> Result<A
             let words = if known {
                 format!("databases of kind {other} are not supported yet")
             } else {
-                "the source's URL begins with postgres: or sqlite:".to_owned()
+                "source.url begins neither with postgres:// nor with sqlite:".to_owned()
             };
             Err(Error::new(Code::SourceUnsupported, words))
         }

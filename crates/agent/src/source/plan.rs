@@ -157,7 +157,8 @@ impl<'p> Assembler<'p> {
                 Ok(true) => *slot = Some(text),
                 Ok(false) => {}
                 Err(words) if self.plan.page_key.contains(&at) => {
-                    return Err(Error::new(Code::ValueUnfit, words).at("page key"));
+                    let error = Error::new(Code::KeyUnfit, words);
+                    return Err(error.at("the key of a row"));
                 }
                 Err(words) => fault = fault.or(Some((Code::ValueUnfit, words))),
             }

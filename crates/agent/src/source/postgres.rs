@@ -93,6 +93,10 @@ impl PostgresSource {
         let link = self.links.take().await?;
         let read = Read { shape, found: &found, limit, width, zone: link.zone() };
         let page = link.within(read.run(&link, start)).await;
+        let page = match page {
+            Err(error) if error.code == Code::SourceRights => Err(self.rights(shape, error).await),
+            page => page,
+        };
         let page = page.map_err(|error| error.at(format_args!("table {}", shape.wire)))?;
         if link.within(catalogue::fingerprint_of(&link, shape)).await? != Some(shape.fingerprint) {
             return Err(changed(shape));
@@ -102,6 +106,30 @@ impl PostgresSource {
             lock(&self.widths).insert(name, page.bytes() / page.len() + 1);
         }
         Ok(page)
+    }
+}
+
+impl PostgresSource {
+    /// The refusal with what is to be granted, as far as the catalogue tells.
+    async fn rights(&self, shape: &TableShape, refused: Error) -> Error {
+        let asked = async {
+            let link = self.links.take().await?;
+            let columns = link.within(catalogue::unreadable(&link, shape)).await?;
+            link.give_back();
+            Ok::<_, Error>(columns)
+        };
+        match asked.await {
+            Ok(columns) if !columns.is_empty() => {
+                let table = catalogue::name_of(shape);
+                let words = if columns.len() < shape.columns.len() {
+                    format!("SELECT is missing on columns {} of {table}", columns.join(", "))
+                } else {
+                    format!("SELECT is missing on {table}")
+                };
+                Error::new(refused.code, words)
+            }
+            _ => refused,
+        }
     }
 }
 
@@ -197,7 +225,9 @@ impl Source for PostgresSource {
 
     async fn findings(&self, shapes: &[TableShape]) -> Result<Vec<Finding>> {
         let mut all = Vec::new();
-        if let Some(words) = self.bound().await?.degraded {
+        // Tables without a stamp need no bound.
+        let stamped = shapes.iter().any(|shape| shape.stamp.is_some());
+        if let Some(words) = self.bound().await?.degraded.filter(|_| stamped) {
             all.push(Finding { table: None, code: Some(Code::BoundDegraded), words });
         }
         for shape in shapes {

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use protocol::{Code, Coded as _, Error, Result, filter::Filter, key::KeyBytes, names::TableName};
+use protocol::{Code, Error, Result, filter::Filter, key::KeyBytes, names::TableName};
 use runtime::{clock::Mono, task};
 use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
 
@@ -108,7 +108,9 @@ impl SqliteSource {
             }
             let connection = match slot.take() {
                 Some(connection) => connection,
-                None => inner.open(OpenFlags::SQLITE_OPEN_READ_ONLY)?,
+                None => inner
+                    .open(OpenFlags::SQLITE_OPEN_READ_ONLY)
+                    .map_err(|error| inner.named(error))?,
             };
             let begun = Mono::now();
             connection
@@ -121,10 +123,7 @@ impl SqliteSource {
             if done.is_ok() && ended.is_ok() {
                 *slot = Some(connection);
             }
-            done.map_err(|error| match error.code {
-                Code::SourceFile => error.at(inner.path.display()),
-                _ => error,
-            })
+            done.map_err(|error| inner.named(error))
         })
         .await?
     }
@@ -139,6 +138,13 @@ impl SqliteSource {
 }
 
 impl Inner {
+    /// With the file's path, where the file is what is wrong and the words do not name it yet.
+    fn named(&self, error: Error) -> Error {
+        let path = self.path.display().to_string();
+        let missing = error.code == Code::SourceFile && !error.message.contains(&path);
+        if missing { error.at(path) } else { error }
+    }
+
     fn open(&self, flags: OpenFlags) -> Result<Connection> {
         if !self.path.is_file() {
             let words = format!("there is no file {}", self.path.display());
@@ -298,7 +304,8 @@ impl Source for SqliteSource {
 
     async fn findings(&self, shapes: &[TableShape]) -> Result<Vec<Finding>> {
         let mut findings = Vec::new();
-        if let Some(words) = self.bound().await?.degraded {
+        let stamped = shapes.iter().any(|shape| shape.stamp.is_some());
+        if let Some(words) = self.bound().await?.degraded.filter(|_| stamped) {
             findings.push(Finding { table: None, code: Some(Code::BoundDegraded), words });
         }
         for shape in shapes {
@@ -322,8 +329,9 @@ impl Source for SqliteSource {
 
 /// Device and number of the file, where the system has them.
 fn file_id(path: &PathBuf) -> Result<String> {
-    let words = || format!("cannot look at {}", path.display());
-    let about = std::fs::metadata(path).coded(Code::SourceFile, words())?;
+    let about = std::fs::metadata(path).map_err(|cause| {
+        Error::new(Code::SourceFile, format!("cannot look at {}: {cause}", path.display()))
+    })?;
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt as _;

@@ -24,6 +24,19 @@ struct Parts {
     /// What a call is answered again and again while the lease is held.
     trouble: Option<(String, String, String)>,
     plan: Option<(String, String, String)>,
+    /// Since when nothing goes through.
+    since: Option<i64>,
+}
+
+impl Parts {
+    /// Something went through: that the cloud could not be reached for the plan is past, and the next reading says so
+    /// again if it is not.
+    fn reached(&mut self) {
+        let unreachable = Code::CloudUnreachable.as_str();
+        if self.plan.as_ref().is_some_and(|(code, _, _)| code == unreachable) {
+            self.plan = None;
+        }
+    }
 }
 
 fn told(error: &Error) -> (String, String, String) {
@@ -66,30 +79,40 @@ impl Board {
     pub(super) fn plan(&self, error: Option<&Error>) {
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         parts.plan = error.map(told);
-        self.publish(&parts);
+        self.publish(&mut parts);
     }
 
     /// What keeps a held lease from getting anything through; `None` = something went through.
     pub(super) fn trouble(&self, error: Option<&Error>) {
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         parts.trouble = error.map(told);
-        self.publish(&parts);
+        if error.is_none() {
+            parts.reached();
+        }
+        self.publish(&mut parts);
     }
 
     fn set(&self, session: LinkState) {
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        if session.phase == LinkPhase::Sending {
+            parts.reached();
+        }
         parts.session = session;
         parts.trouble = None;
-        self.publish(&parts);
+        self.publish(&mut parts);
     }
 
-    fn publish(&self, parts: &Parts) {
+    fn publish(&self, parts: &mut Parts) {
         let mut state = parts.session.clone();
         let told = parts.trouble.as_ref().or(parts.plan.as_ref());
         if let (None, Some((code, words, hint))) = (&state.code, told) {
             (state.code, state.words, state.hint) =
                 (Some(code.clone()), Some(words.clone()), Some(hint.clone()));
         }
+        // A plan that cannot be read keeps nothing from being sent.
+        let stands = parts.session.code.is_some() || parts.trouble.is_some();
+        parts.since = stands.then(|| parts.since.unwrap_or_else(|| Wall::now().0));
+        state.since_micros = parts.since;
         self.journal.set_link(state);
     }
 }

@@ -101,11 +101,21 @@ impl Cloud {
         let place = |error: Error| error.at("registry");
         let request = self.web.get(&self.config.registry_url).map_err(place)?;
         let (status, body) = Web::send(request, limits::REGISTRY_BYTES).await.map_err(place)?;
+        let address = shown(&self.config.registry_url);
         if !status.is_success() {
-            return Err(answered(status, "registry"));
+            let error = answered(status, "registry");
+            let code = match error.code {
+                // Nothing of the kind is there: the address is wrong.
+                Code::NotFound | Code::PermissionDenied | Code::Unauthenticated => {
+                    Code::RegistryInvalid
+                }
+                code => code,
+            };
+            return Err(Error::new(code, error.message).at(address));
         }
         serde_json::from_slice(&body)
-            .coded(Code::RegistryInvalid, "the registry's answer is not a list of services")
+            .coded(Code::RegistryInvalid, "the answer is not the registry's list of services")
+            .map_err(|error| error.at(address))
     }
 
     pub(super) async fn bearer(&self) -> Result<Bearer> {
@@ -147,10 +157,11 @@ impl Cloud {
             } else {
                 Code::InvalidClient
             };
-            return Err(Error::new(code, format!("the token call was refused with {status}")));
+            let words = format!("the token call of client {} was refused", self.config.client_id);
+            return Err(Error::new(code, words).at(shown(&address)));
         }
         if !status.is_success() {
-            return Err(answered(status, "token"));
+            return Err(answered(status, "token").at(shown(&address)));
         }
         let token: json::Token = serde_json::from_slice(&body).map_err(|_| {
             Error::new(Code::RegistryInvalid, "the token call's answer is not a token")
@@ -205,6 +216,14 @@ fn read_entities(body: &[u8]) -> Result<Entities> {
         ));
     }
     Ok(entities)
+}
+
+/// An address without what a person may have typed before its host or behind its path.
+fn shown(address: &str) -> String {
+    match reqwest::Url::parse(address) {
+        Ok(url) => format!("{}{}", url.origin().ascii_serialization(), url.path()),
+        Err(_) => "an address that is no URL".to_owned(),
+    }
 }
 
 /// The error body of an HTTP interface of Malote's, where the answer is one.

@@ -303,7 +303,7 @@ impl Sender {
             let said = code_of(words);
             let text = words.split_once(": ").filter(|_| said.is_some());
             let text = text.map_or(words, |(_, text)| text);
-            self.board.trouble(Some(&Error::new(said.unwrap_or(Code::Unavailable), text)));
+            self.board.trouble(Some(&Error::new(said.unwrap_or(Code::CloudUnreachable), text)));
         }
         clock::sleep(after.unwrap_or(pause)).await;
     }

@@ -147,6 +147,8 @@ where
             Err(error) => {
                 let phase = phase_of(&error);
                 let pause = match phase {
+                    // A wrong password that is tried again and again locks accounts.
+                    _ if error.code == Code::SourceLogin => REFUSED_RETRY,
                     LinkPhase::Refused => REFUSED_RETRY.min(self.pauses.next_pause() * 4),
                     _ => self.pauses.next_pause(),
                 };

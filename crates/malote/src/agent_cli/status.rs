@@ -63,6 +63,10 @@ fn link_lines(link: &LinkState, lang: Lang) -> Vec<String> {
         head.push_str(lang.pick(", foreign server mode", ", modo de servidor alheio"));
     }
     let mut lines = vec![head];
+    if let Some(since) = link.since_micros {
+        let since = runtime::clock::Wall(since).to_iso();
+        lines.push(format!("             {} {since}", lang.pick("since", "desde")));
+    }
     if let Some(code) = &link.code {
         let next = link.next_try.as_ref();
         let next = next.map(|at| next_try(at, lang)).unwrap_or_default();
@@ -150,7 +154,9 @@ fn incident_lines(incidents: &[IncidentStatus], lang: Lang) -> Vec<String> {
     }
     let mut told = BTreeSet::new();
     for IncidentStatus { table, key_hash, code, words, at, .. } in incidents {
-        let key = key_hash.as_ref().map(|hash| {
+        // Rows with NULL in their key have one hash, that of nothing.
+        let named = key_hash.as_ref().filter(|_| code != Code::KeyIsNull.as_str());
+        let key = named.map(|hash| {
             let head: String = hash.chars().take(16).collect();
             format!(" {} {head}…", lang.pick("key", "chave"))
         });
@@ -174,7 +180,12 @@ fn show_table(table: &TableStatus, status: &Status, lang: Lang) {
     for words in waiting.iter().filter(|waits| waits.table == table.table) {
         out::data(format!("             {}", capped_line(words, lang)));
     }
-    for words in [&table.degraded, &table.held_by].into_iter().flatten() {
+    if let Some(words) = &table.degraded {
+        let code = Code::BoundDegraded;
+        out::data(format!("             {code}: {words}"));
+        out::data(format!("             {}", lang.pick(code.hint(), code.hint_pt())));
+    }
+    if let Some(words) = &table.held_by {
         out::data(format!("             {words}"));
     }
     if let Some((code, words)) = &table.parked {

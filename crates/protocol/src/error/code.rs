@@ -79,8 +79,8 @@ codes! {
         "Another program listens there. Stop it or choose another port."
         "Outro programa usa essa porta. Encerre-o ou escolha outra porta.";
     AddressRefused "ADDRESS_REFUSED" Operator PermissionDenied 403
-        "Hosts beside the registry's go into cloud.hosts; plain http and private addresses need allow_private = true."
-        "Hosts além do registry vão em cloud.hosts; http simples e endereços privados exigem allow_private = true.";
+        "Plain http and private addresses need allow_private = true; hosts beside the registry's go into cloud.hosts of the agent."
+        "http simples e endereços privados exigem allow_private = true; hosts além do registry vão em cloud.hosts do agente.";
     AgentAway "AGENT_AWAY" Operator Unavailable 503
         "No agent answers at this data folder. Start it by malote agent run --config FILE, or give this command the FILE it runs with."
         "Nenhum agente responde nesta pasta de dados. Inicie-o com malote agent run --config ARQUIVO, ou dê a este comando o ARQUIVO com que ele roda.";
@@ -94,8 +94,8 @@ codes! {
         "Use a name of 1 to 128 bytes without control characters."
         "Use um nome de 1 a 128 bytes sem caracteres de controle.";
     BadRequest "BAD_REQUEST" Caller InvalidArgument 400
-        "The words name the field or header that is wrong."
-        "O texto diz qual campo ou cabeçalho está errado.";
+        "Mend what the message names and try again."
+        "Corrija o que a mensagem indica e tente de novo.";
     BatchClosed "BATCH_CLOSED" Caller Ok 200
         "The batch takes no new messages. Open a new one."
         "O pacote não aceita novas mensagens. Abra um novo.";
@@ -112,14 +112,14 @@ codes! {
         "The batch id is more than a day ahead of the server. Mend the clock; use last id + 1."
         "O id do pacote está mais de um dia à frente do servidor. Acerte o relógio; use o último id + 1.";
     CloudUnreachable "CLOUD_UNREACHABLE" Transient Unavailable 503
-        "The server does not answer. Check address, DNS, proxy and firewall."
-        "O servidor não responde. Confira endereço, DNS, proxy e firewall.";
+        "No usable answer came from the server. Check address and port, and whether it runs; then DNS, proxy and firewall."
+        "O servidor não deu uma resposta útil. Confira endereço e porta, e se ele está no ar; depois DNS, proxy e firewall.";
     ColumnClash "COLUMN_CLASH" Operator InvalidArgument 400
         "Two columns differ in case alone, or one is named like a column of Malote's. Rename it, or share the table through a view."
         "Duas colunas diferem só em maiúsculas, ou uma tem nome reservado do Malote. Renomeie, ou compartilhe a tabela por uma view.";
     ConfigInvalid "CONFIG_INVALID" Operator FailedPrecondition 500
-        "Mend the key named in the message; malote agent run --dump-config and malote server run --dump-config show what is in force."
-        "Corrija a chave indicada na mensagem; malote agent run --dump-config e malote server run --dump-config mostram o que está valendo.";
+        "Mend what the message names. Once the file reads, --dump-config of malote agent run and malote server run shows what is in force."
+        "Corrija o que a mensagem indica. Quando o arquivo for legível, --dump-config de malote agent run e malote server run mostra o que vale.";
     DatabaseChanged "DATABASE_CHANGED" Operator FailedPrecondition 409
         "The ERP database is another one than before, or was set back in time. Confirm with: malote server session accept."
         "O banco do ERP é outro, ou voltou no tempo. Confirme com: malote server session accept.";
@@ -171,6 +171,9 @@ codes! {
     KeyNotUnique "KEY_NOT_UNIQUE" Operator FailedPrecondition 409
         "Two rows share the declared key. Declare the columns that are unique together."
         "Duas linhas têm a mesma chave declarada. Declare as colunas que juntas são únicas.";
+    KeyUnfit "KEY_UNFIT" Operator FailedPrecondition 409
+        "A key holds a value that cannot be read as text, so the rows behind it cannot be found. Mend it in the ERP, or declare other columns as the key; the table waits."
+        "Uma chave contém um valor que não pode ser lido como texto, por isso as linhas depois dela não podem ser achadas. Corrija no ERP ou declare outras colunas como chave; a tabela espera.";
     MaskUnfit "MASK_UNFIT" Operator FailedPrecondition 409
         "A column that names, orders or dates its rows cannot be masked or left out. Take it out of mask, exclude or columns."
         "Uma coluna que identifica, ordena ou data as linhas não pode ser mascarada nem omitida. Retire-a de mask, exclude ou columns.";
@@ -247,8 +250,8 @@ codes! {
         "The ERP database does not answer. Check address, port, network and that it runs."
         "O banco do ERP não responde. Confira endereço, porta, rede e se ele está no ar.";
     SourceUnsupported "SOURCE_UNSUPPORTED" Operator Unimplemented 501
-        "This kind of database is not supported yet; see the support table."
-        "Este tipo de banco ainda não é suportado; veja a tabela de suporte.";
+        "Supported are postgres://… and sqlite:…; README has a table of what ran against what."
+        "São suportados postgres://… e sqlite:…; o README tem uma tabela do que rodou com o quê.";
     StampUnfit "STAMP_UNFIT" Operator FailedPrecondition 409
         "The declared stamp column is missing or of a type that cannot order changes. Declare another, or none."
         "A coluna de controle declarada não existe ou é de tipo que não ordena mudanças. Declare outra, ou nenhuma.";

@@ -86,7 +86,7 @@ impl Lexer {
             ('-' | '+' | '.', _) if digit_next => return self.number(),
             ('.', _) => (Token::Dot, 1),
             _ if sign.is_ascii_alphabetic() || sign == '_' => return Ok(self.word()),
-            _ => return Err(refused(self.at, "a sign that a filter does not have")),
+            _ => return Err(refused(self.at, format_args!("{sign:?} is no sign of a filter"))),
         };
         self.at += length;
         Ok(token)
@@ -312,7 +312,7 @@ impl Parser<'_> {
     fn column(&self, name: &str, position: usize) -> Result<ColumnName> {
         let found = self.columns.iter().find(|column| column.as_str().eq_ignore_ascii_case(name));
         found.cloned().ok_or_else(|| {
-            refused(position, format_args!("table {} has no such column", self.table))
+            refused(position, format_args!("table {} has no column {name:?}", self.table))
         })
     }
 

@@ -271,8 +271,8 @@ fn length_depth_and_literals_are_bounded() {
 #[test]
 fn a_refusal_says_where_and_what() {
     let words = |text: &str| parse(text).unwrap_err().message;
-    assert_eq!(words("IDLAN > 1; DROP"), "position 10: a sign that a filter does not have");
-    assert_eq!(words("SENHA = 1"), "position 1: table TMOV has no such column");
+    assert_eq!(words("IDLAN > 1; DROP"), "position 10: ';' is no sign of a filter");
+    assert_eq!(words("SENHA = 1"), "position 1: table TMOV has no column \"SENHA\"");
     assert_eq!(words("OTHER.IDLAN = 1"), "position 1: this filter is for table TMOV");
     assert_eq!(words("IDLAN >"), "position 8: expected a column or a literal");
 }

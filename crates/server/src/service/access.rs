@@ -94,6 +94,15 @@ impl Access {
     /// `CONFIG_INVALID` where the key file is not this store's, or others may read it; `STORE_FAILED`.
     pub async fn open(store: Store, data: &Path, issuer: String) -> Result<Self> {
         let folder = data.to_owned();
+        if !keys::is_there(data) && !store.all_signing_keys().await?.is_empty() {
+            let words = format!("there is no key file {}", keys::path(data).display());
+            return Err(Error::new(
+                Code::ConfigInvalid,
+                format!(
+                    "{words}, and the store was made with one: what it sealed opens with that one alone, so restore it"
+                ),
+            ));
+        }
         let master = runtime::task::blocking(move || MasterKey::open(&folder)).await??;
         let signers = Signers::open(&store, &master, issuer).await?;
         let inner = Inner { store: store.clone(), master, signers, cache: Mutex::default() };

@@ -358,7 +358,14 @@ async fn a_login_without_rights_or_with_a_wrong_name_is_told() {
     let url = erp.url.replace("postgres@", &format!("{role}@"));
     let source = connect(&url, Profile::Generic, &SourceOptions::default()).unwrap();
     let shape = source.describe(&spec("mov")).await.unwrap();
-    assert_eq!(source.chunk(&shape, None, None, WIDE).await.unwrap_err().code, Code::SourceRights);
+    let refused = source.chunk(&shape, None, None, WIDE).await.unwrap_err();
+    assert_eq!(refused.code, Code::SourceRights);
+    assert!(refused.message.contains("SELECT is missing on"), "{refused}");
+    let column = shape.columns.first().unwrap().name.as_str();
+    erp.run(&format!("GRANT SELECT ({column}) ON mov TO {role}")).await;
+    let refused = source.chunk(&shape, None, None, WIDE).await.unwrap_err();
+    assert!(refused.message.contains("on columns "), "{refused}");
+    assert!(!refused.message.contains(&format!("columns {column}")), "{refused}");
     let refused = servers::connect(&url).await.unwrap();
     refused.batch_execute("SELECT 1").await.unwrap();
 }

@@ -41,6 +41,19 @@ SELECT CASE WHEN i.indisprimary THEN 'p' ELSE 'u' END, k.place::text, a.attname:
    AND i.indexprs IS NULL AND k.place <= i.indnkeyatts
 ";
 
+/// Columns that the login may not read.
+const UNREADABLE: &str = "
+SELECT a.attname::text FROM pg_attribute a
+ WHERE a.attrelid = to_regclass($1)::oid AND a.attnum > 0 AND NOT a.attisdropped
+   AND NOT has_column_privilege(a.attrelid, a.attnum, 'SELECT')
+ ORDER BY a.attnum";
+
+/// Names of the columns of a described table that the login may not read.
+pub(super) async fn unreadable(link: &Link, shape: &TableShape) -> Result<Vec<String>> {
+    let rows = link.query(UNREADABLE, &[&name_of(shape)]).await.map_err(fault)?;
+    rows.iter().map(|row| row.try_get(0).map_err(fault)).collect()
+}
+
 const TABLES: &str = "
 SELECT n.nspname::text, c.relname::text, n.nspname = ANY (current_schemas(false))
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

@@ -9,8 +9,19 @@ use tokio_postgres::{Config, config::Host};
 /// As [`fault`], of a connection that did not come about: the words name the address, and what stands in the way.
 pub(super) fn unconnected(cause: tokio_postgres::Error, config: &Config) -> Error {
     let place = address(config);
-    if cause.as_db_error().is_some() {
-        return fault(cause).at(place);
+    if let Some(database) = cause.as_db_error() {
+        let user = config.get_user().unwrap_or_default();
+        let name = config.get_dbname().unwrap_or(user);
+        let words = match database.code().code() {
+            "28P01" => format!("the password of user {user:?} is wrong, or there is no such user"),
+            "28000" => {
+                format!("the server does not let user {user:?} in from here, or there is none")
+            }
+            "3D000" => format!("there is no database {name:?}"),
+            _ => return fault(cause).at(place),
+        };
+        let state = database.code().code();
+        return Error::new(Code::SourceLogin, format!("{words} (SQLSTATE {state})")).at(place);
     }
     let why = dial::why(&cause);
     // The library has no other sign of a handshake that failed.

@@ -47,7 +47,8 @@ async fn look(link: &Link, shape: &TableShape, found: &Found) -> Result<Vec<Find
         let key: Vec<_> = shape.page_key.iter().map(|name| quoted(name)).collect();
         let group = format!("SELECT FROM {table} GROUP BY {} HAVING count(*) > 1", key.join(", "));
         if exists(link, &format!("SELECT EXISTS ({group})")).await? {
-            tell(Some(Code::KeyNotUnique), "two rows share the declared key".to_owned());
+            let words = format!("rows share the key {}", shape.page_key.join(", "));
+            tell(Some(Code::KeyNotUnique), words);
         }
     }
     match &shape.stamp {

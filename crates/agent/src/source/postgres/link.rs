@@ -78,7 +78,11 @@ impl Links {
     pub(super) fn new(url: &str, zone: Option<String>, ca_file: Option<PathBuf>) -> Result<Self> {
         let (url, asked) = Asked::split(url)?;
         let mut config: Config =
-            url.parse().coded(Code::ConfigInvalid, "the source's URL is not a PostgreSQL URL")?;
+            url.parse().coded(Code::ConfigInvalid, "source.url is not a PostgreSQL URL: postgres://user:password@host:port/database, and of parameters sslmode and sslrootcert")?;
+        if config.get_user().is_none() {
+            let words = "source.url names no user: postgres://user:password@host/database";
+            return Err(Error::new(Code::ConfigInvalid, words));
+        }
         config
             .application_name("malote agent")
             .connect_timeout(CONNECT_TIME)
@@ -259,7 +263,7 @@ impl Asked {
                 Some(("sslmode", "disable")) => {}
                 Some(("sslmode", "require" | "verify-ca" | "verify-full")) => asked.tls = true,
                 Some(("sslmode", _)) => {
-                    let words = "sslmode is disable, require, verify-ca or verify-full; the last three check the \
+                    let words = "source.url: sslmode is disable, require, verify-ca or verify-full; the last three check the \
                                  server's certificate";
                     return Err(Error::new(Code::ConfigInvalid, words));
                 }
@@ -280,12 +284,13 @@ fn make_tls(ca_file: Option<PathBuf>) -> Result<MakeTls> {
         let (tls, _) = made.map_err(|_| {
             Error::new(
                 Code::ConfigInvalid,
-                "this machine has no trusted authorities; name sslrootcert",
+                "this machine has no trusted authorities; name one in source.ca_file",
             )
         })?;
         return Ok(MakeTls(tls));
     };
-    let words = format!("{} holds no certificate in PEM form", file.display());
+    let words =
+        format!("source.ca_file {}: no certificate in PEM form is read there", file.display());
     let mut roots = rustls::RootCertStore::empty();
     let certificates =
         CertificateDer::pem_file_iter(&file).coded(Code::ConfigInvalid, words.clone())?;

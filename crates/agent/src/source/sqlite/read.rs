@@ -472,7 +472,8 @@ pub(super) fn findings(
             key.join(", ")
         );
         if exists(&sql)? {
-            tell(Some(Code::KeyNotUnique), "two rows share the declared key".to_owned());
+            let words = format!("rows share the key {}", shape.page_key.join(", "));
+            tell(Some(Code::KeyNotUnique), words);
         }
     }
     match &shape.stamp {

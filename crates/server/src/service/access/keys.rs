@@ -4,7 +4,11 @@
 //! master key and the `kid` it was sealed with.
 //! Never: writes a key unsealed, prints one.
 
-use std::{fs, io::Write as _, path::Path};
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
 
 use aws_lc_rs::{
     aead::{
@@ -29,6 +33,15 @@ use crate::model::{
 const FILE: &str = "master.key";
 const NONCE: usize = 12;
 
+/// Where the key file of a data folder lies.
+pub(super) fn path(data: &Path) -> PathBuf {
+    data.join(FILE)
+}
+
+pub(super) fn is_there(data: &Path) -> bool {
+    path(data).exists()
+}
+
 /// 256 random bits; everything else is derived or sealed with them.
 pub(crate) struct MasterKey {
     secrets: SecretBox<[u8; 32]>,
@@ -47,7 +60,7 @@ impl Clone for MasterKey {
 impl MasterKey {
     /// Reads the key file of a data folder; makes it where it is missing.
     pub(crate) fn open(data: &Path) -> Result<Self> {
-        let path = data.join(FILE);
+        let path = path(data);
         if !path.exists() {
             create(data, &path)?;
         }

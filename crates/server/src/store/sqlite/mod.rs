@@ -175,5 +175,13 @@ pub(crate) fn failed(cause: rusqlite::Error) -> Error {
         Some(rusqlite::ErrorCode::DiskFull) => Code::DiskFull,
         _ => Code::StoreFailed,
     };
-    Error::new(code, "the store could not do this").because(cause)
+    // SQLite's short text of a result code is one of a fixed list; its long one may quote a value.
+    let words = match &cause {
+        rusqlite::Error::SqliteFailure(failure, _) => format!(
+            "the store could not do this: {}",
+            rusqlite::ffi::code_to_str(failure.extended_code)
+        ),
+        _ => "the store could not do this".to_owned(),
+    };
+    Error::new(code, words).because(cause)
 }
