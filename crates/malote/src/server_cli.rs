@@ -9,6 +9,8 @@ mod carol;
 mod catalog;
 mod entity;
 mod lists;
+mod quarantine;
+mod retention;
 mod setup;
 mod staging;
 mod watch;
@@ -114,6 +116,12 @@ enum ServerNoun {
     /// Staged tables, their rows and what stands in quarantine.
     #[command(subcommand)]
     Staging(staging::StagingCommand),
+    /// Rows that could not be staged: look, try again, give up.
+    #[command(subcommand)]
+    Quarantine(quarantine::QuarantineCommand),
+    /// Remove what is past the days it is kept.
+    #[command(subcommand)]
+    Retention(retention::RetentionCommand),
 }
 
 /// The tenant a command is about.
@@ -234,6 +242,8 @@ async fn with_store(noun: ServerNoun, services: &Services, json: bool) -> Result
         ServerNoun::Session(command) => command.run(services, json).await,
         ServerNoun::Batches(command) => command.run(services, json).await,
         ServerNoun::Staging(command) => command.run(services, json).await,
+        ServerNoun::Quarantine(command) => command.run(services, json).await,
+        ServerNoun::Retention(command) => command.run(services, json).await,
         ServerNoun::Run { .. } | ServerNoun::Migrate | ServerNoun::Config { .. } => Ok(()),
     }
 }

@@ -78,7 +78,7 @@ impl StagingCommand {
             }
             Self::Quarantine { limit, after, at } => {
                 let page = Page { after, limit, ..Page::default() };
-                quarantine(services, &at, page, json).await
+                super::quarantine::list(services, &at, page, json).await
             }
         }
     }
@@ -90,20 +90,27 @@ async fn list(services: &Services, at: &OfPlace, json: bool) -> Result<()> {
     let all = Page { limit: 10_000, ..Page::default() };
     for shape in services.staging.shapes(&place, all).await? {
         let rows = services.staging.count(place.environment, &place.erp, &shape.table).await?;
-        lines.push((shape.table.to_string(), rows, shape.columns.len(), shape.key.join(", ")));
+        let lacks = if shape.lacks_rows { "lacks rows until its reload is done" } else { "" };
+        lines.push((
+            shape.table.to_string(),
+            rows,
+            shape.columns.len(),
+            shape.key.join(", "),
+            lacks,
+        ));
     }
     if json {
-        lines.iter().for_each(|(table, rows, columns, key)| {
-            out::data(
-                json!({ "table": table, "rows": rows, "columns": columns, "key": key }).to_string(),
-            );
+        lines.iter().for_each(|(table, rows, columns, key, lacks)| {
+            let lacks = !lacks.is_empty();
+            let line = json!({ "table": table, "rows": rows, "columns": columns, "key": key, "lacksRows": lacks });
+            out::data(line.to_string());
         });
         return Ok(());
     }
-    let cells = lines
-        .into_iter()
-        .map(|(table, rows, columns, key)| vec![table, rows.to_string(), columns.to_string(), key]);
-    print(&["TABLE", "ROWS", "COLUMNS", "KEY"], cells.collect());
+    let cells = lines.into_iter().map(|(table, rows, columns, key, lacks)| {
+        vec![table, rows.to_string(), columns.to_string(), key, lacks.to_owned()]
+    });
+    print(&["TABLE", "ROWS", "COLUMNS", "KEY", "STATE"], cells.collect());
     Ok(())
 }
 
@@ -153,28 +160,6 @@ async fn rows(
     if let Some(next) = page.next {
         out::talk(format!("more: --after {next}"));
     }
-    Ok(())
-}
-
-async fn quarantine(services: &Services, at: &OfPlace, page: Page, json: bool) -> Result<()> {
-    let place = at.find(services).await?;
-    let limit = page.limit as usize;
-    let found = services.staging.quarantined(&place, page).await?;
-    if let Some(last) = found.last().filter(|_| found.len() >= limit && !json) {
-        out::talk(format!("more: --after {}", last.id()));
-    }
-    if json {
-        for row in &found {
-            out::data(
-                json!({ "id": row.id(), "table": row.table, "batch": row.batch, "message": row.message, "row": row.row,
-                    "code": row.code, "reason": row.reason })
-                .to_string(),
-            );
-        }
-        return Ok(());
-    }
-    let cells = found.into_iter().map(|row| vec![row.id(), row.table, row.code, row.reason]);
-    print(&["ROW", "TABLE", "CODE", "REASON"], cells.collect());
     Ok(())
 }
 

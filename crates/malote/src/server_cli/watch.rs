@@ -1,14 +1,16 @@
-//! Commands to watch: sessions, batches and messages.
+//! Commands to watch: sessions, batches, messages and the rows in them.
 //!
 //! Promises: what is shown is the store's state now, whether or not a server runs.
-//! Never: shows a row.
+//! Never: changes the ledger.
 
 use clap::Subcommand;
 use protocol::{Result, ids::BatchId};
 use runtime::clock::Wall;
+use serde_json::{Map, Value, json};
 use server::{
     model::{
         catalog::At,
+        content::Content,
         overview::{BatchView, MessageView, Shown, StreamView},
     },
     service::Services,
@@ -16,7 +18,7 @@ use server::{
 
 use super::{
     OfPlace, OfTenant, Paging,
-    lists::{Column, show, show_page},
+    lists::{Column, grid, show, show_page},
 };
 use crate::out;
 
@@ -121,6 +123,21 @@ pub(super) enum BatchesCommand {
         #[command(flatten)]
         paging: Paging,
     },
+    /// Rows of a message as they were sent, while its body is kept.
+    Rows {
+        /// The batch's number, as the list shows it.
+        batch: i64,
+        /// The message's number within its batch.
+        number: i64,
+        /// At most this many.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: u32,
+        /// Go on behind this row (the first column of the last line).
+        #[arg(long, default_value = "", hide_default_value = true, value_name = "ROW")]
+        after: String,
+        #[command(flatten)]
+        at: OfPlace,
+    },
 }
 
 impl BatchesCommand {
@@ -137,7 +154,42 @@ impl BatchesCommand {
                     services.overview.messages(place, BatchId(batch), paging.page()).await?;
                 show_page(json, &found, MESSAGE, paging.limit);
             }
+            Self::Rows { batch, number, limit, after, at } => {
+                let (place, of) = (at.find(services).await?, (BatchId(batch), number));
+                let found = services.overview.content(place, of, (&after, limit)).await?;
+                show_rows(json, &found);
+            }
         }
         Ok(())
+    }
+}
+
+fn show_rows(json: bool, content: &Content) {
+    if json {
+        for row in &content.rows {
+            let of = |names: &[String]| -> Map<String, Value> {
+                names.iter().map(|name| (name.clone(), json!(row.value(name)))).collect()
+            };
+            let columns: Vec<String> = row.cells.iter().map(|(name, _)| name.clone()).collect();
+            let line = json!({ "row": row.row, "table": content.table, "operation": row.operation(),
+                "key": of(&content.key), "columns": of(&columns) });
+            out::data(line.to_string());
+        }
+    } else if content.rows.is_empty() {
+        out::talk("none");
+    } else {
+        let head = ["ROW", "OPERATION"].into_iter().map(str::to_owned);
+        let cells = content.rows.iter().map(|row| {
+            let mut line = vec![row.row.to_string(), row.operation().to_owned()];
+            line.extend(
+                content.columns.iter().map(|name| row.value(name).unwrap_or("NULL").to_owned()),
+            );
+            line
+        });
+        let head = head.chain(content.columns.iter().cloned()).collect();
+        grid(head, cells.collect()).into_iter().for_each(out::data);
+    }
+    if let Some(next) = content.next.filter(|_| !json) {
+        out::talk(format!("more: --after {next}"));
     }
 }

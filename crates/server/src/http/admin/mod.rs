@@ -9,6 +9,8 @@ mod carol;
 mod catalog;
 mod credentials;
 mod entities;
+mod quarantine;
+mod retention;
 mod staging;
 mod tenants;
 
@@ -28,7 +30,9 @@ pub(super) fn routes() -> OpenApiRouter<Desk> {
         .merge(carol::routes())
         .merge(entities::routes())
         .merge(batches::routes())
-        .merge(staging::routes());
+        .merge(staging::routes())
+        .merge(quarantine::routes())
+        .merge(retention::routes());
     OpenApiRouter::new().nest(PREFIX, all)
 }
 

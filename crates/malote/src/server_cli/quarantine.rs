@@ -1,0 +1,222 @@
+//! Commands of the quarantine: rows that could not be staged.
+//!
+//! Promises: a row is tried again in the place its message was accepted in, so that it never replaces a newer image;
+//! a row that is given up is kept in the audit with the reason.
+//! Never: shows values in a list; `show` alone does.
+
+use clap::{Args, Subcommand};
+use protocol::{Result, names::TableName};
+use runtime::clock::Wall;
+use serde_json::{Map, Value, json};
+use server::{
+    model::catalog::{At, Page},
+    service::{
+        Services,
+        staging::{Outcome, Quarantined, Shown, Tried, which},
+    },
+};
+
+use super::{OfPlace, lists::grid};
+use crate::out;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum QuarantineCommand {
+    /// Rows in quarantine, the newest batch first; `show` tells their values.
+    List {
+        /// At most this many.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: u32,
+        /// Go on behind this row (the first column of the last line).
+        #[arg(long, default_value = "", hide_default_value = true, value_name = "ROW")]
+        after: String,
+        #[command(flatten)]
+        at: OfPlace,
+    },
+    /// One row with its columns as they came.
+    Show {
+        /// The row, as the list names it.
+        row: String,
+        #[command(flatten)]
+        at: OfPlace,
+    },
+    /// Try rows again against what is staged now; a newer image stays.
+    Retry(Retry),
+    /// Give a row up: it leaves quarantine unstaged, the audit keeps why.
+    Discard {
+        /// The row, as the list names it.
+        row: String,
+        /// Why; the audit keeps it.
+        #[arg(long)]
+        reason: String,
+        /// Tell which row it is, and change nothing.
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        at: OfPlace,
+    },
+}
+
+/// `quarantine retry`.
+#[derive(Debug, Args)]
+pub(super) struct Retry {
+    /// The row, as the list names it.
+    #[arg(required_unless_present_any = ["table", "all"], conflicts_with_all = ["table", "all"])]
+    row: Option<String>,
+    /// Every row of a table.
+    #[arg(long, conflicts_with = "all")]
+    table: Option<TableName>,
+    /// Every row.
+    #[arg(long)]
+    all: bool,
+    /// Tell what would become of them, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    at: OfPlace,
+}
+
+impl QuarantineCommand {
+    pub(super) async fn run(self, services: &Services, json: bool) -> Result<()> {
+        match self {
+            Self::List { limit, after, at } => {
+                list(services, &at, Page { after, limit, ..Page::default() }, json).await
+            }
+            Self::Show { row, at } => {
+                let place = at.find(services).await?;
+                show(&services.staging.quarantined_row(&place, &row).await?, json);
+                Ok(())
+            }
+            Self::Retry(retry) => retry.run(services, json).await,
+            Self::Discard { row, reason, dry_run, at } => {
+                let place = at.find(services).await?;
+                let row = services.staging.discard(&place, &row, (&reason, dry_run)).await?;
+                print(std::slice::from_ref(&row), json);
+                out::talk(if dry_run { "would be discarded" } else { "discarded" });
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Prints a page of rows that could not be staged.
+pub(super) async fn list(services: &Services, at: &OfPlace, page: Page, json: bool) -> Result<()> {
+    let place = at.find(services).await?;
+    let limit = page.limit as usize;
+    let found = services.staging.quarantined(&place, page).await?;
+    if let Some(last) = found.last().filter(|_| found.len() >= limit && !json) {
+        out::talk(format!("more: --after {}", last.id()));
+    }
+    print(&found, json);
+    Ok(())
+}
+
+fn print(rows: &[Quarantined], json: bool) {
+    if json {
+        rows.iter().map(described).for_each(|row| out::data(row.to_string()));
+        return;
+    }
+    if rows.is_empty() {
+        out::talk("none");
+        return;
+    }
+    let cells = rows
+        .iter()
+        .map(|row| vec![row.id(), row.table.clone(), row.code.clone(), row.reason.clone()]);
+    let head = ["ROW", "TABLE", "CODE", "REASON"].map(str::to_owned).to_vec();
+    grid(head, cells.collect()).into_iter().for_each(out::data);
+}
+
+fn described(row: &Quarantined) -> Value {
+    json!({ "id": row.id(), "table": row.table, "batch": row.batch, "message": row.message, "row": row.row,
+        "code": row.code, "reason": row.reason, "at": At(row.at.0).to_string() })
+}
+
+fn show(shown: &Shown, json: bool) {
+    let object = |cells: &[(String, String)]| -> Map<String, Value> {
+        cells.iter().map(|(name, value)| (name.clone(), json!(value))).collect()
+    };
+    if json {
+        let mut all = described(&shown.row);
+        all["key"] = object(&shown.key).into();
+        all["keyHash"] = json!(shown.key_hash);
+        all["columns"] = object(&shown.columns).into();
+        out::data(all.to_string());
+        return;
+    }
+    let row = &shown.row;
+    let facts = [
+        ("row", row.id()),
+        ("table", row.table.clone()),
+        ("batch", row.batch.to_string()),
+        ("message", row.message.to_string()),
+        ("at", At(row.at.0).to_string()),
+        ("code", row.code.clone()),
+        ("reason", row.reason.clone()),
+        ("key hash", shown.key_hash.clone().unwrap_or_default()),
+    ];
+    let fact = |(name, value): (&str, String)| vec![name.to_owned(), value];
+    let columns = shown.columns.iter().map(|(name, value)| {
+        let is_key = shown.key.iter().any(|(key, _)| key == name);
+        vec![if is_key { format!("{name} (key)") } else { name.clone() }, value.clone()]
+    });
+    let head = ["WHAT", "VALUE"].map(str::to_owned).to_vec();
+    grid(head, facts.into_iter().map(fact).collect()).into_iter().for_each(out::data);
+    let head = ["COLUMN", "VALUE"].map(str::to_owned).to_vec();
+    grid(head, columns.collect()).into_iter().for_each(out::data);
+}
+
+impl Retry {
+    async fn run(self, services: &Services, json: bool) -> Result<()> {
+        let place = self.at.find(services).await?;
+        let which = which(self.row.as_deref(), self.table, self.all)?;
+        let (mut after, mut lines) = (String::new(), Vec::new());
+        let (mut applied, mut superseded, mut refused) = (0_u64, 0_u64, 0_u64);
+        loop {
+            let how = (after.as_str(), self.dry_run);
+            let done = services.staging.retry(&place, which.clone(), how, Wall::now()).await?;
+            for tried in &done.rows {
+                *match tried.outcome {
+                    Outcome::Applied => &mut applied,
+                    Outcome::Superseded => &mut superseded,
+                    Outcome::Refused { .. } => &mut refused,
+                } += 1;
+                if json {
+                    out::data(told(tried, self.dry_run).to_string());
+                } else {
+                    lines.push(line(tried));
+                }
+            }
+            match done.next {
+                Some(next) => after = next,
+                None => break,
+            }
+        }
+        if !json && !lines.is_empty() {
+            let head = ["ROW", "TABLE", "OUTCOME", "REASON"].map(str::to_owned).to_vec();
+            grid(head, lines).into_iter().for_each(out::data);
+        }
+        let dry = if self.dry_run { " (dry run: nothing was changed)" } else { "" };
+        out::talk(format!(
+            "{applied} applied, {superseded} superseded by a newer image, {refused} still refused{dry}"
+        ));
+        Ok(())
+    }
+}
+
+fn told(tried: &Tried, dry_run: bool) -> Value {
+    let mut line = json!({ "id": tried.id, "table": tried.table, "outcome": tried.outcome.as_str(),
+        "applied": !dry_run });
+    if let Outcome::Refused { code, reason } = &tried.outcome {
+        line["code"] = json!(code.as_str());
+        line["reason"] = json!(reason);
+    }
+    line
+}
+
+fn line(tried: &Tried) -> Vec<String> {
+    let reason = match &tried.outcome {
+        Outcome::Refused { code, reason } => format!("{code}: {reason}"),
+        Outcome::Applied | Outcome::Superseded => String::new(),
+    };
+    vec![tried.id.clone(), tried.table.clone(), tried.outcome.as_str().to_owned(), reason]
+}
