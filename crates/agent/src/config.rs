@@ -493,8 +493,43 @@ impl AgentConfig {
     /// # Errors
     /// `INTERNAL` where the tree cannot be written as TOML.
     pub fn dump(&self) -> Result<String> {
-        toml::to_string_pretty(self).coded(Code::Internal, "cannot print the configuration")
+        let text = toml::to_string_pretty(self);
+        let text = text.coded(Code::Internal, "cannot print the configuration")?;
+        Ok(with_unset(&text))
     }
+}
+
+/// Keys without a value of their own, by section; where they are not set TOML has no way to show them.
+const MAY_BE_UNSET: &[(&str, &[&str])] = &[
+    ("", &["allow"]),
+    ("cloud", &["client_secret", "client_secret_file", "hosts", "ca_file"]),
+    ("source", &["erp", "stamp_zone", "overlap_seconds", "ca_file"]),
+    ("capture", &["recurrence", "load_hours", "zone"]),
+    ("mask", &["key_file"]),
+];
+
+/// The text with a comment for each key that is not set, below its section's heading.
+fn with_unset(text: &str) -> String {
+    let set: toml::Table = text.parse().unwrap_or_default();
+    let comments = |section: &str| -> String {
+        let keys = MAY_BE_UNSET.iter().find(|(name, _)| *name == section).map(|(_, keys)| *keys);
+        let tree = if section.is_empty() {
+            Some(&set)
+        } else {
+            set.get(section).and_then(toml::Value::as_table)
+        };
+        let unset = |key: &&str| tree.is_none_or(|tree| !tree.contains_key(*key));
+        let lines = keys.unwrap_or_default().iter().copied().filter(unset);
+        lines.map(|key| format!("# {key} is not set\n")).collect()
+    };
+    let mut out = comments("");
+    for line in text.lines() {
+        out.push_str(line);
+        out.push('\n');
+        let section = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        out.extend(section.map(comments));
+    }
+    out
 }
 
 impl MaskConfig {
@@ -579,6 +614,25 @@ mask = { CGC = "hash", FONE = "last", MAIL = "null" }
         assert!(!format!("{config:?}").contains("canary"));
         let again = read(&dump).unwrap();
         assert_eq!((again.capture, again.tables), (config.capture, config.tables));
+    }
+
+    #[test]
+    fn a_dump_names_every_key_there_is_also_those_that_are_not_set() {
+        let dump = AgentConfig::default().dump().unwrap();
+        for section in ["cloud", "source", "capture", "admin", "log", "mask", "history"] {
+            let refused = read(&format!("[{section}]\nnope = 1")).unwrap_err().message;
+            let (_, keys) = refused.split_once("expected").unwrap();
+            let body = dump.split(&format!("[{section}]\n")).nth(1).unwrap();
+            let body = body.split("\n[").next().unwrap();
+            for key in keys.split('`').skip(1).step_by(2) {
+                let line = |line: &str| {
+                    line.starts_with(&format!("{key} = ")) || line == format!("# {key} is not set")
+                };
+                assert!(body.lines().any(line), "{section}.{key} in:\n{dump}");
+            }
+        }
+        assert!(dump.starts_with("# allow is not set\n"), "{dump}");
+        assert!(!read(FULL).unwrap().dump().unwrap().contains("allow is not set"));
     }
 
     #[test]

@@ -7,13 +7,13 @@
 mod records;
 mod steer;
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use agent::{
-    admin::{AnswerDeletes, DeletesStatus, Status, client::Client},
+    admin::{AnswerDeletes, DeletesStatus, IncidentStatus, Status, client::Client},
     app,
     config::AgentConfig,
-    journal::{Answer, LinkState},
+    journal::{Answer, LinkState, TableStatus},
     source::{Finding, Mask, SAFE_BOUND_SQL, TableShape},
 };
 use clap::{Args, Subcommand};
@@ -67,9 +67,21 @@ enum AgentNoun {
     /// Show the running agent: each table's state and the last incidents.
     Status,
     /// Order the running agent to load one table again, or all.
+    #[command(
+        after_help = "A load removes nothing: what is staged stays, and rows that the ERP no longer has go with the next
+comparison of the keys.
+
+Examples:
+  malote agent reload FLAN --config agent.toml
+  malote agent reload --all --config agent.toml"
+    )]
     Reload {
-        /// The table; left out: all of the plan.
+        /// The table.
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
         table: Option<TableName>,
+        /// Every table of the plan.
+        #[arg(long)]
+        all: bool,
     },
     /// Keep the running agent from reading one table, or all; a restart does not end it.
     Pause(PauseArgs),
@@ -191,7 +203,7 @@ impl AgentCommand {
                 }
                 Ok(exit::OK)
             }
-            AgentNoun::Reload { table } => {
+            AgentNoun::Reload { table, .. } => {
                 client(&load()?)?.reload(table.as_ref()).await?;
                 out::talk(lang.pick("ordered", "pedido feito"));
                 Ok(exit::OK)
@@ -369,6 +381,10 @@ fn hint(code: &str, lang: Lang) -> Option<&'static str> {
     Some(lang.pick(code.hint(), code.hint_pt()))
 }
 
+fn next_try(at: &str, lang: Lang) -> String {
+    format!(" ({} {at})", lang.pick("next try", "próxima tentativa"))
+}
+
 /// The link and what stands in its way.
 fn link_lines(link: &LinkState, lang: Lang) -> Vec<String> {
     let phase = serde_json::to_value(link.phase).unwrap_or_default();
@@ -379,7 +395,7 @@ fn link_lines(link: &LinkState, lang: Lang) -> Vec<String> {
     let mut lines = vec![head];
     if let Some(code) = &link.code {
         let next = link.next_try.as_ref();
-        let next = next.map(|at| format!(" (next try {at})")).unwrap_or_default();
+        let next = next.map(|at| next_try(at, lang)).unwrap_or_default();
         let words = link.words.as_deref().unwrap_or_default();
         lines.push(format!("             {code}: {words}{next}"));
         lines.extend(hint(code, lang).map(|hint| format!("             {hint}")));
@@ -425,6 +441,63 @@ fn coming_lines(status: &Status, lang: Lang) -> Vec<String> {
     run.into_iter().chain(loads).collect()
 }
 
+/// What the columns of the tables' lines are. Sendings count, not rows: one that goes twice counts twice.
+fn table_heading(status: &Status, lang: Lang) -> Option<String> {
+    if status.tables.is_empty() {
+        return None;
+    }
+    Some(lang.pick(
+        format!(
+            "\n{:<12} {:<10} {:<13} {:<10} {:<10} {:<10} QUARANTINED (sent and deletes since the agent started)",
+            "TABLE", "STATE", "MODE", "LAG", "SENT", "DELETES"
+        ),
+        format!(
+            "\n{:<12} {:<10} {:<13} {:<10} {:<10} {:<10} QUARENTENA (enviadas e exclusões desde o início do agente)",
+            "TABELA", "ESTADO", "MODO", "ATRASO", "ENVIADAS", "EXCLUSÕES"
+        ),
+    ))
+}
+
+fn sent_line(status: &TableStatus) -> String {
+    let lag = status.lag_ms.map_or_else(|| "-".to_owned(), |lag| format!("{} s", lag / 1_000));
+    // The counter holds deletes too: they are rows of the messages.
+    let changed = status.rows_sent.saturating_sub(status.deletes_sent);
+    format!(
+        "{:<12} {:<10} {:<13} {lag:<10} {changed:<10} {:<10} {}",
+        status.table.as_str(),
+        status.state,
+        status.mode,
+        status.deletes_sent,
+        status.quarantined
+    )
+}
+
+/// What was left out or went wrong, the newest first; below each code, once, what to do.
+fn incident_lines(incidents: &[IncidentStatus], lang: Lang) -> Vec<String> {
+    let mut lines = Vec::new();
+    if !incidents.is_empty() {
+        lines.push(lang.pick("\nINCIDENTS", "\nOCORRÊNCIAS").to_owned());
+    }
+    let mut told = BTreeSet::new();
+    for IncidentStatus { table, key_hash, code, words, at, .. } in incidents {
+        let key = key_hash.as_ref().map(|hash| {
+            let head: String = hash.chars().take(16).collect();
+            format!(" {} {head}…", lang.pick("key", "chave"))
+        });
+        lines.push(format!(
+            "{at} {}{code}: {words}{}",
+            place(table.as_ref()),
+            key.unwrap_or_default()
+        ));
+        if told.insert(code)
+            && let Some(hint) = hint(code, lang)
+        {
+            lines.push(format!("             {hint}"));
+        }
+    }
+    lines
+}
+
 fn show_status(status: &Status, lang: Lang) {
     for line in link_lines(&status.link, lang) {
         out::data(line);
@@ -440,17 +513,9 @@ fn show_status(status: &Status, lang: Lang) {
     for halt in halts.iter().filter(|halt| halt.table.is_none()) {
         out::data(format!("PAUSED {}", steer::line(halt, lang)));
     }
+    table_heading(status, lang).into_iter().for_each(out::data);
     for status in &status.tables {
-        let lag = status.lag_ms.map_or_else(|| "-".to_owned(), |lag| format!("{} s", lag / 1_000));
-        out::data(format!(
-            "{:<12} {:<10} {:<13} lag {lag:<8} rows {} deletes {} quarantined {}",
-            status.table.as_str(),
-            status.state,
-            status.mode,
-            status.rows_sent,
-            status.deletes_sent,
-            status.quarantined
-        ));
+        out::data(sent_line(status));
         for words in waiting.iter().filter(|waits| waits.table == status.table) {
             out::data(format!("             {}", capped_line(words, lang)));
         }
@@ -459,7 +524,7 @@ fn show_status(status: &Status, lang: Lang) {
         }
         if let Some((code, words)) = &status.parked {
             let next = status.next_try.as_ref();
-            let next = next.map(|at| format!(" (next try {at})")).unwrap_or_default();
+            let next = next.map(|at| next_try(at, lang)).unwrap_or_default();
             out::data(format!("             {code}: {words}{next}"));
             if let Some(hint) = hint(code, lang) {
                 out::data(format!("             {hint}"));
@@ -474,15 +539,7 @@ fn show_status(status: &Status, lang: Lang) {
             out::data(format!("             {words}"));
         }
     }
-    for incident in &status.incidents {
-        let at = &incident.at;
-        out::data(format!(
-            "{at} {}{}: {}",
-            place(incident.table.as_ref()),
-            incident.code,
-            incident.words
-        ));
-    }
+    incident_lines(&status.incidents, lang).into_iter().for_each(out::data);
 }
 
 #[cfg(test)]
@@ -527,6 +584,7 @@ mod tests {
             "agent run --config a.toml",
             "agent --config a.toml check FLAN TMOV --json",
             "agent reload FLAN",
+            "agent reload --all",
             "agent status",
             "agent deletes list --json",
             "agent deletes confirm FLAN --rows 999 --dry-run --config a.toml",
@@ -542,6 +600,8 @@ mod tests {
             Line::try_parse_from(words.split(' ')).unwrap();
         }
         assert!(Line::try_parse_from(["agent", "reload", ""]).is_err());
+        assert!(Line::try_parse_from(["agent", "reload"]).is_err());
+        assert!(Line::try_parse_from(["agent", "reload", "--all", "FLAN"]).is_err());
         assert!(Line::try_parse_from(["agent", "deletes", "confirm"]).is_err());
     }
 
@@ -583,7 +643,7 @@ mod tests {
             ..LinkState::default()
         };
         let lines = link_lines(&link, Lang::Pt);
-        assert_eq!(lines[1].trim(), "INSTANCE_TWICE: w (next try 2026-01-02T03:04:05Z)");
+        assert_eq!(lines[1].trim(), "INSTANCE_TWICE: w (próxima tentativa 2026-01-02T03:04:05Z)");
         assert!(lines[2].contains("cópias da mesma pasta"), "{lines:?}");
     }
 

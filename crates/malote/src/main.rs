@@ -6,13 +6,14 @@
 
 mod agent_cli;
 mod demo;
+mod help;
 mod lang;
 mod out;
 mod server_cli;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use lang::Lang;
 use protocol::{Code, Coded as _, Result};
 
@@ -38,11 +39,16 @@ enum Noun {
 }
 
 fn main() -> ExitCode {
-    let malote = match Malote::try_parse() {
+    let lang = Lang::of(Lang::said(std::env::args_os()));
+    let malote = match read(lang) {
         Ok(malote) => malote,
         Err(asked) => {
             // Help and version are answers on stdout, all else is a wrong command line on stderr.
-            let _ = asked.print();
+            if let Some(words) = help::told(&asked).filter(|_| lang == Lang::Pt) {
+                out::talk(words.trim_end());
+            } else {
+                let _ = asked.print();
+            }
             return ExitCode::from(if asked.use_stderr() {
                 runtime::exit::USAGE
             } else {
@@ -54,11 +60,21 @@ fn main() -> ExitCode {
     match run(malote.noun, lang) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            tracing::debug!(code = %error.code, cause = error.chain(), "command failed");
+            tracing::debug!(code = %error.code, cause = error.cause(), "command failed");
             out::talk(lang.explain(&error));
             ExitCode::from(runtime::exit::FAILED)
         }
     }
+}
+
+/// The command line, with help in the language of the person.
+fn read(lang: Lang) -> std::result::Result<Malote, clap::Error> {
+    let mut command = match lang {
+        Lang::En => Malote::command(),
+        Lang::Pt => help::in_portuguese(Malote::command()),
+    };
+    let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    Malote::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
 }
 
 fn run(noun: Noun, lang: Lang) -> Result<u8> {

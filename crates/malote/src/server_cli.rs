@@ -8,6 +8,7 @@ mod admin;
 mod carol;
 mod catalog;
 mod entity;
+mod key;
 mod lists;
 mod quarantine;
 mod retention;
@@ -29,6 +30,7 @@ use server::{
 };
 
 use crate::{lang::Lang, out};
+use lists::Form;
 
 /// `malote server`.
 #[derive(Debug, Args)]
@@ -101,6 +103,9 @@ enum ServerNoun {
     Entity(entity::EntityCommand),
     /// Ask for a table to be sent again whole.
     Reload(entity::Reload),
+    /// Keys that sign senders' tokens.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
     /// Who may administer over the network.
     #[command(subcommand)]
     Admin(admin::AdminCommand),
@@ -185,25 +190,30 @@ impl ServerNoun {
     }
 }
 
-fn must_be_there(config: &ServerConfig) -> Result<()> {
+fn must_be_there(config: &ServerConfig, lang: Lang) -> Result<()> {
     let store = config.store();
     if store.exists() {
         return Ok(());
     }
-    let words = format!(
-        "there is no store {}; name the server's --config or --data, or begin with `malote server setup`",
-        store.display()
+    let store = store.display();
+    let words = lang.pick(
+        format!(
+            "there is no store {store}; name the server's --config or --data, or begin with `malote server setup`"
+        ),
+        format!(
+            "não há armazenamento em {store}; indique o --config ou o --data do servidor, ou comece com `malote server setup`"
+        ),
     );
     Err(Error::new(Code::NotFound, words))
 }
 
 impl ServerCommand {
-    pub(crate) async fn run(self, _lang: Lang) -> Result<u8> {
+    pub(crate) async fn run(self, lang: Lang) -> Result<u8> {
         let mut config = ServerConfig::load(self.shared.config.as_deref())?;
         if let Some(data) = &self.shared.data {
             config.data.clone_from(data);
         }
-        let json = self.shared.json;
+        let form = Form { json: self.shared.json, lang };
         match self.noun {
             ServerNoun::Run { dump_config: false } => return serve(config).await,
             ServerNoun::Run { dump_config: true } | ServerNoun::Config { defaults: false } => {
@@ -212,38 +222,39 @@ impl ServerCommand {
             ServerNoun::Config { defaults: true } => {
                 out::data(ServerConfig::default().dump().trim_end())
             }
-            ServerNoun::Migrate => migrate(&config, json)?,
+            ServerNoun::Migrate => migrate(&config, form)?,
             noun => {
                 telemetry::start("warn", config.log.format);
                 if !noun.begins() {
-                    must_be_there(&config)?;
+                    must_be_there(&config, lang)?;
                 }
                 let services = Box::pin(app::open(&config)).await?;
-                Box::pin(with_store(noun, &services, json)).await?;
+                Box::pin(with_store(noun, &services, form)).await?;
             }
         }
         Ok(exit::OK)
     }
 }
 
-async fn with_store(noun: ServerNoun, services: &Services, json: bool) -> Result<()> {
+async fn with_store(noun: ServerNoun, services: &Services, form: Form) -> Result<()> {
     match noun {
-        ServerNoun::Setup(command) => command.run(services, json).await,
-        ServerNoun::Tenant(command) => command.run(services, json).await,
-        ServerNoun::App(command) => command.run(services, json).await,
-        ServerNoun::Environment(command) => command.run(services, json).await,
-        ServerNoun::Installation(command) => command.run(services, json).await,
-        ServerNoun::Credential(command) => command.run(services, json).await,
-        ServerNoun::Carol(command) => command.run(services, json).await,
-        ServerNoun::Entity(command) => command.run(services, json).await,
-        ServerNoun::Reload(command) => command.run(services, json).await,
-        ServerNoun::Admin(command) => command.run(services, json).await,
-        ServerNoun::Audit(command) => command.run(services, json).await,
-        ServerNoun::Session(command) => command.run(services, json).await,
-        ServerNoun::Batches(command) => command.run(services, json).await,
-        ServerNoun::Staging(command) => command.run(services, json).await,
-        ServerNoun::Quarantine(command) => command.run(services, json).await,
-        ServerNoun::Retention(command) => command.run(services, json).await,
+        ServerNoun::Setup(command) => command.run(services, form).await,
+        ServerNoun::Tenant(command) => command.run(services, form).await,
+        ServerNoun::App(command) => command.run(services, form).await,
+        ServerNoun::Environment(command) => command.run(services, form).await,
+        ServerNoun::Installation(command) => command.run(services, form).await,
+        ServerNoun::Credential(command) => command.run(services, form).await,
+        ServerNoun::Carol(command) => command.run(services, form).await,
+        ServerNoun::Entity(command) => command.run(services, form).await,
+        ServerNoun::Reload(command) => command.run(services, form).await,
+        ServerNoun::Key(command) => command.run(services, form).await,
+        ServerNoun::Admin(command) => command.run(services, form).await,
+        ServerNoun::Audit(command) => command.run(services, form).await,
+        ServerNoun::Session(command) => command.run(services, form).await,
+        ServerNoun::Batches(command) => command.run(services, form).await,
+        ServerNoun::Staging(command) => command.run(services, form).await,
+        ServerNoun::Quarantine(command) => command.run(services, form).await,
+        ServerNoun::Retention(command) => command.run(services, form).await,
         ServerNoun::Run { .. } | ServerNoun::Migrate | ServerNoun::Config { .. } => Ok(()),
     }
 }
@@ -257,20 +268,38 @@ async fn serve(config: ServerConfig) -> Result<u8> {
     ended.map(|()| exit::OK)
 }
 
-fn migrate(config: &ServerConfig, json: bool) -> Result<()> {
+fn migrate(config: &ServerConfig, form: Form) -> Result<()> {
     let store = config.store();
     runtime::files::folder(&config.data).map_err(|cause| {
         Error::new(Code::ConfigInvalid, format!("cannot make {}", config.data.display()))
             .because(cause)
     })?;
-    for step in sqlite::migrate(&store)? {
-        out::data(if json {
+    // A server at work has its store open, and what a step changes would change beneath it.
+    let _alone = match sqlite::state(&store)? {
+        sqlite::State::Current => None,
+        _ => Some(app::lock(&config.data)?),
+    };
+    let steps = sqlite::migrate(&store)?;
+    let nothing = steps.is_empty();
+    for step in steps {
+        out::data(if form.json {
             serde_json::json!({ "migrated": step }).to_string()
         } else {
-            format!("migrated {step}")
+            form.lang.pick(format!("migrated {step}"), format!("migrado {step}"))
         });
     }
-    out::talk(format!("the store {} is current", store.display()));
+    let store = store.display();
+    if nothing {
+        form.talk(
+            format!("nothing was to do: the store {store} is current"),
+            format!("nada a fazer: o armazenamento {store} está atualizado"),
+        );
+    } else {
+        form.talk(
+            format!("the store {store} is current now"),
+            format!("o armazenamento {store} agora está atualizado"),
+        );
+    }
     Ok(())
 }
 

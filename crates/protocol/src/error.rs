@@ -57,7 +57,13 @@ impl Error {
         self.class() == Class::Transient
     }
 
-    /// The chain of causes, for the log.
+    /// The chain of causes, for the log; `None` where there is none, so that no log line has an empty field.
+    #[must_use]
+    pub fn cause(&self) -> Option<String> {
+        Some(self.chain()).filter(|chain| !chain.is_empty())
+    }
+
+    /// The chain of causes; empty where there is none.
     #[must_use]
     pub fn chain(&self) -> String {
         let mut text = String::new();

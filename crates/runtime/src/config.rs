@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use protocol::{Code, Coded as _, Error, Result};
+use protocol::{Code, Error, Result};
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
@@ -40,12 +40,16 @@ pub fn load_from<T: DeserializeOwned>(
         let keys: Vec<String> = path.split("__").map(str::to_ascii_lowercase).collect();
         put(&mut tree, &keys, parse(&text)).map_err(|error| error.at(&name))?;
     }
-    T::deserialize(Value::Table(tree))
-        .map_err(|cause| Error::new(Code::ConfigInvalid, cause.message().trim().to_owned()))
-        .map_err(|error| match file {
+    serde_path_to_error::deserialize(Value::Table(tree)).map_err(|fault| {
+        let (key, cause) = (fault.path().to_string(), fault.into_inner());
+        let error = Error::new(Code::ConfigInvalid, cause.message().trim().to_owned());
+        // The root itself is written as a single point.
+        let error = if key == "." { error } else { error.at(key) };
+        match file {
             Some(path) => error.at(path.display()),
             None => error,
-        })
+        }
+    })
 }
 
 /// One variable of the environment, where it is set and not empty.
@@ -55,13 +59,23 @@ pub fn variable(name: &str) -> Option<String> {
 }
 
 fn read(path: &Path) -> Result<Table> {
-    let text = fs::read_to_string(path).coded(
-        Code::ConfigInvalid,
-        format!("cannot read the configuration file {}", path.display()),
-    )?;
+    let text = fs::read_to_string(path).map_err(|cause| {
+        let words = format!("cannot read the configuration file {}: {cause}", path.display());
+        Error::new(Code::ConfigInvalid, words)
+    })?;
     text.parse().map_err(|cause: toml::de::Error| {
-        Error::new(Code::ConfigInvalid, format!("{}: {}", path.display(), cause.message()))
+        let place = cause.span().map(|span| place(&text, span.start)).unwrap_or_default();
+        let words = format!("{}{place}: {}", path.display(), cause.message().trim());
+        Error::new(Code::ConfigInvalid, words)
     })
+}
+
+/// `:line:column` of a byte, as compilers write it.
+fn place(text: &str, byte: usize) -> String {
+    let before = text.get(..byte).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    format!(":{line}:{column}")
 }
 
 fn parse(text: &str) -> Value {
@@ -131,11 +145,15 @@ mod tests {
         let unknown = load("name = 'a'\ntypo = 1\n[part]\nnumber = 1", &[]).unwrap_err();
         assert_eq!(unknown.code, Code::ConfigInvalid);
         assert!(unknown.message.contains("typo"), "{unknown}");
-        assert_eq!(load("name = ", &[]).unwrap_err().code, Code::ConfigInvalid);
+        let broken = load("name = 'a'\nother = = 3", &[]).unwrap_err();
+        assert_eq!(broken.code, Code::ConfigInvalid);
+        assert!(broken.message.contains("x.toml:2:9: "), "{broken}");
+        let wrong = load("name = 'a'\n[part]\nnumber = 'x'", &[]).unwrap_err();
+        assert!(wrong.message.contains("x.toml: part.number: invalid type"), "{wrong}");
         let clash = load("name = 'a'\npart = 3", &[("MALOTE_T_PART__NUMBER", "2")]).unwrap_err();
         assert!(clash.message.contains("part"), "{clash}");
-        assert!(
-            load_from::<Tree>(Some(Path::new("/nonexistent.toml")), "X", BTreeMap::new()).is_err()
-        );
+        let nowhere = Path::new("/nonexistent.toml");
+        let missing = load_from::<Tree>(Some(nowhere), "X", BTreeMap::new()).unwrap_err();
+        assert!(missing.message.contains("/nonexistent.toml: No such file"), "{missing}");
     }
 }

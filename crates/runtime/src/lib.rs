@@ -1,4 +1,4 @@
-//! How a process of Malote's lives: clock, entropy, tasks, backoff, configuration, telemetry, shutdown, exit codes.
+//! How a process of Malote's lives: clock, entropy, tasks, backoff, configuration, dialling, telemetry, shutdown, exit codes.
 //!
 //! Promises: the only crate that reads the clock, the environment or entropy, and the only one that spawns.
 //! Never: knows what is integrated.
@@ -6,6 +6,7 @@
 pub mod backoff;
 pub mod clock;
 pub mod config;
+pub mod dial;
 pub mod entropy;
 pub mod exit;
 pub mod files;

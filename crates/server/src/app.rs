@@ -169,7 +169,10 @@ async fn ended(task: &Task<()>) {
 }
 
 /// Takes the data folder for this process; the system frees it when the process ends, however it ends.
-fn lock(data: &Path) -> Result<File> {
+///
+/// # Errors
+/// `STORE_BUSY` where another process has it, `CONFIG_INVALID` where it cannot be written to.
+pub fn lock(data: &Path) -> Result<File> {
     let place = || format!("data folder {}", data.display());
     make_folder(data)?;
     files::warn_of_open_folder(data);

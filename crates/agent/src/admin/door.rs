@@ -131,10 +131,11 @@ async fn answer_deletes(
     let given: AnswerDeletes = parsed(&body, "{\"table\": …, \"confirm\": …}")?;
     let answer = if given.confirm { Answer::Confirmed } else { Answer::Refused };
     let AnswerDeletes { table, rows, dry_run, .. } = given;
-    if !dry_run {
-        tracing::warn!(%table, ?answer, rows, "deletes above the cap: a person answered");
-    }
     let verdict = Verdict { table: table.clone(), answer, rows, dry_run };
     let capped = journal.answer_deletes(verdict).await?;
+    if !dry_run {
+        let rows = capped.rows;
+        tracing::warn!(%table, ?answer, rows, "deletes above the cap: a person answered");
+    }
     Ok(Json(DeletesStatus::of(table, capped)))
 }

@@ -440,7 +440,7 @@ impl<'a, S: Source> Cycle<'a, S> {
         words: &str,
     ) -> Turn {
         let name = table.query.table.clone();
-        tracing::warn!(table = %name, %code, words, "incident");
+        tracing::warn!(table = %name, %code, words, hint = code.hint(), "incident");
         let at_micros = Wall::now().0;
         let incident =
             Incident { table: Some(name), key_hash, code, words: words.to_owned(), at_micros };

@@ -118,7 +118,7 @@ impl<S: Source> Worker<S> {
             match ended {
                 Fault::Session(error) if error.code == Code::Fenced => {}
                 Fault::Session(error) | Fault::Table(error) => {
-                    tracing::error!(%error, cause = error.chain(), "capture lost its batch");
+                    tracing::error!(%error, cause = error.cause(), "capture lost its batch");
                     // An error here means that the journal is ill itself; its own watch ends the process.
                     let _ = self.journal.drop_batch(error.code, &error.message, Wall::now()).await;
                     if error.code == Code::DiskFull {
@@ -348,7 +348,8 @@ impl<S: Source> Worker<S> {
 
     /// Tells uplink where it is the database that cannot be read, not this table. The error, where no table can.
     fn unread(&self, error: Error) -> Option<Error> {
-        let whole = error.code == Code::SourceUnreachable;
+        let whole =
+            matches!(error.code, Code::SourceUnreachable | Code::SourceFile | Code::SourceTls);
         if whole || matches!(error.code, Code::SourceTimeout | Code::SourceStandby) {
             let (code, words) = (error.code, error.message.clone());
             self.journal.tell_unread(Some(Unread { since: Mono::now(), code, words }));
@@ -395,7 +396,7 @@ impl<S: Source> Worker<S> {
         if !news {
             return Ok(());
         }
-        tracing::warn!(table = %table.query.table, %error, cause = error.chain(), "table parked");
+        tracing::warn!(table = %table.query.table, %error, cause = error.cause(), hint = error.code.hint(), "table parked");
         if error.is_transient() {
             Ok(())
         } else {

@@ -54,7 +54,7 @@ pub(super) fn open(folder: &Path) -> Result<Opened> {
     let (db, recovery) = match connect(&path) {
         Ok(db) => (db, if existed { Recovery::Resumed } else { Recovery::Fresh }),
         Err(error) if existed && error.code == Code::JournalCorrupt => {
-            tracing::warn!(cause = %error.chain(), "journal is damaged, moved aside");
+            tracing::warn!(cause = error.cause(), "journal is damaged, moved aside");
             move_aside(&path).map_err(place)?;
             (connect(&path).map_err(place)?, Recovery::Replaced)
         }

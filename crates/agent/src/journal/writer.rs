@@ -250,7 +250,7 @@ fn serve(mut desk: Desk, queue: &Receiver<Job>, tell: &Tell) {
             answer(error.as_ref());
         }
         if let Some(error) = error.filter(|error| error.code == Code::JournalFailed) {
-            tracing::error!(code = %error.code, cause = %error.chain(), "journal failed; the process must end");
+            tracing::error!(code = %error.code, cause = error.cause(), "journal failed; the process must end");
             tell.fault.send_replace(Some(error.to_string()));
             // Closing would checkpoint pages that may be lost already.
             std::mem::forget(desk.db);

@@ -121,7 +121,10 @@ impl SqliteSource {
             if done.is_ok() && ended.is_ok() {
                 *slot = Some(connection);
             }
-            done
+            done.map_err(|error| match error.code {
+                Code::SourceFile => error.at(inner.path.display()),
+                _ => error,
+            })
         })
         .await?
     }
@@ -139,7 +142,7 @@ impl Inner {
     fn open(&self, flags: OpenFlags) -> Result<Connection> {
         if !self.path.is_file() {
             let words = format!("there is no file {}", self.path.display());
-            return Err(Error::new(Code::SourceUnreachable, words));
+            return Err(Error::new(Code::SourceFile, words));
         }
         let connection =
             Connection::open_with_flags(&self.path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX);
@@ -320,7 +323,7 @@ impl Source for SqliteSource {
 /// Device and number of the file, where the system has them.
 fn file_id(path: &PathBuf) -> Result<String> {
     let words = || format!("cannot look at {}", path.display());
-    let about = std::fs::metadata(path).coded(Code::SourceUnreachable, words())?;
+    let about = std::fs::metadata(path).coded(Code::SourceFile, words())?;
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt as _;
@@ -341,13 +344,21 @@ fn fault(cause: rusqlite::Error) -> Error {
         Some(
             ErrorCode::OperationInterrupted | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked,
         ) => Code::SourceTimeout,
-        Some(ErrorCode::CannotOpen | ErrorCode::NotADatabase) => Code::SourceUnreachable,
+        Some(ErrorCode::CannotOpen | ErrorCode::NotADatabase) => Code::SourceFile,
+        Some(ErrorCode::DatabaseCorrupt) => Code::SourceFailed,
         Some(ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied) => {
             Code::SourceRights
         }
         _ => Code::SourceFailed,
     };
-    Error::new(code, "SQLite reports an error").because(cause)
+    // SQLite's short text of a result code is one of a fixed list; its long one may quote a statement.
+    let words = match &cause {
+        rusqlite::Error::SqliteFailure(failure, _) => {
+            format!("SQLite: {}", rusqlite::ffi::code_to_str(failure.extended_code))
+        }
+        _ => "SQLite reports an error".to_owned(),
+    };
+    Error::new(code, words).because(cause)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -46,7 +46,7 @@ impl Board {
 
     /// Not sending, why, and when it is tried again.
     pub(super) fn waiting(&self, phase: LinkPhase, error: &Error, pause: Option<Duration>) {
-        tracing::warn!(code = %error.code, words = error.message, cause = %error.chain(), ?phase, "not sending");
+        tracing::warn!(code = %error.code, words = error.message, cause = error.cause(), hint = error.code.hint(), ?phase, "not sending");
         let (code, words, hint) = told(error);
         self.set(LinkState {
             phase,
@@ -104,9 +104,14 @@ pub(super) fn phase_of(error: &Error) -> LinkPhase {
     match (error.code, error.class()) {
         (Code::Fenced | Code::SessionHeld | Code::EpochRequired, _) => LinkPhase::Standby,
         // The cloud is there; it is the ERP database that is not.
-        (Code::SourceUnreachable | Code::SourceTimeout | Code::SourceFailed, _) => {
-            LinkPhase::Standby
-        }
+        (
+            Code::SourceUnreachable
+            | Code::SourceFile
+            | Code::SourceTls
+            | Code::SourceTimeout
+            | Code::SourceFailed,
+            _,
+        ) => LinkPhase::Standby,
         (_, Class::Transient) => LinkPhase::Unreachable,
         (_, Class::Caller | Class::Operator | Class::Bug) => LinkPhase::Refused,
     }

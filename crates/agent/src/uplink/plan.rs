@@ -21,8 +21,8 @@ use tokio::sync::Notify;
 use super::{board::Board, cloud::Cloud};
 use crate::journal::Journal;
 
-/// Longest pause between tries while Entities cannot be read.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Longest pause between tries while Entities cannot be read. Short: until the next one people are shown the old fault.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 #[derive(Debug)]
 pub(super) struct Plan {
@@ -48,7 +48,10 @@ impl Plan {
                 Err(error) if error.code == Code::JournalFailed => return,
                 Err(error) => {
                     if backoff.tries() == 0 {
-                        tracing::warn!(code = %error.code, words = error.message, cause = %error.chain(), "Entities not read; the last good plan stays");
+                        let kept = self.journal.plan().await.is_ok_and(|plan| plan.is_some());
+                        let then =
+                            if kept { "the last good plan stays" } else { "there is no plan yet" };
+                        tracing::warn!(code = %error.code, words = error.message, cause = error.cause(), hint = error.code.hint(), then, "Entities not read");
                     }
                     self.board.plan(Some(&error));
                     backoff.next_pause()

@@ -9,6 +9,7 @@ use bytes::{BufMut as _, Bytes};
 use http::uri::PathAndQuery;
 use prost::Message;
 use protocol::{Code, Error, Result, ids::Epoch, limits, proto::totvs};
+use runtime::dial;
 use tonic::{
     Request, Status,
     client::Grpc,
@@ -69,12 +70,14 @@ impl<T: Message + Send + Sync + 'static> Wire for T {}
 #[derive(Clone, Debug)]
 pub(super) struct Rpc {
     grpc: Grpc<Channel>,
+    /// Address of the service, for people.
+    target: Arc<str>,
     cloud: Arc<Cloud>,
 }
 
 impl Rpc {
-    pub(super) fn new(channel: Channel, cloud: Arc<Cloud>) -> Self {
-        Self { grpc: Grpc::new(channel), cloud }
+    pub(super) fn new(channel: Channel, target: &str, cloud: Arc<Cloud>) -> Self {
+        Self { grpc: Grpc::new(channel), target: target.into(), cloud }
     }
 
     pub(super) async fn bearer(&self) -> Result<Bearer> {
@@ -159,9 +162,17 @@ impl Rpc {
         C::Decode: Send + Sync + 'static,
     {
         request.set_timeout(limits::CALL_TIMEOUT);
-        let call = async move {
-            self.grpc.ready().await.map_err(|cause| Status::unavailable(chain(&cause)))?;
-            self.grpc.unary(request, PathAndQuery::from_static(path), codec).await
+        let target = Arc::clone(&self.target);
+        let unconnected = |cause: &(dyn std::error::Error + 'static)| {
+            dial::why(cause).map(|why| Status::unavailable(format!("{target}: {why}")))
+        };
+        let call = async {
+            if let Err(cause) = self.grpc.ready().await {
+                let status = unconnected(&cause);
+                return Err(status.unwrap_or_else(|| Status::unavailable(chain(&cause))));
+            }
+            let answer = self.grpc.unary(request, PathAndQuery::from_static(path), codec).await;
+            answer.map_err(|status| unconnected(&status).unwrap_or(status))
         };
         match tokio::time::timeout(limits::CALL_TIMEOUT, call).await {
             Ok(answer) => answer.map(tonic::Response::into_inner),

@@ -199,7 +199,7 @@ impl Sender {
                 Ok(bearer) => bearer,
                 Err(error) if error.code == Code::JournalFailed => return Err(error),
                 Err(error) => {
-                    tracing::warn!(code = %error.code, words = error.message, "no token; trying again");
+                    tracing::warn!(code = %error.code, words = error.message, cause = error.cause(), hint = error.code.hint(), "no token; trying again");
                     self.board.trouble(Some(&error));
                     flight.pauses.pause().await;
                     continue;
@@ -488,9 +488,8 @@ fn loads_done(seal: &Seal) -> String {
 /// Key and hash of a message's one row, from the bytes themselves.
 fn only_row(bytes: &[u8]) -> Option<(KeyBytes, RowHash)> {
     let view = TableView::scan(bytes).ok()?;
-    let cells: Vec<(&str, &str)> = view.row(0).collect();
     let cell = |name: &str| {
-        cells.iter().find(|(column, _)| column.eq_ignore_ascii_case(name)).map(|(_, value)| *value)
+        view.row(0).iter().find(|cell| cell.name.eq_ignore_ascii_case(name)).map(|cell| cell.value)
     };
     let key = view.schema.key.iter().map(|name| cell(name)).collect::<Option<Vec<_>>>()?;
     let names = view

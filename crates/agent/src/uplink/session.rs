@@ -255,7 +255,7 @@ where
         }
         let target = self.means.cloud.address(service::INGESTION).await?;
         let channel = self.means.cloud.web.channel(&target)?;
-        let rpc = Rpc::new(channel, Arc::clone(&self.means.cloud));
+        let rpc = Rpc::new(channel, &target, Arc::clone(&self.means.cloud));
         self.rpc = Some(rpc.clone());
         Ok(rpc)
     }

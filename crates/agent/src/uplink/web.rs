@@ -16,6 +16,7 @@ use http::Uri;
 use hyper_util::rt::TokioIo;
 use protocol::{Code, Coded as _, Error, Result, limits};
 use reqwest::{RequestBuilder, StatusCode, Url, dns};
+use runtime::dial;
 use tokio::net::TcpStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
@@ -70,18 +71,15 @@ impl Web {
         request: RequestBuilder,
         limit: usize,
     ) -> Result<(StatusCode, Vec<u8>)> {
-        let unreachable = |cause: reqwest::Error| {
-            let refused = refused_by(&cause);
-            // The URL may hold what a person typed; the log gets the causes without it.
-            refused.unwrap_or_else(|| {
-                Error::new(Code::CloudUnreachable, "the server does not answer")
-                    .because(cause.without_url())
-            })
-        };
-        let mut answer = request.send().await.map_err(unreachable)?;
+        let (client, request) = request.build_split();
+        let request = request.coded(Code::Internal, "the call cannot be made")?;
+        // Not the whole URL: it may hold what a person typed.
+        let place = request.url().origin().ascii_serialization();
+        let lost = |cause| unreachable(cause, &place);
+        let mut answer = client.execute(request).await.map_err(lost)?;
         let status = answer.status();
         let mut body = Vec::new();
-        while let Some(part) = answer.chunk().await.map_err(unreachable)? {
+        while let Some(part) = answer.chunk().await.map_err(lost)? {
             if body.len() + part.len() > limit {
                 return Err(Error::new(
                     Code::BodyTooLarge,
@@ -156,6 +154,22 @@ impl Web {
 
 fn port_of(uri: &Uri) -> u16 {
     uri.port_u16().unwrap_or(if uri.scheme_str() == Some("http") { 80 } else { 443 })
+}
+
+/// Why no answer came from that place.
+fn unreachable(cause: reqwest::Error, place: &str) -> Error {
+    if let Some(refused) = refused_by(&cause) {
+        return refused.at(place);
+    }
+    let words = match dial::why(&cause) {
+        _ if cause.is_timeout() => "no answer came in time",
+        Some(words) => words,
+        None if cause.is_request() && !cause.is_connect() => {
+            "what listens there does not answer in HTTP; is it the port of gRPC, or one of https?"
+        }
+        None => "the server does not answer",
+    };
+    Error::new(Code::CloudUnreachable, words).at(place).because(cause.without_url())
 }
 
 /// The refusal of the resolver, found among the causes.
@@ -265,6 +279,38 @@ mod tests {
         }
         for yes in ["8.8.8.8", "100.128.0.1", "2606:4700::1111", "::ffff:8.8.8.8"] {
             assert!(is_public(yes.parse().unwrap()), "{yes}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_unreachable_server_is_told_with_its_address_and_with_what_stands_in_the_way() {
+        let private = ["127.0.0.1", "no-such-host.invalid"].map(str::to_owned);
+        let web = Web::new(Hosts::new("http://127.0.0.1", &private).unwrap(), true, None).unwrap();
+        let error =
+            async |address: &str| Web::send(web.get(address).unwrap(), 10).await.unwrap_err();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let place = format!("http://{}", listener.local_addr().unwrap());
+        let answers = async {
+            // What a gRPC port begins with: an empty SETTINGS frame of HTTP/2.
+            use tokio::io::AsyncWriteExt as _;
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+            stream.shutdown().await.unwrap();
+            stream
+        };
+        let address = format!("{place}/x?secret");
+        let (wrong_port, _stream) = tokio::join!(error(&address), answers);
+        drop(listener);
+        let silent = error(&address).await;
+        let nowhere = error("http://no-such-host.invalid/x").await;
+        for (error, words) in [
+            (wrong_port, format!("{place}: what listens there does not answer in HTTP")),
+            (silent, format!("{place}: nothing listens there")),
+            (nowhere, "http://no-such-host.invalid: the name leads to no address".to_owned()),
+        ] {
+            assert_eq!(error.code, Code::CloudUnreachable);
+            assert!(error.message.starts_with(&words), "{error}");
+            assert!(!format!("{error:?}").contains("secret"), "{error:?}");
         }
     }
 

@@ -47,7 +47,7 @@ pub(crate) struct DemoCommand {
     /// With --source: end after the base load was verified.
     #[arg(long, requires = "source")]
     once: bool,
-    /// One JSON object a line on stdout: ready, progress, verified.
+    /// One JSON object a line on stdout: ready, leftOut, progress, step, difference, verified.
     #[arg(long)]
     json: bool,
 }
@@ -142,28 +142,37 @@ impl DemoCommand {
             }
         }
         show.event(&ready);
-        if !self.stay {
-            return;
+        if self.stay {
+            show_addresses(world, show, &grpc);
         }
-        let plain = |line: String| show.say(&line, &line);
-        plain(format!("  registry      {}", cloud.registry()));
-        plain(format!("  gRPC          {grpc}"));
-        plain(format!("  tenant        {}", cloud.tenant));
-        plain(format!("  environment   {}", cloud.environment));
-        for ship in &world.ships {
-            plain(format!(
-                "  {:<12}  client id      {}",
-                ship.cargo.erp.as_str(),
-                ship.login.client_id
-            ));
-            plain(format!("  {:<12}  client secret  {}", "", ship.login.secret.expose_secret()));
-            plain(format!("  {:<12}  agent's door   {}", "", ship.admin.address));
-            plain(format!("  {:<12}  its token      {}", "", ship.admin.token.expose_secret()));
-            plain(format!(
-                "  {:<12}  staging        {}",
-                "",
-                cloud.staging_file(&ship.cargo.erp).display()
-            ));
+    }
+}
+
+/// Where server, agents and staging are, and the credentials.
+fn show_addresses(world: &World, show: &Progress, grpc: &str) {
+    let cloud = &world.cloud;
+    for (en, pt, value) in [
+        ("registry", "registry", cloud.registry()),
+        ("gRPC", "gRPC", grpc.to_owned()),
+        ("tenant", "tenant", cloud.tenant.to_string()),
+        ("environment", "ambiente", cloud.environment.to_string()),
+    ] {
+        show.say(format!("  {en:<12}  {value}"), format!("  {pt:<12}  {value}"));
+    }
+    for ship in &world.ships {
+        let mut erp = ship.cargo.erp.as_str();
+        for (en, pt, value) in [
+            ("client id", "client id", ship.login.client_id.clone()),
+            ("client secret", "client secret", ship.login.secret.expose_secret().to_owned()),
+            ("agent's door", "porta do agente", ship.admin.address.clone()),
+            ("its token", "token da porta", ship.admin.token.expose_secret().to_owned()),
+            ("staging", "staging", cloud.staging_file(&ship.cargo.erp).display().to_string()),
+        ] {
+            show.say(
+                format!("  {erp:<12}  {en:<13}  {value}"),
+                format!("  {erp:<12}  {pt:<15}  {value}"),
+            );
+            erp = "";
         }
     }
 }

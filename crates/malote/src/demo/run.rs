@@ -27,6 +27,7 @@ use super::{
     verdict::Verdict,
     verify,
 };
+use crate::lang::Lang;
 
 /// How often states are looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -51,15 +52,11 @@ impl World {
     pub(super) async fn own(command: &DemoCommand, folder: &Path, show: &Progress) -> Result<Self> {
         let (rows, seed, place) = (command.rows, command.seed, folder.to_owned());
         let erp = task::blocking(move || Erp::make(&place, rows, seed)).await??;
+        let (rows, tables) =
+            (counted(show, rows, ROW_WORDS), counted(show, TABLES.len() as u64, TABLE_WORDS));
         show.say(
-            format!(
-                "A small ERP: {rows} rows in {} tables, RM and Protheus in manner.",
-                TABLES.len()
-            ),
-            format!(
-                "Um pequeno ERP: {rows} linhas em {} tabelas, ao modo do RM e do Protheus.",
-                TABLES.len()
-            ),
+            format!("A small ERP: {rows} in {tables}, RM and Protheus in manner."),
+            format!("Um pequeno ERP: {rows} em {tables}, ao modo do RM e do Protheus."),
         );
         let mut world = Self {
             cloud: Cloud::start(folder).await?,
@@ -260,12 +257,10 @@ pub(super) async fn play(world: &World, show: &mut Progress) -> Result<()> {
             opened = Some(Mono::now());
         }
         let (en, pt) = step.words;
-        let (name, rows) = (step.kind.erp(), step.rows);
-        show.say(
-            format!("  {name:<8} {en} ({rows} rows)"),
-            format!("  {name:<8} {pt} ({rows} linhas)"),
-        );
-        show.event(&json!({ "event": "step", "erp": name, "words": en, "rows": rows }));
+        let name = step.kind.erp();
+        let rows = counted(show, step.rows as u64, ROW_WORDS);
+        show.say(format!("  {name:<8} {en} ({rows})"), format!("  {name:<8} {pt} ({rows})"));
+        show.event(&json!({ "event": "step", "erp": name, "words": en, "rows": step.rows }));
         show.numbers(Phase::Day, world.numbers().await?);
         clock::sleep(LOOK).await;
         day = Some(under_way);
@@ -316,15 +311,20 @@ pub(super) async fn follow(world: &World, drain: &Shutdown, show: &mut Progress)
     Ok(())
 }
 
+const ROW_WORDS: Nouns = (["row", "rows"], ["linha", "linhas"]);
+const TABLE_WORDS: Nouns = (["table", "tables"], ["tabela", "tabelas"]);
+
+/// One and many, in English and Portuguese.
+type Nouns = ([&'static str; 2], [&'static str; 2]);
+
+fn counted(show: &Progress, number: u64, (en, pt): Nouns) -> String {
+    show.lang.count(number, en, pt)
+}
+
 /// Tells the verdict; its exit code.
 pub(super) fn tell(verdict: &Verdict, left_out: usize, show: &Progress) -> u8 {
     for difference in &verdict.first {
-        let columns = difference.columns.join(", ");
-        let line = format!(
-            "  {} key {} {:?} {columns}",
-            difference.table, difference.key_hash, difference.kind
-        );
-        show.say(&line, &line);
+        show.say(difference.line(Lang::En), difference.line(Lang::Pt));
         show.event(&json!({ "event": "difference", "difference": difference }));
     }
     show.event(&json!({
@@ -336,32 +336,94 @@ pub(super) fn tell(verdict: &Verdict, left_out: usize, show: &Progress) -> u8 {
         "leftOut": left_out,
     }));
     if left_out > 0 {
-        show.say(
-            format!("{left_out} tables were left out and not compared; they are named above."),
+        let line = left_out_line(left_out, show.lang);
+        show.say(&line, &line);
+    }
+    let line = verdict_line(verdict, show.seconds(), show.lang);
+    show.say(&line, &line);
+    if verdict.is_equal() { exit::OK } else { exit::DIFFERENT }
+}
+
+fn left_out_line(left_out: usize, lang: Lang) -> String {
+    let (en, pt) = TABLE_WORDS;
+    let tables = lang.count(left_out as u64, en, pt);
+    let (one, many) = lang.pick(
+        (
+            "was left out and not compared; it is named above.",
+            "were left out and not compared; they are named above.",
+        ),
+        (
+            "ficou fora e não foi comparada; está nomeada acima.",
+            "ficaram fora e não foram comparadas; estão nomeadas acima.",
+        ),
+    );
+    format!("{tables} {}", if left_out == 1 { one } else { many })
+}
+
+fn verdict_line(verdict: &Verdict, seconds: f64, lang: Lang) -> String {
+    let count = |number, (en, pt): Nouns| lang.count(number, en, pt);
+    let (rows, tables) =
+        (count(verdict.rows, ROW_WORDS), count(verdict.tables as u64, TABLE_WORDS));
+    if verdict.is_equal() {
+        let seconds = format!("{seconds:.1} s");
+        return lang.pick(
+            format!("EQUAL: {tables}, {rows}, every value agrees with its source ({seconds})."),
             format!(
-                "{left_out} tabelas ficaram fora e não foram comparadas; estão nomeadas acima."
+                "IGUAL: {tables}, {rows}, todos os valores conferem com a origem ({}).",
+                seconds.replace('.', ",")
             ),
         );
     }
-    let Verdict { tables, rows, differences, .. } = verdict;
-    let seconds = show.seconds();
-    if verdict.is_equal() {
-        show.say(
-            format!("EQUAL: {tables} tables, {rows} rows, every value agrees with its source ({seconds:.1} s)."),
-            format!("IGUAL: {tables} tabelas, {rows} linhas, todos os valores conferem com a origem ({seconds:.1} s)."),
-        );
-        exit::OK
+    let nouns = (["difference", "differences"], ["diferença", "diferenças"]);
+    let differences = count(verdict.differences, nouns);
+    let (en, pt) = if verdict.differences == 1 {
+        ("it is listed above.", "está acima.")
     } else {
-        show.say(
-            format!("DIFFERENT: {differences} differences in {tables} tables of {rows} rows; the first are listed above."),
-            format!("DIFERENTE: {differences} diferenças em {tables} tabelas de {rows} linhas; as primeiras estão acima."),
-        );
-        exit::DIFFERENT
-    }
+        ("the first are listed above.", "as primeiras estão acima.")
+    };
+    lang.pick(
+        format!("DIFFERENT: {differences} in {tables} of {rows}; {en}"),
+        format!("DIFERENTE: {differences} em {tables} com {rows}; {pt}"),
+    )
 }
 
 /// A folder that goes with the demo.
 pub(super) fn folder() -> Result<tempfile::TempDir> {
     let made = tempfile::Builder::new().prefix("malote-demo-").tempdir();
     made.coded(Code::ConfigInvalid, "cannot make a temporary folder")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verdict_counts_in_singular_and_plural() {
+        let equal = Verdict { tables: 1, rows: 1, ..Verdict::default() };
+        assert_eq!(
+            verdict_line(&equal, 1.25, Lang::En),
+            "EQUAL: 1 table, 1 row, every value agrees with its source (1.2 s)."
+        );
+        let many = Verdict { tables: 10, rows: 974, ..Verdict::default() };
+        assert_eq!(
+            verdict_line(&many, 11.5, Lang::Pt),
+            "IGUAL: 10 tabelas, 974 linhas, todos os valores conferem com a origem (11,5 s)."
+        );
+        let one = Verdict { differences: 1, ..many.clone() };
+        assert!(verdict_line(&one, 1.0, Lang::En).starts_with("DIFFERENT: 1 difference in 10 "));
+        let some = Verdict { differences: 3, ..many };
+        let told = verdict_line(&some, 1.0, Lang::Pt);
+        assert_eq!(
+            told,
+            "DIFERENTE: 3 diferenças em 10 tabelas com 974 linhas; as primeiras estão acima."
+        );
+    }
+
+    #[test]
+    fn one_table_was_left_out_and_several_were() {
+        assert!(left_out_line(1, Lang::En).starts_with("1 table was left out"));
+        assert!(left_out_line(2, Lang::En).starts_with("2 tables were left out"));
+        assert!(left_out_line(1, Lang::Pt).starts_with("1 tabela ficou fora"));
+        assert!(left_out_line(2, Lang::Pt).starts_with("2 tabelas ficaram fora"));
+    }
 }

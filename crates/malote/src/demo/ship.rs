@@ -195,7 +195,7 @@ impl Ship {
         let task = task::spawn("agent", async move {
             let ended = Box::pin(agent::app::run(config, drain)).await;
             if let Err(error) = &ended {
-                tracing::error!(%erp, code = %error.code, cause = error.chain(), "{}", error.message);
+                tracing::error!(%erp, code = %error.code, cause = error.cause(), "{}", error.message);
             }
             ended
         });

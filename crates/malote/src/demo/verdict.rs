@@ -5,8 +5,10 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use protocol::key::KeyBytes;
+use protocol::{Error, key::KeyBytes};
 use sha2::{Digest as _, Sha256};
+
+use crate::lang::Lang;
 
 /// Differences that are kept with their place; all are counted.
 pub(crate) const SHOWN: usize = 20;
@@ -23,6 +25,25 @@ pub(crate) struct Difference {
     pub(crate) kind: Kind,
     /// Columns that differ, where both sides have the row.
     pub(crate) columns: Vec<String>,
+    /// Code and words, where the agent said why the row cannot be equal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) why: Option<String>,
+}
+
+impl Difference {
+    /// As people read it.
+    pub(crate) fn line(&self, lang: Lang) -> String {
+        let key = lang.pick("key", "chave");
+        let mut line =
+            format!("  {} {key} {} {}", self.table, self.key_hash, self.kind.words(lang));
+        if !self.columns.is_empty() {
+            line = format!("{line}: {}", self.columns.join(", "));
+        }
+        if let Some(why) = &self.why {
+            line = format!("{line}: {why}");
+        }
+        line
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
@@ -38,6 +59,18 @@ pub(crate) enum Kind {
     KeyTwice,
     /// The row has a value that cannot travel unchanged.
     Quarantined,
+}
+
+impl Kind {
+    fn words(self, lang: Lang) -> &'static str {
+        match self {
+            Self::Missing => lang.pick("missing in staging", "falta no staging"),
+            Self::Extra => lang.pick("too many in staging", "sobra no staging"),
+            Self::Values => lang.pick("other values", "valores diferentes"),
+            Self::KeyTwice => lang.pick("key twice in the source", "chave repetida na origem"),
+            Self::Quarantined => lang.pick("in quarantine", "em quarentena"),
+        }
+    }
 }
 
 /// Sum over tables.
@@ -69,7 +102,17 @@ impl Verdict {
             self.differing.insert((table.to_owned(), key_hash.clone()));
         }
         if self.first.len() < SHOWN {
-            self.first.push(Difference { table: table.to_owned(), key_hash, kind, columns });
+            let table = table.to_owned();
+            self.first.push(Difference { table, key_hash, kind, columns, why: None });
+        }
+    }
+
+    /// A row that its agent leaves out, and why.
+    pub(crate) fn quarantined(&mut self, table: &str, key: &[u8; 16], why: &Error) {
+        let shown = self.first.len();
+        self.differs(table, key, Kind::Quarantined, Vec::new());
+        if let Some(difference) = self.first.get_mut(shown) {
+            difference.why = Some(why.to_string());
         }
     }
 
@@ -136,6 +179,22 @@ mod tests {
         sum.add(verdict);
         assert_eq!((sum.tables, sum.rows, sum.differences, sum.first.len()), (2, 51, 50, SHOWN));
         assert!(!sum.is_equal());
+    }
+
+    #[test]
+    fn a_difference_is_told_in_both_languages_and_a_quarantined_row_with_its_reason() {
+        let mut verdict = Verdict::default();
+        let key = Keys::hash(&KeyBytes::of(["1"]));
+        let why = Error::new(protocol::Code::ValueUnfit, "column NOTE: not UTF-8");
+        verdict.quarantined("FLAN", &key, &why);
+        verdict.differs("FLAN", &key, Kind::Values, vec!["A".into(), "B".into()]);
+        let lines: Vec<String> = verdict.first.iter().map(|found| found.line(Lang::Pt)).collect();
+        assert!(
+            lines[0].ends_with("em quarentena: VALUE_UNFIT: column NOTE: not UTF-8"),
+            "{lines:?}"
+        );
+        assert!(lines[1].ends_with("valores diferentes: A, B"), "{lines:?}");
+        assert!(verdict.first[0].line(Lang::En).contains(" key "), "{lines:?}");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! Never: asks the agent what it sent.
 
 use agent::source::{AnySource, Page, ReadLimit, Source as _, TableShape};
-use protocol::{Result, key::KeyBytes, names::ColumnName};
+use protocol::{Error, Result, key::KeyBytes, names::ColumnName};
 
 use super::{
     cloud::{Cloud, Login},
@@ -83,7 +83,8 @@ fn judge(
     for poison in page.poison() {
         verdict.rows += 1;
         let key = KeyBytes::of(poison.key.0.iter().map(String::as_str));
-        verdict.differs(table, &Keys::hash(&key), Kind::Quarantined, Vec::new());
+        let why = Error::new(poison.code, poison.words.clone());
+        verdict.quarantined(table, &Keys::hash(&key), &why);
     }
     for (row, key) in keys.iter().enumerate() {
         verdict.rows += 1;

@@ -19,31 +19,35 @@ use server::{
 
 use super::{
     Paging,
-    lists::{Column, show, show_page},
+    lists::{Column, Form, show, show_page, when},
 };
 use crate::out;
 
 const ADMINISTRATOR: &[Column<Administrator>] = &[
-    ("NAME", |a| a.name.clone()),
-    ("ID", |a| a.id.to_string()),
-    ("CREATED", |a| a.created_at.to_string()),
-    ("REVOKED", |a| a.revoked_at.map_or_else(|| "no".to_owned(), |at| at.to_string())),
+    (["NAME", "NOME"], |a, _| a.name.clone()),
+    (["ID", "ID"], |a, _| a.id.to_string()),
+    (["CREATED", "CRIADO EM"], |a, _| a.created_at.to_string()),
+    (["REVOKED", "REVOGADO"], |a, lang| when(a.revoked_at, lang)),
 ];
 const TOKEN: &[Column<AdminToken>] = &[
-    ("NAME", |t| t.name.clone()),
-    ("ROLE", |t| t.role.as_str().to_owned()),
-    ("TENANT", |t| t.tenant.map_or_else(|| "every".to_owned(), |id| id.to_string())),
-    ("CREATED", |t| t.created_at.to_string()),
-    ("EXPIRES", |t| t.expires_at.map_or_else(|| "never".to_owned(), |at| at.to_string())),
-    ("REVOKED", |t| t.revoked_at.map_or_else(|| "no".to_owned(), |at| at.to_string())),
+    (["NAME", "NOME"], |t, _| t.name.clone()),
+    (["ROLE", "PAPEL"], |t, _| t.role.as_str().to_owned()),
+    (["TENANT", "TENANT"], |t, lang| {
+        t.tenant.map_or_else(|| lang.pick("every", "todos").to_owned(), |id| id.to_string())
+    }),
+    (["CREATED", "CRIADO EM"], |t, _| t.created_at.to_string()),
+    (["EXPIRES", "EXPIRA"], |t, lang| {
+        t.expires_at.map_or_else(|| lang.pick("never", "nunca").to_owned(), |at| at.to_string())
+    }),
+    (["REVOKED", "REVOGADO"], |t, lang| when(t.revoked_at, lang)),
 ];
 const ENTRY: &[Column<AuditEntry>] = &[
-    ("SEQ", |e| e.seq.to_string()),
-    ("AT", |e| e.at.to_string()),
-    ("WHO", |e| e.who.clone()),
-    ("ACTION", |e| e.action.clone()),
-    ("TARGET", |e| e.target.clone()),
-    ("DETAIL", |e| e.detail.clone()),
+    (["SEQ", "SEQ"], |e, _| e.seq.to_string()),
+    (["AT", "QUANDO"], |e, _| e.at.to_string()),
+    (["WHO", "QUEM"], |e, _| e.who.clone()),
+    (["ACTION", "AÇÃO"], |e, _| e.action.clone()),
+    (["TARGET", "ALVO"], |e, _| e.target.clone()),
+    (["DETAIL", "DETALHE"], |e, _| e.detail.clone()),
 ];
 
 #[derive(Debug, Subcommand)]
@@ -108,30 +112,33 @@ pub(super) struct NewToken {
 }
 
 impl AdminCommand {
-    pub(super) async fn run(self, services: &Services, json: bool) -> Result<()> {
+    pub(super) async fn run(self, services: &Services, form: Form) -> Result<()> {
         let access = &services.access;
         match self {
             Self::Add { name } => {
-                show(json, &[access.create_administrator(&name).await?], ADMINISTRATOR)
+                show(form, &[access.create_administrator(&name).await?], ADMINISTRATOR)
             }
             Self::List(paging) => {
                 let found = access.administrators(paging.page()).await?;
-                show_page(json, &found, ADMINISTRATOR, paging.limit);
+                show_page(form, &found, ADMINISTRATOR, paging.limit);
             }
             Self::Revoke { administrator } => {
                 let ended = access.revoke_administrator(&administrator).await?;
-                show(json, &[ended], ADMINISTRATOR);
+                show(form, &[ended], ADMINISTRATOR);
             }
             Self::Token(TokenCommand::Create(new)) => {
-                show_token(json, &new.make(services).await?);
+                show_token(form, &new.make(services).await?);
             }
             Self::Token(TokenCommand::List { administrator, paging }) => {
                 let found = access.admin_tokens(&administrator, paging.page()).await?;
-                show_page(json, &found, TOKEN, paging.limit);
+                show_page(form, &found, TOKEN, paging.limit);
             }
             Self::Token(TokenCommand::Revoke { administrator, name }) => {
                 access.revoke_admin_token(&administrator, &name).await?;
-                out::talk("revoked; the next call with it is refused");
+                form.talk(
+                    "revoked; the next call with it is refused",
+                    "revogado; a próxima chamada com ele será recusada",
+                );
             }
         }
         Ok(())
@@ -149,12 +156,12 @@ impl NewToken {
     }
 }
 
-fn show_token(json: bool, new: &NewAdminToken) {
-    if json {
+fn show_token(form: Form, new: &NewAdminToken) {
+    if form.json {
         out::data(json!({ "id": new.token.id, "token": new.reveal() }).to_string());
     } else {
         out::data(new.reveal());
-        out::talk("keep the token now: it is not shown again");
+        form.only_now("token");
     }
 }
 
@@ -184,7 +191,7 @@ pub(super) enum AuditCommand {
 }
 
 impl AuditCommand {
-    pub(super) async fn run(self, services: &Services, json: bool) -> Result<()> {
+    pub(super) async fn run(self, services: &Services, form: Form) -> Result<()> {
         match self {
             Self::List { tenant, limit, after, search } => {
                 let tenant = match &tenant {
@@ -192,17 +199,21 @@ impl AuditCommand {
                     None => None,
                 };
                 let query = AuditQuery { tenant, search, below: after, limit };
-                show_page(json, &services.access.audit(query).await?, ENTRY, limit);
+                show_page(form, &services.access.audit(query).await?, ENTRY, limit);
                 Ok(())
             }
             Self::Verify => match services.access.first_broken_audit().await? {
                 None => {
-                    out::talk("every entry follows from the one before it");
+                    form.talk(
+                        "every entry follows from the one before it",
+                        "nenhum registro foi alterado nem retirado: cada um decorre do anterior",
+                    );
                     Ok(())
                 }
                 Some(seq) => {
-                    let words = format!(
-                        "entry {seq} of the audit was changed, or one before it was taken out"
+                    let words = form.lang.pick(
+                        format!("entry {seq} of the audit was changed, or one before it was taken out"),
+                        format!("o registro {seq} da auditoria foi alterado, ou um anterior foi retirado"),
                     );
                     Err(Error::new(Code::StoreFailed, words))
                 }

@@ -15,16 +15,16 @@ use server::{
 
 use super::{
     OfTenant,
-    lists::{Column, show},
+    lists::{Column, Form, show},
 };
-use crate::out;
+use crate::lang::Lang;
 
 const CAROL: &[Column<CarolCredential>] = &[
-    ("ENDPOINT", |c| c.endpoint.clone()),
-    ("ORGANIZATION", |c| c.organization.clone()),
-    ("TENANT", |c| c.carol_tenant.clone()),
-    ("CONNECTOR", |c| c.connector_id.clone()),
-    ("SET", |c| c.set_at.to_string()),
+    (["ENDPOINT", "ENDPOINT"], |c, _| c.endpoint.clone()),
+    (["ORGANIZATION", "ORGANIZAÇÃO"], |c, _| c.organization.clone()),
+    (["TENANT", "TENANT"], |c, _| c.carol_tenant.clone()),
+    (["CONNECTOR", "CONNECTOR"], |c, _| c.connector_id.clone()),
+    (["SET", "DEFINIDO EM"], |c, _| c.set_at.to_string()),
 ];
 
 /// The longest token that is read.
@@ -69,7 +69,7 @@ pub(super) struct SetCarol {
 }
 
 impl CarolCommand {
-    pub(super) async fn run(self, services: &Services, json: bool) -> Result<()> {
+    pub(super) async fn run(self, services: &Services, form: Form) -> Result<()> {
         match self {
             Self::Set(set) => {
                 let tenant = set.of.find(services).await?.id;
@@ -78,28 +78,29 @@ impl CarolCommand {
                     organization: set.organization,
                     carol_tenant: set.carol_tenant,
                     connector_id: set.connector,
-                    token: token()?,
+                    token: token(form.lang)?,
                 };
-                show(json, &[services.access.set_carol(tenant, new).await?], CAROL);
+                show(form, &[services.access.set_carol(tenant, new).await?], CAROL);
             }
             Self::Show { of } => {
                 let tenant = of.find(services).await?.id;
-                show(json, &[services.access.carol(tenant).await?], CAROL);
+                show(form, &[services.access.carol(tenant).await?], CAROL);
             }
             Self::Remove { of } => {
                 services.access.remove_carol(of.find(services).await?.id).await?;
-                out::talk("removed");
+                form.talk("removed", "removido");
             }
         }
         Ok(())
     }
 }
 
-fn token() -> Result<SecretString> {
+fn token(lang: Lang) -> Result<SecretString> {
     let mut text = String::new();
-    std::io::stdin()
-        .take(TOKEN_BYTES)
-        .read_to_string(&mut text)
-        .coded(Code::BadRequest, "the token could not be read from standard input")?;
+    let unread = lang.pick(
+        "the token could not be read from standard input",
+        "não foi possível ler o token da entrada padrão",
+    );
+    std::io::stdin().take(TOKEN_BYTES).read_to_string(&mut text).coded(Code::BadRequest, unread)?;
     Ok(text.trim().into())
 }

@@ -13,40 +13,43 @@ use server::{
 
 use super::{
     OfTenant, Paging,
-    lists::{Column, show, show_page},
+    lists::{Column, Form, show, show_page, show_some, when},
 };
 use crate::out;
 
 const TENANT: &[Column<Tenant>] = &[
-    ("NAME", |t| t.name.clone()),
-    ("ID", |t| t.id.to_string()),
-    ("CREATED", |t| t.created_at.to_string()),
+    (["NAME", "NOME"], |t, _| t.name.clone()),
+    (["ID", "ID"], |t, _| t.id.to_string()),
+    (["CREATED", "CRIADO EM"], |t, _| t.created_at.to_string()),
 ];
 const APP: &[Column<App>] = &[
-    ("NAME", |a| a.name.clone()),
-    ("ID", |a| a.id.to_string()),
-    ("ACTIVE", |a| a.active.to_string()),
-    ("DESCRIPTION", |a| a.description.clone()),
+    (["NAME", "NOME"], |a, _| a.name.clone()),
+    (["ID", "ID"], |a, _| a.id.to_string()),
+    (["ACTIVE", "ATIVO"], |a, lang| lang.yes(a.active).to_owned()),
+    (["DESCRIPTION", "DESCRIÇÃO"], |a, _| a.description.clone()),
 ];
 const ENVIRONMENT: &[Column<Environment>] = &[
-    ("NAME", |e| e.name.clone()),
-    ("ID", |e| e.id.to_string()),
-    ("TYPE", |e| e.kind.as_str().to_owned()),
+    (["NAME", "NOME"], |e, _| e.name.clone()),
+    (["ID", "ID"], |e, _| e.id.to_string()),
+    (["TYPE", "TIPO"], |e, _| e.kind.as_str().to_owned()),
 ];
 const INSTALLATION: &[Column<Installation>] = &[
-    ("NAME", |i| i.name.clone()),
-    ("ID", |i| i.id.to_string()),
-    ("ERP", |i| i.erp.to_string()),
-    ("ENVIRONMENT", |i| i.environment.map_or_else(|| "not bound".to_owned(), |id| id.to_string())),
+    (["NAME", "NOME"], |i, _| i.name.clone()),
+    (["ID", "ID"], |i, _| i.id.to_string()),
+    (["ERP", "ERP"], |i, _| i.erp.to_string()),
+    (["ENVIRONMENT", "AMBIENTE"], |i, lang| {
+        let unbound = || lang.pick("not bound", "sem vínculo").to_owned();
+        i.environment.map_or_else(unbound, |id| id.to_string())
+    }),
 ];
 const CREDENTIAL: &[Column<Credential>] = &[
-    ("CLIENT", |c| c.client.to_string()),
-    ("HOLDER", |c| match c.holder {
-        Holder::Installation(id) => format!("installation {id}"),
-        Holder::App(id) => format!("app {id}"),
+    (["CLIENT", "CLIENT ID"], |c, _| c.client.to_string()),
+    (["HOLDER", "TITULAR"], |c, lang| match c.holder {
+        Holder::Installation(id) => format!("{} {id}", lang.pick("installation", "instalação")),
+        Holder::App(id) => format!("{} {id}", lang.pick("app", "aplicativo")),
     }),
-    ("CREATED", |c| c.created_at.to_string()),
-    ("REVOKED", |c| c.revoked_at.map_or_else(|| "no".to_owned(), |at| at.to_string())),
+    (["CREATED", "CRIADA EM"], |c, _| c.created_at.to_string()),
+    (["REVOKED", "REVOGADA"], |c, lang| when(c.revoked_at, lang)),
 ];
 
 /// A list of what a tenant has.
@@ -88,28 +91,29 @@ pub(super) enum TenantCommand {
 }
 
 impl TenantCommand {
-    pub(super) async fn run(self, services: &Services, json: bool) -> Result<()> {
+    pub(super) async fn run(self, services: &Services, form: Form) -> Result<()> {
         let catalog = &services.catalog;
         match self {
-            Self::Create { name } => show(json, &[catalog.create_tenant(&name).await?], TENANT),
+            Self::Create { name } => show(form, &[catalog.create_tenant(&name).await?], TENANT),
             Self::List(paging) => {
-                show_page(json, &catalog.tenants(paging.page()).await?, TENANT, paging.limit)
+                show_page(form, &catalog.tenants(paging.page()).await?, TENANT, paging.limit)
             }
             Self::Rename { tenant, name } => {
                 let tenant = catalog.tenant(&tenant).await?;
-                show(json, &[catalog.rename_tenant(&tenant, &name).await?], TENANT);
+                show(form, &[catalog.rename_tenant(&tenant, &name).await?], TENANT);
             }
             Self::Delete { tenant } => {
                 catalog.remove_tenant(&catalog.tenant(&tenant).await?).await?;
-                out::talk("removed");
+                form.talk("removed", "removido");
             }
             Self::Show { tenant } => {
                 let tenant = catalog.tenant(&tenant).await?;
                 let all = Paging { limit: 10_000, after: String::new(), search: String::new() };
-                show(json, std::slice::from_ref(&tenant), TENANT);
-                show(json, &catalog.environments(tenant.id, all.page()).await?, ENVIRONMENT);
-                show(json, &catalog.installations(tenant.id, all.page()).await?, INSTALLATION);
-                show(json, &catalog.apps(tenant.id, all.page()).await?, APP);
+                show(form, std::slice::from_ref(&tenant), TENANT);
+                // A list that is empty here would say "none" of nothing in particular.
+                show_some(form, &catalog.environments(tenant.id, all.page()).await?, ENVIRONMENT);
+                show_some(form, &catalog.installations(tenant.id, all.page()).await?, INSTALLATION);
+                show_some(form, &catalog.apps(tenant.id, all.page()).await?, APP);
             }
         }
         Ok(())
@@ -154,30 +158,30 @@ pub(super) enum AppCommand {
 }
 
 impl AppCommand {
-    pub(super) async fn run(self, services: &Services, json: bool) -> Result<()> {
+    pub(super) async fn run(self, services: &Services, form: Form) -> Result<()> {
         let catalog = &services.catalog;
         let (app, of, active) = match self {
             Self::Create { name, description, of } => {
                 let tenant = of.find(services).await?.id;
-                show(json, &[catalog.create_app(tenant, &name, &description).await?], APP);
+                show(form, &[catalog.create_app(tenant, &name, &description).await?], APP);
                 return Ok(());
             }
             Self::List(ListOf { of, paging }) => {
                 let tenant = of.find(services).await?.id;
-                show_page(json, &catalog.apps(tenant, paging.page()).await?, APP, paging.limit);
+                show_page(form, &catalog.apps(tenant, paging.page()).await?, APP, paging.limit);
                 return Ok(());
             }
             Self::Delete { app, of } => {
                 let app = catalog.app(of.find(services).await?.id, &app).await?;
                 catalog.remove_app(&app).await?;
-                out::talk("removed");
+                form.talk("removed", "removido");
                 return Ok(());
             }
             Self::Activate { app, of } => (app, of, true),
             Self::Deactivate { app, of } => (app, of, false),
         };
         let app = catalog.app(of.find(services).await?.id, &app).await?;
-        show(json, &[catalog.set_app_active(&app, active).await?], APP);
+        show(form, &[catalog.set_app_active(&app, active).await?], APP);
         Ok(())
     }
 }
@@ -219,17 +223,17 @@ pub(super) struct Rename {
 }
 
 impl EnvironmentCommand {
-    pub(super) async fn run(self, services: &Services, json: bool) -> Result<()> {
+    pub(super) async fn run(self, services: &Services, form: Form) -> Result<()> {
         let catalog = &services.catalog;
         match self {
             Self::Create { name, kind, of } => {
                 let tenant = of.find(services).await?.id;
-                show(json, &[catalog.create_environment(tenant, &name, kind).await?], ENVIRONMENT);
+                show(form, &[catalog.create_environment(tenant, &name, kind).await?], ENVIRONMENT);
             }
             Self::List(ListOf { of, paging }) => {
                 let tenant = of.find(services).await?.id;
                 show_page(
-                    json,
+                    form,
                     &catalog.environments(tenant, paging.page()).await?,
                     ENVIRONMENT,
                     paging.limit,
@@ -237,12 +241,12 @@ impl EnvironmentCommand {
             }
             Self::Rename(Rename { key, name, of }) => {
                 let found = catalog.environment(of.find(services).await?.id, &key).await?;
-                show(json, &[catalog.rename_environment(&found, &name).await?], ENVIRONMENT);
+                show(form, &[catalog.rename_environment(&found, &name).await?], ENVIRONMENT);
             }
             Self::Delete { environment, of } => {
                 let found = catalog.environment(of.find(services).await?.id, &environment).await?;
                 catalog.remove_environment(&found).await?;
-                out::talk("removed");
+                form.talk("removed", "removido");
             }
         }
         Ok(())
@@ -294,7 +298,7 @@ pub(super) enum InstallationCommand {
 }
 
 impl InstallationCommand {
-    pub(super) async fn run(self, services: &Services, json: bool) -> Result<()> {
+    pub(super) async fn run(self, services: &Services, form: Form) -> Result<()> {
         let catalog = &services.catalog;
         match self {
             Self::Create { name, erp, environment, of } => {
@@ -304,7 +308,7 @@ impl InstallationCommand {
                     None => None,
                 };
                 show(
-                    json,
+                    form,
                     &[catalog.create_installation(tenant, &name, erp, environment).await?],
                     INSTALLATION,
                 );
@@ -312,7 +316,7 @@ impl InstallationCommand {
             Self::List(ListOf { of, paging }) => {
                 let tenant = of.find(services).await?.id;
                 show_page(
-                    json,
+                    form,
                     &catalog.installations(tenant, paging.page()).await?,
                     INSTALLATION,
                     paging.limit,
@@ -324,26 +328,26 @@ impl InstallationCommand {
                 let environment = catalog.environment(tenant, &environment).await?.id;
                 catalog.bind(&found, environment).await?;
                 show(
-                    json,
+                    form,
                     &[Installation { environment: Some(environment), ..found }],
                     INSTALLATION,
                 );
             }
             Self::Rename(Rename { key, name, of }) => {
                 let found = catalog.installation(of.find(services).await?.id, &key).await?;
-                show(json, &[catalog.rename_installation(&found, &name).await?], INSTALLATION);
+                show(form, &[catalog.rename_installation(&found, &name).await?], INSTALLATION);
             }
             Self::Delete { installation, of } => {
                 let found =
                     catalog.installation(of.find(services).await?.id, &installation).await?;
                 catalog.remove_installation(&found).await?;
-                out::talk("removed");
+                form.talk("removed", "removido");
             }
             Self::Unbind { installation, of } => {
                 let found =
                     catalog.installation(of.find(services).await?.id, &installation).await?;
                 catalog.unbind(&found).await?;
-                show(json, &[Installation { environment: None, ..found }], INSTALLATION);
+                show(form, &[Installation { environment: None, ..found }], INSTALLATION);
             }
         }
         Ok(())
@@ -390,7 +394,7 @@ pub(super) struct HolderArgs {
 }
 
 impl CredentialCommand {
-    pub(super) async fn run(self, services: &Services, json: bool) -> Result<()> {
+    pub(super) async fn run(self, services: &Services, form: Form) -> Result<()> {
         match self {
             Self::Create { holder, of } => {
                 let tenant = of.find(services).await?.id;
@@ -401,22 +405,28 @@ impl CredentialCommand {
                         Holder::Installation(services.catalog.installation(tenant, &key).await?.id)
                     }
                 };
-                show_secret(json, &services.access.create_credential(tenant, holder).await?);
+                show_secret(form, &services.access.create_credential(tenant, holder).await?);
             }
             Self::List(ListOf { of, paging }) => {
                 let tenant = of.find(services).await?.id;
                 let found = services.catalog.credentials(tenant, paging.page()).await?;
-                show_page(json, &found, CREDENTIAL, paging.limit);
+                show_page(form, &found, CREDENTIAL, paging.limit);
             }
             Self::Rotate { client, of } => {
                 let tenant = of.find(services).await?.id;
-                show_secret(json, &services.access.rotate(tenant, &client.parse()?).await?);
-                out::talk(format!("give it to the sender, then: credential revoke {client}"));
+                show_secret(form, &services.access.rotate(tenant, &client.parse()?).await?);
+                form.talk(
+                    format!("give it to the sender, then: credential revoke {client}"),
+                    format!("entregue-a ao remetente e depois: credential revoke {client}"),
+                );
             }
             Self::Revoke { client, of } => {
                 let tenant = of.find(services).await?.id;
                 services.access.revoke_credential(tenant, &client.parse()?).await?;
-                out::talk("revoked; a running server refuses it within 60 s");
+                form.talk(
+                    "revoked; a running server refuses it within 60 s",
+                    "revogada; um servidor em execução a recusa em até 60 s",
+                );
             }
         }
         Ok(())
@@ -424,12 +434,12 @@ impl CredentialCommand {
 }
 
 /// The one place where a secret is printed.
-pub(super) fn show_secret(json: bool, new: &NewCredential) {
+pub(super) fn show_secret(form: Form, new: &NewCredential) {
     let (client, secret) = (new.credential.client.as_str(), new.reveal());
-    if json {
+    if form.json {
         out::data(json!({ "clientId": client, "clientSecret": secret }).to_string());
     } else {
-        out::data(format!("client_id      {client}\nclient_secret  {secret}"));
-        out::talk("keep the secret now: it is not shown again");
+        out::data(format!("clientId        {client}\nclientSecret    {secret}"));
+        form.only_now("secret");
     }
 }

@@ -9,7 +9,10 @@ use clap::{Args, Subcommand};
 use protocol::{Code, Coded as _, Error, Result, limits, names::TableName};
 use serde_json::json;
 use server::{
-    model::{catalog::Entity, exchange::Format},
+    model::{
+        catalog::Entity,
+        exchange::{Change, Format, Listed, Warning, YEARS},
+    },
     service::{
         Services,
         catalog::{Import, NewEntity},
@@ -18,23 +21,23 @@ use server::{
 
 use super::{
     OfPlace, Paging,
-    lists::{Column, show, show_page},
+    lists::{Column, Form, show, show_page, when},
 };
-use crate::out;
+use crate::{lang::Lang, out};
 
 const ENTITY: &[Column<Entity>] = &[
-    ("TABLE", |e| e.table.to_string()),
-    ("ERP", |e| e.place.erp.to_string()),
-    ("RELOAD", |e| {
+    (["TABLE", "TABELA"], |e, _| e.table.to_string()),
+    (["ERP", "ERP"], |e, _| e.place.erp.to_string()),
+    (["RELOAD", "RECARGA"], |e, lang| {
         if e.force_reload() {
-            format!("asked ({})", e.generation)
+            format!("{} ({})", lang.pick("asked", "pedida"), e.generation)
         } else {
-            format!("done ({})", e.done_generation)
+            format!("{} ({})", lang.pick("done", "feita"), e.done_generation)
         }
     }),
-    ("CUSTOM", |e| e.is_custom.to_string()),
-    ("WITHDRAWN", |e| e.withdrawn_at.map_or_else(|| "no".to_owned(), |at| at.to_string())),
-    ("FILTER", |e| e.filter.clone().unwrap_or_default()),
+    (["CUSTOM", "PRÓPRIA"], |e, lang| lang.yes(e.is_custom).to_owned()),
+    (["WITHDRAWN", "RETIRADA"], |e, lang| when(e.withdrawn_at, lang)),
+    (["FILTER", "FILTRO"], |e, _| e.filter.clone().unwrap_or_default()),
 ];
 
 #[derive(Debug, Subcommand)]
@@ -111,44 +114,89 @@ pub(super) struct ImportFile {
 }
 
 impl ImportFile {
-    async fn run(self, services: &Services, json: bool) -> Result<()> {
+    async fn run(self, services: &Services, form: Form) -> Result<()> {
         let ending = self.file.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
         let format: Format = ending.to_ascii_lowercase().parse()?;
-        let unread = || format!("cannot read {}", self.file.display());
+        let file = self.file.display();
+        let unread = || {
+            form.lang.pick(format!("cannot read {file}"), format!("não foi possível ler {file}"))
+        };
         let size = std::fs::metadata(&self.file).coded(Code::BadRequest, unread())?.len();
         if size > limits::ADMIN_BODY_BYTES as u64 {
-            let words = format!("a list has at most {} bytes", limits::ADMIN_BODY_BYTES);
+            let most = limits::ADMIN_BODY_BYTES;
+            let words = form.lang.pick(
+                format!("a list has at most {most} bytes"),
+                format!("uma lista tem no máximo {most} bytes"),
+            );
             return Err(Error::new(Code::BodyTooLarge, words));
         }
         let text = std::fs::read_to_string(&self.file).coded(Code::BadRequest, unread())?;
         let how = Import { dry_run: self.dry_run, withdraw_missing: self.withdraw_missing };
         let place = self.at.find(services).await?;
         let plan = services.catalog.import(&place, (&text, format), how).await?;
-        if json {
+        if form.json {
             out::data(serde_json::to_string(&plan).unwrap_or_default());
             return Ok(());
         }
-        plan.changes.iter().for_each(|change| out::data(change.line()));
-        plan.warnings.iter().for_each(|words| out::talk(format!("warning: {words}")));
-        out::talk(match (plan.changes.len(), plan.applied) {
-            (0, _) => "nothing differs".to_owned(),
-            (count, true) => format!("{count} changes made"),
-            (count, false) => format!("{count} changes would be made; nothing was changed"),
-        });
+        plan.changes.iter().for_each(|change| out::data(line(change, form.lang)));
+        for change in &plan.changes {
+            if let Change::Add(new) | Change::Alter { after: new, .. } = change {
+                warn(services, (&new.table, new.filter.as_deref()), form);
+            }
+        }
+        out::talk(outcome(plan.changes.len(), plan.applied, form.lang));
         Ok(())
     }
 }
 
-fn warn(services: &Services, entities: &[Entity]) {
-    for entity in entities {
-        if let Some(words) = services.catalog.warning(entity) {
-            out::talk(format!("warning: {}: {words}", entity.table));
+/// One line for a change: `+` added, `~` altered, `-` withdrawn.
+fn line(change: &Change, lang: Lang) -> String {
+    let of = |listed: &Listed| {
+        let filter = listed.filter.as_deref().unwrap_or(lang.pick("no filter", "sem filtro"));
+        let custom = if listed.is_custom { lang.pick(", custom", ", própria") } else { "" };
+        format!("{filter}{custom}")
+    };
+    match change {
+        Change::Add(new) => format!("+ {}  {}", new.table, of(new)),
+        Change::Alter { before, after } => {
+            format!("~ {}  {}  =>  {}", after.table, of(before), of(after))
         }
+        Change::Withdraw(old) => format!("- {}  {}", old.table, of(old)),
     }
 }
 
+fn outcome(changes: usize, applied: bool, lang: Lang) -> String {
+    let count = lang.count(changes as u64, ["change", "changes"], ["mudança", "mudanças"]);
+    match (changes, applied) {
+        (0, _) => lang.pick("nothing differs", "nada difere").to_owned(),
+        (1, true) => lang.pick(format!("{count} made"), format!("{count} feita")),
+        (_, true) => lang.pick(format!("{count} made"), format!("{count} feitas")),
+        (1, false) => lang.pick(
+            format!("{count} would be made; nothing was changed"),
+            format!("{count} seria feita; nada foi alterado"),
+        ),
+        (_, false) => lang.pick(
+            format!("{count} would be made; nothing was changed"),
+            format!("{count} seriam feitas; nada foi alterado"),
+        ),
+    }
+}
+
+fn warn(services: &Services, (table, filter): (&TableName, Option<&str>), form: Form) {
+    let Some(warning) = services.catalog.warning(table, filter) else { return };
+    let words = match warning {
+        Warning::NoFilter => {
+            "sem filtro: a carga inicial leva todas as linhas da tabela".to_owned()
+        }
+        Warning::ReachesBack(from) => format!(
+            "o filtro alcança desde {from}, mais de {YEARS} anos; a carga inicial leva tudo isso"
+        ),
+    };
+    form.talk(format!("warning: {table}: {warning}"), format!("aviso: {table}: {words}"));
+}
+
 impl EntityCommand {
-    pub(super) async fn run(self, services: &Services, json: bool) -> Result<()> {
+    pub(super) async fn run(self, services: &Services, form: Form) -> Result<()> {
         let catalog = &services.catalog;
         match self {
             Self::Add { tables, filter, custom, at } => {
@@ -158,28 +206,37 @@ impl EntityCommand {
                     .map(|table| NewEntity { table, filter: filter.clone(), is_custom: custom })
                     .collect();
                 let added = catalog.add_entities(&place, new).await?;
-                show(json, &added, ENTITY);
-                warn(services, &added);
+                show(form, &added, ENTITY);
+                for entity in &added {
+                    warn(services, (&entity.table, entity.filter.as_deref()), form);
+                }
             }
             Self::List { withdrawn, at, paging } => {
                 let place = at.find(services).await?;
                 let found = catalog.entities(&place, withdrawn, paging.page()).await?;
-                show_page(json, &found, ENTITY, paging.limit);
+                show_page(form, &found, ENTITY, paging.limit);
             }
             Self::Export { format, at } => {
                 let place = at.find(services).await?;
                 out::data(catalog.export(&place, format).await?.trim_end());
             }
-            Self::Import(import) => import.run(services, json).await?,
+            Self::Import(import) => import.run(services, form).await?,
             Self::Remove { table, at } => {
                 catalog.withdraw(&at.find(services).await?, &table).await?;
-                out::talk(format!("{table} is not shared any more; its staged rows stay"));
+                form.talk(
+                    format!("{table} is not shared any more; its staged rows stay"),
+                    format!("{table} não é mais compartilhada; as suas linhas ficam na staging"),
+                );
             }
             Self::SetFilter { table, filter, at } => {
                 let place = at.find(services).await?;
                 catalog.set_filter(&place, &table, filter).await?;
-                warn(services, &[catalog.entity(&place, &table).await?]);
-                out::talk("kept; it counts from the next base load on (malote server reload)");
+                let entity = catalog.entity(&place, &table).await?;
+                warn(services, (&table, entity.filter.as_deref()), form);
+                form.talk(
+                    "kept; it counts from the next base load on (malote server reload)",
+                    "gravado; vale a partir da próxima carga inicial (malote server reload)",
+                );
             }
         }
         Ok(())
@@ -207,16 +264,48 @@ pub(super) struct Reload {
 }
 
 impl Reload {
-    pub(super) async fn run(self, services: &Services, json: bool) -> Result<()> {
+    pub(super) async fn run(self, services: &Services, form: Form) -> Result<()> {
         let place = self.at.find(services).await?;
         let asked = services.catalog.reload(&place, self.table.as_ref(), self.rebuild).await?;
         for (table, generation) in asked {
-            out::data(if json {
+            out::data(if form.json {
                 json!({ "table": table, "reloadGeneration": generation }).to_string()
             } else {
-                format!("{table}: load {generation} is asked for")
+                form.lang.pick(
+                    format!("{table}: load {generation} is asked for"),
+                    format!("{table}: carga {generation} pedida"),
+                )
             });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_one_line_in_both_languages() {
+        let listed = |filter: Option<&str>, is_custom| Listed {
+            table: "FLAN".parse().unwrap(),
+            filter: filter.map(str::to_owned),
+            is_custom,
+        };
+        let added = Change::Add(listed(None, true));
+        assert_eq!(line(&added, Lang::En), "+ FLAN  no filter, custom");
+        assert_eq!(line(&added, Lang::Pt), "+ FLAN  sem filtro, própria");
+        let altered =
+            Change::Alter { before: listed(Some("x"), false), after: listed(None, false) };
+        assert_eq!(line(&altered, Lang::En), "~ FLAN  x  =>  no filter");
+        assert_eq!(line(&Change::Withdraw(listed(Some("x"), false)), Lang::Pt), "- FLAN  x");
+    }
+
+    #[test]
+    fn changes_are_counted_in_singular_and_plural() {
+        assert_eq!(outcome(1, true, Lang::En), "1 change made");
+        assert_eq!(outcome(2, true, Lang::Pt), "2 mudanças feitas");
+        assert_eq!(outcome(1, false, Lang::Pt), "1 mudança seria feita; nada foi alterado");
+        assert_eq!(outcome(0, true, Lang::Pt), "nada difere");
     }
 }

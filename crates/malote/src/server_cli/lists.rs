@@ -4,53 +4,99 @@
 //! Never: cuts a value.
 
 use serde::Serialize;
+use server::model::catalog::At;
 
-use crate::out;
+use crate::{lang::Lang, out};
 
-/// A column: its head and how a record fills it.
-pub(super) type Column<T> = (&'static str, fn(&T) -> String);
+/// How a command answers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Form {
+    /// For a program: JSON, a line for each record, alike in every language.
+    pub(super) json: bool,
+    /// For a person: headings, and what stands where there is no value.
+    pub(super) lang: Lang,
+}
+
+impl Form {
+    /// A line of talk.
+    pub(super) fn talk(self, en: impl AsRef<str>, pt: impl AsRef<str>) {
+        out::talk(self.lang.pick(en.as_ref(), pt.as_ref()));
+    }
+
+    /// That a secret is seen this once.
+    pub(super) fn only_now(self, what: &str) {
+        self.talk(
+            format!("keep the {what} now: it is not shown again"),
+            format!("guarde o {what} agora: ele não será mostrado de novo"),
+        );
+    }
+
+    /// How to go on behind a full page.
+    pub(super) fn more(self, last: &str) {
+        self.talk(format!("more: --after {last}"), format!("há mais: --after {last}"));
+    }
+}
+
+/// A column: its head in English and Portuguese, and how a record fills it. What `--after` takes stands in the first
+/// and is the same in both.
+pub(super) type Column<T> = ([&'static str; 2], fn(&T, Lang) -> String);
+
+/// The moment at which something ended; "no" where it did not.
+pub(super) fn when(at: Option<At>, lang: Lang) -> String {
+    at.map_or_else(|| lang.yes(false).to_owned(), |at| at.to_string())
+}
 
 /// Prints records.
-pub(super) fn show<T: Serialize>(json: bool, records: &[T], columns: &[Column<T>]) {
-    if json {
+pub(super) fn show<T: Serialize>(form: Form, records: &[T], columns: &[Column<T>]) {
+    if form.json {
         for record in records {
             out::data(serde_json::to_string(record).unwrap_or_default());
         }
         return;
     }
-    if records.is_empty() {
-        out::talk("none");
-        return;
-    }
-    for line in table(records, columns) {
-        out::data(line);
+    let head: Vec<_> = columns.iter().map(|(names, _)| *names).collect();
+    let line = |record| columns.iter().map(|(_, cell)| cell(record, form.lang)).collect();
+    print(form, &head, records.iter().map(line).collect());
+}
+
+/// As [`show`], but silent where there is no record.
+pub(super) fn show_some<T: Serialize>(form: Form, records: &[T], columns: &[Column<T>]) {
+    if !records.is_empty() {
+        show(form, records, columns);
     }
 }
 
 /// As [`show`], and tells how to go on where the page is full.
 pub(super) fn show_page<T: Serialize>(
-    json: bool,
+    form: Form,
     records: &[T],
     columns: &[Column<T>],
     limit: u32,
 ) {
-    show(json, records, columns);
+    show(form, records, columns);
     if let (Some(last), Some((_, first))) = (records.last(), columns.first())
         && records.len() >= limit as usize
-        && !json
+        && !form.json
     {
-        out::talk(format!("more: --after {:?}", first(last)));
+        form.more(&format!("{:?}", first(last, form.lang)));
     }
 }
 
-fn table<T>(records: &[T], columns: &[Column<T>]) -> Vec<String> {
-    let head = columns.iter().map(|(name, _)| (*name).to_owned()).collect();
-    let cells = records.iter().map(|record| columns.iter().map(|(_, cell)| cell(record)).collect());
-    grid(head, cells.collect())
+/// Prints cells below their heads, or that there are none.
+pub(super) fn print(form: Form, head: &[[&str; 2]], cells: Vec<Vec<String>>) {
+    if cells.is_empty() {
+        form.talk("none", "nada");
+        return;
+    }
+    grid(in_words(head, form.lang), cells).into_iter().for_each(out::data);
+}
+
+fn in_words(head: &[[&str; 2]], lang: Lang) -> Vec<String> {
+    head.iter().map(|[en, pt]| lang.pick(*en, *pt).to_owned()).collect()
 }
 
 /// Lines of a table whose columns are known only now.
-pub(super) fn grid(head: Vec<String>, cells: Vec<Vec<String>>) -> Vec<String> {
+fn grid(head: Vec<String>, cells: Vec<Vec<String>>) -> Vec<String> {
     let tamed = |line: Vec<String>| line.iter().map(|cell| tame(cell)).collect::<Vec<_>>();
     let lines: Vec<Vec<String>> = std::iter::once(head).chain(cells).map(tamed).collect();
     let width = |at: usize| {
@@ -79,9 +125,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn headings_are_in_the_language_of_the_person() {
+        let head = [["TABLE", "TABELA"], ["ERP", "ERP"]];
+        assert_eq!(in_words(&head, Lang::En), ["TABLE", "ERP"]);
+        assert_eq!(in_words(&head, Lang::Pt), ["TABELA", "ERP"]);
+    }
+
+    #[test]
     fn columns_are_aligned_by_characters_and_control_characters_are_tamed() {
-        let records = [("ação", "1"), ("b\u{1b}[2J", "22")];
-        let columns: [Column<(&str, &str)>; 2] = [("NAME", |r| r.0.into()), ("N", |r| r.1.into())];
-        assert_eq!(table(&records, &columns), ["NAME   N", "ação   1", "b\u{fffd}[2J  22"]);
+        let cells = [["NAME", "N"], ["ação", "1"], ["b\u{1b}[2J", "22"]];
+        let mut cells = cells.map(|line| line.map(str::to_owned).to_vec()).into_iter();
+        let lines = grid(cells.next().unwrap(), cells.collect());
+        assert_eq!(lines, ["NAME   N", "ação   1", "b\u{fffd}[2J  22"]);
     }
 }

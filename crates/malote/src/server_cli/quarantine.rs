@@ -16,8 +16,11 @@ use server::{
     },
 };
 
-use super::{OfPlace, lists::grid};
-use crate::out;
+use super::{
+    OfPlace,
+    lists::{Form, print},
+};
+use crate::{lang::Lang, out};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum QuarantineCommand {
@@ -76,22 +79,26 @@ pub(super) struct Retry {
 }
 
 impl QuarantineCommand {
-    pub(super) async fn run(self, services: &Services, json: bool) -> Result<()> {
+    pub(super) async fn run(self, services: &Services, form: Form) -> Result<()> {
         match self {
             Self::List { limit, after, at } => {
-                list(services, &at, Page { after, limit, ..Page::default() }, json).await
+                list(services, &at, Page { after, limit, ..Page::default() }, form).await
             }
             Self::Show { row, at } => {
                 let place = at.find(services).await?;
-                show(&services.staging.quarantined_row(&place, &row).await?, json);
+                show(&services.staging.quarantined_row(&place, &row).await?, form);
                 Ok(())
             }
-            Self::Retry(retry) => retry.run(services, json).await,
+            Self::Retry(retry) => retry.run(services, form).await,
             Self::Discard { row, reason, dry_run, at } => {
                 let place = at.find(services).await?;
                 let row = services.staging.discard(&place, &row, (&reason, dry_run)).await?;
-                print(std::slice::from_ref(&row), json);
-                out::talk(if dry_run { "would be discarded" } else { "discarded" });
+                show_rows(std::slice::from_ref(&row), form);
+                if dry_run {
+                    form.talk("would be discarded", "seria descartada");
+                } else {
+                    form.talk("discarded", "descartada");
+                }
                 Ok(())
             }
         }
@@ -99,31 +106,27 @@ impl QuarantineCommand {
 }
 
 /// Prints a page of rows that could not be staged.
-pub(super) async fn list(services: &Services, at: &OfPlace, page: Page, json: bool) -> Result<()> {
+pub(super) async fn list(services: &Services, at: &OfPlace, page: Page, form: Form) -> Result<()> {
     let place = at.find(services).await?;
     let limit = page.limit as usize;
     let found = services.staging.quarantined(&place, page).await?;
-    if let Some(last) = found.last().filter(|_| found.len() >= limit && !json) {
-        out::talk(format!("more: --after {}", last.id()));
+    if let Some(last) = found.last().filter(|_| found.len() >= limit && !form.json) {
+        form.more(&last.id());
     }
-    print(&found, json);
+    show_rows(&found, form);
     Ok(())
 }
 
-fn print(rows: &[Quarantined], json: bool) {
-    if json {
+fn show_rows(rows: &[Quarantined], form: Form) {
+    if form.json {
         rows.iter().map(described).for_each(|row| out::data(row.to_string()));
-        return;
-    }
-    if rows.is_empty() {
-        out::talk("none");
         return;
     }
     let cells = rows
         .iter()
         .map(|row| vec![row.id(), row.table.clone(), row.code.clone(), row.reason.clone()]);
-    let head = ["ROW", "TABLE", "CODE", "REASON"].map(str::to_owned).to_vec();
-    grid(head, cells.collect()).into_iter().for_each(out::data);
+    let head = [["ROW", "LINHA"], ["TABLE", "TABELA"], ["CODE", "CÓDIGO"], ["REASON", "MOTIVO"]];
+    print(form, &head, cells.collect());
 }
 
 fn described(row: &Quarantined) -> Value {
@@ -131,11 +134,11 @@ fn described(row: &Quarantined) -> Value {
         "code": row.code, "reason": row.reason, "at": At(row.at.0).to_string() })
 }
 
-fn show(shown: &Shown, json: bool) {
+fn show(shown: &Shown, form: Form) {
     let object = |cells: &[(String, String)]| -> Map<String, Value> {
         cells.iter().map(|(name, value)| (name.clone(), json!(value))).collect()
     };
-    if json {
+    if form.json {
         let mut all = described(&shown.row);
         all["key"] = object(&shown.key).into();
         all["keyHash"] = json!(shown.key_hash);
@@ -145,28 +148,31 @@ fn show(shown: &Shown, json: bool) {
     }
     let row = &shown.row;
     let facts = [
-        ("row", row.id()),
-        ("table", row.table.clone()),
-        ("batch", row.batch.to_string()),
-        ("message", row.message.to_string()),
-        ("at", At(row.at.0).to_string()),
-        ("code", row.code.clone()),
-        ("reason", row.reason.clone()),
-        ("key hash", shown.key_hash.clone().unwrap_or_default()),
+        (["row", "linha"], row.id()),
+        (["table", "tabela"], row.table.clone()),
+        (["batch", "pacote"], row.batch.to_string()),
+        (["message", "mensagem"], row.message.to_string()),
+        (["at", "em"], At(row.at.0).to_string()),
+        (["code", "código"], row.code.clone()),
+        (["reason", "motivo"], row.reason.clone()),
+        (["key hash", "hash da chave"], shown.key_hash.clone().unwrap_or_default()),
     ];
-    let fact = |(name, value): (&str, String)| vec![name.to_owned(), value];
+    let fact = |([en, pt], value): ([&str; 2], String)| vec![form.lang.pick(en, pt).into(), value];
+    let head = [["WHAT", "O QUE"], ["VALUE", "VALOR"]];
+    print(form, &head, facts.into_iter().map(fact).collect());
+    let of_key = form.lang.pick("key", "chave");
     let columns = shown.columns.iter().map(|(name, value)| {
         let is_key = shown.key.iter().any(|(key, _)| key == name);
-        vec![if is_key { format!("{name} (key)") } else { name.clone() }, value.clone()]
+        vec![if is_key { format!("{name} ({of_key})") } else { name.clone() }, value.clone()]
     });
-    let head = ["WHAT", "VALUE"].map(str::to_owned).to_vec();
-    grid(head, facts.into_iter().map(fact).collect()).into_iter().for_each(out::data);
-    let head = ["COLUMN", "VALUE"].map(str::to_owned).to_vec();
-    grid(head, columns.collect()).into_iter().for_each(out::data);
+    // A message that stands here whole has no columns of its own.
+    if !shown.columns.is_empty() {
+        print(form, &[["COLUMN", "COLUNA"], ["VALUE", "VALOR"]], columns.collect());
+    }
 }
 
 impl Retry {
-    async fn run(self, services: &Services, json: bool) -> Result<()> {
+    async fn run(self, services: &Services, form: Form) -> Result<()> {
         let place = self.at.find(services).await?;
         let which = which(self.row.as_deref(), self.table, self.all)?;
         let (mut after, mut lines) = (String::new(), Vec::new());
@@ -180,10 +186,10 @@ impl Retry {
                     Outcome::Superseded => &mut superseded,
                     Outcome::Refused { .. } => &mut refused,
                 } += 1;
-                if json {
+                if form.json {
                     out::data(told(tried, self.dry_run).to_string());
                 } else {
-                    lines.push(line(tried));
+                    lines.push(line(tried, form.lang));
                 }
             }
             match done.next {
@@ -191,14 +197,26 @@ impl Retry {
                 None => break,
             }
         }
-        if !json && !lines.is_empty() {
-            let head = ["ROW", "TABLE", "OUTCOME", "REASON"].map(str::to_owned).to_vec();
-            grid(head, lines).into_iter().for_each(out::data);
+        if !lines.is_empty() {
+            let head = [
+                ["ROW", "LINHA"],
+                ["TABLE", "TABELA"],
+                ["OUTCOME", "RESULTADO"],
+                ["REASON", "MOTIVO"],
+            ];
+            print(form, &head, lines);
         }
-        let dry = if self.dry_run { " (dry run: nothing was changed)" } else { "" };
-        out::talk(format!(
-            "{applied} applied, {superseded} superseded by a newer image, {refused} still refused{dry}"
-        ));
+        let dry = |words| if self.dry_run { words } else { "" };
+        form.talk(
+            format!(
+                "{applied} applied, {superseded} superseded by a newer image, {refused} still refused{}",
+                dry(" (dry run: nothing was changed)")
+            ),
+            format!(
+                "aplicadas: {applied}; superadas por imagem mais nova: {superseded}; ainda recusadas: {refused}{}",
+                dry(" (simulação: nada foi mudado)")
+            ),
+        );
         Ok(())
     }
 }
@@ -213,10 +231,13 @@ fn told(tried: &Tried, dry_run: bool) -> Value {
     line
 }
 
-fn line(tried: &Tried) -> Vec<String> {
-    let reason = match &tried.outcome {
-        Outcome::Refused { code, reason } => format!("{code}: {reason}"),
-        Outcome::Applied | Outcome::Superseded => String::new(),
+fn line(tried: &Tried, lang: Lang) -> Vec<String> {
+    let (outcome, reason) = match &tried.outcome {
+        Outcome::Applied => (lang.pick("applied", "aplicada"), String::new()),
+        Outcome::Superseded => (lang.pick("superseded", "superada"), String::new()),
+        Outcome::Refused { code, reason } => {
+            (lang.pick("refused", "recusada"), format!("{code}: {reason}"))
+        }
     };
-    vec![tried.id.clone(), tried.table.clone(), tried.outcome.as_str().to_owned(), reason]
+    vec![tried.id.clone(), tried.table.clone(), outcome.to_owned(), reason]
 }

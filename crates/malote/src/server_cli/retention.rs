@@ -8,14 +8,13 @@ use protocol::Result;
 use runtime::clock::Wall;
 use server::service::{Services, retention::Swept};
 
-use super::lists::{Column, show};
-use crate::out;
+use super::lists::{Column, Form, show};
 
 const SWEPT: &[Column<Swept>] = &[
-    ("BODIES", |s| s.removed.bodies.to_string()),
-    ("BYTES", |s| s.removed.bytes.to_string()),
-    ("LEDGER MESSAGES", |s| s.removed.messages.to_string()),
-    ("LEDGER BATCHES", |s| s.removed.batches.to_string()),
+    (["BODIES", "CONTEÚDOS"], |s, _| s.removed.bodies.to_string()),
+    (["BYTES", "BYTES"], |s, _| s.removed.bytes.to_string()),
+    (["LEDGER MESSAGES", "MENSAGENS NO RASTREIO"], |s, _| s.removed.messages.to_string()),
+    (["LEDGER BATCHES", "PACOTES NO RASTREIO"], |s, _| s.removed.batches.to_string()),
 ];
 
 #[derive(Debug, Subcommand)]
@@ -29,7 +28,7 @@ pub(super) enum RetentionCommand {
 }
 
 impl RetentionCommand {
-    pub(super) async fn run(self, services: &Services, json: bool) -> Result<()> {
+    pub(super) async fn run(self, services: &Services, form: Form) -> Result<()> {
         let Self::Run { dry_run } = self;
         let retention = &services.retention;
         let swept = if dry_run {
@@ -43,9 +42,11 @@ impl RetentionCommand {
             }
             all
         };
-        show(json, &[swept], SWEPT);
-        if !json {
-            out::talk(if dry_run { "dry run: nothing was removed" } else { "removed" });
+        show(form, &[swept], SWEPT);
+        if dry_run && !form.json {
+            form.talk("dry run: nothing was removed", "simulação: nada foi removido");
+        } else if !form.json {
+            form.talk("removed", "removido");
         }
         Ok(())
     }

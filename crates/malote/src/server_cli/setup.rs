@@ -17,7 +17,8 @@ use server::{
     },
 };
 
-use crate::out;
+use super::lists::Form;
+use crate::{lang::Lang, out};
 
 /// `malote server setup`.
 #[derive(Debug, Args)]
@@ -49,7 +50,7 @@ pub(super) struct Setup {
 }
 
 impl Setup {
-    pub(super) async fn run(self, services: &Services, json: bool) -> Result<()> {
+    pub(super) async fn run(self, services: &Services, form: Form) -> Result<()> {
         // Before anything is made, so that a wrong name leaves nothing half set up.
         self.tables.iter().try_for_each(catalog::must_be_free)?;
         let catalog = &services.catalog;
@@ -66,7 +67,7 @@ impl Setup {
             found => found?,
         };
         let place = Place { tenant: tenant.id, environment: environment.id, erp: self.erp.clone() };
-        let installation = self.installation(services, &tenant, &place).await?;
+        let installation = self.installation(services, &tenant, &place, form.lang).await?;
         let shared =
             catalog.entities(&place, false, Page { limit: 10_000, ..Page::default() }).await?;
         let new = |table: TableName| NewEntity { table, filter: None, is_custom: false };
@@ -88,13 +89,13 @@ impl Setup {
             ("clientId", made.credential.client.to_string()),
             ("clientSecret", made.reveal().to_owned()),
         ];
-        if json {
+        if form.json {
             out::data(
                 json!(lines.into_iter().collect::<std::collections::BTreeMap<_, _>>()).to_string(),
             );
         } else {
             lines.iter().for_each(|(name, value)| out::data(format!("{name:<15} {value}")));
-            out::talk("keep the secret now: it is not shown again");
+            form.only_now("secret");
         }
         Ok(())
     }
@@ -104,6 +105,7 @@ impl Setup {
         services: &Services,
         tenant: &Tenant,
         place: &Place,
+        lang: Lang,
     ) -> Result<Installation> {
         let catalog = &services.catalog;
         let name = self.installation.clone().unwrap_or_else(|| self.erp.to_string());
@@ -121,7 +123,11 @@ impl Setup {
             found => found?,
         };
         if found.erp != self.erp {
-            let words = format!("installation {name:?} is of {}, not of {}", found.erp, self.erp);
+            let (is, asked) = (&found.erp, &self.erp);
+            let words = lang.pick(
+                format!("installation {name:?} is of {is}, not of {asked}"),
+                format!("a instalação {name:?} é de {is}, não de {asked}"),
+            );
             return Err(protocol::Error::new(Code::AlreadyExists, words));
         }
         catalog.bind(&found, place.environment).await?;

@@ -8,7 +8,10 @@ use protocol::{Result, names::TableName};
 use serde_json::{Map, Value, json};
 use server::{model::catalog::Page, service::Services};
 
-use super::{OfPlace, lists::grid};
+use super::{
+    OfPlace,
+    lists::{Form, print},
+};
 use crate::out;
 
 #[derive(Debug, Subcommand)]
@@ -59,17 +62,17 @@ pub(super) enum StagingCommand {
 }
 
 impl StagingCommand {
-    pub(super) async fn run(self, services: &Services, json: bool) -> Result<()> {
+    pub(super) async fn run(self, services: &Services, form: Form) -> Result<()> {
         match self {
-            Self::List { at } => list(services, &at, json).await,
-            Self::Schema { table, at } => schema(services, (&at, &table), json).await,
+            Self::List { at } => list(services, &at, form).await,
+            Self::Schema { table, at } => schema(services, (&at, &table), form).await,
             Self::Rows { table, limit, after, at } => {
-                rows(services, (&at, &table), (&after, limit), json).await
+                rows(services, (&at, &table), (&after, limit), form).await
             }
             Self::Count { table, at } => {
                 let place = at.find(services).await?;
                 let count = services.staging.count(place.environment, &place.erp, &table).await?;
-                out::data(if json {
+                out::data(if form.json {
                     json!({ "table": table, "rows": count }).to_string()
                 } else {
                     count.to_string()
@@ -78,61 +81,67 @@ impl StagingCommand {
             }
             Self::Quarantine { limit, after, at } => {
                 let page = Page { after, limit, ..Page::default() };
-                super::quarantine::list(services, &at, page, json).await
+                super::quarantine::list(services, &at, page, form).await
             }
         }
     }
 }
 
-async fn list(services: &Services, at: &OfPlace, json: bool) -> Result<()> {
+async fn list(services: &Services, at: &OfPlace, form: Form) -> Result<()> {
     let place = at.find(services).await?;
-    let mut lines = Vec::new();
+    let mut found = Vec::new();
     let all = Page { limit: 10_000, ..Page::default() };
     for shape in services.staging.shapes(&place, all).await? {
         let rows = services.staging.count(place.environment, &place.erp, &shape.table).await?;
-        let lacks = if shape.lacks_rows { "lacks rows until its reload is done" } else { "" };
-        lines.push((
-            shape.table.to_string(),
-            rows,
-            shape.columns.len(),
-            shape.key.join(", "),
-            lacks,
-        ));
+        found.push((shape, rows));
     }
-    if json {
-        lines.iter().for_each(|(table, rows, columns, key, lacks)| {
-            let lacks = !lacks.is_empty();
-            let line = json!({ "table": table, "rows": rows, "columns": columns, "key": key, "lacksRows": lacks });
+    if form.json {
+        for (shape, rows) in &found {
+            let line = json!({ "table": shape.table, "rows": rows, "columns": shape.columns.len(),
+                "key": shape.key.join(", "), "lacksRows": shape.lacks_rows });
             out::data(line.to_string());
-        });
+        }
         return Ok(());
     }
-    let cells = lines.into_iter().map(|(table, rows, columns, key, lacks)| {
-        vec![table, rows.to_string(), columns.to_string(), key, lacks.to_owned()]
+    let cells = found.into_iter().map(|(shape, rows)| {
+        let lacks = form
+            .lang
+            .pick("lacks rows until its reload is done", "faltam linhas até a recarga terminar");
+        let state = if shape.lacks_rows { lacks } else { "" };
+        let (columns, key) = (shape.columns.len().to_string(), shape.key.join(", "));
+        vec![shape.table.to_string(), rows.to_string(), columns, key, state.to_owned()]
     });
-    print(&["TABLE", "ROWS", "COLUMNS", "KEY", "STATE"], cells.collect());
+    let head = [
+        ["TABLE", "TABELA"],
+        ["ROWS", "LINHAS"],
+        ["COLUMNS", "COLUNAS"],
+        ["KEY", "CHAVE"],
+        ["STATE", "ESTADO"],
+    ];
+    print(form, &head, cells.collect());
     Ok(())
 }
 
 async fn schema(
     services: &Services,
     (at, table): (&OfPlace, &TableName),
-    json: bool,
+    form: Form,
 ) -> Result<()> {
     let place = at.find(services).await?;
     let found = services.staging.shape(&place, table).await?;
     let place_in_key =
         |name: &String| found.key.iter().position(|column| column == name).map(|at| at + 1);
-    for (name, kind) in found.columns.iter().filter(|_| json) {
+    for (name, kind) in found.columns.iter().filter(|_| form.json) {
         let key = place_in_key(name);
         out::data(json!({ "column": name, "type": kind, "key": key }).to_string());
     }
-    if !json {
+    if !form.json {
         let cells = found.columns.iter().map(|(name, kind)| {
             let key = place_in_key(name).map_or_else(String::new, |at| at.to_string());
             vec![name.clone(), kind.clone(), key]
         });
-        print(&["COLUMN", "TYPE", "KEY"], cells.collect());
+        let head = [["COLUMN", "COLUNA"], ["TYPE", "TIPO"], ["KEY", "CHAVE"]];
+        print(form, &head, cells.collect());
     }
     Ok(())
 }
@@ -141,11 +150,11 @@ async fn rows(
     services: &Services,
     (at, table): (&OfPlace, &TableName),
     (after, limit): (&str, u32),
-    json: bool,
+    form: Form,
 ) -> Result<()> {
     let place = at.find(services).await?;
     let page = services.staging.rows(&place, table, (after, limit)).await?;
-    if json {
+    if form.json {
         for row in &page.values {
             let cells =
                 page.columns.iter().zip(row).map(|(name, value)| (name.clone(), json!(value)));
@@ -154,21 +163,11 @@ async fn rows(
     } else {
         let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "NULL".to_owned());
         let cells = page.values.iter().map(|row| row.iter().map(shown).collect());
-        let names: Vec<&str> = page.columns.iter().map(String::as_str).collect();
-        print(&names, cells.collect());
+        let names: Vec<[&str; 2]> = page.columns.iter().map(|name| [name.as_str(); 2]).collect();
+        print(form, &names, cells.collect());
     }
     if let Some(next) = page.next {
-        out::talk(format!("more: --after {next}"));
+        form.more(&next);
     }
     Ok(())
-}
-
-fn print(head: &[&str], cells: Vec<Vec<String>>) {
-    if cells.is_empty() {
-        out::talk("none");
-        return;
-    }
-    grid(head.iter().map(|name| (*name).to_owned()).collect(), cells)
-        .into_iter()
-        .for_each(out::data);
 }

@@ -10,10 +10,14 @@ struct Line {
 
 /// Runs a command line against a data folder.
 async fn run(data: &std::path::Path, line: &str) -> Result<u8> {
+    run_in(Lang::En, data, line).await
+}
+
+async fn run_in(lang: Lang, data: &std::path::Path, line: &str) -> Result<u8> {
     let words = std::iter::once("server").chain(line.split_whitespace());
     let mut command = Line::try_parse_from(words).unwrap().command;
     command.shared.data = Some(data.to_owned());
-    Box::pin(command.run(Lang::En)).await
+    Box::pin(command.run(lang)).await
 }
 
 #[tokio::test]
@@ -86,6 +90,32 @@ async fn a_folder_is_set_up_watched_and_changed_by_name() {
 }
 
 #[tokio::test]
+async fn every_list_is_shown_in_portuguese_too() {
+    let folder = tempfile::tempdir().unwrap();
+    for line in [
+        "setup --tenant Loja --erp RM --tables FLAN,TMOV",
+        "tenant show",
+        "credential list --limit 1",
+        "admin add ana",
+        "admin token create ana --name laptop --role operator",
+        "admin token list ana",
+        "admin list",
+        "audit list",
+        "audit verify",
+        "entity set-filter FLAN FLAN.IDLAN>1000",
+        "entity list",
+        "session list",
+        "batches list",
+        "staging list",
+        "staging quarantine",
+        "reload FLAN",
+        "migrate",
+    ] {
+        assert_eq!(run_in(Lang::Pt, folder.path(), line).await.unwrap(), exit::OK, "{line}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_wrong_is_told_with_its_code() {
     let folder = tempfile::tempdir().unwrap();
     run(folder.path(), "setup --tenant Loja --erp RM --tables FLAN").await.unwrap();
@@ -139,6 +169,8 @@ async fn a_folder_without_a_store_is_told_and_left_as_it_is() {
         let error = run(folder.path(), line).await.unwrap_err();
         assert_eq!(error.code, Code::NotFound, "{line}");
         assert!(error.message.contains("malote server setup"), "{error}");
+        let error = run_in(Lang::Pt, folder.path(), line).await.unwrap_err();
+        assert!(error.message.starts_with("não há armazenamento em "), "{error}");
     }
     assert_eq!(
         std::fs::read_dir(folder.path()).unwrap().count(),

@@ -18,45 +18,53 @@ use server::{
 
 use super::{
     OfPlace, OfTenant, Paging,
-    lists::{Column, grid, show, show_page},
+    lists::{Column, Form, print, show, show_page},
 };
 use crate::out;
 
 const STREAM: &[Column<StreamView>] = &[
-    ("ENVIRONMENT", |s| s.environment.clone()),
-    ("ERP", |s| s.erp.to_string()),
-    ("EPOCH", |s| s.epoch.to_string()),
-    ("HELD BY", |s| match &s.holder {
+    (["ENVIRONMENT", "AMBIENTE"], |s, _| s.environment.clone()),
+    (["ERP", "ERP"], |s, _| s.erp.to_string()),
+    (["EPOCH", "ÉPOCA"], |s, _| s.epoch.to_string()),
+    (["HELD BY", "CONCESSÃO"], |s, lang| match &s.holder {
         Some(holder) if s.expires_at > now() => holder.clone(),
-        Some(_) => "lapsed".to_owned(),
-        None => "free".to_owned(),
+        Some(_) => lang.pick("lapsed", "vencida").to_owned(),
+        None => lang.pick("free", "livre").to_owned(),
     }),
-    ("LAST BATCH", |s| s.last_batch.to_string()),
-    ("WAITS FOR YOU", |s| match (s.database_waits, s.disputed) {
+    (["LAST BATCH", "ÚLTIMO PACOTE"], |s, _| s.last_batch.to_string()),
+    (["WAITS FOR YOU", "ESPERA POR VOCÊ"], |s, lang| match (s.database_waits, s.disputed) {
         (true, _) => "DATABASE_CHANGED: session accept".to_owned(),
-        (false, true) => "INSTANCE_TWICE: stop one agent, then session release".to_owned(),
+        (false, true) => lang
+            .pick(
+                "INSTANCE_TWICE: stop one agent, then session release",
+                "INSTANCE_TWICE: pare um dos agentes, depois session release",
+            )
+            .to_owned(),
         (false, false) => String::new(),
     }),
 ];
 const BATCH: &[Column<BatchView>] = &[
-    ("BATCH", |b| b.batch.to_string()),
-    ("ERP", |b| b.erp.to_string()),
-    ("STATE", |b| b.shown(now()).to_owned()),
-    ("MESSAGES", |b| b.messages.to_string()),
-    ("ROWS", |b| b.rows.to_string()),
-    ("BYTES", |b| b.bytes.to_string()),
-    ("OPENED", |b| b.opened_at.to_string()),
-    ("CLOSED", |b| b.closed_at.map_or_else(String::new, |at| at.to_string())),
-    ("REFUSED", |b| b.refused.clone().unwrap_or_default()),
+    (["BATCH", "PACOTE"], |b, _| b.batch.to_string()),
+    (["ERP", "ERP"], |b, _| b.erp.to_string()),
+    (["STATE", "ESTADO"], |b, _| b.shown(now()).to_owned()),
+    (["MESSAGES", "MENSAGENS"], |b, _| b.messages.to_string()),
+    (["ROWS", "LINHAS"], |b, _| b.rows.to_string()),
+    (["BYTES", "BYTES"], |b, _| b.bytes.to_string()),
+    (["OPENED", "ABERTO"], |b, _| b.opened_at.to_string()),
+    (["CLOSED", "FECHADO"], |b, _| b.closed_at.map_or_else(String::new, |at| at.to_string())),
+    (["REFUSED", "RECUSA"], |b, _| b.refused.clone().unwrap_or_default()),
 ];
 const MESSAGE: &[Column<MessageView>] = &[
-    ("NUMBER", |m| m.number.to_string()),
-    ("TABLE", |m| m.table.to_string()),
-    ("ROWS", |m| m.rows.to_string()),
-    ("BYTES", |m| m.bytes.to_string()),
-    ("BASE LOAD", |m| m.base_load.to_string()),
-    ("RECEIVED", |m| m.received_at.to_string()),
-    ("BODY", |m| if m.body_kept { "kept".to_owned() } else { "removed".to_owned() }),
+    (["NUMBER", "NÚMERO"], |m, _| m.number.to_string()),
+    (["TABLE", "TABELA"], |m, _| m.table.to_string()),
+    (["ROWS", "LINHAS"], |m, _| m.rows.to_string()),
+    (["BYTES", "BYTES"], |m, _| m.bytes.to_string()),
+    (["BASE LOAD", "CARGA INICIAL"], |m, lang| lang.yes(m.base_load).to_owned()),
+    (["RECEIVED", "RECEBIDA"], |m, _| m.received_at.to_string()),
+    (["BODY", "CONTEÚDO"], |m, lang| {
+        let (kept, removed) = lang.pick(("kept", "removed"), ("guardado", "removido"));
+        if m.body_kept { kept.to_owned() } else { removed.to_owned() }
+    }),
 ];
 
 fn now() -> At {
@@ -83,19 +91,25 @@ pub(super) enum SessionCommand {
 }
 
 impl SessionCommand {
-    pub(super) async fn run(self, services: &Services, json: bool) -> Result<()> {
+    pub(super) async fn run(self, services: &Services, form: Form) -> Result<()> {
         match self {
             Self::List { of } => {
                 let tenant = of.find(services).await?.id;
-                show(json, &services.overview.streams(tenant).await?, STREAM);
+                show(form, &services.overview.streams(tenant).await?, STREAM);
             }
             Self::Accept { at } => {
                 services.overview.accept_database(at.find(services).await?).await?;
-                out::talk("accepted; the next Open is granted");
+                form.talk(
+                    "accepted; the next Open is granted",
+                    "aceito; a próxima abertura de sessão é concedida",
+                );
             }
             Self::Release { at } => {
                 services.overview.release(at.find(services).await?).await?;
-                out::talk("released; the next Open is granted");
+                form.talk(
+                    "released; the next Open is granted",
+                    "encerrada; a próxima abertura de sessão é concedida",
+                );
             }
         }
         Ok(())
@@ -141,31 +155,31 @@ pub(super) enum BatchesCommand {
 }
 
 impl BatchesCommand {
-    pub(super) async fn run(self, services: &Services, json: bool) -> Result<()> {
+    pub(super) async fn run(self, services: &Services, form: Form) -> Result<()> {
         match self {
             Self::List { state, at, paging } => {
                 let place = at.find(services).await?;
                 let found = services.overview.batches(place, state, paging.page()).await?;
-                show_page(json, &found, BATCH, paging.limit);
+                show_page(form, &found, BATCH, paging.limit);
             }
             Self::Show { batch, at, paging } => {
                 let place = at.find(services).await?;
                 let found =
                     services.overview.messages(place, BatchId(batch), paging.page()).await?;
-                show_page(json, &found, MESSAGE, paging.limit);
+                show_page(form, &found, MESSAGE, paging.limit);
             }
             Self::Rows { batch, number, limit, after, at } => {
                 let (place, of) = (at.find(services).await?, (BatchId(batch), number));
                 let found = services.overview.content(place, of, (&after, limit)).await?;
-                show_rows(json, &found);
+                show_rows(form, &found);
             }
         }
         Ok(())
     }
 }
 
-fn show_rows(json: bool, content: &Content) {
-    if json {
+fn show_rows(form: Form, content: &Content) {
+    if form.json {
         for row in &content.rows {
             let of = |names: &[String]| -> Map<String, Value> {
                 names.iter().map(|name| (name.clone(), json!(row.value(name)))).collect()
@@ -175,21 +189,17 @@ fn show_rows(json: bool, content: &Content) {
                 "key": of(&content.key), "columns": of(&columns) });
             out::data(line.to_string());
         }
-    } else if content.rows.is_empty() {
-        out::talk("none");
-    } else {
-        let head = ["ROW", "OPERATION"].into_iter().map(str::to_owned);
-        let cells = content.rows.iter().map(|row| {
-            let mut line = vec![row.row.to_string(), row.operation().to_owned()];
-            line.extend(
-                content.columns.iter().map(|name| row.value(name).unwrap_or("NULL").to_owned()),
-            );
-            line
-        });
-        let head = head.chain(content.columns.iter().cloned()).collect();
-        grid(head, cells.collect()).into_iter().for_each(out::data);
+        return;
     }
-    if let Some(next) = content.next.filter(|_| !json) {
-        out::talk(format!("more: --after {next}"));
+    let head = [["ROW", "LINHA"], ["OPERATION", "OPERAÇÃO"]].into_iter();
+    let head: Vec<_> = head.chain(content.columns.iter().map(|name| [name.as_str(); 2])).collect();
+    let cells = content.rows.iter().map(|row| {
+        let values = content.columns.iter().map(|name| row.value(name).unwrap_or("NULL"));
+        let begin = [row.row.to_string(), row.operation().to_owned()];
+        begin.into_iter().chain(values.map(str::to_owned)).collect()
+    });
+    print(form, &head, cells.collect());
+    if let Some(next) = content.next {
+        form.more(&next.to_string());
     }
 }

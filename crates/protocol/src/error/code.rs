@@ -121,8 +121,8 @@ codes! {
         "Two columns differ in case alone, or one is named like a column of Malote's. Rename it, or share the table through a view."
         "Duas colunas diferem só em maiúsculas, ou uma tem nome reservado do Malote. Renomeie, ou compartilhe a tabela por uma view.";
     ConfigInvalid "CONFIG_INVALID" Operator FailedPrecondition 500
-        "Mend the key named in the message; --dump-config shows what is in force."
-        "Corrija a chave indicada na mensagem; --dump-config mostra o que está valendo.";
+        "Mend the key named in the message; malote agent run --dump-config and malote server run --dump-config show what is in force."
+        "Corrija a chave indicada na mensagem; malote agent run --dump-config e malote server run --dump-config mostram o que está valendo.";
     DatabaseChanged "DATABASE_CHANGED" Operator FailedPrecondition 409
         "The ERP database is another one than before, or was set back in time. Confirm with: malote server session accept."
         "O banco do ERP é outro, ou voltou no tempo. Confirme com: malote server session accept.";
@@ -228,6 +228,9 @@ codes! {
     SourceFailed "SOURCE_FAILED" Transient Unavailable 503
         "The database reported an error; the log has its words."
         "O banco relatou um erro; o log tem o texto.";
+    SourceFile "SOURCE_FILE" Transient Unavailable 503
+        "The file of the ERP database is missing or is no SQLite database. Mend the path in source.url; a relative one begins at the folder the agent was started in."
+        "O arquivo do banco do ERP não existe ou não é um banco SQLite. Corrija o caminho em source.url; um caminho relativo parte da pasta em que o agente foi iniciado.";
     SourceLogin "SOURCE_LOGIN" Operator Unauthenticated 401
         "The database refused the login. Check user, password and database name."
         "O banco recusou o login. Confira usuário, senha e nome do banco.";
@@ -240,6 +243,9 @@ codes! {
     SourceTimeout "SOURCE_TIMEOUT" Transient DeadlineExceeded 504
         "The database took longer than allowed. Check locks and the index on the stamp column."
         "O banco demorou mais que o permitido. Confira bloqueios e o índice da coluna de controle.";
+    SourceTls "SOURCE_TLS" Operator Unavailable 503
+        "The database takes no encrypted connection, or its certificate is not trusted. Name its authority in source.ca_file; only inside a network you trust write ?sslmode=disable into source.url."
+        "O banco não aceita conexão cifrada, ou o seu certificado não é confiável. Indique a autoridade em source.ca_file; só em rede confiável escreva ?sslmode=disable em source.url.";
     SourceUnreachable "SOURCE_UNREACHABLE" Transient Unavailable 503
         "The ERP database does not answer. Check address, port, network and that it runs."
         "O banco do ERP não responde. Confira endereço, porta, rede e se ele está no ar.";
@@ -271,8 +277,8 @@ codes! {
         "The agent's own allow list does not hold this table. Add it in agent.toml if it may be shared."
         "A lista local do agente não contém esta tabela. Inclua no agent.toml se ela puder ser compartilhada.";
     TableWithoutKey "TABLE_WITHOUT_KEY" Operator FailedPrecondition 409
-        "No primary key in the catalogue. Declare one: [tables.X] key = [\"…\"]."
-        "Sem chave primária no catálogo. Declare uma: [tables.X] key = [\"…\"].";
+        "No primary key in the catalogue. Declare the columns that are unique together: key = [\"…\"] below the table's own heading, such as [tables.FLAN]."
+        "Sem chave primária no catálogo. Declare as colunas que juntas são únicas: key = [\"…\"] sob o título da própria tabela, como [tables.FLAN].";
     Timeout "TIMEOUT" Transient DeadlineExceeded 504
         "The outcome is unknown: send the same bytes again."
         "O resultado é desconhecido: envie os mesmos bytes de novo.";

@@ -1,7 +1,10 @@
 //! Borrowed reader of table messages, with the limits of the pre-scan (F64).
 //!
-//! Promises: one pass checks structure, UTF-8, rows, cells and name lengths; nothing is stored but row offsets.
-//! Never: interprets a value.
+//! Promises: one pass checks structure, UTF-8, rows, cells and name lengths, and keeps where each cell lies; another
+//! finds each cell's column of the schema. Whoever walks the rows afterwards reads no byte twice.
+//! Never: interprets a value, copies one.
+
+use std::collections::HashMap;
 
 use prost::encoding::decode_varint;
 
@@ -9,6 +12,9 @@ use crate::{
     error::{Code, Error, Result},
     limits,
 };
+
+/// How far a cell's column is looked for behind the one before: a bound on what hostile names cost.
+const AHEAD: usize = 32;
 
 /// A message that passed the pre-scan.
 #[derive(Debug, Default)]
@@ -20,8 +26,18 @@ pub struct TableView<'a> {
     pub message_number: i32,
     pub record_count: i32,
     pub is_base_load: bool,
-    rows: Vec<&'a [u8]>,
-    cells: usize,
+    cells: Vec<Cell<'a>>,
+    /// Where in `cells` each row ends.
+    rows: Vec<usize>,
+}
+
+/// One cell of a row, as sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cell<'a> {
+    pub name: &'a str,
+    pub value: &'a str,
+    /// Which column of the schema has its name in any case; `None` = none has.
+    pub column: Option<u16>,
 }
 
 /// The message's schema.
@@ -74,7 +90,29 @@ impl<'a> TableView<'a> {
                 _ => {}
             }
         }
+        view.find_columns();
         Ok(view)
+    }
+
+    /// Rows name columns in the schema's order and leave out those that are NULL, so looking on from the last one
+    /// found nearly always finds the next at once; any other name is looked up.
+    fn find_columns(&mut self) {
+        let columns = &self.schema.columns;
+        let mut all: Option<HashMap<String, usize>> = None;
+        let mut from = 0;
+        for cell in &mut self.cells {
+            let mut ahead = columns.iter().skip(from).take(AHEAD);
+            let steps = ahead.position(|(name, _)| name.eq_ignore_ascii_case(cell.name));
+            let found = steps.map(|steps| from + steps).or_else(|| {
+                // The first of equal names counts; there are none in a schema that is taken.
+                let numbered = || columns.iter().enumerate().rev();
+                let folded = || numbered().map(|(at, (name, _))| (name.to_ascii_lowercase(), at));
+                let all = all.get_or_insert_with(|| folded().collect());
+                all.get(&cell.name.to_ascii_lowercase()).copied()
+            });
+            cell.column = found.and_then(|at| u16::try_from(at).ok());
+            from = found.map_or(from, |at| at + 1);
+        }
     }
 
     fn take_row(&mut self, row: &'a [u8]) -> Result<()> {
@@ -84,18 +122,18 @@ impl<'a> TableView<'a> {
         let mut rest = row;
         while !rest.is_empty() {
             if let (1, Field::Bytes(column)) = next_field(&mut rest, "TableRow")? {
-                self.cells += 1;
-                if self.cells > limits::MESSAGE_CELLS {
+                if self.cells.len() >= limits::MESSAGE_CELLS {
                     return Err(too_large(
                         "message has more cells".to_owned(),
                         limits::MESSAGE_CELLS,
                     ));
                 }
-                let (name, _) = read_column(column)?;
+                let (name, value) = read_column(column)?;
                 check_name(name)?;
+                self.cells.push(Cell { name, value, column: None });
             }
         }
-        self.rows.push(row);
+        self.rows.push(self.cells.len());
         Ok(())
     }
 
@@ -106,38 +144,20 @@ impl<'a> TableView<'a> {
 
     #[must_use]
     pub fn cell_count(&self) -> usize {
-        self.cells
+        self.cells.len()
     }
 
     /// Cells of each row, in order.
-    pub fn rows(&self) -> impl ExactSizeIterator<Item = Cells<'a>> + '_ {
-        self.rows.iter().map(|row| Cells { rest: row })
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = &[Cell<'a>]> {
+        (0..self.rows.len()).map(|at| self.row(at))
     }
 
     /// Cells of row `at`; empty beyond the last.
     #[must_use]
-    pub fn row(&self, at: usize) -> Cells<'a> {
-        Cells { rest: self.rows.get(at).copied().unwrap_or_default() }
-    }
-}
-
-/// (column name, value) of one row, as sent.
-#[derive(Clone, Debug)]
-pub struct Cells<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Iterator for Cells<'a> {
-    type Item = (&'a str, &'a str);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        while !self.rest.is_empty() {
-            // The scan has walked these bytes already, so an error cannot come; it would end the row.
-            if let (1, Field::Bytes(column)) = next_field(&mut self.rest, "TableRow").ok()? {
-                return read_column(column).ok();
-            }
-        }
-        None
+    pub fn row(&self, at: usize) -> &[Cell<'a>] {
+        let begin = at.checked_sub(1).map_or(Some(0), |before| self.rows.get(before).copied());
+        let span = begin.zip(self.rows.get(at).copied());
+        span.and_then(|(begin, end)| self.cells.get(begin..end)).unwrap_or_default()
     }
 }
 
@@ -203,6 +223,9 @@ impl<'a> SchemaView<'a> {
 
 /// `RowColumn` and `SchemaColumn` have one shape: two strings.
 fn read_column(bytes: &[u8]) -> Result<(&str, &str)> {
+    if let Some((name, value)) = usual_column(bytes) {
+        return Ok((text(name, "column name")?, text(value, "column value")?));
+    }
     let (mut name, mut value) = ("", "");
     let mut rest = bytes;
     while !rest.is_empty() {
@@ -218,6 +241,17 @@ fn read_column(bytes: &[u8]) -> Result<(&str, &str)> {
     Ok((name, value))
 }
 
+/// Name and value where a column has the form that every writer gives it, both fields once, in order, below 128 bytes;
+/// most of what a message costs is spent here.
+fn usual_column(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    const SHORT: u8 = 0x80;
+    let (&[0x0a, length], rest) = bytes.split_first_chunk()? else { return None };
+    let (name, rest) = rest.split_at_checked(usize::from(length)).filter(|_| length < SHORT)?;
+    let (&[0x12, length], value) = rest.split_first_chunk()? else { return None };
+    (length < SHORT && usize::from(length) == value.len()).then_some((name, value))
+}
+
+#[inline]
 fn next_field<'a>(rest: &mut &'a [u8], place: &str) -> Result<(u64, Field<'a>)> {
     let cut = |_| malformed(format!("{place} is cut short"));
     let tag = decode_varint(rest).map_err(cut)?;

@@ -65,10 +65,15 @@ proptest! {
         prop_assert_eq!(&table.rows, &expected);
         let view = TableView::scan(&bytes).unwrap();
         prop_assert_eq!((view.batch_id, view.message_number, view.is_base_load), (batch, number, base));
-        let seen: Vec<Vec<(&str, &str)>> = view.rows().map(Iterator::collect).collect();
+        let seen: Vec<Vec<(&str, &str)>> = view.rows().map(|row| row.iter().map(|cell| (cell.name, cell.value)).collect()).collect();
         let wanted: Vec<Vec<(&str, &str)>> = expected.iter()
             .map(|row| row.columns.iter().map(|c| (c.name.as_str(), c.value.as_str())).collect()).collect();
         prop_assert_eq!(seen, wanted);
+        for cell in view.rows().flatten() {
+            let named = |(name, _): &(&str, &str)| name.eq_ignore_ascii_case(cell.name);
+            let wanted = view.schema.columns.iter().position(named);
+            prop_assert_eq!(cell.column.map(usize::from), wanted);
+        }
     }
 
     #[test]
@@ -88,10 +93,27 @@ proptest! {
         let at = at.index(bytes.len());
         if cut { bytes.truncate(at); } else { bytes[at] ^= 1 << bit; }
         if let Ok(view) = TableView::scan(&bytes) {
-            let cells: usize = view.rows().map(Iterator::count).sum();
+            let cells: usize = view.rows().map(<[_]>::len).sum();
             prop_assert_eq!(cells, view.cell_count());
         }
     }
+}
+
+#[test]
+fn a_cells_column_is_found_in_any_order_and_case_and_the_first_of_equal_names_counts() {
+    let column = |name: &str| RowColumn { name: name.into(), value: String::new() };
+    let names = |row: &[&str]| TableRow { columns: row.iter().map(|name| column(name)).collect() };
+    let named = |at: usize| format!("C{at}");
+    let mut columns: Vec<SchemaColumn> =
+        (0..100).map(|at| SchemaColumn { name: named(at), r#type: "string".into() }).collect();
+    columns.push(SchemaColumn { name: "c7".into(), r#type: "string".into() });
+    let schema = Some(Schema { columns, ..Schema::default() });
+    let row = names(&["C0", "c99", "C3", "nowhere", "C4", "C7", "C98"]);
+    let bytes = Table { rows: vec![row], schema, ..Table::default() }.encode_to_vec();
+    let view = TableView::scan(&bytes).unwrap();
+    let found: Vec<_> = view.row(0).iter().map(|cell| cell.column).collect();
+    assert_eq!(found, [Some(0), Some(99), Some(3), None, Some(4), Some(7), Some(98)]);
+    assert!(view.row(1).is_empty());
 }
 
 #[test]

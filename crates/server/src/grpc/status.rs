@@ -36,10 +36,10 @@ struct RetryInfo {
 pub(super) fn of(error: Error) -> Status {
     match error.class() {
         Class::Bug => {
-            tracing::error!(code = %error.code, cause = error.chain(), "{}", error.message)
+            tracing::error!(code = %error.code, cause = error.cause(), "{}", error.message)
         }
         Class::Transient if !matches!(error.code, Code::Draining | Code::RateLimited) => {
-            tracing::warn!(code = %error.code, cause = error.chain(), "{}", error.message);
+            tracing::warn!(code = %error.code, cause = error.cause(), "{}", error.message);
         }
         _ => {}
     }

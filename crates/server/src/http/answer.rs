@@ -46,10 +46,10 @@ impl IntoResponse for Refusal {
 pub(super) fn note(error: &Error) {
     match error.class() {
         Class::Bug => {
-            tracing::error!(code = %error.code, cause = error.chain(), "{}", error.message)
+            tracing::error!(code = %error.code, cause = error.cause(), "{}", error.message)
         }
         Class::Transient if error.code != Code::Draining => {
-            tracing::warn!(code = %error.code, cause = error.chain(), "{}", error.message);
+            tracing::warn!(code = %error.code, cause = error.cause(), "{}", error.message);
         }
         _ => {}
     }

@@ -16,6 +16,7 @@ use protocol::{Code, Error, limits};
 use runtime::clock::Wall;
 use secrecy::SecretString;
 use serde_json::json;
+use utoipa::ToSchema;
 use utoipa_axum::{
     router::{OpenApiRouter, UtoipaMethodRouterExt as _},
     routes,
@@ -24,6 +25,21 @@ use utoipa_axum::{
 use super::{Desk, answer::note};
 
 const SCOPE: &str = "authorization_api";
+
+/// The form as the description shows it; `basic` credentials may stand for the last two.
+#[derive(ToSchema)]
+#[expect(
+    dead_code,
+    reason = "only described: the body is read by Form, which is lenient where RAC is"
+)]
+struct TokenForm {
+    #[schema(pattern = "^client_credentials$")]
+    grant_type: String,
+    #[schema(pattern = "^authorization_api$")]
+    scope: Option<String>,
+    client_id: Option<String>,
+    client_secret: Option<String>,
+}
 
 /// Fields of the form; the last of a repeated one counts.
 #[derive(Default)]
@@ -44,7 +60,7 @@ pub(super) fn routes() -> OpenApiRouter<Desk> {
 
 /// The token call, as RAC serves it: client id and secret in, token out. Refusals are RAC's `{"error":"…"}`.
 #[utoipa::path(post, path = "/totvs.rac/connect/token", tag = "senders", security(()),
-    request_body(content = String, content_type = "application/x-www-form-urlencoded"),
+    request_body(content = TokenForm, content_type = "application/x-www-form-urlencoded"),
     responses((status = 200, body = Object), (status = 400, body = Object)))]
 async fn token(State(desk): State<Desk>, headers: HeaderMap, body: Bytes) -> Response {
     let mut form = Form::read(&body);
@@ -96,7 +112,7 @@ async fn discovery(State(desk): State<Desk>) -> impl IntoResponse {
 #[utoipa::path(get, path = "/totvs.rac/.well-known/openid-configuration/jwks", tag = "senders", security(()),
     responses((status = 200, body = Object)))]
 async fn jwks(State(desk): State<Desk>) -> impl IntoResponse {
-    Json(desk.services.access.jwks())
+    Json(desk.services.access.jwks(Wall::now()).await)
 }
 
 impl Form {

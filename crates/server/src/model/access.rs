@@ -9,6 +9,10 @@ use protocol::{
     ids::{AppId, ClientId, EnvironmentId, InstallationId, TenantId},
     names::ErpName,
 };
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::catalog::At;
 
 /// A client with its holder and binding.
 #[derive(Clone)]
@@ -40,6 +44,18 @@ pub struct SealedKey {
     pub kid: String,
     pub sealed: Vec<u8>,
     pub public_der: Vec<u8>,
+}
+
+/// A signing key as people see it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SigningKey {
+    /// Its id in tokens and in the JWKS.
+    pub kid: String,
+    pub created_at: At,
+    /// From then on it verifies no token; absent: it signs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retired_at: Option<At>,
 }
 
 impl fmt::Debug for SealedKey {

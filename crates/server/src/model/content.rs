@@ -9,7 +9,7 @@ use std::fmt;
 use protocol::{
     Result,
     names::{DELETED, TableName},
-    wire::{Cells, TableView},
+    wire::{Cell, TableView},
 };
 
 use super::schema;
@@ -75,7 +75,7 @@ pub fn read(body: &[u8], after: Option<usize>, (limit, bytes): (usize, usize)) -
             next = rows.last().map(|row: &SentRow| row.row);
             break;
         }
-        taken += cells.clone().map(|(name, value)| name.len() + value.len() + 8).sum::<usize>();
+        taken += cells.iter().map(|cell| cell.name.len() + cell.value.len() + 8).sum::<usize>();
         let row = sent(at, cells, columns.get(..listed).unwrap_or_default());
         for (name, _) in &row.cells {
             if !columns.iter().any(|column| column.eq_ignore_ascii_case(name)) {
@@ -89,10 +89,10 @@ pub fn read(body: &[u8], after: Option<usize>, (limit, bytes): (usize, usize)) -
 }
 
 /// A listed column that a live row lacks is NULL (`contracts.md` 5.4).
-fn sent(row: usize, cells: Cells<'_>, listed: &[String]) -> SentRow {
+fn sent(row: usize, cells: &[Cell<'_>], listed: &[String]) -> SentRow {
     let mut deleted = false;
     let mut came: Vec<(&str, &str)> = Vec::new();
-    for (name, value) in cells {
+    for &Cell { name, value, .. } in cells {
         if name.eq_ignore_ascii_case(DELETED) {
             deleted = schema::deleted(value).unwrap_or(false);
         } else {

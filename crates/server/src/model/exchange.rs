@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 use super::catalog::{At, Entity};
 
 /// The platform works with at most this many years back (`contracts.md` 4.1).
-const YEARS: i64 = 2;
+pub const YEARS: i64 = 2;
 
 /// How a list is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -160,25 +160,6 @@ pub enum Change {
     Withdraw(Listed),
 }
 
-impl Change {
-    /// One line for people: `+` added, `~` altered, `-` withdrawn.
-    #[must_use]
-    pub fn line(&self) -> String {
-        let of = |listed: &Listed| {
-            let filter = listed.filter.as_deref().unwrap_or("no filter");
-            let custom = if listed.is_custom { ", custom" } else { "" };
-            format!("{filter}{custom}")
-        };
-        match self {
-            Self::Add(new) => format!("+ {}  {}", new.table, of(new)),
-            Self::Alter { before, after } => {
-                format!("~ {}  {}  =>  {}", after.table, of(before), of(after))
-            }
-            Self::Withdraw(old) => format!("- {}  {}", old.table, of(old)),
-        }
-    }
-}
-
 /// What must change for `shared` to become `wanted`; what `wanted` does not name stays unless `withdraw`.
 #[must_use]
 pub fn difference(shared: &[Listed], wanted: &[Listed], withdraw: bool) -> Vec<Change> {
@@ -207,19 +188,35 @@ impl From<&Entity> for Listed {
     }
 }
 
-/// What a person should know of a table's filter before its base load; `None` where there is nothing to say. A filter
-/// that names no date is taken as it is.
+/// What a person should know of a table's filter before its base load.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Warning {
+    /// The base load takes every row.
+    NoFilter,
+    /// The filter lets rows from this day on through, more than [`YEARS`] ago.
+    ReachesBack(Date),
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoFilter => f.write_str("no filter: the base load takes every row of the table"),
+            Self::ReachesBack(from) => write!(
+                f,
+                "the filter reaches back to {from}, more than {YEARS} years; the base load takes all of it"
+            ),
+        }
+    }
+}
+
+/// `None` where there is nothing to say. A filter that names no date is taken as it is.
 #[must_use]
-pub fn warning(filter: Option<&Filter>, now: At) -> Option<String> {
-    let Some(filter) = filter else {
-        return Some("no filter: the base load takes every row of the table".to_owned());
-    };
+pub fn warning(filter: Option<&Filter>, now: At) -> Option<Warning> {
+    let Some(filter) = filter else { return Some(Warning::NoFilter) };
     let today = TimeZone::UTC.to_datetime(Timestamp::from_microsecond(now.0).ok()?).date();
     let limit = today.checked_sub(Span::new().years(YEARS)).ok()?;
     let from = earliest(filter.root())?;
-    (from < limit).then(|| {
-        format!("the filter reaches back to {from}, more than {YEARS} years; the base load takes all of it")
-    })
+    (from < limit).then_some(Warning::ReachesBack(from))
 }
 
 /// The day before which the predicate lets nothing through, where it says so.
@@ -272,7 +269,7 @@ mod tests {
         Listed { table: table.parse().unwrap(), filter: filter.map(str::to_owned), is_custom }
     }
 
-    fn said(filter: &str) -> Option<String> {
+    fn said(filter: &str) -> Option<Warning> {
         let table = "T".parse().unwrap();
         let columns = ["A".parse().unwrap(), "B".parse().unwrap()];
         let filter = Filter::parse(filter, &table, &columns).unwrap();
@@ -333,14 +330,12 @@ mod tests {
     fn the_difference_adds_alters_and_withdraws_only_when_told() {
         let shared = [listed("A", None, false), listed("B", Some("x"), false)];
         let wanted = [listed("a", None, false), listed("C", None, true), listed("B", None, false)];
-        let lines = |withdraw| -> Vec<String> {
-            let changes = difference(&shared, &wanted[..2], withdraw);
-            changes.iter().map(Change::line).collect()
-        };
-        assert_eq!(lines(false), ["+ C  no filter, custom"]);
-        assert_eq!(lines(true), ["+ C  no filter, custom", "- B  x"]);
-        let altered = difference(&shared, &wanted, true);
-        assert_eq!(altered[1].line(), "~ B  x  =>  no filter");
+        let added = Change::Add(wanted[1].clone());
+        assert_eq!(difference(&shared, &wanted[..2], false), std::slice::from_ref(&added));
+        let withdrawn = Change::Withdraw(shared[1].clone());
+        assert_eq!(difference(&shared, &wanted[..2], true), [added, withdrawn]);
+        let altered = Change::Alter { before: shared[1].clone(), after: wanted[2].clone() };
+        assert_eq!(difference(&shared, &wanted, true)[1], altered);
         assert!(difference(&shared, &shared, true).is_empty());
     }
 

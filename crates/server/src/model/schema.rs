@@ -9,7 +9,7 @@ use protocol::{
     Code, Error, Result,
     names::{ColumnName, DELETED, STAGING_COLUMNS, TableName},
     value::{ColumnType, TypeName},
-    wire::TableView,
+    wire::{Cell, TableView},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -87,55 +87,61 @@ fn key(view: &TableView<'_>, columns: &BTreeSet<String>) -> Result<Vec<String>> 
     if key.is_empty() { Err(invalid("the schema has no primary key".to_owned())) } else { Ok(key) }
 }
 
-/// Names of one row are nearly always the row before's, in its order, so a row costs comparisons only.
+/// Every row has its key, no column twice, and no name that cannot be staged.
 fn rows_fit(view: &TableView<'_>, columns: &BTreeSet<String>, key: &[String]) -> Result<()> {
-    let mut shape: Vec<&str> = Vec::new();
-    for (at, row) in view.rows().enumerate() {
-        let names = row.clone().map(|(name, _)| name);
-        if at == 0 || !names.eq(shape.iter().copied()) {
-            shape = row.clone().map(|(name, _)| name).collect();
-            shape_fits(&shape, columns, view.schema.flexible, key)
-                .map_err(|error| error.at(format_args!("row {}", at + 1)))?;
-        }
-        for (name, value) in row {
-            if name.eq_ignore_ascii_case(DELETED) && deleted(value).is_none() {
-                return Err(invalid(format!("row {}: DELETED is neither true nor false", at + 1)));
-            }
-        }
+    let place = |name: &String| {
+        let named = |(given, _): &(&str, &str)| given.eq_ignore_ascii_case(name);
+        view.schema.columns.iter().position(named)
+    };
+    let key: Vec<(usize, &String)> =
+        key.iter().filter_map(|name| Some((place(name)?, name))).collect();
+    // In which row each column of the schema was seen last, counted from 1.
+    let mut seen = vec![0; columns.len()];
+    for (at, row) in (1..).zip(view.rows()) {
+        row_fits(row, at, &mut seen, view.schema.flexible)
+            .and_then(|()| match key.iter().find(|(place, _)| seen.get(*place) != Some(&at)) {
+                None => Ok(()),
+                Some((_, name)) => {
+                    let words = format!("key column {name} is missing");
+                    Err(Error::new(Code::MissingKeyColumn, words))
+                }
+            })
+            .map_err(|error| error.at(format_args!("row {at}")))?;
     }
     Ok(())
 }
 
-fn shape_fits(
-    shape: &[&str],
-    columns: &BTreeSet<String>,
-    flexible: bool,
-    key: &[String],
-) -> Result<()> {
-    let mut seen = BTreeSet::new();
-    for name in shape {
-        let folded = name.to_ascii_lowercase();
-        if !folded.eq_ignore_ascii_case(DELETED) && !columns.contains(&folded) {
-            if !flexible {
-                return Err(invalid(format!(
-                    "column {name} is not in a schema that is not flexible"
-                )));
+fn row_fits(row: &[Cell<'_>], at: usize, seen: &mut [usize], flexible: bool) -> Result<()> {
+    let twice = |name: &str| invalid(format!("column {name} comes twice"));
+    // Names beside the schema: the mark of deleted rows, and what a flexible schema lets rows bring.
+    let mut beside: BTreeSet<String> = BTreeSet::new();
+    for Cell { name, value, column } in row {
+        if let Some(slot) = column.and_then(|column| seen.get_mut(usize::from(column))) {
+            if *slot == at {
+                return Err(twice(name));
             }
+            *slot = at;
+            continue;
+        }
+        if name.eq_ignore_ascii_case(DELETED) {
+            if deleted(value).is_none() {
+                return Err(invalid("DELETED is neither true nor false".to_owned()));
+            }
+        } else if flexible {
             let column: ColumnName = name.parse()?;
             if is_reserved(column.folded()) || column.as_str() != *name {
-                return Err(invalid(format!("column {column} cannot be created under this name")));
+                let words = format!("column {column} cannot be created under this name");
+                return Err(invalid(words));
             }
+        } else {
+            let words = format!("column {name} is not in a schema that is not flexible");
+            return Err(invalid(words));
         }
-        if !seen.insert(folded) {
-            return Err(invalid(format!("column {name} comes twice")));
+        if !beside.insert(name.to_ascii_lowercase()) {
+            return Err(twice(name));
         }
     }
-    match key.iter().find(|column| !seen.contains(*column)) {
-        Some(column) => {
-            Err(Error::new(Code::MissingKeyColumn, format!("key column {column} is missing")))
-        }
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// The mark of a deleted row; `None` where the text is no boolean.

@@ -8,6 +8,7 @@
 mod admins;
 mod carol;
 mod keys;
+mod signing;
 mod token;
 
 use std::{
@@ -37,7 +38,7 @@ use crate::{
 pub use admins::{NewAdminToken, TokenWish};
 pub use carol::NewCarol;
 pub(crate) use keys::MasterKey;
-use token::Signer;
+use signing::Signers;
 
 /// Look-ups kept at once; above it the cache starts anew.
 const CACHED_CLIENTS: usize = 10_000;
@@ -55,7 +56,7 @@ pub struct Access {
 struct Inner {
     store: Store,
     master: MasterKey,
-    signer: Signer,
+    signers: Signers,
     cache: Mutex<HashMap<ClientId, (Mono, Arc<ClientRecord>)>>,
 }
 
@@ -94,15 +95,8 @@ impl Access {
     pub async fn open(store: Store, data: &Path, issuer: String) -> Result<Self> {
         let folder = data.to_owned();
         let master = runtime::task::blocking(move || MasterKey::open(&folder)).await??;
-        let mut sealed = store.signing_keys().await?;
-        if sealed.is_empty() {
-            let sealing = master.clone();
-            let key = runtime::task::blocking(move || keys::new_signing_key(&sealing)).await??;
-            store.add_first_signing_key(key, Wall::now().0).await?;
-            sealed = store.signing_keys().await?;
-        }
-        let signer = Signer::new(&master, &sealed, issuer)?;
-        let inner = Inner { store: store.clone(), master, signer, cache: Mutex::default() };
+        let signers = Signers::open(&store, &master, issuer).await?;
+        let inner = Inner { store: store.clone(), master, signers, cache: Mutex::default() };
         Ok(Self { inner: Arc::new(inner), store, allow_private: false })
     }
 
@@ -195,7 +189,7 @@ impl Access {
         // An unknown id costs the same HMAC as a known one, so that ids cannot be told by the time they take.
         let fits = self.inner.master.verify_secret(client_id, secret, record.as_deref());
         match record {
-            Some(record) if fits && !record.revoked => Ok(self.inner.signer.issue(&record, now)?),
+            Some(record) if fits && !record.revoked => self.signer(now).await.issue(&record, now),
             _ => Err(refused()),
         }
     }
@@ -205,7 +199,7 @@ impl Access {
     /// # Errors
     /// `UNAUTHENTICATED` where the token is bad, expired or its client is revoked.
     pub async fn identify(&self, token: &str, now: Wall) -> Result<Identity> {
-        let claims = self.inner.signer.verify(token, now)?;
+        let claims = self.signer_of(token, now).await.verify(token, now)?;
         let refused =
             || Error::new(Code::Unauthenticated, "the token's client is unknown or was revoked");
         let record = self.look_up(&claims.client).await?.ok_or_else(refused)?;
@@ -225,9 +219,8 @@ impl Access {
     }
 
     /// Public keys for those who verify tokens themselves.
-    #[must_use]
-    pub fn jwks(&self) -> serde_json::Value {
-        self.inner.signer.jwks()
+    pub async fn jwks(&self, now: Wall) -> serde_json::Value {
+        self.signer(now).await.jwks()
     }
 
     /// True where the store commits.

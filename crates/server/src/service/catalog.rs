@@ -358,7 +358,10 @@ pub(super) fn pick<T>(
     of: impl Fn(&T) -> (uuid::Uuid, &String),
 ) -> Result<T> {
     let many = |count: usize| {
-        Error::new(Code::BadRequest, format!("there are {count} of kind {what}; name one"))
+        let words = format!(
+            "there are {count} of kind {what}: name one, by its name or id: --{what} NAME on the command line; malote server {what} list shows them"
+        );
+        Error::new(Code::BadRequest, words)
     };
     let missing =
         |key: &dyn Display| Error::new(Code::NotFound, format!("there is no {what} {key}"));

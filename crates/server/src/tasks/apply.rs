@@ -58,7 +58,7 @@ pub async fn run(staging: Staging, hint: Hint, mut shutdown: Shutdown) {
                 }
             }
             Err(error) => {
-                tracing::warn!(code = %error.code, chain = error.chain(), "streams cannot be listed")
+                tracing::warn!(code = %error.code, cause = error.cause(), "streams cannot be listed")
             }
         }
         tokio::select! {
@@ -79,7 +79,7 @@ async fn catch_up(staging: Staging, stream: StreamId, shutdown: Shutdown) {
             Ok(applied) if applied.messages == 0 => return,
             Ok(_) => {}
             Err(error) => {
-                tracing::warn!(erp = %stream.erp, code = %error.code, chain = error.chain(), "apply failed, it is tried again");
+                tracing::warn!(erp = %stream.erp, code = %error.code, cause = error.cause(), "apply failed, it is tried again");
                 return;
             }
         }

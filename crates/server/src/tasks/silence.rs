@@ -30,7 +30,7 @@ pub async fn run(ingest: Ingest, mut shutdown: Shutdown) {
                 before = stalled;
             }
             Err(error) => {
-                tracing::warn!(code = %error.code, chain = error.chain(), "stalled batches cannot be counted")
+                tracing::warn!(code = %error.code, cause = error.cause(), "stalled batches cannot be counted")
             }
         }
         match ingest.abandon_silent(Wall::now()).await {
@@ -43,7 +43,7 @@ pub async fn run(ingest: Ingest, mut shutdown: Shutdown) {
                 );
             }
             Err(error) => {
-                tracing::warn!(code = %error.code, chain = error.chain(), "silent batches cannot be ended")
+                tracing::warn!(code = %error.code, cause = error.cause(), "silent batches cannot be ended")
             }
         }
         tokio::select! {

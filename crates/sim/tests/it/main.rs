@@ -1,6 +1,8 @@
 //! Integration tests of the whole: models, real servers, real input, foreign clients, faults.
 
 #[cfg(test)]
+mod abuse;
+#[cfg(test)]
 mod acceptance;
 #[cfg(test)]
 mod agent_states;
@@ -22,6 +24,8 @@ mod foreign;
 mod kill;
 #[cfg(test)]
 mod masking;
+#[cfg(test)]
+mod openapi;
 #[cfg(test)]
 mod postgres_faults;
 #[cfg(test)]

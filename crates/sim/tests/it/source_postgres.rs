@@ -322,13 +322,37 @@ async fn the_database_orders_and_compares_keys_whatever_their_collation() {
 async fn a_login_without_rights_or_with_a_wrong_name_is_told() {
     let erp = PostgresErp::new().await;
     let (_, _) = stamped(&erp).await;
-    let code = async |url: String| {
+    let place = erp.url.split('@').nth(1).unwrap().split('/').next().unwrap().to_owned();
+    for (url, code, place, words) in [
+        (erp.url.replace("postgres@", "nobody_at_all@"), Code::SourceLogin, &*place, "refused"),
+        (format!("{}_missing", erp.url), Code::SourceLogin, &*place, "refused"),
+        (
+            "postgres://x@127.0.0.1:1/x".into(),
+            Code::SourceUnreachable,
+            "127.0.0.1:1",
+            "nothing listens there",
+        ),
+        (
+            "postgres://x@no-such-host.invalid/x".into(),
+            Code::SourceUnreachable,
+            "no-such-host.invalid:5432",
+            "the name leads to no address",
+        ),
+        // This server has no TLS.
+        (
+            format!("{}?sslmode=require", erp.url),
+            Code::SourceTls,
+            &*place,
+            "takes no encrypted connection",
+        ),
+    ] {
         let source = connect(&url, Profile::Generic, &SourceOptions::default()).unwrap();
-        source.describe(&spec("mov")).await.unwrap_err().code
-    };
-    assert_eq!(code(erp.url.replace("postgres@", "nobody_at_all@")).await, Code::SourceLogin);
-    assert_eq!(code(format!("{}_missing", erp.url)).await, Code::SourceLogin);
-    assert_eq!(code("postgres://x@127.0.0.1:1/x".into()).await, Code::SourceUnreachable);
+        let error = source.describe(&spec("mov")).await.unwrap_err();
+        assert_eq!(error.code, code, "{error}");
+        for part in [place, words] {
+            assert!(error.message.contains(part), "{error}");
+        }
+    }
     let role = plain_role(&erp).await;
     erp.run(&format!("REVOKE SELECT ON mov FROM {role}")).await;
     let url = erp.url.replace("postgres@", &format!("{role}@"));

@@ -3,10 +3,40 @@
 //! Never: copies the server's words into the message, since they may hold values; they go to the log as the cause's code.
 
 use protocol::{Code, Error};
+use runtime::dial;
+use tokio_postgres::{Config, config::Host};
+
+/// As [`fault`], of a connection that did not come about: the words name the address, and what stands in the way.
+pub(super) fn unconnected(cause: tokio_postgres::Error, config: &Config) -> Error {
+    let place = address(config);
+    if cause.as_db_error().is_some() {
+        return fault(cause).at(place);
+    }
+    let why = dial::why(&cause);
+    // The library has no other sign of a handshake that failed.
+    if cause.to_string().starts_with("error performing TLS handshake") {
+        let words = why.unwrap_or("the database takes no encrypted connection");
+        return Error::new(Code::SourceTls, words).at(place).because(cause);
+    }
+    let words = why.unwrap_or("the database does not answer");
+    Error::new(Code::SourceUnreachable, words).at(place).because(cause)
+}
+
+/// `host:port` of the first address.
+pub(super) fn address(config: &Config) -> String {
+    let port = config.get_ports().first().copied().unwrap_or(5432);
+    match config.get_hosts().first() {
+        Some(Host::Tcp(name)) => format!("{name}:{port}"),
+        #[cfg(unix)]
+        Some(Host::Unix(folder)) => format!("{}/.s.PGSQL.{port}", folder.display()),
+        None => "source.url".to_owned(),
+    }
+}
 
 pub(super) fn fault(cause: tokio_postgres::Error) -> Error {
     let Some(database) = cause.as_db_error() else {
-        let words = "the database does not answer or broke the connection";
+        let words =
+            dial::why(&cause).unwrap_or("the database does not answer or broke the connection");
         return Error::new(Code::SourceUnreachable, words).because(cause);
     };
     let state = database.code().code().to_owned();

@@ -22,7 +22,12 @@ use tokio_postgres::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{super::Identity, catalogue, fault, lock};
+use super::{
+    super::Identity,
+    catalogue,
+    fault::{address, fault, unconnected},
+    lock,
+};
 
 const CONNECTIONS: usize = 3;
 const CONNECT_TIME: Duration = Duration::from_secs(10);
@@ -108,9 +113,7 @@ impl Links {
             Some(session) => session,
             None => {
                 let made = tokio::time::timeout(CONNECT_TIME + WATCHDOG, self.connect()).await;
-                made.map_err(|_| {
-                    Error::new(Code::SourceUnreachable, "the database does not answer")
-                })??
+                made.map_err(|_| self.silent())??
             }
         };
         Ok(Link { session, home: Arc::clone(&self.idle), _permit: permit })
@@ -120,9 +123,13 @@ impl Links {
     pub(super) async fn identity(&self) -> Result<Identity> {
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         let _permit = permit.coded(Code::Internal, "the source is closed")?;
-        let silent = |_| Error::new(Code::SourceUnreachable, "the database does not answer");
         let ask = async { catalogue::identity(&self.open().await?.0).await };
-        tokio::time::timeout(CONNECT_TIME + WATCHDOG, ask).await.map_err(silent)?
+        tokio::time::timeout(CONNECT_TIME + WATCHDOG, ask).await.map_err(|_| self.silent())?
+    }
+
+    fn silent(&self) -> Error {
+        let words = "the database does not answer in time";
+        Error::new(Code::SourceUnreachable, words).at(address(&self.config))
     }
 
     async fn connect(&self) -> Result<Session> {
@@ -221,7 +228,8 @@ where
     T::TlsConnect: Send,
     <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
 {
-    let (client, connection) = config.connect(tls).await.map_err(fault)?;
+    let (client, connection) =
+        config.connect(tls).await.map_err(|cause| unconnected(cause, config))?;
     // It ends with the client or the server; both are seen by the client's next call.
     drop(task::spawn("source connection", async move {
         if let Err(cause) = connection.await {

@@ -208,7 +208,10 @@ async fn a_missing_file_and_one_that_is_no_database_are_told() {
             std::fs::write(&path, content).unwrap();
         }
         let source = at(path.to_str().unwrap()).unwrap();
-        assert_eq!(source.describe(&spec()).await.unwrap_err().code, Code::SourceUnreachable);
+        let fault = source.describe(&spec()).await.unwrap_err();
+        assert_eq!(fault.code, Code::SourceFile);
+        assert!(fault.message.contains("x.db"), "{fault}");
+        assert_eq!(fault.message.contains("not a database"), content.is_some(), "{fault}");
     }
 }
 

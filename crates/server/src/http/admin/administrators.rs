@@ -109,7 +109,7 @@ struct NewToken {
 
 /// A token with its text.
 #[derive(Serialize, ToSchema)]
-struct Told {
+struct TokenMade {
     #[serde(flatten)]
     about: AdminToken,
     /// Told now and never again.
@@ -119,8 +119,11 @@ struct Told {
 /// Makes a token.
 #[utoipa::path(post, path = "/administrators/{administrator}/tokens", tag = "administrators",
     request_body = NewToken, security(("administrator" = ["operator", "every-tenant"])),
-    responses((status = 201, body = Told)))]
-async fn create_token(act: Act, Body(new): Body<NewToken>) -> Answer<(StatusCode, Json<Told>)> {
+    responses((status = 201, body = TokenMade)))]
+async fn create_token(
+    act: Act,
+    Body(new): Body<NewToken>,
+) -> Answer<(StatusCode, Json<TokenMade>)> {
     let tenant = match &new.tenant {
         Some(key) => Some(act.services.catalog.tenant(key).await?.id),
         None => None,
@@ -129,7 +132,7 @@ async fn create_token(act: Act, Body(new): Body<NewToken>) -> Answer<(StatusCode
     let wish = TokenWish { name: new.name, role: new.role.parse()?, tenant, expires_at };
     let of = act.part("administrator")?;
     let made = act.services.access.create_admin_token(of, wish).await?;
-    let told = Told { token: made.reveal().to_owned(), about: made.token };
+    let told = TokenMade { token: made.reveal().to_owned(), about: made.token };
     Ok((StatusCode::CREATED, Json(told)))
 }
 

@@ -42,7 +42,7 @@ struct Which {
 
 /// A table with what should be known of its filter.
 #[derive(Debug, Serialize, ToSchema)]
-struct Told {
+struct SharedTable {
     #[serde(flatten)]
     entity: Entity,
     /// The filter is missing, or reaches back over two years.
@@ -50,20 +50,24 @@ struct Told {
     warning: Option<String>,
 }
 
-fn told(act: &Act, entity: Entity) -> Told {
-    let warning = act.services.catalog.warning(&entity);
-    Told { entity, warning }
+fn told(act: &Act, entity: Entity) -> SharedTable {
+    let warning = act.services.catalog.warning(&entity.table, entity.filter.as_deref());
+    SharedTable { entity, warning: warning.map(|warning| warning.to_string()) }
 }
 
 /// Tables that are shared.
 #[utoipa::path(get, path = "/tenants/{tenant}/environments/{environment}/erps/{erp}/entities",
     tag = "entities", params(Paging, Which), security(("administrator" = ["read-only"])),
-    responses((status = 200, body = Listing<Told>)))]
-async fn list(act: Act, paging: Paging, Asked(which): Asked<Which>) -> Answer<Json<Listing<Told>>> {
+    responses((status = 200, body = Listing<SharedTable>)))]
+async fn list(
+    act: Act,
+    paging: Paging,
+    Asked(which): Asked<Which>,
+) -> Answer<Json<Listing<SharedTable>>> {
     let place = act.place().await?;
     let found = act.services.catalog.entities(&place, which.withdrawn, paging.page()).await?;
     let found = found.into_iter().map(|entity| told(&act, entity)).collect();
-    Ok(Json(Listing::cut(found, &paging, |told: &Told| told.entity.table.to_string())))
+    Ok(Json(Listing::cut(found, &paging, |told: &SharedTable| told.entity.table.to_string())))
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -81,8 +85,11 @@ struct Shared {
 /// Shares tables: all, or none.
 #[utoipa::path(post, path = "/tenants/{tenant}/environments/{environment}/erps/{erp}/entities",
     tag = "entities", request_body = Vec<Shared>, security(("administrator" = ["operator"])),
-    responses((status = 201, body = Vec<Told>)))]
-async fn add(act: Act, Body(new): Body<Vec<Shared>>) -> Answer<(StatusCode, Json<Vec<Told>>)> {
+    responses((status = 201, body = Vec<SharedTable>)))]
+async fn add(
+    act: Act,
+    Body(new): Body<Vec<Shared>>,
+) -> Answer<(StatusCode, Json<Vec<SharedTable>>)> {
     let place = act.place().await?;
     let new = new.into_iter().map(|Shared { table, filter, is_custom }| NewEntity {
         table,
@@ -96,8 +103,8 @@ async fn add(act: Act, Body(new): Body<Vec<Shared>>) -> Answer<(StatusCode, Json
 
 /// A table that is or was shared.
 #[utoipa::path(get, path = "/tenants/{tenant}/environments/{environment}/erps/{erp}/entities/{table}",
-    tag = "entities", security(("administrator" = ["read-only"])), responses((status = 200, body = Told)))]
-async fn show(act: Act) -> Answer<Json<Told>> {
+    tag = "entities", security(("administrator" = ["read-only"])), responses((status = 200, body = SharedTable)))]
+async fn show(act: Act) -> Answer<Json<SharedTable>> {
     let place = act.place().await?;
     let entity = act.services.catalog.entity(&place, &act.table()?).await?;
     Ok(Json(told(&act, entity)))
@@ -112,8 +119,8 @@ struct Filtered {
 /// Sets the filter of a table; it counts from the next base load on.
 #[utoipa::path(patch, path = "/tenants/{tenant}/environments/{environment}/erps/{erp}/entities/{table}",
     tag = "entities", request_body = Filtered, security(("administrator" = ["operator"])),
-    responses((status = 200, body = Told)))]
-async fn set_filter(act: Act, Body(new): Body<Filtered>) -> Answer<Json<Told>> {
+    responses((status = 200, body = SharedTable)))]
+async fn set_filter(act: Act, Body(new): Body<Filtered>) -> Answer<Json<SharedTable>> {
     let (catalog, place, table) = (&act.services.catalog, act.place().await?, act.table()?);
     catalog.set_filter(&place, &table, new.filter).await?;
     let entity = catalog.entity(&place, &table).await?;

@@ -9,6 +9,7 @@ mod carol;
 mod catalog;
 mod credentials;
 mod entities;
+mod keys;
 mod quarantine;
 mod retention;
 mod staging;
@@ -27,6 +28,7 @@ pub(super) fn routes() -> OpenApiRouter<Desk> {
         .merge(tenants::routes())
         .merge(catalog::routes())
         .merge(credentials::routes())
+        .merge(keys::routes())
         .merge(carol::routes())
         .merge(entities::routes())
         .merge(batches::routes())

@@ -31,10 +31,16 @@ impl Access {
     /// Sets a tenant's connector, or replaces it.
     ///
     /// # Errors
-    /// `BAD_REQUEST` for a part that is empty or too long, `ADDRESS_REFUSED` for a plain or private address.
+    /// `BAD_REQUEST` for a part that is empty or too long and an endpoint that is no address, `ADDRESS_REFUSED` for a plain or private address.
     pub async fn set_carol(&self, tenant: TenantId, new: NewCarol) -> Result<CarolCredential> {
         let endpoint = part("endpoint", &new.endpoint)?.trim_end_matches('/').to_owned();
-        crate::config::check_address(&endpoint, self.allow_private)?;
+        crate::config::check_address(&endpoint, self.allow_private).map_err(|error| {
+            match error.code {
+                // The caller's word, not this process's configuration.
+                Code::ConfigInvalid => Error::new(Code::BadRequest, error.message).at("endpoint"),
+                _ => error,
+            }
+        })?;
         let shown = CarolCredential {
             endpoint,
             organization: part("organization", &new.organization)?,

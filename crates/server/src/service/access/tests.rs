@@ -2,7 +2,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use protocol::ids::InstallationId;
 use serde_json::{Value, json};
 
-use super::*;
+use super::{token::Signer, *};
 use crate::model::catalog::{At, Environment, EnvironmentType, Installation, Tenant};
 
 struct World {
@@ -72,7 +72,7 @@ impl World {
             "http://www.tnf.com/identity/claims/tenantId": self.tenant.to_string(),
         });
         change(&mut claims);
-        self.access.inner.signer.forge(&claims, header)
+        self.access.inner.signers.held().forge(&claims, header)
     }
 }
 
@@ -89,7 +89,7 @@ impl Access {
             "http://www.tnf.com/identity/claims/tenantId": tenant.to_string(),
         });
         change(&mut claims);
-        self.inner.signer.forge(&claims, |_| {})
+        self.inner.signers.held().forge(&claims, |_| {})
     }
 }
 
@@ -155,6 +155,59 @@ async fn wrong_secrets_unknown_and_revoked_clients_are_refused_alike() {
         Code::InvalidClient
     );
     assert_eq!(world.access.identify(&token, NOW).await.unwrap_err().code, Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn a_new_key_signs_and_the_old_one_verifies_until_its_last_token_has_ended() {
+    let world = world().await;
+    let kids = |jwks: Value| -> Vec<String> {
+        jwks["keys"].as_array().unwrap().iter().map(|key| key["kid"].to_string()).collect()
+    };
+    let now = Wall::now();
+    let (_, before) = world.token(now).await;
+    let new = world.access.rotate_signing_key(false, now).await.unwrap();
+    let (_, after) = world.token(now).await;
+    let kid = jsonwebtoken::decode_header(&after).unwrap().kid.unwrap();
+    assert_eq!(kid, new.kid);
+    assert_ne!(jsonwebtoken::decode_header(&before).unwrap().kid.unwrap(), kid);
+    for token in [&before, &after] {
+        world.access.identify(token, now).await.unwrap();
+    }
+    assert_eq!(kids(world.access.jwks(now).await).len(), 2);
+    let hour = Wall(now.0 + 3_700 * 1_000_000);
+    world.access.read_keys(hour).await;
+    assert_eq!(kids(world.access.jwks(hour).await), [format!("\"{kid}\"")]);
+    let told = world.access.signing_keys().await.unwrap();
+    assert_eq!(told[0], new);
+    assert!(told[1].retired_at.unwrap().0 > now.0 + 3_600 * 1_000_000, "{told:?}");
+    // A second rotation does not let the oldest live longer.
+    world.access.rotate_signing_key(false, hour).await.unwrap();
+    assert_eq!(world.access.signing_keys().await.unwrap()[2], told[1]);
+}
+
+#[tokio::test]
+async fn a_key_in_wrong_hands_is_taken_away_at_once_also_by_another_process() {
+    let world = world().await;
+    let now = Wall::now();
+    let (_, stolen) = world.token(now).await;
+    let folder = world._folder.path();
+    let other = Access::open(world.store.clone(), folder, ISSUER.into()).await.unwrap();
+    other.rotate_signing_key(true, now).await.unwrap();
+    assert_eq!(other.identify(&stolen, now).await.unwrap_err().code, Code::Unauthenticated);
+    // This process has not read the keys since; the first token of the new key makes it read them.
+    let (client, secret) = {
+        let new = world.credential().await;
+        (new.credential.client, new.secret)
+    };
+    let token = other.issue(client.as_str(), &secret, now).await.unwrap().access_token;
+    let begun = Mono::now();
+    while world.access.identify(&token, now).await.is_err() {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(10), "the new key is not met");
+        runtime::clock::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(world.access.identify(&stolen, now).await.unwrap_err().code, Code::Unauthenticated);
+    let audit = world.access.first_broken_audit().await.unwrap();
+    assert_eq!(audit, None);
 }
 
 #[tokio::test]

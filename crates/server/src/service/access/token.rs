@@ -104,6 +104,20 @@ impl Signer {
         Ok(Self { issuer, kid: newest.kid.clone(), private: private(newest)?, public, validation })
     }
 
+    /// Whether these are the keys it was made of; the first one signs.
+    pub(super) fn has_exactly(&self, keys: &[SealedKey]) -> bool {
+        keys.first().is_some_and(|key| key.kid == self.kid)
+            && keys.len() == self.public.len()
+            && keys.iter().all(|key| self.public.contains_key(&key.kid))
+    }
+
+    /// Whether a token names a key in force. Nothing of the token is believed yet.
+    pub(super) fn knows_key_of(&self, token: &str) -> bool {
+        let header = (token.len() <= TOKEN_BYTES).then(|| jsonwebtoken::decode_header(token).ok());
+        let kid = header.flatten().and_then(|header| header.kid);
+        kid.is_some_and(|kid| self.public.contains_key(&kid))
+    }
+
     pub(super) fn issue(&self, record: &ClientRecord, now: Wall) -> Result<json::Token> {
         let life = limits::TOKEN_LIFE.as_secs();
         let claims = Claims {

@@ -10,8 +10,8 @@ use utoipa::ToSchema;
 
 use super::{Catalog, checked_filter, everything, must_be_free, parsed};
 use crate::model::{
-    catalog::{At, Entity, Place},
-    exchange::{self, Change, Format, Listed},
+    catalog::{At, Place},
+    exchange::{self, Change, Format, Listed, Warning},
 };
 
 /// How a list is taken in.
@@ -87,8 +87,8 @@ impl Catalog {
 
     /// What a person should know of the filter of a shared table.
     #[must_use]
-    pub fn warning(&self, entity: &Entity) -> Option<String> {
-        warning(&entity.table, entity.filter.as_deref())
+    pub fn warning(&self, table: &TableName, filter: Option<&str>) -> Option<Warning> {
+        warning(table, filter)
     }
 
     async fn listed(&self, place: &Place) -> Result<Vec<Listed>> {
@@ -106,7 +106,7 @@ fn count(changes: &[Change], added: bool) -> usize {
     changes.iter().filter(of).count()
 }
 
-fn warning(table: &TableName, filter: Option<&str>) -> Option<String> {
+fn warning(table: &TableName, filter: Option<&str>) -> Option<Warning> {
     let filter = match filter {
         // One that an older program kept and this one does not read is refused by the sender, which says so.
         Some(text) => Some(parsed(table, text).ok()?),

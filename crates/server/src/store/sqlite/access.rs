@@ -6,20 +6,28 @@
 use protocol::{Code, Error, Result};
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
 
-use super::{Store, catalog::text_as, failed};
-use crate::model::access::{ClientRecord, HolderRecord, SealedKey};
+use super::{
+    Store,
+    audit::Deed,
+    catalog::{rows, text_as},
+    failed,
+};
+use crate::model::{
+    access::{ClientRecord, HolderRecord, SealedKey, SigningKey},
+    catalog::At,
+};
 
 impl Store {
-    /// Signing keys that are not retired, the newest first.
-    pub(crate) async fn signing_keys(&self) -> Result<Vec<SealedKey>> {
-        self.read(|connection| {
+    /// Signing keys in force at that moment; the one that signs comes first.
+    pub(crate) async fn signing_keys(&self, now: i64) -> Result<Vec<SealedKey>> {
+        self.read(move |connection| {
             connection
                 .prepare_cached(
-                    "SELECT kid, sealed, public_der FROM signing_key WHERE retired_at IS NULL
-                     ORDER BY created_at DESC, kid",
+                    "SELECT kid, sealed, public_der FROM signing_key WHERE retired_at IS NULL OR retired_at > ?1
+                     ORDER BY retired_at IS NOT NULL, created_at DESC, kid",
                 )
                 .map_err(failed)?
-                .query_map([], |row| {
+                .query_map([now], |row| {
                     Ok(SealedKey { kid: row.get(0)?, sealed: row.get(1)?, public_der: row.get(2)? })
                 })
                 .map_err(failed)?
@@ -37,6 +45,53 @@ impl Store {
                     "INSERT INTO signing_key (kid, sealed, public_der, created_at)
                      SELECT :kid, :sealed, :public_der, :now
                      WHERE NOT EXISTS (SELECT 1 FROM signing_key WHERE retired_at IS NULL)",
+                    named_params! {":kid": key.kid, ":sealed": key.sealed, ":public_der": key.public_der, ":now": now},
+                )
+                .map_err(failed)?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Every signing key there was, the newest first.
+    pub(crate) async fn all_signing_keys(&self) -> Result<Vec<SigningKey>> {
+        self.read(|connection| {
+            rows(
+                connection,
+                "SELECT kid, created_at, retired_at FROM signing_key ORDER BY created_at DESC, kid",
+                &[],
+                |row| {
+                    Ok(SigningKey {
+                        kid: row.get(0)?,
+                        created_at: At(row.get(1)?),
+                        retired_at: row.get::<_, Option<i64>>(2)?.map(At),
+                    })
+                },
+            )
+        })
+        .await
+    }
+
+    /// Keeps a key that signs from now on; those of before verify until then.
+    pub(crate) async fn rotate_signing_key(
+        &self,
+        key: SealedKey,
+        now: i64,
+        until: i64,
+    ) -> Result<()> {
+        let deed = Deed::global("signing-key.rotate", &key.kid)
+            .with(format!("those of before verify until {}", At(until)));
+        self.audited(deed, move |transaction| {
+            transaction
+                .execute(
+                    "UPDATE signing_key SET retired_at = :until WHERE retired_at IS NULL OR retired_at > :until",
+                    named_params! {":until": until},
+                )
+                .map_err(failed)?;
+            transaction
+                .execute(
+                    "INSERT INTO signing_key (kid, sealed, public_der, created_at)
+                     VALUES (:kid, :sealed, :public_der, :now)",
                     named_params! {":kid": key.kid, ":sealed": key.sealed, ":public_der": key.public_der, ":now": now},
                 )
                 .map_err(failed)?;

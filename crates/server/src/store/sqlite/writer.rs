@@ -101,7 +101,7 @@ fn serve(mut connection: Connection, queue: &Receiver<Job>) {
         let mut answers = Vec::new();
         let outcome = commit_group(&mut connection, first, queue, &mut answers);
         if let Err(error) = &outcome {
-            tracing::warn!(code = %error.code, cause = error.chain(), jobs = answers.len(), "a group was not committed");
+            tracing::warn!(code = %error.code, cause = error.cause(), jobs = answers.len(), "a group was not committed");
         }
         if !connection.is_autocommit() {
             connection = renewed(connection);
@@ -118,7 +118,7 @@ fn renewed(stuck: Connection) -> Connection {
     match fresh {
         Some(Ok(fresh)) => fresh,
         Some(Err(error)) => {
-            tracing::error!(code = %error.code, cause = error.chain(), "the store cannot be opened again");
+            tracing::error!(code = %error.code, cause = error.cause(), "the store cannot be opened again");
             stuck
         }
         None => stuck,

@@ -176,6 +176,15 @@ impl Cloud {
         }
     }
 
+    /// Bytes of memory that the process has in use, as Linux counts them.
+    pub(crate) fn memory(&self) -> u64 {
+        let status = format!("/proc/{}/status", self.process.as_ref().unwrap().id());
+        let status = fs::read_to_string(status).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().unwrap();
+        kib * 1024
+    }
+
     pub(crate) fn log(&self) -> String {
         self.process.as_ref().map(|process| process.log_end(30)).unwrap_or_default()
     }

@@ -10,7 +10,7 @@ use protocol::{
     key::KeyBytes,
     limits,
     names::{DELETED, TableName},
-    wire::{Cells, TableView},
+    wire::{Cell, TableView},
 };
 use runtime::clock::Wall;
 use rusqlite::{CachedStatement, Transaction, params};
@@ -217,10 +217,10 @@ pub(super) fn every_row(
     view: &TableView<'_>,
     now: Wall,
 ) -> Result<usize> {
-    let mut upsert = Upsert::prepare(tx, table, origin)?;
+    let mut upsert = Upsert::prepare(tx, table, (origin, &view.schema.columns))?;
     let mut quarantined = 0;
     for (at, cells) in (0i64..).zip(view.rows()) {
-        if let Err(error) = upsert.row(at, cells.clone()) {
+        if let Err(error) = upsert.row(at, cells.iter().copied()) {
             if error.code != Code::ValueUnfit {
                 return Err(error);
             }
@@ -264,18 +264,19 @@ pub(super) struct Upsert<'a> {
     statement: CachedStatement<'a>,
     table: &'a StagedTable,
     key: Vec<usize>,
-    /// Names of the row before with their positions; rows of a message nearly always share them.
-    shape: Vec<(String, Option<usize>)>,
+    /// Position in the table of each column of the message's schema.
+    places: Vec<Option<usize>>,
     origin: Origin<'a>,
 }
 
 impl<'a> Upsert<'a> {
+    /// `columns` are those of the message's schema, by which its cells are numbered; none where cells are found by name.
     pub(super) fn prepare(
         tx: &'a Transaction<'_>,
         table: &'a StagedTable,
-        origin: Origin<'a>,
+        (origin, columns): (Origin<'a>, &[(&str, &str)]),
     ) -> Result<Self> {
-        let places: String = (6..6 + table.columns.len()).map(|at| format!(", ?{at}")).collect();
+        let numbers: String = (6..6 + table.columns.len()).map(|at| format!(", ?{at}")).collect();
         let sets: String = table
             .columns
             .iter()
@@ -285,7 +286,7 @@ impl<'a> Upsert<'a> {
             })
             .collect();
         let sql = format!(
-            "INSERT INTO {} AS malote_held (_key, _seq, _deleted, _batch, _message{}) VALUES (?1, ?2, ?3, ?4, ?5{places})
+            "INSERT INTO {} AS malote_held (_key, _seq, _deleted, _batch, _message{}) VALUES (?1, ?2, ?3, ?4, ?5{numbers})
              ON CONFLICT (_key) DO UPDATE SET _seq = excluded._seq, _deleted = excluded._deleted,
                     _batch = excluded._batch, _message = excluded._message{sets}
               WHERE malote_held._seq < excluded._seq",
@@ -294,25 +295,27 @@ impl<'a> Upsert<'a> {
         );
         let statement = tx.prepare_cached(&sql).map_err(failed)?;
         let key = table.key.iter().filter_map(|name| table.position(name)).collect();
-        Ok(Self { statement, table, key, shape: Vec::new(), origin })
+        let place = |(name, _): &(&str, &str)| table.position(&name.to_ascii_lowercase());
+        let places = columns.iter().map(place).collect();
+        Ok(Self { statement, table, key, places, origin })
     }
 
     /// Stages a row; `false` where a newer image of it is staged already.
     pub(super) fn row<'c>(
         &mut self,
         at: i64,
-        cells: impl Iterator<Item = (&'c str, &'c str)>,
+        cells: impl Iterator<Item = Cell<'c>>,
     ) -> Result<bool> {
         let mut values: Vec<Option<&str>> = vec![None; self.table.columns.len()];
         let mut deleted = false;
-        for (nth, (name, value)) in cells.enumerate() {
-            match self.position(nth, name) {
+        for cell in cells {
+            match self.position(&cell) {
                 Some(place) => {
                     if let Some(slot) = values.get_mut(place) {
-                        *slot = Some(value);
+                        *slot = Some(cell.value);
                     }
                 }
-                None => deleted = schema::deleted(value).unwrap_or(false),
+                None => deleted = schema::deleted(cell.value).unwrap_or(false),
             }
         }
         let mut key = KeyBytes::default();
@@ -340,20 +343,12 @@ impl<'a> Upsert<'a> {
     }
 
     /// `None` is the mark of deleted rows: every other name has a column by now.
-    fn position(&mut self, nth: usize, name: &str) -> Option<usize> {
-        if let Some((before, place)) = self.shape.get(nth)
-            && before == name
-        {
-            return *place;
+    fn position(&self, cell: &Cell<'_>) -> Option<usize> {
+        match cell.column {
+            Some(column) => self.places.get(usize::from(column)).copied().flatten(),
+            None if cell.name.eq_ignore_ascii_case(DELETED) => None,
+            None => self.table.position(&cell.name.to_ascii_lowercase()),
         }
-        let place = if name.eq_ignore_ascii_case(DELETED) {
-            None
-        } else {
-            self.table.position(&name.to_ascii_lowercase())
-        };
-        self.shape.truncate(nth);
-        self.shape.push((name.to_owned(), place));
-        place
     }
 
     fn bind(
@@ -402,12 +397,15 @@ impl<'a> Upsert<'a> {
 fn quarantine(
     tx: &Transaction<'_>,
     origin: Origin<'_>,
-    (at, cells): (i64, Option<Cells<'_>>),
+    (at, cells): (i64, Option<&[Cell<'_>]>),
     error: &Error,
     now: Wall,
 ) -> Result<()> {
-    let cells: serde_json::Map<String, serde_json::Value> =
-        cells.into_iter().flatten().map(|(name, value)| (name.to_owned(), value.into())).collect();
+    let cells: serde_json::Map<String, serde_json::Value> = cells
+        .unwrap_or_default()
+        .iter()
+        .map(|cell| (cell.name.to_owned(), cell.value.into()))
+        .collect();
     tx.prepare_cached(
         "INSERT OR IGNORE INTO malote_quarantine (batch, message, row_at, table_folded, code, reason, cells, at,
                 accept_seq)

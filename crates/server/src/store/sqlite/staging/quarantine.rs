@@ -14,7 +14,7 @@ use protocol::{
     key::KeyBytes,
     names::TableName,
     value::{ColumnType, TypeName},
-    wire::TableView,
+    wire::{Cell, TableView},
 };
 use runtime::clock::Wall;
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
@@ -146,6 +146,9 @@ impl Outcome {
         }
     }
 }
+
+/// A row with its columns as they came.
+type Came = (RowAt, Vec<(String, String)>);
 
 type Read<'a> = Result<(Checked, TableView<'a>)>;
 
@@ -378,7 +381,7 @@ fn refused(error: Error) -> Result<Outcome> {
 fn stands(
     tx: &Transaction<'_>,
     retry: &Retry,
-    (read, rows): (Option<&Read<'_>>, &[(RowAt, Vec<(String, String)>)]),
+    (read, rows): (Option<&Read<'_>>, &[Came]),
 ) -> Result<Option<StagedTable>> {
     let name: TableName = retry.table.parse()?;
     let message = read.and_then(|read| read.as_ref().ok());
@@ -402,7 +405,7 @@ fn stands(
     let came = rows.iter().flat_map(|(_, cells)| cells).map(|(name, _)| (name.as_str(), text));
     let whole = message.filter(|_| rows.iter().any(|(at, _)| at.row < 0));
     let sent = whole.into_iter().flat_map(|(_, view)| view.rows().flatten());
-    let columns = listed.chain(came).chain(sent.map(|(name, _)| (name, text)));
+    let columns = listed.chain(came).chain(sent.map(|cell| (cell.name, text)));
     tx.execute_batch("SAVEPOINT columns").map_err(failed)?;
     let extended = tables::extend(tx, &mut table, columns);
     let end =
@@ -414,14 +417,14 @@ fn stands(
 fn each(
     tx: &Transaction<'_>,
     retry: &Retry,
-    (read, rows): (Option<&Read<'_>>, &[(RowAt, Vec<(String, String)>)]),
+    (read, rows): (Option<&Read<'_>>, &[Came]),
     (table, now): (&StagedTable, Wall),
 ) -> Result<Vec<Outcome>> {
     let origin = retry.origin();
-    let mut upsert = Upsert::prepare(tx, table, origin)?;
+    let mut upsert = Upsert::prepare(tx, table, (origin, &[]))?;
     rows.iter()
         .map(|(at, cells)| {
-            let cells = cells.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            let cells = cells.iter().map(|(name, value)| Cell { name, value, column: None });
             let staged = match (at.row < 0, read) {
                 (false, _) if newer(tx, table, (origin, at.row), cells.clone())? => Ok(false),
                 (false, _) => upsert.row(at.row, cells),
@@ -451,16 +454,14 @@ fn newer<'c>(
     tx: &Transaction<'_>,
     table: &StagedTable,
     (origin, at): (Origin<'_>, i64),
-    cells: impl Iterator<Item = (&'c str, &'c str)> + Clone,
+    cells: impl Iterator<Item = Cell<'c>> + Clone,
 ) -> Result<bool> {
     let values: Option<Vec<&str>> = table
         .key
         .iter()
         .map(|column| {
-            cells
-                .clone()
-                .find(|(name, _)| name.eq_ignore_ascii_case(column))
-                .map(|(_, value)| value)
+            let found = cells.clone().find(|cell| cell.name.eq_ignore_ascii_case(column));
+            found.map(|cell| cell.value)
         })
         .collect();
     let Some(values) = values else { return Ok(false) };

@@ -3,7 +3,7 @@
 //! Promises: columns only appear; a column whose kind changes becomes text in canonical form, so that no value is lost.
 //! Never: runs DDL from a name that was not quoted.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use protocol::{
     Code, Error, Result,
@@ -156,22 +156,10 @@ fn unlisted<'a>(view: &TableView<'a>) -> Vec<&'a str> {
     if !view.schema.flexible {
         return Vec::new();
     }
-    let listed: BTreeMap<_, _> = schema::types(view);
-    let mut shape: Vec<&str> = Vec::new();
     let mut found: Vec<&str> = Vec::new();
-    for row in view.rows() {
-        if row.clone().map(|(name, _)| name).eq(shape.iter().copied()) {
-            continue;
-        }
-        shape = row.map(|(name, _)| name).collect();
-        for name in &shape {
-            let folded = name.to_ascii_lowercase();
-            if !name.eq_ignore_ascii_case(DELETED)
-                && !listed.contains_key(&folded)
-                && !found.contains(name)
-            {
-                found.push(name);
-            }
+    for cell in view.rows().flatten().filter(|cell| cell.column.is_none()) {
+        if !cell.name.eq_ignore_ascii_case(DELETED) && !found.contains(&cell.name) {
+            found.push(cell.name);
         }
     }
     found
