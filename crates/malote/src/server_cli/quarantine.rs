@@ -241,3 +241,27 @@ fn line(tried: &Tried, lang: Lang) -> Vec<String> {
     };
     vec![tried.id.clone(), tried.table.clone(), outcome.to_owned(), reason]
 }
+
+#[cfg(test)]
+mod tests {
+    use protocol::Code;
+
+    use super::*;
+
+    #[test]
+    fn what_became_of_a_row_is_told_to_people_in_their_language_and_to_programs_alike() {
+        let tried = |outcome| Tried { id: "1.1.0".into(), table: "flan".into(), outcome };
+        let refused = Outcome::Refused { code: Code::ValueUnfit, reason: "a key".into() };
+        for (outcome, word, en, pt, reason) in [
+            (Outcome::Applied, "applied", "applied", "aplicada", ""),
+            (Outcome::Superseded, "superseded", "superseded", "superada", ""),
+            (refused, "refused", "refused", "recusada", "VALUE_UNFIT: a key"),
+        ] {
+            let tried = tried(outcome);
+            assert_eq!(line(&tried, Lang::En), ["1.1.0", "flan", en, reason]);
+            assert_eq!(line(&tried, Lang::Pt), ["1.1.0", "flan", pt, reason]);
+            let told = told(&tried, true);
+            assert_eq!((&told["outcome"], &told["applied"]), (&json!(word), &json!(false)));
+        }
+    }
+}

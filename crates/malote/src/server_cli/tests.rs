@@ -108,6 +108,10 @@ async fn every_list_is_shown_in_portuguese_too() {
         "batches list",
         "staging list",
         "staging quarantine",
+        "quarantine list",
+        "quarantine retry --all --dry-run",
+        "retention run --dry-run",
+        "retention run",
         "reload FLAN",
         "migrate",
     ] {

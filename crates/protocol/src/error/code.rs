@@ -104,7 +104,7 @@ codes! {
         "Um pacote começa com a mensagem 1 e um id acima do último.";
     BodyRemoved "BODY_REMOVED" Caller NotFound 410
         "Retention removed the message's body; what it brought is in the staging table. Order a reload to have the rows sent again."
-        "A retenção removeu o corpo da mensagem; o que ela trouxe está na staging table. Peça um reload para receber as linhas de novo.";
+        "A retenção removeu o conteúdo da mensagem; o que ela trouxe está na staging table. Ordene uma recarga para receber as linhas de novo.";
     BodyTooLarge "BODY_TOO_LARGE" Caller ResourceExhausted 413
         "Send less in one call."
         "Envie menos em uma chamada.";
