@@ -1,7 +1,8 @@
 //! App: an agent as it runs: configuration, journal and source first, then the rooms, then the drain.
 //!
-//! Promises: what cannot work is told before anything starts; a failed journal ends the process, its supervisor starts
-//! it again; one data folder has one running agent (`STORE_BUSY`).
+//! Promises: what cannot work is told before anything starts; what is missing keeps it from reading and sending, not from
+//! running; a failed journal ends the process, its supervisor starts it again; one data folder has one running agent
+//! (`STORE_BUSY`).
 //! Never: decides anything of rows or batches; it wires.
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
@@ -16,7 +17,7 @@ use crate::{
     admin::{self, Admin, CleanOrder},
     capture::Worker,
     config::{AgentConfig, ProfileName, SourceConfig},
-    journal::{Journal, Recovery},
+    journal::{Journal, LinkPhase, LinkState, Recovery},
     source::{
         self, AnySource, BranchLayout, Finding, Profile, Source as _, SourceOptions, TableShape,
     },
@@ -45,18 +46,11 @@ impl Parts {
     pub async fn open(mut config: AgentConfig) -> Result<Self> {
         config.validate()?;
         config.erp()?;
+        config.unseal()?;
         config.cloud.secret()?;
         let source = Arc::new(connect(&config.source)?);
-        let (journal, recovery) = Journal::open(&config.data).await?;
+        let journal = open_journal(&config).await?;
         config.open_mask_key()?;
-        match recovery {
-            Recovery::Fresh | Recovery::Resumed => {}
-            Recovery::Replaced => {
-                tracing::error!(
-                    "the journal was damaged and moved aside; rows are read again from the ERP"
-                );
-            }
-        }
         Ok(Self { config: Arc::new(config), journal, source })
     }
 
@@ -98,6 +92,19 @@ impl Parts {
         let erp = config.erp()?;
         Ok(Box::pin(Worker::new(source, journal, config, erp, shutdown).run()))
     }
+}
+
+async fn open_journal(config: &AgentConfig) -> Result<Journal> {
+    let (journal, recovery) = Journal::open(&config.data).await?;
+    match recovery {
+        Recovery::Fresh | Recovery::Resumed => {}
+        Recovery::Replaced => {
+            tracing::error!(
+                "the journal was damaged and moved aside; rows are read again from the ERP"
+            );
+        }
+    }
+    Ok(journal)
 }
 
 /// The database as `Open` tells it.
@@ -194,6 +201,8 @@ pub struct Checked {
 /// `CONFIG_INVALID`, `SOURCE_*`: what keeps every table from being read.
 pub async fn check(config: &AgentConfig, tables: &[TableName]) -> Result<Checked> {
     config.validate_source()?;
+    let mut config = config.clone();
+    config.unseal_source()?;
     let source = connect(&config.source)?;
     let identity = source.identity().await?;
     let mut names = tables.to_vec();
@@ -222,25 +231,59 @@ pub async fn check(config: &AgentConfig, tables: &[TableName]) -> Result<Checked
     Ok(Checked { identity, shapes, refused, findings })
 }
 
-/// Runs until the drain is asked for and done.
+/// Runs until the drain is asked for and done; without what the configuration needs, with the admin door alone.
 ///
 /// # Errors
 /// As [`Parts::open`] and [`drive`].
 pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<()> {
     runtime::telemetry::start_metrics();
+    if !config.missing().is_empty() {
+        return run_unconfigured(config, shutdown).await;
+    }
     let parts = Parts::open(config).await?;
     let admin =
         Admin::bind(parts.journal.clone(), &parts.config.data, parts.config.admin.listen).await?;
     let (trigger, drain) = shutdown::channel();
-    let history = &parts.config.history;
-    let order =
-        CleanOrder { days: history.keep_days, max_rows: history.clean_rows, dry_run: false };
-    let keep = admin::keep(parts.journal.clone(), order, history.every(), drain.clone());
     let rooms = vec![
         ("capture", parts.capture(drain.clone())?),
         ("uplink", parts.uplink(drain.clone())?),
-        ("keep", Box::pin(keep) as Room),
+        ("keep", keep(&parts.journal, &parts.config, drain.clone())),
         ("admin", Box::pin(admin.serve(drain)) as Room),
     ];
     drive(&parts.journal, trigger, rooms, shutdown).await
+}
+
+/// Neither source nor cloud is opened: the admin door tells what is missing until the drain.
+async fn run_unconfigured(mut config: AgentConfig, shutdown: Shutdown) -> Result<()> {
+    config.validate_given()?;
+    config.unseal()?;
+    if !config.source.url.is_empty() {
+        connect(&config.source)?;
+    }
+    config.cloud.ca()?;
+    let missing = config.missing();
+    if !missing.contains(&"cloud.client_secret") {
+        config.cloud.secret()?;
+    }
+    let journal = open_journal(&config).await?;
+    config.open_mask_key()?;
+    journal.set_link(LinkState { phase: LinkPhase::Stopped, ..LinkState::default() });
+    let words = "not configured: nothing is read and nothing is sent; complete the configuration and start again";
+    tracing::warn!(missing = missing.join(", "), "{words}");
+    let admin = Admin::bind(journal.clone(), &config.data, config.admin.listen)
+        .await?
+        .unconfigured(missing, config.setup_link());
+    let (trigger, drain) = shutdown::channel();
+    let rooms = vec![
+        ("keep", keep(&journal, &config, drain.clone())),
+        ("admin", Box::pin(admin.serve(drain)) as Room),
+    ];
+    drive(&journal, trigger, rooms, shutdown).await
+}
+
+fn keep(journal: &Journal, config: &AgentConfig, drain: Shutdown) -> Room {
+    let history = &config.history;
+    let order =
+        CleanOrder { days: history.keep_days, max_rows: history.clean_rows, dry_run: false };
+    Box::pin(admin::keep(journal.clone(), order, history.every(), drain))
 }

@@ -1,11 +1,16 @@
 //! Configuration of `malote agent`: one file, each key also as `MALOTE_AGENT_…` in the environment.
 //!
-//! Promises: unknown keys are refused; a dump shows what is in force with its secrets redacted.
+//! Promises: unknown keys are refused; a dump shows what is in force with its secrets redacted. `check` tells what is
+//! wrong and what is missing, `secret` what is never printed, `vault` keeps what is sealed.
 //! Never: holds a table's data, or anything the cloud may change: the customer's own word is the last one.
+
+mod check;
+pub mod secret;
+pub mod vault;
 
 use std::{
     collections::BTreeMap,
-    fmt, fs,
+    fs,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -17,14 +22,13 @@ use protocol::{
     value::TypeName,
 };
 use runtime::telemetry::LogFormat;
-use secrecy::{ExposeSecret as _, SecretString};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
 
-use crate::{
-    capture::Schedule,
-    source::{Disclosure, Mask, MaskKey, MaskRule, TableSpec},
-    uplink::hosts,
-};
+pub use secret::Secret;
+use vault::Vault;
+
+use crate::source::{Disclosure, Mask, MaskKey, MaskRule, TableSpec};
 
 /// Prefix of the environment's variables.
 const PREFIX: &str = "MALOTE_AGENT";
@@ -58,7 +62,7 @@ pub struct CloudConfig {
     pub registry: String,
     /// Client id from the activation.
     pub client_id: String,
-    /// Client secret from the activation; rather a file or the environment than here.
+    /// Client secret from the activation; rather sealed (`{sealed:NAME}`), a file or the environment than here.
     pub client_secret: Option<Secret>,
     /// File that holds the client secret and nothing else.
     pub client_secret_file: Option<PathBuf>,
@@ -75,7 +79,8 @@ pub struct CloudConfig {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SourceConfig {
-    /// The ERP database: `postgres://user:password@host/database` or `sqlite:path`.
+    /// The ERP database: `postgres://user:password@host/database` or `sqlite:path`; `{sealed:NAME}` in the place of the
+    /// password stands for one in the vault.
     pub url: Secret,
     /// What the tables mean: `rm`, `protheus`, `datasul`, `logix` or `generic`.
     pub profile: ProfileName,
@@ -238,65 +243,6 @@ pub struct SoftDelete {
     pub value: String,
 }
 
-/// Text that is never printed whole: of an address the password is hidden, of all else everything.
-#[derive(Clone, Default)]
-pub struct Secret(SecretString);
-
-impl Secret {
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        self.0.expose_secret()
-    }
-
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.expose().trim().is_empty()
-    }
-}
-
-impl From<String> for Secret {
-    fn from(text: String) -> Self {
-        Self(text.into())
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&redacted(self.expose()))
-    }
-}
-
-impl Serialize for Secret {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&redacted(self.expose()))
-    }
-}
-
-impl<'de> Deserialize<'de> for Secret {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        String::deserialize(from).map(Self::from)
-    }
-}
-
-fn redacted(text: &str) -> String {
-    if text.is_empty() {
-        return String::new();
-    }
-    // Only what surely is no password is shown: scheme, user, and what stands behind the last '@' and before a '?'.
-    let Some((scheme, rest)) = text.split_once("://") else {
-        let open = text.starts_with("sqlite:");
-        return if open { text.to_owned() } else { "[redacted]".to_owned() };
-    };
-    let rest = rest.split('?').next().unwrap_or_default();
-    match rest.rsplit_once('@') {
-        Some((login, place)) => {
-            let user = login.split(':').next().unwrap_or_default();
-            format!("{scheme}://{user}:[redacted]@{place}")
-        }
-        None => format!("{scheme}://{rest}"),
-    }
-}
-
 impl Default for AgentConfig {
     fn default() -> Self {
         Self {
@@ -355,62 +301,6 @@ impl AgentConfig {
     /// `CONFIG_INVALID` with the key that is wrong.
     pub fn load(file: Option<&Path>) -> Result<Self> {
         runtime::config::load(file, PREFIX)
-    }
-
-    /// Refuses what cannot work, before anything is started.
-    ///
-    /// # Errors
-    /// `CONFIG_INVALID` with the key that is wrong.
-    pub fn validate(&self) -> Result<()> {
-        let wrong = |words: &str| Err(Error::new(Code::ConfigInvalid, words));
-        if self.source.url.is_empty() {
-            return wrong("source.url is missing");
-        }
-        if self.cloud.registry.trim().is_empty() {
-            return wrong("cloud.registry is missing");
-        }
-        if self.cloud.client_id.trim().is_empty() {
-            return wrong("cloud.client_id is missing");
-        }
-        hosts::check_list(&self.cloud.hosts)?;
-        if !self.admin.listen.ip().is_loopback() {
-            return wrong("admin.listen must be a loopback address");
-        }
-        self.validate_source()
-    }
-
-    /// As [`Self::validate`], for commands that need the database alone.
-    ///
-    /// # Errors
-    /// `CONFIG_INVALID` with the key that is wrong.
-    pub fn validate_source(&self) -> Result<()> {
-        let wrong = |words: String| Err(Error::new(Code::ConfigInvalid, words));
-        if self.source.url.is_empty() {
-            return wrong("source.url is missing".into());
-        }
-        if !(1..=100).contains(&self.capture.duty_percent) {
-            return wrong("capture.duty_percent must be 1 to 100".into());
-        }
-        if self.capture.give_up_seconds < 5 {
-            return wrong("capture.give_up_seconds must be 5 or more".into());
-        }
-        Schedule::of(&self.capture)?;
-        if self.source.profile == ProfileName::Protheus && self.source.company_group.is_empty() {
-            return wrong("source.company_group is missing: Protheus names tables by it".into());
-        }
-        for (table, config) in &self.tables {
-            if config.stamp_none && config.stamp.is_some() {
-                return wrong(format!("tables.{table}: stamp and stamp_none exclude each other"));
-            }
-            let masked = |name: &&ColumnName| config.mask.contains_key(*name);
-            if let Some(name) = config.exclude.iter().find(masked) {
-                return wrong(format!("tables.{table}: {name} is both left out and masked"));
-            }
-            if config.key.as_ref().is_some_and(Vec::is_empty) {
-                return wrong(format!("tables.{table}.key is empty"));
-            }
-        }
-        Ok(())
     }
 
     /// The name of the ERP on the wire.
@@ -478,6 +368,30 @@ impl AgentConfig {
             let path = self.mask.key_file.as_ref().unwrap_or(&own);
             self.mask.key = Some(MaskKey::open(path, self.mask.key_file.is_none())?);
         }
+        Ok(())
+    }
+
+    /// Puts sealed secrets in the places of their placeholders.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID` with key, name, file and what to do.
+    pub fn unseal(&mut self) -> Result<()> {
+        self.unseal_source()?;
+        if let Some(secret) = &mut self.cloud.client_secret {
+            let vault = Vault::of(&self.data);
+            *secret =
+                secret.opened_whole(&vault).map_err(|error| error.at("cloud.client_secret"))?;
+        }
+        Ok(())
+    }
+
+    /// As [`Self::unseal`], for commands that need the database alone.
+    ///
+    /// # Errors
+    /// As [`Self::unseal`].
+    pub fn unseal_source(&mut self) -> Result<()> {
+        let url = self.source.url.opened_address(&Vault::of(&self.data));
+        self.source.url = url.map_err(|error| error.at("source.url"))?;
         Ok(())
     }
 
@@ -573,17 +487,19 @@ impl CloudConfig {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use secrecy::ExposeSecret as _;
+
     use super::*;
 
-    fn read(text: &str) -> Result<AgentConfig> {
+    pub(crate) fn read(text: &str) -> Result<AgentConfig> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("agent.toml");
         fs::write(&path, text).unwrap();
         runtime::config::load_from(Some(&path), PREFIX, BTreeMap::new())
     }
 
-    const FULL: &str = r#"
+    pub(crate) const FULL: &str = r#"
 data = "here"
 allow = ["FLAN"]
 [cloud]
@@ -671,35 +587,45 @@ mask = { CGC = "hash", FONE = "last", MAIL = "null" }
     }
 
     #[test]
-    fn what_cannot_work_is_refused_by_the_name_of_its_key() {
-        assert!(read("typo = 1").unwrap_err().message.contains("typo"));
-        let refused = |text: &str| read(text).unwrap().validate().unwrap_err().message;
-        assert!(refused("").contains("source.url"));
-        let change = |from: &str, to: &str| refused(&FULL.replace(from, to));
-        assert!(change("duty_percent = 100", "duty_percent = 0").contains("duty_percent"));
-        assert!(change("profile = \"rm\"", "profile = \"protheus\"").contains("company_group"));
-        assert!(change("key = [", "stamp_none = true\nkey = [").contains("exclude"));
-        assert!(change("\"OBS\"", "\"cgc\"").contains("both left out and masked"));
-        assert!(
-            read(&FULL.replace("\"last\"", "\"md5\"")).unwrap_err().message.contains("a mask is")
-        );
-        assert!(change("client_id = \"me\"", "").contains("client_id"));
-        assert!(change("[source]", "hosts = [\"*.x\"]\n[source]").contains("cloud.hosts"));
-        let open = format!("{FULL}\n[admin]\nlisten = \"0.0.0.0:1\"");
-        assert!(refused(&open).contains("loopback"));
-        assert_eq!(AgentConfig::default().erp().unwrap_err().code, Code::ConfigInvalid);
-    }
-
-    #[test]
-    fn a_secret_comes_from_its_file_and_addresses_hide_their_password() {
+    fn a_secret_comes_from_its_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("secret");
         fs::write(&path, " s3cret\n").unwrap();
         let cloud = CloudConfig { client_secret_file: Some(path), ..CloudConfig::default() };
         assert_eq!(cloud.secret().unwrap().expose_secret(), "s3cret");
         assert_eq!(CloudConfig::default().secret().unwrap_err().code, Code::ConfigInvalid);
-        assert_eq!(redacted("postgres://u:p@ss@h/d"), "postgres://u:[redacted]@h/d");
-        assert_eq!(redacted("sqlite:/x/erp.db"), "sqlite:/x/erp.db");
-        assert_eq!(redacted("postgres://h/d"), "postgres://h/d");
+    }
+
+    #[test]
+    fn sealed_secrets_are_opened_for_use_and_a_dump_shows_their_placeholders() {
+        let home = tempfile::tempdir().unwrap();
+        let vault = Vault::of(home.path());
+        let now = runtime::clock::Wall(0);
+        vault.set(&"erp".parse().unwrap(), &"canary/1".into(), now).unwrap();
+        vault.set(&"cloud".parse().unwrap(), &"canary 2".into(), now).unwrap();
+        let text = FULL
+            .replace("canary-secret", "{sealed:cloud}")
+            .replace("canary-password", "{sealed:erp}")
+            .replace("?password=canary-too", "");
+        let mut config = read(&text).unwrap();
+        config.data = home.path().to_owned();
+        let written = config.dump().unwrap();
+        config.unseal().unwrap();
+        assert_eq!(config.source.url.expose(), "postgres://erp:canary%2F1@db/erp");
+        assert_eq!(config.cloud.secret().unwrap().expose_secret(), "canary 2");
+        let dump = config.dump().unwrap();
+        assert_eq!(dump, written);
+        assert!(
+            dump.contains("erp:{sealed:erp}@db") && dump.contains("\"{sealed:cloud}\""),
+            "{dump}"
+        );
+        assert!(!dump.contains("canary") && !format!("{config:?}").contains("canary"));
+        vault.remove(&"cloud".parse().unwrap()).unwrap();
+        let mut config = read(&text).unwrap();
+        config.data = home.path().to_owned();
+        config.unseal_source().unwrap();
+        let refused = config.unseal().unwrap_err();
+        assert_eq!(refused.code, Code::ConfigInvalid);
+        assert!(refused.message.starts_with("cloud.client_secret: no secret cloud"), "{refused}");
     }
 }

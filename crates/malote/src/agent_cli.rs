@@ -4,25 +4,31 @@
 //! `safe-bound` prints SQL for a DBA and runs none.
 //! Never: prints a secret or a row's value; keys alone, where `sql` is asked for them.
 
+mod logs;
+mod prompt;
 mod records;
+mod secret;
+mod status;
 mod steer;
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::path::PathBuf;
 
 use agent::{
-    admin::{AnswerDeletes, DeletesStatus, IncidentStatus, Status, client::Client},
+    admin::{AnswerDeletes, DeletesStatus, client::Client},
     app,
     config::AgentConfig,
-    journal::{Answer, LinkState, TableStatus},
     source::{Finding, Mask, SAFE_BOUND_SQL, TableShape},
 };
 use clap::{Args, Subcommand};
-use protocol::{Code, Coded as _, Error, Result, names::TableName};
+use protocol::{Code, Error, Result, names::TableName};
 use runtime::{exit, shutdown, telemetry};
 use serde_json::{Value, json};
 
 use crate::{lang::Lang, out};
+use logs::LogsCommand;
 use records::{HistoryArgs, SqlArgs};
+use secret::SecretCommand;
+use status::show_deletes;
 use steer::{PauseArgs, ResumeArgs};
 
 /// `malote agent`.
@@ -64,7 +70,7 @@ enum AgentNoun {
         /// Tables to look at; else those of the configuration; else all that the login sees.
         tables: Vec<TableName>,
     },
-    /// Show the running agent: each table's state and the last incidents.
+    /// Show the running agent: each table's state and the last incidents; or what its configuration lacks (exit code 5).
     Status,
     /// Order the running agent to load one table again, or all.
     #[command(
@@ -97,6 +103,12 @@ Examples:
     /// Rows that vanished in such number that a person has to say whether they go (see DELETES_CAPPED).
     #[command(subcommand)]
     Deletes(DeletesCommand),
+    /// Secrets of the configuration, sealed in the data folder: {sealed:NAME} stands for one.
+    #[command(subcommand)]
+    Secret(SecretCommand),
+    /// A detailed log of the running agent, on for a limited time and size.
+    #[command(subcommand)]
+    Logs(LogsCommand),
     /// Print the SQL of malote.safe_bound(), for the DBA of a PostgreSQL ERP to run (see BOUND_DEGRADED).
     #[command(after_help = "Example, run by a superuser once per database:
   malote agent safe-bound --login malote_agent | psql -v ON_ERROR_STOP=1 -d erp")]
@@ -186,7 +198,10 @@ impl AgentCommand {
                 Ok(exit::OK)
             }
             AgentNoun::Run { dump_config: false } => {
-                run(load()?).await.map_err(|error| without_file(error, file.is_none()))
+                let config = load()?;
+                run(config, file.is_none())
+                    .await
+                    .map_err(|error| without_file(error, file.is_none()))
             }
             AgentNoun::Check { tables } => {
                 let checked = Box::pin(app::check(&load()?, &tables)).await;
@@ -195,13 +210,7 @@ impl AgentCommand {
             }
             AgentNoun::Status => {
                 let status = client(&load()?)?.status().await?;
-                if json {
-                    let text = serde_json::to_string(&status);
-                    out::data(text.coded(Code::Internal, "cannot print the status")?);
-                } else {
-                    show_status(&status, lang);
-                }
-                Ok(exit::OK)
+                status::show(&status, json, lang)
             }
             AgentNoun::Reload { table, .. } => {
                 client(&load()?)?.reload(table.as_ref()).await?;
@@ -219,6 +228,10 @@ impl AgentCommand {
                 args.run(&client, &config.history, json, lang).await.map(|()| exit::OK)
             }
             AgentNoun::Deletes(command) => {
+                command.run(&client(&load()?)?, json, lang).await.map(|()| exit::OK)
+            }
+            AgentNoun::Secret(command) => command.run(&load()?.data, json, lang).map(|()| exit::OK),
+            AgentNoun::Logs(command) => {
                 command.run(&client(&load()?)?, json, lang).await.map(|()| exit::OK)
             }
             AgentNoun::SafeBound { login } => {
@@ -258,8 +271,11 @@ fn show_safe_bound(login: Option<&str>, lang: Lang) {
     ));
 }
 
-async fn run(config: AgentConfig) -> Result<u8> {
+async fn run(config: AgentConfig, nameless: bool) -> Result<u8> {
     telemetry::start(&config.log.level, config.log.format);
+    if nameless && !config.missing().is_empty() {
+        tracing::warn!("no --config FILE was given");
+    }
     let (trigger, shutdown) = shutdown::channel();
     let signals = runtime::task::spawn("signals", shutdown::on_signal(trigger));
     let ended = Box::pin(app::run(config, shutdown)).await;
@@ -375,173 +391,6 @@ fn table_line(shape: &TableShape) -> String {
     )
 }
 
-/// The hint of a code in the reader's language; a code this version does not know has none.
-fn hint(code: &str, lang: Lang) -> Option<&'static str> {
-    let code: Code = code.parse().ok()?;
-    Some(lang.pick(code.hint(), code.hint_pt()))
-}
-
-fn next_try(at: &str, lang: Lang) -> String {
-    format!(" ({} {at})", lang.pick("next try", "próxima tentativa"))
-}
-
-/// The link and what stands in its way.
-fn link_lines(link: &LinkState, lang: Lang) -> Vec<String> {
-    let phase = serde_json::to_value(link.phase).unwrap_or_default();
-    let mut head = format!("link         {}", phase.as_str().unwrap_or_default());
-    if link.foreign_server {
-        head.push_str(lang.pick(", foreign server mode", ", modo de servidor alheio"));
-    }
-    let mut lines = vec![head];
-    if let Some(code) = &link.code {
-        let next = link.next_try.as_ref();
-        let next = next.map(|at| next_try(at, lang)).unwrap_or_default();
-        let words = link.words.as_deref().unwrap_or_default();
-        lines.push(format!("             {code}: {words}{next}"));
-        lines.extend(hint(code, lang).map(|hint| format!("             {hint}")));
-    }
-    lines
-}
-
-/// Deletes above the cap as the status tells them, with the way out.
-fn capped_line(deletes: &DeletesStatus, lang: Lang) -> String {
-    let DeletesStatus { table, rows, known, since, answer, .. } = deletes;
-    let head = lang.pick(
-        format!("DELETES_CAPPED: {rows} of {known} rows vanished, since {since}"),
-        format!("DELETES_CAPPED: sumiram {rows} de {known} linhas, desde {since}"),
-    );
-    let tail = match answer {
-        Answer::Waiting => format!("malote agent deletes confirm|refuse {table}"),
-        Answer::Confirmed => lang.pick("confirmed", "confirmado").to_owned(),
-        Answer::Refused => lang.pick("refused, they stay", "recusado, elas ficam").to_owned(),
-    };
-    format!("{head}: {tail}")
-}
-
-fn show_deletes(deletes: &[DeletesStatus], as_json: bool, lang: Lang) {
-    if as_json {
-        out::data(json!({ "deletes": deletes }).to_string());
-    } else if deletes.is_empty() {
-        out::talk(lang.pick("none", "nenhuma"));
-    } else {
-        for line in deletes {
-            out::data(format!("{:<12} {}", line.table.as_str(), capped_line(line, lang)));
-        }
-    }
-}
-
-/// When the next cycle runs, and since when base loads wait.
-fn coming_lines(status: &Status, lang: Lang) -> Vec<String> {
-    let run = status.next_run.as_ref();
-    let run = run.map(|at| format!("{:<12} {at}", lang.pick("next run", "próximo")));
-    let loads = status.loads_from.as_ref().map(|at| {
-        let words = lang.pick("base loads wait until", "cargas iniciais esperam até");
-        format!("             {words} {at}")
-    });
-    run.into_iter().chain(loads).collect()
-}
-
-/// What the columns of the tables' lines are. Sendings count, not rows: one that goes twice counts twice.
-fn table_heading(status: &Status, lang: Lang) -> Option<String> {
-    if status.tables.is_empty() {
-        return None;
-    }
-    Some(lang.pick(
-        format!(
-            "\n{:<12} {:<10} {:<13} {:<10} {:<10} {:<10} QUARANTINED (sent and deletes since the agent started)",
-            "TABLE", "STATE", "MODE", "LAG", "SENT", "DELETES"
-        ),
-        format!(
-            "\n{:<12} {:<10} {:<13} {:<10} {:<10} {:<10} QUARENTENA (enviadas e exclusões desde o início do agente)",
-            "TABELA", "ESTADO", "MODO", "ATRASO", "ENVIADAS", "EXCLUSÕES"
-        ),
-    ))
-}
-
-fn sent_line(status: &TableStatus) -> String {
-    let lag = status.lag_ms.map_or_else(|| "-".to_owned(), |lag| format!("{} s", lag / 1_000));
-    // The counter holds deletes too: they are rows of the messages.
-    let changed = status.rows_sent.saturating_sub(status.deletes_sent);
-    format!(
-        "{:<12} {:<10} {:<13} {lag:<10} {changed:<10} {:<10} {}",
-        status.table.as_str(),
-        status.state,
-        status.mode,
-        status.deletes_sent,
-        status.quarantined
-    )
-}
-
-/// What was left out or went wrong, the newest first; below each code, once, what to do.
-fn incident_lines(incidents: &[IncidentStatus], lang: Lang) -> Vec<String> {
-    let mut lines = Vec::new();
-    if !incidents.is_empty() {
-        lines.push(lang.pick("\nINCIDENTS", "\nOCORRÊNCIAS").to_owned());
-    }
-    let mut told = BTreeSet::new();
-    for IncidentStatus { table, key_hash, code, words, at, .. } in incidents {
-        let key = key_hash.as_ref().map(|hash| {
-            let head: String = hash.chars().take(16).collect();
-            format!(" {} {head}…", lang.pick("key", "chave"))
-        });
-        lines.push(format!(
-            "{at} {}{code}: {words}{}",
-            place(table.as_ref()),
-            key.unwrap_or_default()
-        ));
-        if told.insert(code)
-            && let Some(hint) = hint(code, lang)
-        {
-            lines.push(format!("             {hint}"));
-        }
-    }
-    lines
-}
-
-fn show_status(status: &Status, lang: Lang) {
-    for line in link_lines(&status.link, lang) {
-        out::data(line);
-    }
-    if let Some(paused) = &status.paused {
-        let since = lang.pick("since", "desde");
-        out::data(format!("PAUSED {since} {}: {}: {}", paused.since, paused.code, paused.words));
-    }
-    for line in coming_lines(status, lang) {
-        out::data(line);
-    }
-    let (waiting, halts) = (&status.deletes, &status.halts);
-    for halt in halts.iter().filter(|halt| halt.table.is_none()) {
-        out::data(format!("PAUSED {}", steer::line(halt, lang)));
-    }
-    table_heading(status, lang).into_iter().for_each(out::data);
-    for status in &status.tables {
-        out::data(sent_line(status));
-        for words in waiting.iter().filter(|waits| waits.table == status.table) {
-            out::data(format!("             {}", capped_line(words, lang)));
-        }
-        for words in [&status.degraded, &status.held_by].into_iter().flatten() {
-            out::data(format!("             {words}"));
-        }
-        if let Some((code, words)) = &status.parked {
-            let next = status.next_try.as_ref();
-            let next = next.map(|at| next_try(at, lang)).unwrap_or_default();
-            out::data(format!("             {code}: {words}{next}"));
-            if let Some(hint) = hint(code, lang) {
-                out::data(format!("             {hint}"));
-            }
-        }
-        let halt = halts.iter().find(|halt| halt.table.as_ref() == Some(&status.table));
-        if let Some(halt) = halt {
-            out::data(format!("             {}", steer::line(halt, lang)));
-        } else if let Some(words) =
-            status.paused.as_ref().filter(|_| halts.iter().all(|halt| halt.table.is_some()))
-        {
-            out::data(format!("             {words}"));
-        }
-    }
-    incident_lines(&status.incidents, lang).into_iter().for_each(out::data);
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
@@ -552,19 +401,6 @@ mod tests {
     struct Line {
         #[command(flatten)]
         agent: AgentCommand,
-    }
-
-    #[test]
-    fn the_status_begins_with_the_link_and_what_to_do_about_it_in_the_readers_language() {
-        let text = r#"{"configured":true,"version":"1","instance":"i","link":{"phase":"REFUSED","epoch":null,
-            "foreignServer":false,"code":"INVALID_CLIENT","words":"client id or secret is wrong","hint":"x"},
-            "spool":{"batch":null,"appended":0,"acked":0,"unackedBytes":0,"sealed":false,"completed":null,"dropped":0},
-            "tables":[],"parked":{},"suspects":[],"incidents":[]}"#;
-        let status: Status = serde_json::from_str(text).unwrap();
-        let lines = link_lines(&status.link, Lang::Pt);
-        assert_eq!(lines[0], "link         REFUSED");
-        assert_eq!(lines[1], "             INVALID_CLIENT: client id or secret is wrong");
-        assert_eq!(lines[2].trim(), Code::InvalidClient.hint_pt());
     }
 
     fn checked(folder: &std::path::Path, tables: &[&str]) -> app::Checked {
@@ -596,6 +432,13 @@ mod tests {
             "agent sql SELECT --format csv --limit 5",
             "agent history --concept FLAN --json",
             "agent history clean --dry-run --days 3 --max-rows 10 --config a.toml",
+            "agent secret set erp --config a.toml",
+            "agent secret list --json",
+            "agent secret remove erp",
+            "agent logs on",
+            "agent logs on --level trace --for 2h --max-size 1GB --config a.toml",
+            "agent logs show --lines 5 --follow",
+            "agent logs off",
         ] {
             Line::try_parse_from(words.split(' ')).unwrap();
         }
@@ -603,6 +446,8 @@ mod tests {
         assert!(Line::try_parse_from(["agent", "reload"]).is_err());
         assert!(Line::try_parse_from(["agent", "reload", "--all", "FLAN"]).is_err());
         assert!(Line::try_parse_from(["agent", "deletes", "confirm"]).is_err());
+        // A value on the line would stand in the shell's history and in the list of processes.
+        assert!(Line::try_parse_from(["agent", "secret", "set", "erp", "value"]).is_err());
     }
 
     #[test]
@@ -613,38 +458,6 @@ mod tests {
         assert_eq!(grants.len(), 2, "{granted}");
         assert!(grants.iter().all(|line| line.ends_with(" TO \"Odd\"\"; DROP ROLE x; --\";")));
         assert!(!granted.contains("the_agents_login"));
-    }
-
-    #[test]
-    fn deletes_above_the_cap_are_told_with_number_moment_and_way_out_in_both_languages() {
-        let mut deletes = DeletesStatus {
-            table: "FLAN".parse().unwrap(),
-            rows: 999,
-            known: 1_000,
-            cap: 500,
-            since: "2026-01-02T03:04:05Z".into(),
-            answer: Answer::Waiting,
-        };
-        assert_eq!(
-            capped_line(&deletes, Lang::En),
-            "DELETES_CAPPED: 999 of 1000 rows vanished, since 2026-01-02T03:04:05Z: malote agent deletes confirm|refuse FLAN"
-        );
-        deletes.answer = Answer::Refused;
-        assert!(capped_line(&deletes, Lang::Pt).ends_with("recusado, elas ficam"));
-    }
-
-    #[test]
-    fn the_status_says_why_the_agent_does_not_send_and_when_it_tries_next() {
-        assert_eq!(link_lines(&LinkState::default(), Lang::En), ["link         CONNECTING"]);
-        let link = LinkState {
-            code: Some("INSTANCE_TWICE".into()),
-            words: Some("w".into()),
-            next_try: Some("2026-01-02T03:04:05Z".into()),
-            ..LinkState::default()
-        };
-        let lines = link_lines(&link, Lang::Pt);
-        assert_eq!(lines[1].trim(), "INSTANCE_TWICE: w (próxima tentativa 2026-01-02T03:04:05Z)");
-        assert!(lines[2].contains("cópias da mesma pasta"), "{lines:?}");
     }
 
     #[test]

@@ -152,6 +152,22 @@ pub const REGISTRY_BYTES: usize = 64 * 1024;
 /// Answer of Entities: 2,000 tables with filters of 2 KB.
 pub const ENTITIES_BYTES: usize = 8 * 1024 * 1024;
 
+// --- what people keep and ask for beside the agent ---
+/// A password or key; PEM keys of 8,192 bits have 6.5 KB.
+pub const SEALED_BYTES: usize = 8 * 1024;
+/// Secrets of one data folder; a configuration has two places for them.
+pub const SEALED_SECRETS: usize = 64;
+/// Longest name of a sealed secret.
+pub const SEALED_NAME_BYTES: usize = 64;
+/// Longest time of a detailed log: nobody remembers one that is on for longer.
+pub const DETAIL_TIME: Duration = Duration::from_secs(24 * 3600);
+/// Largest file of a detailed log.
+pub const DETAIL_BYTES: u64 = 1_000_000_000;
+/// Smallest: some hundred lines.
+pub const DETAIL_LEAST_BYTES: u64 = 64_000;
+/// Part of a detailed log that one call shows.
+pub const DETAIL_PAGE_BYTES: u64 = 1_000_000;
+
 // --- filter ---
 /// Longest filter text (`correctness.md` k 1).
 pub const FILTER_BYTES: usize = 2_048;

@@ -12,5 +12,7 @@ pub const USAGE: u8 = 2;
 pub const DIFFERENT: u8 = 3;
 /// Something must be mended first (`malote agent check`).
 pub const FINDINGS: u8 = 4;
+/// The agent runs and its configuration is not complete (`malote agent status`).
+pub const UNCONFIGURED: u8 = 5;
 /// A second signal ended the process at once.
 pub const INTERRUPTED: u8 = 130;

@@ -1,11 +1,15 @@
-//! Files that only their owner may read: data folders, databases, locks.
+//! Files that only their owner may read: data folders, databases, locks; and the disk below them.
 //!
 //! Promises: what is made here is private from its first moment (0700, 0600); a database that was readable by others is
-//! tightened, with what stands beside it.
+//! tightened, with what stands beside it; a file that is replaced is the old or the new one, never a part.
 //! Never: changes the mode of a folder that is there (others may keep things in it), opens a file that is there: closing
 //! it again would drop the locks that SQLite holds on it in this process.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::Path,
+};
 
 /// What SQLite keeps beside a database.
 const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];
@@ -27,17 +31,74 @@ pub fn folder(path: &Path) -> io::Result<()> {
 /// # Errors
 /// The system's own. A mode that cannot be changed is no error: it is warned about.
 pub fn private(path: &Path) -> io::Result<()> {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    match options.open(path) {
+    match make(path) {
         Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {
             tighten(path);
             Ok(())
         }
         made => made.map(drop),
     }
+}
+
+fn make(path: &Path) -> io::Result<fs::File> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+/// An empty private file in place of what may be there, open for writing.
+///
+/// # Errors
+/// The system's own.
+pub fn fresh(path: &Path) -> io::Result<fs::File> {
+    match fs::remove_file(path) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
+        _ => {}
+    }
+    // What somebody puts there in between is not written to: the call fails.
+    make(path)
+}
+
+/// Puts a private file with that content in place of what may be there.
+///
+/// # Errors
+/// The system's own; what was there stays.
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(".new");
+    let draft = Path::new(&draft);
+    let mut file = fresh(draft)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(draft, path)?;
+    sync_folder(path)
+}
+
+#[cfg(unix)]
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+#[cfg(not(unix))]
+fn sync_folder(_path: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+/// Bytes of the disk below a folder that a login without special rights may use; `None` = not to be had.
+#[cfg(unix)]
+#[must_use]
+pub fn free(folder: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(folder).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+#[cfg(not(unix))]
+#[must_use]
+pub fn free(_folder: &Path) -> Option<u64> {
+    None
 }
 
 /// As [`private`], for a SQLite database. What SQLite makes beside it gets the database's mode.
@@ -120,6 +181,22 @@ mod tests {
         loosen(&data, 0o755);
         folder(&data).unwrap();
         assert_eq!((mode(&data), open_to_others(&data)), (0o755, Some(0o755)));
+    }
+
+    #[test]
+    fn a_replaced_file_is_private_and_whole_and_a_failure_leaves_what_was_there() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("kept");
+        fs::write(&path, "old").unwrap();
+        loosen(&path, 0o644);
+        replace(&path, b"new").unwrap();
+        assert_eq!((fs::read(&path).unwrap(), mode(&path)), (b"new".to_vec(), 0o600));
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1, "no draft is left");
+        // A folder stands where the draft would go.
+        fs::create_dir(home.path().join("kept.new")).unwrap();
+        assert!(replace(&path, b"newer").is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert!(free(home.path()).is_none_or(|free| free > 0));
     }
 
     #[test]

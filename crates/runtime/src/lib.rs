@@ -1,4 +1,5 @@
-//! How a process of Malote's lives: clock, entropy, tasks, backoff, configuration, dialling, telemetry, shutdown, exit codes.
+//! How a process of Malote's lives: clock, entropy, tasks, backoff, configuration, dialling, telemetry, files, keys,
+//! shutdown, exit codes.
 //!
 //! Promises: the only crate that reads the clock, the environment or entropy, and the only one that spawns.
 //! Never: knows what is integrated.
@@ -10,6 +11,8 @@ pub mod dial;
 pub mod entropy;
 pub mod exit;
 pub mod files;
+pub mod keyfile;
+pub mod recording;
 pub mod shutdown;
 pub mod task;
 pub mod telemetry;

@@ -1,13 +1,18 @@
 //! Logs and metrics.
 //!
-//! Promises: logs go to stderr, stdout is data; one line a record, newline-escaped in JSON.
+//! Promises: logs go to stderr, stdout is data; one line a record, newline-escaped in JSON; what is recorded in detail
+//! ([`recording`]) changes nothing of that.
 //! Never: logs a secret or a row's value (whoever logs passes names, numbers and codes).
 
 use std::{io::IsTerminal as _, sync::OnceLock};
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde::{Deserialize, Serialize};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    EnvFilter, Layer as _, fmt, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
+};
+
+use crate::recording;
 
 /// Form of the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -28,9 +33,19 @@ pub fn start(level: &str, format: LogFormat) {
         LogFormat::Text => true,
         LogFormat::Json => false,
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let shown = fmt::layer().with_writer(std::io::stderr);
+    let shown = if text { shown.with_target(false).boxed() } else { shown.json().boxed() };
+    // Silent, and as cheap as nothing, until a recording begins.
+    let (detail, handle) = reload::Layer::new(recording::silent());
+    let kept = fmt::layer().json().with_writer(recording::Sink).with_filter(detail);
+    let both = tracing_subscriber::registry().with(shown.with_filter(filter)).with(kept);
     // An error means that a subscriber is in place already (tests, demo).
-    let _ = if text { builder.with_target(false).try_init() } else { builder.json().try_init() };
+    if both.try_init().is_ok() {
+        recording::attach(move |filter| {
+            // An error means that the log is gone with the process.
+            let _ = handle.reload(filter);
+        });
+    }
 }
 
 static METRICS: OnceLock<Option<PrometheusHandle>> = OnceLock::new();

@@ -6,8 +6,9 @@
 use std::{
     ffi::OsStr,
     fs,
+    io::Write as _,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     time::Duration,
 };
 
@@ -44,6 +45,23 @@ pub fn command<S: AsRef<OsStr>>(folder: &Path, arguments: &[S]) -> Result<String
         .map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned())
         .join(" / ");
     Err(Error::new(Code::Internal, format!("malote {} failed: {output}", words.join(" "))))
+}
+
+/// Runs a command of the binary to its end with that text at its stdin, however it ends.
+///
+/// # Errors
+/// Where it cannot run.
+pub fn answer<S: AsRef<OsStr>>(folder: &Path, arguments: &[S], stdin: &str) -> Result<Output> {
+    let failed = "cannot run malote";
+    let mut command = Command::new(binary()?);
+    command.args(arguments).current_dir(folder);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().coded(Code::Internal, failed)?;
+    if let Some(mut to) = child.stdin.take() {
+        // An error means that it ended without reading; how, its output tells.
+        let _ = to.write_all(stdin.as_bytes());
+    }
+    child.wait_with_output().coded(Code::Internal, failed)
 }
 
 /// A running `malote`.

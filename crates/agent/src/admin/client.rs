@@ -16,13 +16,22 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
 
 use super::{
-    ADDRESS_FILE, AnswerDeletes, CleanOrder, DeletesStatus, PauseOrder, ResumeOrder, Select,
-    Status, token,
+    ADDRESS_FILE, AnswerDeletes, CleanOrder, DeletesStatus, LogOrder, LogPage, LogStatus,
+    PauseOrder, ResumeOrder, Select, Status, token,
 };
 use crate::journal::{Cleaned, HistoryRow, Selected};
 
 /// The agent is on this machine.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Which part of the detailed log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogPart {
+    /// The last lines.
+    Last(usize),
+    /// What stands behind that byte.
+    From(u64),
+}
 
 #[derive(Debug)]
 pub struct Client {
@@ -144,6 +153,37 @@ impl Client {
         let url = self.url("/v1/history/clean");
         let body = self.send(self.http.post(url).json(order)).await?;
         serde_json::from_slice(&body).coded(Code::Internal, "the agent's answer is not a count")
+    }
+
+    /// `malote agent logs on`.
+    ///
+    /// # Errors
+    /// As [`Client::status`]; `BAD_REQUEST` out of bounds, `DISK_FULL` where the file would not leave enough room.
+    pub async fn log_on(&self, order: &LogOrder) -> Result<LogStatus> {
+        let body = self.send(self.http.post(self.url("/v1/logs")).json(order)).await?;
+        serde_json::from_slice(&body).coded(Code::Internal, "the agent's answer is not a log")
+    }
+
+    /// `malote agent logs off`; gives what was on.
+    ///
+    /// # Errors
+    /// As [`Client::status`].
+    pub async fn log_off(&self) -> Result<Option<LogStatus>> {
+        let body = self.send(self.http.delete(self.url("/v1/logs"))).await?;
+        serde_json::from_slice(&body).coded(Code::Internal, "the agent's answer is not a log")
+    }
+
+    /// `malote agent logs show`: the last lines, or what follows a place in the file.
+    ///
+    /// # Errors
+    /// As [`Client::status`]; `NOT_FOUND` where nothing was ever recorded.
+    pub async fn log_page(&self, part: LogPart) -> Result<LogPage> {
+        let query = match part {
+            LogPart::Last(lines) => format!("lines={lines}"),
+            LogPart::From(place) => format!("from={place}"),
+        };
+        let body = self.send(self.http.get(self.url(&format!("/v1/logs?{query}")))).await?;
+        serde_json::from_slice(&body).coded(Code::Internal, "the agent's answer is not a log")
     }
 
     fn url(&self, path: &str) -> String {

@@ -3,12 +3,12 @@
 //! Promises: `/v1` needs the token; errors have the contract's body; bodies are bounded.
 //! Never: answers a page of another origin (no CORS).
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, Request, State},
+    extract::{DefaultBodyLimit, FromRef, Request, State},
     http::{StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -18,7 +18,7 @@ use protocol::{Code, Error, Result, json::ErrorBody, limits, names::TableName};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    records,
+    Unconfigured, logs, records,
     status::{self, DeletesStatus, status},
     steer,
     token::AdminToken,
@@ -48,11 +48,27 @@ pub(super) fn parsed<T: serde::de::DeserializeOwned>(body: &[u8], like: &str) ->
     })
 }
 
-pub(super) fn router(journal: Journal, token: Arc<AdminToken>) -> Router {
+/// What the routes stand before.
+#[derive(Clone)]
+pub(super) struct Behind {
+    pub(super) journal: Journal,
+    pub(super) unconfigured: Option<Arc<Unconfigured>>,
+    /// File of the detailed log.
+    pub(super) log: Arc<Path>,
+}
+
+impl FromRef<Behind> for Journal {
+    fn from_ref(behind: &Behind) -> Self {
+        behind.journal.clone()
+    }
+}
+
+pub(super) fn router(behind: Behind, token: Arc<AdminToken>) -> Router {
     let guarded = Router::new()
         .route("/v1/status", routing::get(show))
         .route("/v1/reload", routing::post(reload))
         .route("/v1/deletes", routing::get(show_deletes).post(answer_deletes))
+        .merge(logs::routes())
         .merge(records::routes())
         .merge(steer::routes())
         .layer(DefaultBodyLimit::max(limits::TOKEN_BODY_BYTES))
@@ -62,7 +78,7 @@ pub(super) fn router(journal: Journal, token: Arc<AdminToken>) -> Router {
         .route("/metrics", routing::get(async || runtime::telemetry::render_metrics()))
         .route("/healthz", routing::get(async || "ok"))
         .fallback(async || Refusal(Error::new(Code::NotFound, "there is no such page")))
-        .with_state(journal)
+        .with_state(behind)
 }
 
 async fn guard(State(token): State<Arc<AdminToken>>, request: Request, next: Next) -> Response {
@@ -78,8 +94,8 @@ async fn guard(State(token): State<Arc<AdminToken>>, request: Request, next: Nex
     }
 }
 
-async fn show(State(journal): State<Journal>) -> Result<Response, Refusal> {
-    Ok(Json(status(&journal).await?).into_response())
+async fn show(State(behind): State<Behind>) -> Result<Response, Refusal> {
+    Ok(Json(status(&behind).await?).into_response())
 }
 
 #[derive(Deserialize, Default)]

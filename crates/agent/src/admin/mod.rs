@@ -1,4 +1,4 @@
-//! Admin: the loopback door for people and their tools: status, reload, deletes above the cap, metrics, health.
+//! Admin: the loopback door for people and their tools: status, reload, deletes above the cap, detailed log, metrics, health.
 //!
 //! Promises: listens on loopback alone; what shows or changes the agent's work needs the token of its data folder.
 //! Never: shows a row's value or a secret; talks to the cloud or the ERP (the journal is the corridor).
@@ -6,6 +6,7 @@
 pub mod client;
 mod door;
 mod keep;
+mod logs;
 mod records;
 mod status;
 mod steer;
@@ -23,6 +24,7 @@ use tokio::net::TcpListener;
 
 pub use door::AnswerDeletes;
 pub use keep::keep;
+pub use logs::{LogOrder, LogPage, LogStatus};
 pub use records::{CleanOrder, Select, USUAL_ROWS};
 pub use status::{DeletesStatus, IncidentStatus, PausedStatus, SpoolStatus, Status};
 pub use steer::{HaltStatus, PauseOrder, ResumeOrder};
@@ -40,6 +42,15 @@ pub struct Admin {
     token: token::AdminToken,
     folder: PathBuf,
     journal: Journal,
+    unconfigured: Option<Unconfigured>,
+}
+
+/// Why an agent does nothing.
+#[derive(Clone, Debug)]
+struct Unconfigured {
+    missing: Vec<&'static str>,
+    /// Where to go on.
+    link: String,
 }
 
 impl Admin {
@@ -66,12 +77,21 @@ impl Admin {
         // Before it serves: a client that comes at once waits in the listener's queue instead of knocking elsewhere.
         std::fs::write(folder.join(ADDRESS_FILE), address.to_string())
             .coded(Code::JournalFailed, "cannot tell the admin address in the data folder")?;
-        Ok(Self { listener, address, token, folder: folder.to_owned(), journal })
+        let folder = folder.to_owned();
+        Ok(Self { listener, address, token, folder, journal, unconfigured: None })
     }
 
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Says in the status that these keys are missing and where to go on; without a link, that is this door.
+    #[must_use]
+    pub fn unconfigured(mut self, missing: Vec<&'static str>, link: Option<String>) -> Self {
+        let link = link.unwrap_or_else(|| format!("http://{}/", self.address));
+        self.unconfigured = Some(Unconfigured { missing, link });
+        self
     }
 
     /// Serves until the drain.
@@ -81,12 +101,19 @@ impl Admin {
     pub async fn serve(self, mut shutdown: Shutdown) -> Result<()> {
         let file = self.folder.join(ADDRESS_FILE);
         tracing::info!(address = %self.address, "admin door open");
-        let router = door::router(self.journal, Arc::new(self.token));
+        let log = self.folder.join(logs::FILE);
+        let behind = door::Behind {
+            journal: self.journal,
+            unconfigured: self.unconfigured.map(Arc::new),
+            log: log.clone().into(),
+        };
+        let router = door::router(behind, Arc::new(self.token));
         let served = axum::serve(self.listener, router)
             .with_graceful_shutdown(async move { shutdown.draining().await })
             .await;
         // A file that stays behind leads to a refused connection, which the client explains.
         let _ = std::fs::remove_file(&file);
+        let _ = runtime::recording::end(&log);
         served.coded(Code::Internal, "the admin door ended")
     }
 }

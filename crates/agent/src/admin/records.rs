@@ -12,7 +12,7 @@ use protocol::{Code, Error};
 use runtime::clock::Wall;
 use serde::{Deserialize, Serialize};
 
-use super::door::{Refusal, parsed};
+use super::door::{Behind, Refusal, parsed};
 use crate::journal::{Clean, Cleaned, HistoryRow, Journal, Selected};
 
 /// Rows of a SELECT, or of the history, where nobody says how many.
@@ -21,7 +21,7 @@ pub const USUAL_ROWS: usize = 1_000;
 const MOST_HISTORY: usize = 10_000;
 const DAY_MICROS: i64 = 86_400_000_000;
 
-pub(super) fn routes() -> Router<Journal> {
+pub(super) fn routes() -> Router<Behind> {
     Router::new()
         .route("/v1/sql", routing::post(select))
         .route("/v1/history", routing::get(history))

@@ -8,7 +8,11 @@ use protocol::{Result, ids::BatchId, names::TableName};
 use runtime::clock::Wall;
 use serde::{Deserialize, Serialize};
 
-use super::steer::{self, HaltStatus};
+use super::{
+    door::Behind,
+    logs::{self, LogStatus},
+    steer::{self, HaltStatus},
+};
 use crate::journal::{
     Answer, CappedDeletes, Incident, Journal, LinkState, Paused, SpoolState, TableStatus,
 };
@@ -19,8 +23,14 @@ const INCIDENTS: usize = 50;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
-    /// An agent that runs has its credentials.
+    /// Whether the configuration holds all it needs; if not, nothing is read and nothing is sent.
     pub configured: bool,
+    /// Where to go on where it does not: the registry, or this door.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configurator_url: Option<String>,
+    /// Keys of the configuration that are missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
     pub version: String,
     pub instance: String,
     pub link: LinkState,
@@ -45,6 +55,9 @@ pub struct Status {
     /// Deletes above the cap, by table.
     #[serde(default)]
     pub deletes: Vec<DeletesStatus>,
+    /// The detailed log, while it is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detailed_log: Option<LogStatus>,
     /// The newest first.
     pub incidents: Vec<IncidentStatus>,
 }
@@ -144,7 +157,10 @@ impl From<Incident> for IncidentStatus {
 }
 
 /// The picture of this moment.
-pub(super) async fn status(journal: &Journal) -> Result<Status> {
+pub(super) async fn status(behind: &Behind) -> Result<Status> {
+    let Behind { journal, unconfigured, log } = behind;
+    let unconfigured = unconfigured.as_deref();
+    let missing = unconfigured.into_iter().flat_map(|why| &why.missing);
     let parked = journal
         .parked()
         .into_iter()
@@ -152,7 +168,9 @@ pub(super) async fn status(journal: &Journal) -> Result<Status> {
     let link = journal.link().borrow().clone();
     let spool = journal.spool().borrow().clone().into();
     Ok(Status {
-        configured: true,
+        configured: unconfigured.is_none(),
+        configurator_url: unconfigured.map(|why| why.link.clone()),
+        missing: missing.map(|key| (*key).to_owned()).collect(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         instance: journal.instance().to_string(),
         link,
@@ -165,6 +183,7 @@ pub(super) async fn status(journal: &Journal) -> Result<Status> {
         loads_from: journal.coming().loads.map(Wall::to_iso),
         halts: steer::halts(journal.halts()),
         deletes: deletes(journal),
+        detailed_log: logs::on(log),
         incidents: journal.incidents(INCIDENTS).await?.into_iter().map(Into::into).collect(),
     })
 }

@@ -8,10 +8,10 @@ use protocol::{Code, Error, Result, names::TableName};
 use runtime::clock::Wall;
 use serde::{Deserialize, Serialize};
 
-use super::door::{Refusal, parsed};
+use super::door::{Behind, Refusal, parsed};
 use crate::journal::{Halt, Halts, Journal};
 
-pub(super) fn routes() -> Router<Journal> {
+pub(super) fn routes() -> Router<Behind> {
     Router::new()
         .route("/v1/pause", routing::post(pause))
         .route("/v1/resume", routing::post(resume))

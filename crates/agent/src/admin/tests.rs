@@ -196,6 +196,56 @@ async fn a_pause_is_told_with_who_when_and_why_and_lifted_by_itself() {
 }
 
 #[tokio::test]
+async fn a_door_without_configuration_tells_what_is_missing_and_links_itself_for_want_of_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Journal::open(folder.path()).await.unwrap().0;
+    for link in [None, Some("https://malote.example/".to_owned())] {
+        let admin = Admin::bind(journal.clone(), folder.path(), ANY).await.unwrap();
+        let own = format!("http://{}/", admin.address());
+        let admin = admin.unconfigured(vec!["source.url"], link.clone());
+        let (trigger, seen) = shutdown::channel();
+        let task = runtime::task::spawn("admin", admin.serve(seen));
+        let told = Client::open(folder.path(), ANY).unwrap().status().await.unwrap();
+        assert!(!told.configured);
+        assert_eq!(told.missing, ["source.url"]);
+        assert_eq!(told.configurator_url, Some(link.unwrap_or(own)));
+        trigger.drain();
+        task.join().await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_detailed_log_is_switched_on_told_shown_and_switched_off_through_the_door() {
+    runtime::telemetry::start("error", runtime::telemetry::LogFormat::Json);
+    let running = running().await;
+    let client = Client::open(running.folder.path(), ANY).unwrap();
+    let part = client::LogPart::Last(9);
+    assert_eq!(client.log_page(part).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(client.log_off().await.unwrap(), None);
+    let order =
+        LogOrder { level: runtime::recording::Detail::Debug, seconds: 60, max_bytes: 100_000 };
+    let long = LogOrder { seconds: 1_000_000, ..order.clone() };
+    assert_eq!(client.log_on(&long).await.unwrap_err().code, Code::BadRequest);
+    let on = client.log_on(&order).await.unwrap();
+    assert_eq!((on.level, on.bytes, on.max_bytes), (order.level, 0, 100_000));
+    tracing::debug!("a detail");
+    let told = client.status().await.unwrap().detailed_log.unwrap();
+    assert!(told.bytes > 0 && told.until == on.until, "{told:?}");
+    let page = client.log_page(part).await.unwrap();
+    assert!(page.text.contains("a detail") && page.on.is_some(), "{page:?}");
+    tracing::debug!("another detail");
+    let next = client.log_page(client::LogPart::From(page.next)).await.unwrap();
+    assert!(next.text.contains("another detail") && !next.text.contains("\"a detail"), "{next:?}");
+    assert!(client.log_off().await.unwrap().is_some());
+    assert_eq!(client.status().await.unwrap().detailed_log, None);
+    // It ends with the agent too.
+    client.log_on(&order).await.unwrap();
+    running.trigger.drain();
+    running.task.join().await.unwrap().unwrap();
+    assert_eq!(runtime::recording::of(&running.folder.path().join(logs::FILE)), None);
+}
+
+#[tokio::test]
 async fn old_history_goes_by_itself_while_the_agent_runs() {
     let running = running().await;
     let incident = Incident {
@@ -235,6 +285,9 @@ async fn without_the_token_only_health_and_metrics_answer() {
     assert_eq!(code(web.post(url("/v1/pause")).body("{}")).await, 401);
     assert_eq!(code(web.post(url("/v1/resume")).body("{}")).await, 401);
     assert_eq!(code(web.post(url("/v1/history/clean")).body("{}")).await, 401);
+    assert_eq!(code(web.get(url("/v1/logs"))).await, 401);
+    assert_eq!(code(web.post(url("/v1/logs")).body("{}")).await, 401);
+    assert_eq!(code(web.delete(url("/v1/logs"))).await, 401);
     assert_eq!(code(web.get(url("/healthz"))).await, 200);
     assert_eq!(code(web.get(url("/metrics"))).await, 200);
     assert_eq!(code(web.get(url("/other"))).await, 404);
@@ -244,10 +297,11 @@ async fn without_the_token_only_health_and_metrics_answer() {
     assert_eq!(code(broken).await, 400);
     let nameless = web.post(url("/v1/deletes")).bearer_auth(&token).body("{}");
     assert_eq!(code(nameless).await, 400);
-    for path in ["/v1/sql", "/v1/history/clean"] {
+    for path in ["/v1/sql", "/v1/history/clean", "/v1/logs"] {
         assert_eq!(code(web.post(url(path)).bearer_auth(&token).body("{}")).await, 400, "{path}");
     }
     assert_eq!(code(web.get(url("/v1/history?limit=x")).bearer_auth(&token)).await, 400);
+    assert_eq!(code(web.get(url("/v1/logs?lines=x")).bearer_auth(&token)).await, 400);
     let large = web.post(url("/v1/reload")).bearer_auth(&token).body("x".repeat(100_000));
     assert_eq!(code(large).await, 413);
     #[cfg(unix)]

@@ -161,6 +161,8 @@ impl<'a, S: Source> Cycle<'a, S> {
         // Where the places became void the load is due now, before anything else of the table is read: rows under another
         // key are taken as part of a load alone.
         load::settle(&mut table.cursor, &table.wish);
+        let (columns, stamped) = (seen.shape.columns.len(), seen.shape.stamp.is_some());
+        tracing::debug!(table = %name, columns, stamped, loads = table.loads(), "table described");
         table.quarantined = self.tools.journal.quarantined(name).await.map_err(Fault::Session)?;
         table.seen = Some(Arc::clone(&seen));
         Ok(seen)
@@ -221,6 +223,7 @@ impl<'a, S: Source> Cycle<'a, S> {
             .map_err(Fault::Table)?;
         let took = started.elapsed();
         table.took(took, page.len());
+        tell_read(table, &page, took, "of a base load");
         for row in 0..page.len() {
             self.send(table, seen, (&page, row), Kind::Load).await?;
         }
@@ -294,11 +297,13 @@ impl<'a, S: Source> Cycle<'a, S> {
 
     /// Sends one page; true = the pass reached its end.
     async fn delta_page(&mut self, table: &mut Table, seen: &Seen, pass: &mut Pass) -> Turn<bool> {
+        let started = Mono::now();
         let source = self.tools.source;
         let page = source
             .delta(&seen.shape, &pass.from, &pass.bound, table.limit())
             .await
             .map_err(Fault::Table)?;
+        tell_read(table, &page, started.elapsed(), "of changes");
         let end = ends(&page)?;
         let mut deleted = Vec::new();
         for row in 0..page.len() {
@@ -486,6 +491,12 @@ pub(super) fn ends(page: &Page) -> Turn<bool> {
         return Err(Fault::Table(Error::new(Code::Internal, words)));
     }
     Ok(page.is_complete())
+}
+
+/// For the detailed log: how many rows of which table in what time, and nothing of them.
+pub(super) fn tell_read(table: &Table, page: &Page, took: Duration, what: &'static str) {
+    let (rows, ms) = (page.len(), took.as_millis());
+    tracing::debug!(table = %table.query.table, rows, ms, complete = page.is_complete(), "page {what} read");
 }
 
 fn count(table: &mut Table, deleted: bool) {

@@ -22,7 +22,7 @@ impl fmt::Debug for Room {
 
 impl Room {
     pub(super) fn of(folder: PathBuf) -> Self {
-        Self(Arc::new(move || free(&folder)))
+        Self(Arc::new(move || runtime::files::free(&folder)))
     }
 
     /// By another reading than the file system's.
@@ -36,18 +36,6 @@ impl Room {
     pub(super) fn lacks(&self) -> Option<u64> {
         (self.0)().filter(|free| *free < limits::DISK_FREE_BYTES)
     }
-}
-
-#[cfg(unix)]
-fn free(folder: &std::path::Path) -> Option<u64> {
-    // What a login without special rights may use.
-    let disk = rustix::fs::statvfs(folder).ok()?;
-    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
-}
-
-#[cfg(not(unix))]
-fn free(_folder: &std::path::Path) -> Option<u64> {
-    None
 }
 
 #[cfg(test)]
@@ -65,7 +53,6 @@ mod tests {
         ] {
             assert_eq!(Room::by(move || free).lacks(), lacks);
         }
-        assert!(super::free(&std::env::temp_dir()).is_none_or(|free| free > 0));
         assert_eq!(Room::of("no such folder".into()).lacks(), None);
     }
 }

@@ -4,14 +4,16 @@
 //! cannot be undone or guessed at without the key; of digits less than all are shown, whatever the value's length.
 //! Never: prints the key; lets a value pass where the key is missing.
 
-use std::{fmt, fs, io::Write as _, path::Path, sync::Arc};
+use std::{fmt, path::Path, sync::Arc};
 
 use aws_lc_rs::hmac;
 use protocol::{
-    Code, Coded as _, Error, Result,
+    Code, Error, Result,
     names::ColumnName,
     value::{ColumnType, TypeName},
 };
+use runtime::keyfile;
+use secrecy::ExposeSecret as _;
 
 /// Digits shown where the declaration names no number.
 const USUAL_DIGITS: u8 = 4;
@@ -19,7 +21,8 @@ const USUAL_DIGITS: u8 = 4;
 const MOST_DIGITS: u8 = 8;
 /// Bytes of a hash that travel: as text 32 hex digits.
 const HASH_BYTES: usize = 16;
-const KEY_BYTES: usize = 32;
+/// As the key file is called in errors.
+const KEY: &str = "the key of the masks";
 
 /// A declared mask: `hash`, `null`, `last` or `last:N`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
@@ -143,7 +146,7 @@ impl Mask {
 
 /// 256 random bits that hashed values depend on. Equal keys are equal; it is never shown.
 #[derive(Clone, PartialEq, Eq)]
-pub struct MaskKey(Arc<[u8; KEY_BYTES]>);
+pub struct MaskKey(Arc<[u8; keyfile::BYTES]>);
 
 impl fmt::Debug for MaskKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -157,43 +160,9 @@ impl MaskKey {
     /// # Errors
     /// `CONFIG_INVALID` where it is missing, unreadable or no key; `JOURNAL_FAILED` where it cannot be made.
     pub fn open(path: &Path, make: bool) -> Result<Self> {
-        if make && !path.exists() {
-            return Self::make(path);
-        }
-        let words = || format!("cannot read the key of the masks, {}", path.display());
-        let text = fs::read_to_string(path).coded(Code::ConfigInvalid, words())?;
-        // A key that others may read protects nothing; one that cannot be tightened is told.
-        runtime::files::private(path).coded(Code::ConfigInvalid, words())?;
-        let key = from_hex(text.trim()).ok_or_else(|| {
-            let words = format!("{} does not hold 64 hex digits", path.display());
-            Error::new(Code::ConfigInvalid, words)
-        })?;
-        Ok(Self(Arc::new(key)))
-    }
-
-    fn make(path: &Path) -> Result<Self> {
-        let words = || format!("cannot keep the key of the masks, {}", path.display());
-        let failed = || Error::new(Code::JournalFailed, words());
-        let folder = path.parent().ok_or_else(failed)?;
-        runtime::files::folder(folder).coded(Code::JournalFailed, words())?;
-        let key = runtime::entropy::bytes::<KEY_BYTES>();
-        let mut hex = String::new();
-        push_hex(&key, &mut hex);
-        // Under its own name only once it is whole: half a key would be another key for ever.
-        let fresh = path.with_extension("new");
-        let _ = fs::remove_file(&fresh);
-        runtime::files::private(&fresh).coded(Code::JournalFailed, words())?;
-        fs::OpenOptions::new()
-            .write(true)
-            .open(&fresh)
-            .and_then(|mut file| {
-                file.write_all(hex.as_bytes())?;
-                file.sync_all()
-            })
-            .and_then(|()| fs::rename(&fresh, path))
-            .coded(Code::JournalFailed, words())?;
-        tracing::info!(file = %path.display(), "made the key of the masks; keep a copy of it");
-        Ok(Self(Arc::new(key)))
+        let missing = make && !path.exists();
+        let key = if missing { keyfile::make(path, KEY) } else { keyfile::read(path, KEY) }?;
+        Ok(Self(Arc::new(*key.expose_secret())))
     }
 
     fn digest(&self, text: &[u8], out: &mut String) {
@@ -209,17 +178,6 @@ fn push_hex(bytes: &[u8], out: &mut String) {
     for byte in bytes {
         out.extend([DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
     }
-}
-
-fn from_hex(text: &str) -> Option<[u8; KEY_BYTES]> {
-    let mut key = [0; KEY_BYTES];
-    if text.len() != KEY_BYTES * 2 || !text.is_ascii() {
-        return None;
-    }
-    for (at, byte) in key.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(at * 2..at * 2 + 2)?, 16).ok()?;
-    }
-    Some(key)
 }
 
 /// What the customer declares of a table's columns.
@@ -258,7 +216,7 @@ mod tests {
     use super::*;
 
     fn key(byte: u8) -> MaskKey {
-        MaskKey(Arc::new([byte; KEY_BYTES]))
+        MaskKey(Arc::new([byte; keyfile::BYTES]))
     }
 
     fn masked(mask: &Mask, text: &str) -> Option<String> {
@@ -306,32 +264,22 @@ mod tests {
         assert_ne!(mask(1).mark(), mask(2).mark());
         assert!(!format!("{:?}", mask(1)).contains("1, 1"));
         // RFC 4231, case 2, has a key of another length; case 1's key is padded with zeros, as HMAC pads it.
-        let mut rfc = [0; KEY_BYTES];
+        let mut rfc = [0; keyfile::BYTES];
         rfc[..20].fill(0x0b);
         let rfc = Mask::Hash(Some(MaskKey(Arc::new(rfc))));
         assert_eq!(masked(&rfc, "Hi There").unwrap(), "b0344c61d8db38535ca8afceaf0bf12b");
     }
 
     #[test]
-    fn a_key_is_made_once_private_and_whole_and_what_is_no_key_is_refused() {
+    fn a_key_is_made_only_where_it_may_be_and_read_ever_after() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("data/mask.key");
         assert_eq!(MaskKey::open(&path, false).unwrap_err().code, Code::ConfigInvalid);
         let made = MaskKey::open(&path, true).unwrap();
         assert_eq!(MaskKey::open(&path, true).unwrap(), made);
         assert_eq!(MaskKey::open(&path, false).unwrap(), made);
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt as _;
-            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-            MaskKey::open(&path, false).unwrap();
-            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        }
-        for bad in ["", "12", &"g".repeat(64), &"é".repeat(32)] {
-            fs::write(&path, bad).unwrap();
-            assert_eq!(MaskKey::open(&path, true).unwrap_err().code, Code::ConfigInvalid, "{bad}");
-        }
+        std::fs::write(&path, "12").unwrap();
+        assert_eq!(MaskKey::open(&path, true).unwrap_err().code, Code::ConfigInvalid);
     }
 
     proptest! {

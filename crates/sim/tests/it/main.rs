@@ -5,6 +5,8 @@ mod abuse;
 #[cfg(test)]
 mod acceptance;
 #[cfg(test)]
+mod agent_beside;
+#[cfg(test)]
 mod agent_states;
 #[cfg(test)]
 mod bounds;
@@ -34,6 +36,8 @@ mod real_input;
 mod replaced;
 #[cfg(test)]
 mod same_key;
+#[cfg(test)]
+mod sealed;
 #[cfg(test)]
 mod server_process;
 #[cfg(test)]

@@ -4,6 +4,7 @@ pub(crate) mod changes;
 pub(crate) mod cloud;
 pub(crate) mod compare;
 pub(crate) mod erp;
+pub(crate) mod files;
 pub(crate) mod input;
 pub(crate) mod inside;
 pub(crate) mod line;

@@ -24,6 +24,7 @@ pub(crate) struct Plan {
     overlap: String,
     registry: Option<String>,
     cloud: String,
+    sealed: Vec<(String, String)>,
 }
 
 impl Plan {
@@ -39,7 +40,14 @@ impl Plan {
             overlap: String::new(),
             registry: None,
             cloud: String::new(),
+            sealed: Vec::new(),
         }
+    }
+
+    /// Seals a secret before the agent starts; under the name `cloud` it is the client secret.
+    pub(crate) fn sealed(mut self, name: &str, value: &str) -> Self {
+        self.sealed.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// Another way to the cloud's registry, with more lines for the agent's `[cloud]`.
@@ -135,7 +143,11 @@ listen = '127.0.0.1:{admin}'
 {}",
             plan.registry.unwrap_or_else(|| cloud.registry()),
             cloud.client_id,
-            cloud.secret,
+            if plan.sealed.iter().any(|(name, _)| name == "cloud") {
+                "{sealed:cloud}"
+            } else {
+                &cloud.secret
+            },
             plan.cloud,
             plan.source,
             plan.overlap,
@@ -146,6 +158,11 @@ listen = '127.0.0.1:{admin}'
             plan.declared
         );
         fs::write(cloud.folder.path().join("agent.toml"), config).unwrap();
+        for (name, value) in &plan.sealed {
+            let words = ["agent", "secret", "set", name, "--config", "agent.toml"];
+            let done = process::answer(cloud.folder.path(), &words, value).unwrap();
+            assert!(done.status.success(), "{done:?}");
+        }
         let mut world = Self { erp, cloud, agent: None, tables: plan.tables };
         world.start_agent();
         world

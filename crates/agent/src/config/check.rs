@@ -1,0 +1,201 @@
+//! Check: what is wrong in a configuration, and what is missing in it.
+//!
+//! Promises: a key is named; what is missing is no error by itself, what stands there and cannot work is.
+//! Never: asks the cloud or the ERP database.
+
+use protocol::{Code, Error, Result, ids::ClientId, names::ColumnName};
+use reqwest::Url;
+
+use super::{AgentConfig, ProfileName};
+use crate::{capture::Schedule, uplink::hosts};
+
+fn wrong(words: impl Into<String>) -> Error {
+    Error::new(Code::ConfigInvalid, words)
+}
+
+impl AgentConfig {
+    /// Required keys without a value. While there are any, the agent runs and does nothing.
+    #[must_use]
+    pub fn missing(&self) -> Vec<&'static str> {
+        let cloud = &self.cloud;
+        let no_secret = cloud.client_secret.as_ref().is_none_or(super::Secret::is_empty)
+            && cloud.client_secret_file.is_none();
+        let keys = [
+            ("cloud.registry", cloud.registry.trim().is_empty()),
+            ("cloud.client_id", cloud.client_id.trim().is_empty()),
+            ("cloud.client_secret", no_secret),
+        ];
+        keys.into_iter()
+            .filter_map(|(key, none)| none.then_some(key))
+            .chain(self.source_missing())
+            .collect()
+    }
+
+    /// As [`Self::missing`], of the part that reads the database.
+    fn source_missing(&self) -> impl Iterator<Item = &'static str> + use<> {
+        let source = &self.source;
+        let (nameless, profile) = (source.erp.is_none(), source.profile);
+        let keys = [
+            ("source.url", source.url.is_empty()),
+            ("source.erp", nameless && profile == ProfileName::Generic),
+            (
+                "source.company_group",
+                profile == ProfileName::Protheus && source.company_group.is_empty(),
+            ),
+        ];
+        keys.into_iter().filter_map(|(key, none)| none.then_some(key))
+    }
+
+    /// Refuses what cannot work, before anything is started.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID` with the key that is missing or wrong.
+    pub fn validate(&self) -> Result<()> {
+        match self.missing().as_slice() {
+            [] => self.validate_given(),
+            keys => Err(missing(keys)),
+        }
+    }
+
+    /// Refuses what stands there and cannot work, whatever is missing beside it.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID` with the key that is wrong.
+    pub fn validate_given(&self) -> Result<()> {
+        hosts::check_list(&self.cloud.hosts)?;
+        if !self.admin.listen.ip().is_loopback() {
+            return Err(wrong("admin.listen must be a loopback address"));
+        }
+        let id = self.cloud.client_id.trim();
+        if !id.is_empty() {
+            let id: Result<ClientId> = self.cloud.client_id.parse();
+            id.map_err(|error| wrong(error.message).at("cloud.client_id"))?;
+        }
+        self.validate_reading()
+    }
+
+    /// As [`Self::validate`], for commands that need the database alone; they need no name on the wire.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID` with the key that is missing or wrong.
+    pub fn validate_source(&self) -> Result<()> {
+        let needed: Vec<_> = self.source_missing().filter(|key| *key != "source.erp").collect();
+        match needed.as_slice() {
+            [] => self.validate_reading(),
+            keys => Err(missing(keys)),
+        }
+    }
+
+    fn validate_reading(&self) -> Result<()> {
+        if !(1..=100).contains(&self.capture.duty_percent) {
+            return Err(wrong("capture.duty_percent must be 1 to 100"));
+        }
+        if self.capture.give_up_seconds < 5 {
+            return Err(wrong("capture.give_up_seconds must be 5 or more"));
+        }
+        Schedule::of(&self.capture)?;
+        for (table, config) in &self.tables {
+            if config.stamp_none && config.stamp.is_some() {
+                return Err(wrong(format!(
+                    "tables.{table}: stamp and stamp_none exclude each other"
+                )));
+            }
+            let masked = |name: &&ColumnName| config.mask.contains_key(*name);
+            if let Some(name) = config.exclude.iter().find(masked) {
+                return Err(wrong(format!("tables.{table}: {name} is both left out and masked")));
+            }
+            if config.key.as_ref().is_some_and(Vec::is_empty) {
+                return Err(wrong(format!("tables.{table}.key is empty")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the configuration is to be had, as far as it tells: the registry, without what a person may have typed
+    /// before its host.
+    #[must_use]
+    pub fn setup_link(&self) -> Option<String> {
+        let mut url = Url::parse(self.cloud.registry.trim()).ok()?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return None;
+        }
+        url.set_username("").and_then(|()| url.set_password(None)).ok()?;
+        url.set_query(None);
+        Some(url.into())
+    }
+}
+
+fn missing(keys: &[&str]) -> Error {
+    let keys = keys.join(", ");
+    let verb = if keys.contains(',') { "are" } else { "is" };
+    wrong(format!("{keys} {verb} missing"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::tests::{FULL, read},
+        *,
+    };
+
+    #[test]
+    fn what_cannot_work_is_refused_by_the_name_of_its_key() {
+        assert!(read("typo = 1").unwrap_err().message.contains("typo"));
+        let refused = |text: &str| read(text).unwrap().validate().unwrap_err().message;
+        let change = |from: &str, to: &str| refused(&FULL.replace(from, to));
+        assert!(change("duty_percent = 100", "duty_percent = 0").contains("duty_percent"));
+        assert!(change("key = [", "stamp_none = true\nkey = [").contains("exclude"));
+        assert!(change("\"OBS\"", "\"cgc\"").contains("both left out and masked"));
+        assert!(
+            read(&FULL.replace("\"last\"", "\"md5\"")).unwrap_err().message.contains("a mask is")
+        );
+        assert!(change("[source]", "hosts = [\"*.x\"]\n[source]").contains("cloud.hosts"));
+        let open = format!("{FULL}\n[admin]\nlisten = \"0.0.0.0:1\"");
+        assert!(refused(&open).contains("loopback"));
+        assert!(change("\"me\"", "\"\\u0007\"").contains("cloud.client_id"));
+    }
+
+    #[test]
+    fn each_required_key_is_missed_by_its_name_and_what_is_given_is_judged_all_the_same() {
+        let missing = |text: &str| read(text).unwrap().missing();
+        assert!(missing(FULL).is_empty());
+        let all = [
+            "cloud.registry",
+            "cloud.client_id",
+            "cloud.client_secret",
+            "source.url",
+            "source.erp",
+        ];
+        assert_eq!(missing(""), all);
+        let without = |key: &str, to: &str| missing(&FULL.replace(key, to));
+        assert_eq!(without("client_id = \"me\"", ""), ["cloud.client_id"]);
+        assert_eq!(without("\"canary-secret\"", "\"\""), ["cloud.client_secret"]);
+        assert!(
+            without("client_secret = \"canary-secret\"", "client_secret_file = 'x'").is_empty()
+        );
+        assert_eq!(without("profile = \"rm\"", "profile = \"protheus\""), ["source.company_group"]);
+        let error = read("").unwrap().validate().unwrap_err();
+        assert_eq!(error.code, Code::ConfigInvalid);
+        assert!(error.message.ends_with("source.url, source.erp are missing"), "{error}");
+        let error = read("").unwrap().validate_source().unwrap_err();
+        assert_eq!(error.message, "source.url is missing");
+        let wrong = read("[capture]\nduty_percent = 0").unwrap().validate_given().unwrap_err();
+        assert!(wrong.message.contains("duty_percent"));
+    }
+
+    #[test]
+    fn the_link_is_the_registry_without_what_stands_before_its_host() {
+        let link = |registry: &str| {
+            let mut config = AgentConfig::default();
+            config.cloud.registry = registry.to_owned();
+            config.setup_link()
+        };
+        assert_eq!(
+            link(" https://u:canary@malote.example/api?key=canary").as_deref(),
+            Some("https://malote.example/api")
+        );
+        for none in ["", "malote.example", "file:///x", "x"] {
+            assert_eq!(link(none), None, "{none}");
+        }
+    }
+}
