@@ -10,6 +10,8 @@ mod catalog;
 mod entity;
 mod key;
 mod lists;
+mod quarantine;
+mod retention;
 mod setup;
 mod staging;
 mod watch;
@@ -119,6 +121,12 @@ enum ServerNoun {
     /// Staged tables, their rows and what stands in quarantine.
     #[command(subcommand)]
     Staging(staging::StagingCommand),
+    /// Rows that could not be staged: look, try again, give up.
+    #[command(subcommand)]
+    Quarantine(quarantine::QuarantineCommand),
+    /// Remove what is past the days it is kept.
+    #[command(subcommand)]
+    Retention(retention::RetentionCommand),
 }
 
 /// The tenant a command is about.
@@ -245,6 +253,8 @@ async fn with_store(noun: ServerNoun, services: &Services, form: Form) -> Result
         ServerNoun::Session(command) => command.run(services, form).await,
         ServerNoun::Batches(command) => command.run(services, form).await,
         ServerNoun::Staging(command) => command.run(services, form).await,
+        ServerNoun::Quarantine(command) => command.run(services, form).await,
+        ServerNoun::Retention(command) => command.run(services, form).await,
         ServerNoun::Run { .. } | ServerNoun::Migrate | ServerNoun::Config { .. } => Ok(()),
     }
 }

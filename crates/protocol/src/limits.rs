@@ -145,6 +145,8 @@ pub const ADMIN_BODY_BYTES: usize = 1024 * 1024;
 pub const ADMIN_PAGE: u32 = 1_000;
 /// Values of one page of rows: a thousand rows of 8 KB; a page of larger rows is shorter.
 pub const ADMIN_ANSWER_BYTES: usize = 8 * 1024 * 1024;
+/// Why a person gave a row up, as the audit keeps it: a sentence or two.
+pub const REASON_BYTES: usize = 500;
 /// Answer of a registry that an agent reads (`correctness.md` k 6).
 pub const REGISTRY_BYTES: usize = 64 * 1024;
 /// Answer of Entities: 2,000 tables with filters of 2 KB.

@@ -182,7 +182,10 @@ mod tests {
         assert!(wrong.message.starts_with("MALOTE_T_PART__NUMBER: part.number: "), "{wrong}");
         assert!(wrong.message.ends_with("expected a whole number"), "{wrong}");
         let unknown = load(file, &[("MALOTE_T_PART__NUMBR", "1")]).unwrap_err();
-        assert!(unknown.message.starts_with("MALOTE_T_PART__NUMBR: part: unknown"), "{unknown}");
+        assert!(
+            unknown.message.starts_with("MALOTE_T_PART__NUMBR: part.numbr: unknown"),
+            "{unknown}"
+        );
         let section = load("name = 'a'\npart = 3", &[]).unwrap_err();
         assert!(section.message.ends_with("expected a section"), "{section}");
     }

@@ -15,6 +15,7 @@ use std::{
 
 use protocol::{Code, Coded as _, Error, Result, limits};
 use runtime::{
+    clock::Wall,
     files,
     shutdown::{self, Calls, Shutdown, Trigger},
     task::{self, Task},
@@ -74,8 +75,9 @@ pub async fn open(config: &ServerConfig) -> Result<Services> {
         Some(user) => format!("command line ({user})"),
         None => "command line".to_owned(),
     };
+    config.retention.check()?;
     let services = Services::open(&config.data, String::new()).await?;
-    Ok(services.allowing_private(config.allow_private).by(&who))
+    Ok(services.allowing_private(config.allow_private).keeping(config.retention).by(&who))
 }
 
 /// Who calls, as far as the environment tells: a note for the audit, no proof.
@@ -93,6 +95,7 @@ impl App {
     /// As [`run`].
     pub async fn start(config: &ServerConfig) -> Result<Self> {
         runtime::telemetry::start_metrics();
+        config.retention.check()?;
         // What is refused before the store is opened leaves no new folder behind.
         let held = if config.data.exists() { Some(lock(&config.data)?) } else { None };
         let http = bind("http_listen", config.http_listen).await?;
@@ -105,7 +108,7 @@ impl App {
         };
         prepare(&config.store())?;
         let services = Services::open(&config.data, addresses.issuer()).await?;
-        let services = services.allowing_private(config.allow_private);
+        let services = services.allowing_private(config.allow_private).keeping(config.retention);
         let (trigger, shutdown) = shutdown::channel();
         let (closing, closed) = shutdown::channel();
         let calls = Calls::new(shutdown.clone());
@@ -128,6 +131,10 @@ impl App {
                     services.ingest.hint(),
                     shutdown.clone(),
                 ),
+            ),
+            task::spawn(
+                "retention",
+                tasks::retention::run(services.retention.clone(), Wall::now, shutdown.clone()),
             ),
             task::spawn("silence", tasks::silence::run(services.ingest.clone(), shutdown)),
         ];

@@ -13,6 +13,8 @@ use protocol::{Code, Error, Result};
 use runtime::telemetry::LogFormat;
 use serde::{Deserialize, Serialize};
 
+use crate::model::retention::Policy;
+
 /// Prefix of the environment's variables.
 const PREFIX: &str = "MALOTE_SERVER";
 
@@ -35,6 +37,8 @@ pub struct ServerConfig {
     /// Addresses of proxies before gRPC: they bring many senders, so connections per address are not bounded for them.
     pub trusted_proxies: Vec<IpAddr>,
     pub log: LogConfig,
+    /// How long what the ledger holds is kept, in days after the end of a batch; 0 = for ever.
+    pub retention: Policy,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -63,6 +67,7 @@ impl Default for ServerConfig {
             allow_private: false,
             trusted_proxies: Vec::new(),
             log: LogConfig::default(),
+            retention: Policy::default(),
         }
     }
 }

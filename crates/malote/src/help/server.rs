@@ -78,12 +78,18 @@ pub(super) const TWINS: super::Twins = twins! {
     "Ambiente, por id ou nome; pode ser omitido se só houver um";
     "Environments of a tenant"
     "Lista os ambientes de um tenant";
+    "Every row"
+    "Todas as linhas";
+    "Every row of a table"
+    "Todas as linhas de uma tabela";
     "Every shared table"
     "Todas as tabelas compartilhadas";
     "Example:"
     "Exemplo:";
     "FILTER"
     "FILTRO";
+    "Give a row up: it leaves quarantine unstaged, the audit keeps why"
+    "Descarta uma linha: ela sai da quarentena sem entrar na staging, e a auditoria guarda o motivo";
     "Give a tenant another name; its id stays"
     "Dá outro nome a um tenant; o id permanece";
     "Give an environment another name; its id stays"
@@ -118,6 +124,10 @@ pub(super) const TWINS: super::Twins = twins! {
     "TIPO";
     "Keep an app's clients out until it is activated again"
     "Recusa as credenciais de um aplicativo até que seja ativado de novo";
+    "Keys that sign senders' tokens"
+    "Chaves que assinam os tokens dos remetentes";
+    "Keys that sign tokens or did, the newest first"
+    "Chaves que assinam tokens ou já assinaram, as mais novas primeiro";
     "LAST"
     "ÚLTIMO";
     "Let an app's clients in again"
@@ -126,6 +136,8 @@ pub(super) const TWINS: super::Twins = twins! {
     "Linhas vivas de uma tabela, na ordem dos bytes da chave";
     "Make a client id and secret; the secret is shown now and never again"
     "Cria client id e secret; o secret é mostrado agora e nunca mais";
+    "Make a key that signs from now on; a running server follows within 30 seconds"
+    "Cria uma chave que assina a partir de agora; um servidor em execução a adota em até 30 segundos";
     "Make a second client for the holder of one; both are in force until one is revoked"
     "Cria uma segunda credencial para o mesmo titular; as duas valem até que uma seja revogada";
     "Make a tenant"
@@ -156,6 +168,8 @@ pub(super) const TWINS: super::Twins = twins! {
     "ORGANIZAÇÃO";
     "One JSON object a line on stdout"
     "Um objeto JSON por linha em stdout";
+    "One row with its columns as they came"
+    "Uma linha com as colunas como chegaram";
     "Only those that are open, stalled, incomplete or complete"
     "Só os que estão open (abertos), stalled (parados), incomplete (incompletos) ou complete (completos)";
     "Only what concerns this tenant, by id or name"
@@ -178,12 +192,16 @@ pub(super) const TWINS: super::Twins = twins! {
     "Mostra a configuração padrão, como arquivo para começar";
     "Products of the platform that a tenant has"
     "Produtos da plataforma que um tenant tem (aplicativos)";
+    "REASON"
+    "MOTIVO";
     "RM, PROTHEUS, DATASUL, LOGIX or another"
     "RM, PROTHEUS, DATASUL, LOGIX ou outro";
     "RM, PROTHEUS, DATASUL, LOGIX or another; may be left out where the environment has one"
     "RM, PROTHEUS, DATASUL, LOGIX ou outro; pode ser omitido se o ambiente só tiver um";
     "ROW"
     "LINHA";
+    "Refuse every token of before"
+    "Recusa todos os tokens anteriores";
     "Remove a tenant that has nothing"
     "Remove um tenant que não tem nada";
     "Remove an app without credentials in force"
@@ -192,18 +210,30 @@ pub(super) const TWINS: super::Twins = twins! {
     "Remove um ambiente sem vínculos e para o qual nunca se compartilhou uma tabela";
     "Remove an installation that is not bound and has no credential in force"
     "Remove uma instalação sem vínculo e sem credencial em vigor";
+    "Remove now what the configuration keeps no longer; a running server does so every hour by itself"
+    "Remove agora o que a configuração já não guarda; um servidor em execução faz isso sozinho a cada hora";
+    "Remove what is past the days it is kept"
+    "Remove o que passou dos dias de retenção";
     "Revoke a client for ever; it is refused within 60 s"
     "Revoga uma credencial para sempre; ela é recusada em até 60 s";
     "Revoke a token at once and for ever"
     "Revoga um token, de imediato e para sempre";
+    "Rows in quarantine, the newest batch first; `show` tells their values"
+    "Linhas em quarentena, do pacote mais novo ao mais antigo; `show` mostra os seus valores";
+    "Rows of a message as they were sent, while its body is kept"
+    "Linhas de uma mensagem como foram enviadas, enquanto o conteúdo dela está guardado";
     "Rows that could not be staged, with the reason"
     "Linhas que não puderam entrar na staging, com o motivo";
+    "Rows that could not be staged: look, try again, give up"
+    "Linhas que não puderam entrar na staging: ver, tentar de novo, descartar";
     "Run it again with further tables to share them as well. Each run makes a further credential; `malote server credential revoke CLIENT` ends an older one."
     "Execute de novo com outras tabelas para compartilhá-las também. Cada execução cria mais uma credencial; `malote server credential revoke CLIENT_ID` encerra uma anterior.";
     "Run the server until SIGTERM or Ctrl-C"
     "Executa o servidor até SIGTERM ou Ctrl-C";
     "STATE"
     "ESTADO";
+    "Senders then fetch new tokens by themselves."
+    "Os remetentes buscam novos tokens sozinhos.";
     "Set a tenant's connector, or replace it; the token is read from standard input and kept sealed"
     "Define o connector de um tenant, ou o substitui; o token é lido da entrada padrão e guardado cifrado";
     "Set the filter of a table; without one it is taken away. It counts from the next base load on"
@@ -236,8 +266,14 @@ pub(super) const TWINS: super::Twins = twins! {
     "Remove o connector";
     "Take the database that was refused last for the stream's own (DATABASE_CHANGED)"
     "Aceita como do fluxo o último banco recusado (DATABASE_CHANGED)";
+    "Tell what would be removed, and remove nothing"
+    "Diz o que seria removido, sem remover nada";
+    "Tell what would become of them, and change nothing"
+    "Diz o que aconteceria com elas, sem mudar nada";
     "Tell what would change, and change nothing"
     "Diz o que mudaria, sem mudar nada";
+    "Tell which row it is, and change nothing"
+    "Diz qual é a linha, sem mudar nada";
     "Tenant, by id or name"
     "Tenant, por id ou nome";
     "Tenant, by id or name; may be left out where there is one"
@@ -248,10 +284,14 @@ pub(super) const TWINS: super::Twins = twins! {
     "O arquivo; a extensão (.toml, .csv) diz como está escrito";
     "The load may bring another primary key: the staging table is made anew"
     "A carga pode trazer outra chave primária: a tabela staging é refeita";
+    "The message's number within its batch"
+    "O número da mensagem no pacote";
     "The one tenant it opens, by id or name; left out: every tenant, and the server's own settings"
     "O único tenant que ele abre, por id ou nome; se omitido, todos os tenants e a configuração do servidor";
     "The predicate, in quotes; left out: none"
     "O filtro, entre aspas; se omitido, nenhum";
+    "The row, as the list names it"
+    "A linha, como a lista a identifica";
     "The tenant's subdomain at Carol"
     "Subdomínio do tenant na Carol";
     "The token's name"
@@ -264,6 +304,10 @@ pub(super) const TWINS: super::Twins = twins! {
     "Tokens de um administrador";
     "Tokens of an administrator; never their secrets"
     "Tokens de um administrador; nunca os seus segredos";
+    "Tokens of before stay good until they end by themselves, at most an hour. Where a key came into wrong hands:"
+    "Os tokens anteriores continuam válidos até vencerem, em no máximo uma hora. Se uma chave caiu em mãos erradas:";
+    "Try rows again against what is staged now; a newer image stays"
+    "Tenta de novo linhas em quarentena sobre o que está na staging agora; uma imagem mais nova permanece";
     "Untie it; its senders are refused within 60 s"
     "Desfaz o vínculo; os seus remetentes são recusados em até 60 s";
     "What a new environment is: production, staging, development or custom"
@@ -282,6 +326,8 @@ pub(super) const TWINS: super::Twins = twins! {
     "Quem pode administrar pela rede";
     "Who sends, and what waits for a decision"
     "Quem envia, e o que espera por uma decisão";
+    "Why; the audit keeps it"
+    "O motivo; a auditoria o guarda";
     "With which credentials a tenant's senders reach Carol"
     "Com quais credenciais os remetentes de um tenant chegam à Carol";
     "Withdraw what the list does not name; its staged rows stay"

@@ -81,7 +81,7 @@ impl StagingCommand {
             }
             Self::Quarantine { limit, after, at } => {
                 let page = Page { after, limit, ..Page::default() };
-                quarantine(services, &at, page, form).await
+                super::quarantine::list(services, &at, page, form).await
             }
         }
     }
@@ -89,24 +89,35 @@ impl StagingCommand {
 
 async fn list(services: &Services, at: &OfPlace, form: Form) -> Result<()> {
     let place = at.find(services).await?;
-    let mut lines = Vec::new();
+    let mut found = Vec::new();
     let all = Page { limit: 10_000, ..Page::default() };
     for shape in services.staging.shapes(&place, all).await? {
         let rows = services.staging.count(place.environment, &place.erp, &shape.table).await?;
-        lines.push((shape.table.to_string(), rows, shape.columns.len(), shape.key.join(", ")));
+        found.push((shape, rows));
     }
     if form.json {
-        lines.iter().for_each(|(table, rows, columns, key)| {
-            out::data(
-                json!({ "table": table, "rows": rows, "columns": columns, "key": key }).to_string(),
-            );
-        });
+        for (shape, rows) in &found {
+            let line = json!({ "table": shape.table, "rows": rows, "columns": shape.columns.len(),
+                "key": shape.key.join(", "), "lacksRows": shape.lacks_rows });
+            out::data(line.to_string());
+        }
         return Ok(());
     }
-    let cells = lines
-        .into_iter()
-        .map(|(table, rows, columns, key)| vec![table, rows.to_string(), columns.to_string(), key]);
-    let head = [["TABLE", "TABELA"], ["ROWS", "LINHAS"], ["COLUMNS", "COLUNAS"], ["KEY", "CHAVE"]];
+    let cells = found.into_iter().map(|(shape, rows)| {
+        let lacks = form
+            .lang
+            .pick("lacks rows until its reload is done", "faltam linhas até a recarga terminar");
+        let state = if shape.lacks_rows { lacks } else { "" };
+        let (columns, key) = (shape.columns.len().to_string(), shape.key.join(", "));
+        vec![shape.table.to_string(), rows.to_string(), columns, key, state.to_owned()]
+    });
+    let head = [
+        ["TABLE", "TABELA"],
+        ["ROWS", "LINHAS"],
+        ["COLUMNS", "COLUNAS"],
+        ["KEY", "CHAVE"],
+        ["STATE", "ESTADO"],
+    ];
     print(form, &head, cells.collect());
     Ok(())
 }
@@ -158,28 +169,5 @@ async fn rows(
     if let Some(next) = page.next {
         form.more(&next);
     }
-    Ok(())
-}
-
-async fn quarantine(services: &Services, at: &OfPlace, page: Page, form: Form) -> Result<()> {
-    let place = at.find(services).await?;
-    let limit = page.limit as usize;
-    let found = services.staging.quarantined(&place, page).await?;
-    if let Some(last) = found.last().filter(|_| found.len() >= limit && !form.json) {
-        form.more(&last.id());
-    }
-    if form.json {
-        for row in &found {
-            out::data(
-                json!({ "id": row.id(), "table": row.table, "batch": row.batch, "message": row.message, "row": row.row,
-                    "code": row.code, "reason": row.reason })
-                .to_string(),
-            );
-        }
-        return Ok(());
-    }
-    let cells = found.into_iter().map(|row| vec![row.id(), row.table, row.code, row.reason]);
-    let head = [["ROW", "LINHA"], ["TABLE", "TABELA"], ["CODE", "CÓDIGO"], ["REASON", "MOTIVO"]];
-    print(form, &head, cells.collect());
     Ok(())
 }

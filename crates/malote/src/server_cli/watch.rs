@@ -1,14 +1,16 @@
-//! Commands to watch: sessions, batches and messages.
+//! Commands to watch: sessions, batches, messages and the rows in them.
 //!
 //! Promises: what is shown is the store's state now, whether or not a server runs.
-//! Never: shows a row.
+//! Never: changes the ledger.
 
 use clap::Subcommand;
 use protocol::{Result, ids::BatchId};
 use runtime::clock::Wall;
+use serde_json::{Map, Value, json};
 use server::{
     model::{
         catalog::At,
+        content::Content,
         overview::{BatchView, MessageView, Shown, StreamView},
     },
     service::Services,
@@ -16,8 +18,9 @@ use server::{
 
 use super::{
     OfPlace, OfTenant, Paging,
-    lists::{Column, Form, show, show_page},
+    lists::{Column, Form, print, show, show_page},
 };
+use crate::out;
 
 const STREAM: &[Column<StreamView>] = &[
     (["ENVIRONMENT", "AMBIENTE"], |s, _| s.environment.clone()),
@@ -134,6 +137,21 @@ pub(super) enum BatchesCommand {
         #[command(flatten)]
         paging: Paging,
     },
+    /// Rows of a message as they were sent, while its body is kept.
+    Rows {
+        /// The batch's number, as the list shows it.
+        batch: i64,
+        /// The message's number within its batch.
+        number: i64,
+        /// At most this many.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: u32,
+        /// Go on behind this row (the first column of the last line).
+        #[arg(long, default_value = "", hide_default_value = true, value_name = "ROW")]
+        after: String,
+        #[command(flatten)]
+        at: OfPlace,
+    },
 }
 
 impl BatchesCommand {
@@ -150,7 +168,38 @@ impl BatchesCommand {
                     services.overview.messages(place, BatchId(batch), paging.page()).await?;
                 show_page(form, &found, MESSAGE, paging.limit);
             }
+            Self::Rows { batch, number, limit, after, at } => {
+                let (place, of) = (at.find(services).await?, (BatchId(batch), number));
+                let found = services.overview.content(place, of, (&after, limit)).await?;
+                show_rows(form, &found);
+            }
         }
         Ok(())
+    }
+}
+
+fn show_rows(form: Form, content: &Content) {
+    if form.json {
+        for row in &content.rows {
+            let of = |names: &[String]| -> Map<String, Value> {
+                names.iter().map(|name| (name.clone(), json!(row.value(name)))).collect()
+            };
+            let columns: Vec<String> = row.cells.iter().map(|(name, _)| name.clone()).collect();
+            let line = json!({ "row": row.row, "table": content.table, "operation": row.operation(),
+                "key": of(&content.key), "columns": of(&columns) });
+            out::data(line.to_string());
+        }
+        return;
+    }
+    let head = [["ROW", "LINHA"], ["OPERATION", "OPERAÇÃO"]].into_iter();
+    let head: Vec<_> = head.chain(content.columns.iter().map(|name| [name.as_str(); 2])).collect();
+    let cells = content.rows.iter().map(|row| {
+        let values = content.columns.iter().map(|name| row.value(name).unwrap_or("NULL"));
+        let begin = [row.row.to_string(), row.operation().to_owned()];
+        begin.into_iter().chain(values.map(str::to_owned)).collect()
+    });
+    print(form, &head, cells.collect());
+    if let Some(next) = content.next {
+        form.more(&next.to_string());
     }
 }

@@ -102,6 +102,9 @@ codes! {
     BatchUnknown "BATCH_UNKNOWN" Caller Ok 200
         "A batch starts with message 1 and an id above the last one."
         "Um pacote começa com a mensagem 1 e um id acima do último.";
+    BodyRemoved "BODY_REMOVED" Caller NotFound 410
+        "Retention removed the message's body; what it brought is in the staging table. Order a reload to have the rows sent again."
+        "A retenção removeu o conteúdo da mensagem; o que ela trouxe está na staging table. Ordene uma recarga para receber as linhas de novo.";
     BodyTooLarge "BODY_TOO_LARGE" Caller ResourceExhausted 413
         "Send less in one call."
         "Envie menos em uma chamada.";

@@ -2,7 +2,18 @@
 
 use std::net::SocketAddr;
 
-use protocol::ids::{ClientId, TenantId};
+use prost::Message as _;
+use protocol::{
+    ids::{ClientId, TenantId},
+    proto::totvs::{
+        Table,
+        table::{
+            RowColumn, Schema, TableRow,
+            schema::{SchemaColumn, SchemaPrimaryKey},
+        },
+    },
+};
+use runtime::clock::Wall;
 
 use super::App;
 use crate::{
@@ -12,6 +23,7 @@ use crate::{
         catalog::{EnvironmentType, Holder, Installation, Place, Tenant},
     },
     service::{
+        Caller,
         access::{NewCredential, TokenWish},
         catalog::NewEntity,
     },
@@ -124,6 +136,50 @@ impl Running {
         let answer = request.send().await.unwrap();
         let (status, text) = (answer.status().as_u16(), answer.text().await.unwrap());
         (status, serde_json::from_str(&text).unwrap_or(serde_json::Value::Null))
+    }
+
+    /// A message of FLAN under key ID from the tenant's own sender, its columns all texts but N, and what is staged of it.
+    pub(crate) async fn sent(&self, (batch, number): (i64, i32), rows: &[&[(&str, &str)]]) {
+        let cell = |(name, value): &(&str, &str)| RowColumn {
+            name: (*name).into(),
+            value: (*value).into(),
+        };
+        let column =
+            |(name, kind): (&str, &str)| SchemaColumn { name: name.into(), r#type: kind.into() };
+        let row = |row: &&[(&str, &str)]| TableRow { columns: row.iter().map(cell).collect() };
+        let table = Table {
+            table_name: "FLAN".into(),
+            erp: "RM".into(),
+            rows: rows.iter().map(row).collect(),
+            schema: Some(Schema {
+                flexible: true,
+                export_data: true,
+                columns: [("ID", "string"), ("S", "string"), ("N", "long")].map(column).to_vec(),
+                primary_key: Some(SchemaPrimaryKey {
+                    name: "FLAN".into(),
+                    columns: vec!["ID".into()],
+                }),
+            }),
+            batch_id: batch,
+            message_number: number,
+            record_count: i32::try_from(rows.len()).unwrap(),
+            is_base_load: false,
+        };
+        let caller = Caller {
+            tenant: self.tenant.id,
+            environment: self.place.environment,
+            installation: self.installation.id,
+            client: self.client.clone(),
+            erp: self.place.erp.clone(),
+            connection: 1,
+        };
+        let (services, now) = (&self.app.services, Wall::now());
+        services
+            .ingest
+            .write(&caller, None, bytes::Bytes::from(table.encode_to_vec()), now)
+            .await
+            .unwrap();
+        services.staging.catch_up(&caller.stream(), now).await.unwrap();
     }
 
     /// Another tenant with an installation of its own, and its token.

@@ -27,7 +27,7 @@ const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'sel
                            img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'";
 
 /// What the parts of a path stand for.
-const PARTS: [(&str, &str); 12] = [
+const PARTS: [(&str, &str); 13] = [
     ("tenant", "Tenant, by id or name."),
     ("app", "App, by id or name."),
     ("environment", "Environment, by id or name."),
@@ -37,6 +37,7 @@ const PARTS: [(&str, &str); 12] = [
     ("table", "Table, in any case."),
     ("batch", "The batch's number."),
     ("message", "The message's number within its batch."),
+    ("row", "A row in quarantine, by its id: batch.message.row."),
     ("administrator", "Administrator, by id or name."),
     ("token", "The token's name."),
     ("file", "A file of the pages."),

@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod ingest;
 pub mod overview;
 pub mod reconcile;
+pub mod retention;
 pub mod session;
 pub mod staging;
 
@@ -59,6 +60,7 @@ pub struct Services {
     pub overview: overview::Overview,
     pub staging: staging::Staging,
     pub reconcile: reconcile::Reconcile,
+    pub retention: retention::Retention,
     pub budget: budget::Budget,
 }
 
@@ -69,6 +71,12 @@ impl Services {
         Self { access: self.access.allowing_private(allow_private), ..self }
     }
 
+    /// The same services, which keep what the ledger holds for other spans than the defaults.
+    #[must_use]
+    pub fn keeping(self, policy: crate::model::retention::Policy) -> Self {
+        Self { retention: self.retention.keeping(policy), ..self }
+    }
+
     /// The same services for another actor: what is changed through them is audited under that name.
     #[must_use]
     pub fn by(&self, who: &str) -> Self {
@@ -76,6 +84,8 @@ impl Services {
             access: self.access.by(who),
             catalog: self.catalog.by(who),
             overview: self.overview.by(who),
+            staging: self.staging.by(who),
+            retention: self.retention.by(who),
             ..self.clone()
         }
     }
@@ -96,7 +106,8 @@ impl Services {
             catalog: catalog::Catalog::new(store.clone()),
             budget: ingest.budget(),
             ingest,
-            overview: overview::Overview::new(store, sessions.clone()),
+            overview: overview::Overview::new(store.clone(), sessions.clone()),
+            retention: retention::Retention::new(store, staging.clone()),
             sessions,
             reconcile: reconcile::Reconcile::new(staging.clone()),
             staging,

@@ -5,7 +5,8 @@
 
 use protocol::{
     Code, Error, Result,
-    ids::{BatchId, TenantId},
+    ids::{BatchId, MessageNumber, TenantId},
+    limits,
 };
 
 use runtime::clock::Wall;
@@ -14,6 +15,7 @@ use super::session::Sessions;
 use crate::{
     model::{
         catalog::{At, Page, Place},
+        content::{self, Content},
         overview::{BatchView, MessageView, Shown, StreamView},
         stream::StreamId,
     },
@@ -107,5 +109,25 @@ impl Overview {
         page: Page,
     ) -> Result<Vec<MessageView>> {
         self.store.message_views(place, batch, page).await
+    }
+
+    /// Rows of a message behind the place that `after` names (empty = from the first), while its body is kept.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` where there is no such message, `BODY_REMOVED` where retention took its body, `BAD_ID` where `after`
+    /// is no place of a row.
+    pub async fn content(
+        &self,
+        place: Place,
+        (batch, number): (BatchId, i64),
+        (after, limit): (&str, u32),
+    ) -> Result<Content> {
+        let bad = |_| Error::new(Code::BadId, "a row is named by its place in the message, from 0");
+        let after = if after.is_empty() { None } else { Some(after.parse().map_err(bad)?) };
+        let missing =
+            |_| Error::new(Code::NotFound, format!("batch {batch} has no message {number}"));
+        let number = MessageNumber(i32::try_from(number).map_err(missing)?);
+        let body = self.store.body(place, batch, number).await?;
+        content::read(&body, after, (limit as usize, limits::ADMIN_ANSWER_BYTES))
     }
 }

@@ -4,6 +4,7 @@
 //! Never: knows SQL; judges a row.
 
 mod look;
+mod quarantine;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -21,9 +22,10 @@ use protocol::{
 use runtime::clock::Wall;
 
 pub use look::{Rows, Shape};
+pub use quarantine::{Outcome, Quarantined, Retried, RowAt, Shown, Tried, Which, which};
 
 use crate::{
-    model::stream::StreamId,
+    model::{catalog::Place, stream::StreamId},
     store::{
         Store,
         sqlite::{
@@ -54,6 +56,12 @@ impl Staging {
         Self { store, files: StagingFiles::new(data), turns: Arc::default() }
     }
 
+    /// The same for another actor.
+    #[must_use]
+    pub(super) fn by(&self, who: &str) -> Self {
+        Self { store: self.store.by(who), ..self.clone() }
+    }
+
     /// Streams that have something to apply or to mirror.
     ///
     /// # Errors
@@ -80,7 +88,7 @@ impl Staging {
         };
         let _turn = turn.lock().await;
         let file = self.files.make(stream.environment, &stream.erp).await?;
-        let (standing, messages, batches) = self.next(stream, &file).await?;
+        let (standing, messages, batches) = self.next(stream, &file, now).await?;
         if messages.is_empty() && batches.is_empty() {
             return Ok(Applied { up_to: standing.applied, ..Applied::default() });
         }
@@ -99,24 +107,42 @@ impl Staging {
     }
 
     /// What the file lacks of the ledger. One that was made from another ledger begins anew: below its own number it
-    /// would take none of the messages that were acknowledged since the store was restored.
+    /// would take none of the messages that were acknowledged since the store was restored. One that lacks messages
+    /// whose bodies retention removed has every table sent again, and goes on behind them: the loads are ordered first,
+    /// so that an end of the process between the two costs a second order and never a row.
     async fn next(
         &self,
         stream: &StreamId,
         file: &StagingFile,
+        now: Wall,
     ) -> Result<(Standing, Vec<LedgerMessage>, Vec<LedgerBatch>)> {
         loop {
             let standing = file.standing().await?;
             let page = self.store.ledger_after(stream.clone(), standing.clone(), ROUND_BYTES);
-            if let Following::Next(messages, batches) = page.await? {
-                return Ok((standing, messages, batches));
+            match page.await? {
+                Following::Next(messages, batches) => return Ok((standing, messages, batches)),
+                Following::OtherLedger => {
+                    tracing::error!(
+                        erp = %stream.erp,
+                        applied = standing.applied.0,
+                        "what is staged comes from another ledger (was the store restored?); it is made again from this one"
+                    );
+                    file.begin_anew().await?;
+                }
+                Following::Removed(behind) => {
+                    let StreamId { tenant, environment, erp } = stream.clone();
+                    let place = Place { tenant, environment, erp };
+                    let lost = self.store.reload_lost(place, now).await?;
+                    tracing::error!(
+                        erp = %stream.erp,
+                        applied = standing.applied.0,
+                        behind = behind.applied.0,
+                        tables = lost.len(),
+                        "what is staged lacks messages whose bodies retention removed; every shared table is ordered again"
+                    );
+                    file.begin_behind(behind, lost).await?;
+                }
             }
-            tracing::error!(
-                erp = %stream.erp,
-                applied = standing.applied.0,
-                "what is staged comes from another ledger (was the store restored?); it is made again from this one"
-            );
-            file.begin_anew().await?;
         }
     }
 

@@ -3,6 +3,8 @@
 //! Promises: each trial has its own folder.
 //! Never: is compiled into the program.
 
+pub(super) mod stage;
+
 use std::path::PathBuf;
 
 use protocol::{

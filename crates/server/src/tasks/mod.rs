@@ -4,4 +4,5 @@
 //! Never: is the only one who knows of work: hints wake it, the store tells it.
 
 pub mod apply;
+pub mod retention;
 pub mod silence;

@@ -1,4 +1,4 @@
-//! Streams, sessions, batches and messages over HTTP.
+//! Streams, sessions, batches, messages and their rows over HTTP.
 //!
 //! Promises: states are told as people see them, stalled and incomplete included.
 //! Never: changes the ledger.
@@ -7,6 +7,7 @@ use axum::{Json, http::StatusCode};
 use protocol::ids::BatchId;
 use runtime::clock::Wall;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -18,6 +19,7 @@ use super::super::{
 };
 use crate::model::{
     catalog::At,
+    content::{Content, SentRow},
     overview::{BatchView, MessageView, StreamView},
 };
 
@@ -30,6 +32,7 @@ pub(super) fn routes() -> OpenApiRouter<Desk> {
         .routes(routes!(show))
         .routes(routes!(messages))
         .routes(routes!(message))
+        .routes(routes!(sent_rows))
 }
 
 /// Streams of a tenant with who sends them, and what waits for a decision. All of them: there are few.
@@ -125,4 +128,54 @@ async fn message(act: Act) -> Answer<Json<MessageView>> {
     let (place, batch) = (act.place().await?, BatchId(act.number("batch")?));
     let number = act.number("message")?;
     Ok(Json(act.services.overview.message(place, batch, number).await?))
+}
+
+/// A row as it was sent.
+#[derive(Serialize, ToSchema)]
+struct Sent {
+    /// Place in its message, from 0.
+    row: usize,
+    table: String,
+    /// upsert or delete.
+    operation: &'static str,
+    /// The key's columns with their values.
+    #[schema(value_type = Object)]
+    key: Map<String, Value>,
+    /// All columns with their values as texts, NULL as null; of a deleted row only what came.
+    #[schema(value_type = Object)]
+    columns: Map<String, Value>,
+}
+
+impl Sent {
+    fn of(content: &Content, row: SentRow) -> Self {
+        let part = |column: &String| (column.clone(), Value::from(row.value(column)));
+        Self {
+            row: row.row,
+            table: content.table.to_string(),
+            operation: row.operation(),
+            key: content.key.iter().map(part).collect(),
+            columns: row
+                .cells
+                .into_iter()
+                .map(|(name, value)| (name, Value::from(value)))
+                .collect(),
+        }
+    }
+}
+
+/// Rows of a message as they were sent, while its body is kept (`BODY_REMOVED` after that); `after` is the place of the
+/// last one seen. A page of large rows may hold fewer than `limit`.
+#[utoipa::path(get,
+    path = "/tenants/{tenant}/environments/{environment}/erps/{erp}/batches/{batch}/messages/{message}/rows",
+    tag = "batches", params(Paging), security(("administrator" = ["read-only"])),
+    responses((status = 200, body = Listing<Sent>)))]
+async fn sent_rows(act: Act, paging: Paging) -> Answer<Json<Listing<Sent>>> {
+    let (place, batch) = (act.place().await?, BatchId(act.number("batch")?));
+    let of = (batch, act.number("message")?);
+    let page = (paging.after(), paging.limit());
+    let mut content = act.services.overview.content(place, of, page).await?;
+    let next = content.next.map(|row| row.to_string());
+    let rows = std::mem::take(&mut content.rows);
+    let items = rows.into_iter().map(|row| Sent::of(&content, row)).collect();
+    Ok(Json(Listing { items, next }))
 }

@@ -10,6 +10,8 @@ mod catalog;
 mod credentials;
 mod entities;
 mod keys;
+mod quarantine;
+mod retention;
 mod staging;
 mod tenants;
 
@@ -30,7 +32,9 @@ pub(super) fn routes() -> OpenApiRouter<Desk> {
         .merge(carol::routes())
         .merge(entities::routes())
         .merge(batches::routes())
-        .merge(staging::routes());
+        .merge(staging::routes())
+        .merge(quarantine::routes())
+        .merge(retention::routes());
     OpenApiRouter::new().nest(PREFIX, all)
 }
 

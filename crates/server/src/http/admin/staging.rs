@@ -16,7 +16,7 @@ use super::super::{
     gate::Act,
     listing::{Listing, Paging},
 };
-use crate::{model::catalog::At, service::staging};
+use crate::service::staging;
 
 pub(super) fn routes() -> OpenApiRouter<Desk> {
     OpenApiRouter::new()
@@ -24,7 +24,6 @@ pub(super) fn routes() -> OpenApiRouter<Desk> {
         .routes(routes!(show))
         .routes(routes!(rows))
         .routes(routes!(count))
-        .routes(routes!(quarantine))
 }
 
 /// A staged table.
@@ -36,6 +35,8 @@ struct Staged {
     /// In key order.
     key: Vec<String>,
     columns: Vec<Column>,
+    /// Rows were lost with an older staging file; the load that brings them again was ordered and is not done.
+    lacks_rows: bool,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -47,7 +48,7 @@ struct Column {
 
 fn staged(shape: staging::Shape) -> Staged {
     let columns = shape.columns.into_iter().map(|(name, kind)| Column { name, kind }).collect();
-    Staged { table: shape.table, key: shape.key, columns }
+    Staged { table: shape.table, key: shape.key, columns, lacks_rows: shape.lacks_rows }
 }
 
 /// Staged tables, by name.
@@ -105,39 +106,4 @@ async fn count(act: Act) -> Answer<Json<Count>> {
     let table = act.services.staging.shape(&place, &table).await?.table;
     let rows = act.services.staging.count(place.environment, &place.erp, &table).await?;
     Ok(Json(Count { table, rows }))
-}
-
-/// A row that could not be staged.
-#[derive(Debug, Serialize, ToSchema)]
-struct Refused {
-    /// Names the row: batch, message and place in it.
-    id: String,
-    table: String,
-    batch: i64,
-    message: i32,
-    /// Place in its message, from 0; -1 = the whole message.
-    row: i64,
-    code: String,
-    reason: String,
-    at: At,
-}
-
-/// Rows that could not be staged, the newest batch first.
-#[utoipa::path(get, path = "/tenants/{tenant}/environments/{environment}/erps/{erp}/quarantine",
-    tag = "staging", params(Paging), security(("administrator" = ["read-only"])),
-    responses((status = 200, body = Listing<Refused>)))]
-async fn quarantine(act: Act, paging: Paging) -> Answer<Json<Listing<Refused>>> {
-    let place = act.place().await?;
-    let found = act.services.staging.quarantined(&place, paging.page()).await?;
-    let found = found.into_iter().map(|row| Refused {
-        id: row.id(),
-        table: row.table,
-        batch: row.batch.0,
-        message: row.message.0,
-        row: row.row,
-        code: row.code,
-        reason: row.reason,
-        at: At(row.at.0),
-    });
-    Ok(Json(Listing::cut(found.collect(), &paging, |row: &Refused| row.id.clone())))
 }

@@ -129,6 +129,8 @@ async fn what_cannot_be_read_is_refused_with_a_code_and_words_that_name_it() {
         ("batches/x", 400, "BAD_ID"),
         ("batches/1", 404, "NOT_FOUND"),
         ("batches?state=odd", 400, "BAD_REQUEST"),
+        ("batches/1/messages/1/rows", 404, "NOT_FOUND"),
+        ("batches/1/messages/1/rows?after=x", 400, "BAD_ID"),
         ("batches?after=x", 400, "BAD_ID"),
         ("staging/tables/FLAN", 404, "NOT_FOUND"),
         ("staging/tables/FLAN/rows", 404, "NOT_FOUND"),
@@ -353,4 +355,117 @@ async fn a_list_goes_out_and_in_dry_first_and_all_or_nothing() {
     assert!(flan["warning"].as_str().unwrap().contains("2012-01-01"), "{flan}");
     let (_, back) = put("format=csv", "table,filter\nTMOV,TMOV.ID > 5\n").await;
     assert_eq!(kinds(&back), ["add"], "a withdrawn table comes back");
+}
+
+#[tokio::test]
+async fn rows_of_a_message_are_told_as_they_were_sent_until_its_body_is_gone() {
+    let desk = Desk::new().await;
+    let rows: [&[(&str, &str)]; 3] = [
+        &[("ID", "1"), ("S", "")],
+        &[("ID", "2"), ("S", "b"), ("N", "7"), ("Extra", "e")],
+        &[("ID", "3"), ("DELETED", "true")],
+    ];
+    desk.running.sent((100, 1), &rows).await;
+    let path = format!("{PLACE}/batches/100/messages/1/rows");
+    let all = desk.get(&path).await;
+    let expected = json!([
+        { "row": 0, "table": "FLAN", "operation": "upsert", "key": { "ID": "1" },
+          "columns": { "ID": "1", "S": "", "N": null } },
+        { "row": 1, "table": "FLAN", "operation": "upsert", "key": { "ID": "2" },
+          "columns": { "ID": "2", "S": "b", "N": "7", "Extra": "e" } },
+        { "row": 2, "table": "FLAN", "operation": "delete", "key": { "ID": "3" }, "columns": { "ID": "3" } },
+    ]);
+    assert_eq!((&all["items"], all.get("next")), (&expected, None));
+    let first = desk.get(&format!("{path}?limit=2")).await;
+    assert_eq!((first["items"].as_array().unwrap().len(), first["next"].as_str()), (2, Some("1")));
+    let rest = desk.get(&format!("{path}?limit=2&after=1")).await;
+    assert_eq!((&rest["items"][0]["row"], rest.get("next")), (&json!(2), None));
+    let store = rusqlite::Connection::open(desk.running.folder.path().join("store.sqlite"));
+    store.unwrap().execute("UPDATE ingest_message SET body = NULL", []).unwrap();
+    let (status, gone) = desk.call("GET", &path, Value::Null).await;
+    assert_eq!((status, gone["code"].as_str()), (410, Some("BODY_REMOVED")), "{gone}");
+    let shown = desk.get(&format!("{PLACE}/batches/100/messages/1")).await;
+    assert_eq!((&shown["bodyKept"], &shown["rows"]), (&json!(false), &json!(3)));
+}
+
+#[tokio::test]
+async fn rows_in_quarantine_are_shown_tried_again_and_given_up() {
+    let desk = Desk::new().await;
+    let bad: [&[(&str, &str)]; 2] = [&[("ID", "1"), ("N", "x")], &[("ID", "2"), ("N", "canary-7")]];
+    desk.running.sent((100, 1), &bad).await;
+    let quarantine = format!("{PLACE}/quarantine");
+    let listed = desk.get(&quarantine).await;
+    assert_eq!(listed["items"].as_array().unwrap().len(), 2);
+    assert!(!listed.to_string().contains("canary-7"), "a list has no values");
+    let shown = desk.get(&format!("{quarantine}/100.1.1")).await;
+    assert_eq!((&shown["key"], &shown["code"]), (&json!({ "ID": "2" }), &json!("VALUE_UNFIT")));
+    assert_eq!(shown["columns"], json!({ "ID": "2", "N": "canary-7" }));
+    assert_eq!(shown["keyHash"].as_str().unwrap().len(), 64);
+    let retries = format!("{quarantine}/retries");
+    for (body, code) in [
+        (json!({}), "BAD_REQUEST"),
+        (json!({ "all": true, "table": "FLAN" }), "BAD_REQUEST"),
+        (json!({ "row": "x" }), "BAD_ID"),
+        (json!({ "row": "100.1.9" }), "NOT_FOUND"),
+    ] {
+        assert_eq!(desk.call("POST", &retries, body).await.1["code"], code);
+    }
+    let dry = desk.done("POST", &retries, json!({ "all": true, "dryRun": true })).await;
+    assert_eq!((&dry["applied"], &dry["rows"][0]["outcome"]), (&json!(false), &json!("refused")));
+    desk.running.sent((100, 2), &[&[("ID", "1"), ("N", "7")]]).await;
+    let done = desk.done("POST", &retries, json!({ "table": "FLAN" })).await;
+    let outcomes: Vec<&str> = done["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["outcome"].as_str().unwrap())
+        .collect();
+    assert_eq!(outcomes, ["superseded", "refused"]);
+    assert!(!done.to_string().contains("canary-7"), "words have no values");
+    let row = format!("{quarantine}/100.1.1");
+    let (status, refused) = desk.call("DELETE", &row, Value::Null).await;
+    assert_eq!((status, refused["code"].as_str()), (400, Some("BAD_REQUEST")), "a reason is due");
+    desk.done("DELETE", &format!("{row}?reason=a%20test&dryRun=true"), Value::Null).await;
+    desk.done("DELETE", &format!("{row}?reason=a%20test"), Value::Null).await;
+    assert_eq!(desk.call("GET", &row, Value::Null).await.0, 404);
+    let audit = desk.get("/audit").await;
+    let actions: Vec<&str> = audit["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["action"].as_str().unwrap())
+        .collect();
+    assert_eq!(actions[..2], ["quarantine.discard", "quarantine.retry"]);
+    assert_eq!(
+        (&audit["items"][0]["who"], audit["items"][0]["detail"].as_str()),
+        (&json!("ana (test)"), Some("table flan: a test"))
+    );
+    assert!(!audit.to_string().contains("canary-7"));
+}
+
+#[tokio::test]
+async fn retention_tells_what_is_due_and_removes_it_when_ordered() {
+    let desk = Desk::new().await;
+    for batch in [100, 101] {
+        desk.running.sent((batch, 1), &[&[("ID", "1"), ("S", "a")]]).await;
+    }
+    let store = || rusqlite::Connection::open(desk.running.folder.path().join("store.sqlite"));
+    let old = "UPDATE batch SET closed_at = 1 WHERE state <> 'open'";
+    store().unwrap().execute(old, []).unwrap();
+    let standing = desk.get("/retention").await;
+    assert_eq!(standing["policy"], json!({ "bodyDays": 7, "ledgerDays": 90 }));
+    assert_eq!(
+        (&standing["due"]["bodies"], &standing["due"]["applied"]),
+        (&json!(1), &json!(false))
+    );
+    let dry = desk.done("POST", "/retention/runs", json!({ "dryRun": true })).await;
+    assert_eq!(dry, standing["due"]);
+    let done = desk.done("POST", "/retention/runs", json!({})).await;
+    assert_eq!(
+        (&done["bodies"], &done["applied"], &done["more"]),
+        (&json!(1), &json!(true), &json!(false))
+    );
+    assert_eq!(desk.get("/retention").await["due"]["bodies"], 0);
+    let audit = desk.get("/audit").await;
+    assert_eq!(audit["items"][0]["action"], "retention.run");
 }

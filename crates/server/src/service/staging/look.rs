@@ -3,12 +3,14 @@
 //! Promises: names as they were shared; a page is bounded in rows and in bytes, and says how to go on.
 //! Never: changes anything.
 
-use protocol::{Code, Error, Result, key::KeyBytes, limits, names::TableName};
+use std::collections::BTreeMap;
+
+use protocol::{Code, Error, Result, ids::Generation, key::KeyBytes, limits, names::TableName};
 
 use super::Staging;
 use crate::{
-    model::catalog::{Page, Place},
-    store::sqlite::staging::{Quarantined, RowAt, StagedTable},
+    model::catalog::{Entity, Page, Place},
+    store::sqlite::staging::StagedTable,
 };
 
 /// A staged table.
@@ -19,6 +21,8 @@ pub struct Shape {
     pub key: Vec<String>,
     /// Name and type.
     pub columns: Vec<(String, String)>,
+    /// Rows were lost with an older staging file, and the load that brings them again is not done.
+    pub lacks_rows: bool,
 }
 
 /// A page of live rows.
@@ -37,7 +41,7 @@ impl Staging {
     /// # Errors
     /// The store's own.
     pub async fn shapes(&self, place: &Place, page: Page) -> Result<Vec<Shape>> {
-        let names = self.names(place).await?;
+        let known = self.known(place).await?;
         let (after, search) = (page.after.to_ascii_lowercase(), page.search.to_ascii_lowercase());
         Ok(self
             .tables(place.environment, &place.erp)
@@ -46,7 +50,7 @@ impl Staging {
             .filter(|table| table.name.folded() > after.as_str())
             .filter(|table| table.name.folded().contains(&search))
             .take(page.limit as usize)
-            .map(|table| shape(table, &names))
+            .map(|table| shape(table, &known))
             .collect())
     }
 
@@ -54,7 +58,7 @@ impl Staging {
     /// `NOT_FOUND` where there is no such table.
     pub async fn shape(&self, place: &Place, table: &TableName) -> Result<Shape> {
         let found = self.table(place.environment, &place.erp, table).await?;
-        Ok(shape(found, &self.names(place).await?))
+        Ok(shape(found, &self.known(place).await?))
     }
 
     /// Live rows in the order of their keys, behind `after` (what `next` of the page before told; empty = from the first).
@@ -80,31 +84,30 @@ impl Staging {
         })
     }
 
-    /// Rows in quarantine, the newest batch first, behind the one that `page.after` names.
-    ///
-    /// # Errors
-    /// `BAD_ID` where `page.after` names none.
-    pub async fn quarantined(&self, place: &Place, page: Page) -> Result<Vec<Quarantined>> {
-        let after = match page.after.as_str() {
-            "" => None,
-            text => Some(RowAt::read(text)?),
-        };
-        match self.found(place.environment, &place.erp).await? {
-            Some(file) => file.quarantine((after, page.limit)).await,
-            None => Ok(Vec::new()),
-        }
-    }
-
-    /// Tables in the spelling they were shared under, withdrawn ones too.
-    async fn names(&self, place: &Place) -> Result<Vec<TableName>> {
+    async fn known(&self, place: &Place) -> Result<Known> {
         let page = Page { limit: 10_000, ..Page::default() };
         let shared = self.store.entities(place.clone(), true, page).await?;
-        Ok(shared.into_iter().map(|entity| entity.table).collect())
+        let lost = match self.found(place.environment, &place.erp).await? {
+            Some(file) => file.lost().await?,
+            None => BTreeMap::new(),
+        };
+        Ok(Known { shared, lost })
     }
 }
 
-fn shape(table: StagedTable, names: &[TableName]) -> Shape {
-    let name = names.iter().find(|name| **name == table.name).unwrap_or(&table.name).clone();
+/// What is known of tables beside their staged form.
+struct Known {
+    /// In the spelling they were shared under, withdrawn ones too.
+    shared: Vec<Entity>,
+    lost: BTreeMap<String, Generation>,
+}
+
+fn shape(table: StagedTable, known: &Known) -> Shape {
+    let entity = known.shared.iter().find(|entity| entity.table == table.name);
+    let name = entity.map_or(&table.name, |entity| &entity.table).clone();
+    let done = entity.map(|entity| entity.done_generation);
+    let lost = known.lost.get(table.name.folded());
+    let lacks_rows = lost.is_some_and(|generation| done.is_none_or(|done| done < *generation));
     let column = |folded: &String| {
         let found = table.columns.iter().find(|column| column.folded == *folded);
         found.map_or_else(|| folded.clone(), |column| column.name.clone())
@@ -114,10 +117,11 @@ fn shape(table: StagedTable, names: &[TableName]) -> Shape {
         key: table.key.iter().map(column).collect(),
         columns: table.columns.iter().map(|c| (c.name.clone(), kind(c.type_name))).collect(),
         table: name,
+        lacks_rows,
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

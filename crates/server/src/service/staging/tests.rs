@@ -1,142 +1,25 @@
 //! From accepted bytes to typed rows, poison and order included.
 
-use prost::Message as _;
 use protocol::{
     hash::RowHasher,
     names::ColumnName,
     proto::{
         ingestion::{KeyRange, RangesRequest, RowsRequest},
-        totvs::{
-            BatchSummary, Table,
-            table::{
-                RowColumn, Schema, TableRow,
-                schema::{SchemaColumn, SchemaPrimaryKey},
-            },
-        },
+        totvs::Table,
     },
 };
 
 use super::*;
 use crate::{
-    model::catalog::{Page, Place},
     service::{
-        ingest::Ingest,
         reconcile::Reconcile,
-        trial::{NOW, Trial, at},
+        trial::{
+            NOW,
+            stage::{Cells, Stage},
+        },
     },
     store::sqlite::staging::Quarantined,
 };
-
-type Cells<'a> = &'a [(&'a str, &'a str)];
-
-struct Stage {
-    trial: Trial,
-    ingest: Ingest,
-    staging: Staging,
-}
-
-impl Stage {
-    fn new() -> Self {
-        let trial = Trial::new();
-        let ingest = Ingest::new(trial.store.clone());
-        let staging = Staging::new(trial.store.clone(), &trial.data());
-        Self { trial, ingest, staging }
-    }
-
-    async fn send(&self, place: (i64, i32), columns: Cells<'_>, rows: &[Cells<'_>]) {
-        self.send_with(place, columns, rows, |_| {}).await;
-    }
-
-    async fn send_with(
-        &self,
-        (batch_id, message_number): (i64, i32),
-        columns: Cells<'_>,
-        rows: &[Cells<'_>],
-        change: impl FnOnce(&mut Table),
-    ) {
-        let cell = |(name, value): &(&str, &str)| RowColumn {
-            name: (*name).into(),
-            value: (*value).into(),
-        };
-        let column = |(name, kind): &(&str, &str)| SchemaColumn {
-            name: (*name).into(),
-            r#type: (*kind).into(),
-        };
-        let mut table = Table {
-            table_name: "FLAN".into(),
-            erp: "RM".into(),
-            rows: rows
-                .iter()
-                .map(|row| TableRow { columns: row.iter().map(cell).collect() })
-                .collect(),
-            schema: Some(Schema {
-                flexible: true,
-                export_data: true,
-                columns: columns.iter().map(column).collect(),
-                primary_key: Some(SchemaPrimaryKey {
-                    name: "FLAN".into(),
-                    columns: vec!["ID".into()],
-                }),
-            }),
-            batch_id,
-            message_number,
-            record_count: i32::try_from(rows.len()).unwrap(),
-            is_base_load: false,
-        };
-        change(&mut table);
-        self.ingest
-            .write(&self.trial.caller, None, bytes::Bytes::from(table.encode_to_vec()), NOW)
-            .await
-            .unwrap();
-    }
-
-    async fn end(&self, batch_id: i64, message_count: i32, record_count: i32) {
-        let summary = BatchSummary {
-            erp: "RM".into(),
-            batch_id,
-            message_count,
-            record_count,
-            timestamp_start: None,
-            timestamp_end: None,
-        };
-        self.ingest.summary(&self.trial.caller, None, &[], &summary, NOW).await.unwrap();
-    }
-
-    async fn caught_up(&self) {
-        self.staging.catch_up(&self.trial.caller.stream(), at(1)).await.unwrap();
-    }
-
-    fn place(&self) -> (EnvironmentId, ErpName, TableName) {
-        (self.trial.caller.environment, self.trial.caller.erp.clone(), "flan".parse().unwrap())
-    }
-
-    fn whole_place(&self) -> Place {
-        let caller = &self.trial.caller;
-        Place { tenant: caller.tenant, environment: caller.environment, erp: caller.erp.clone() }
-    }
-
-    async fn quarantine(&self, after: &str, limit: u32) -> Vec<Quarantined> {
-        let page = Page { after: after.into(), limit, ..Page::default() };
-        self.staging.quarantined(&self.whole_place(), page).await.unwrap()
-    }
-
-    /// Live rows as `name=value` texts.
-    async fn rows(&self) -> Vec<String> {
-        let (environment, erp, name) = self.place();
-        let table = self.staging.table(environment, &erp, &name).await.unwrap();
-        let rows =
-            self.staging.page(environment, &erp, &name, (KeyBytes::default(), 100)).await.unwrap();
-        rows.iter()
-            .map(|row| {
-                let cells = table.columns.iter().zip(&row.values);
-                let shown = cells.filter_map(|(column, value)| {
-                    Some(format!("{}={}", column.name, value.as_ref()?))
-                });
-                shown.collect::<Vec<_>>().join(" ")
-            })
-            .collect()
-    }
-}
 
 const COLUMNS: Cells<'static> =
     &[("ID", "integer"), ("Valor", "decimal"), ("OK", "boolean"), ("B", "base64"), ("S", "string")];

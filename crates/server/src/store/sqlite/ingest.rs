@@ -5,6 +5,7 @@
 //! long is closed in passing).
 //! Never: judges; `model::batch` does.
 
+mod body;
 mod ledger;
 
 use bytes::Bytes;
@@ -17,6 +18,8 @@ use runtime::clock::Wall;
 use rusqlite::{OptionalExtension as _, Transaction, params};
 
 use super::{Store, failed};
+pub use body::Kept;
+pub(super) use ledger::is_of_this_ledger;
 pub use ledger::{Following, LedgerBatch, LedgerMessage, Standing};
 
 use crate::model::{

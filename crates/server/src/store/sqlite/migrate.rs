@@ -33,6 +33,7 @@ migrations! {
     2 "0002_ingest";
     3 "0003_administration";
     4 "0004_carol";
+    5 "0005_retention";
 }
 
 /// How a store file stands to this program.

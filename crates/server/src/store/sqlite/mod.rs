@@ -12,6 +12,7 @@ mod catalog;
 pub mod ingest;
 mod migrate;
 mod overview;
+pub mod retention;
 pub mod session;
 pub mod staging;
 mod writer;
@@ -156,6 +157,12 @@ pub(crate) fn connect(path: &Path, read_only: bool) -> Result<Connection> {
     connection.busy_timeout(BUSY).map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(64);
     if !read_only {
+        let pages: i64 =
+            connection.pragma_query_value(None, "page_count", |row| row.get(0)).map_err(failed)?;
+        if pages == 0 {
+            // A file that has tables keeps its way of freeing pages, and asking it would take its write lock.
+            connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL").map_err(failed)?;
+        }
         connection.execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000;",
         )

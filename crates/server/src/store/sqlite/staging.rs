@@ -5,6 +5,7 @@
 //! Never: holds what the ledger does not: a file that is lost, or of another ledger, is made again from it.
 
 mod apply;
+mod quarantine;
 mod read;
 mod tables;
 
@@ -20,10 +21,13 @@ use protocol::{
     names::ErpName,
 };
 
+use rusqlite::{Connection, TransactionBehavior};
+
 use super::{SqliteFile, failed};
 
 pub use apply::Applied;
-pub use read::{Quarantined, RowAt, Span, StagedRow, Sum};
+pub use quarantine::{Held, Outcome, Quarantined, Retry, RowAt, Waiting, Which};
+pub use read::{Span, StagedRow, Sum};
 pub use tables::{StagedColumn, StagedTable};
 
 /// Relations of Malote's own in every staging file; the tables of the ERP stand beside them.
@@ -49,7 +53,9 @@ CREATE TABLE IF NOT EXISTS malote_batches (
 CREATE TABLE IF NOT EXISTS malote_tables (
     name_folded TEXT PRIMARY KEY,
     name        TEXT NOT NULL,
-    key_columns TEXT NOT NULL CHECK (json_valid(key_columns))
+    key_columns TEXT NOT NULL CHECK (json_valid(key_columns)),
+    -- Rows accepted before this number may be older than what was taken away: a rebuild, or an old tombstone.
+    floor_seq   INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS malote_columns (
     table_folded TEXT NOT NULL,
@@ -61,6 +67,11 @@ CREATE TABLE IF NOT EXISTS malote_columns (
     PRIMARY KEY (table_folded, position),
     UNIQUE (table_folded, name_folded)
 ) STRICT, WITHOUT ROWID;
+-- Tables whose rows were lost with an older file: they lack rows until the load of this generation is done.
+CREATE TABLE IF NOT EXISTS malote_lost (
+    name_folded TEXT PRIMARY KEY,
+    generation  INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS malote_quarantine (
     batch        INTEGER NOT NULL,
     message      INTEGER NOT NULL,
@@ -70,9 +81,17 @@ CREATE TABLE IF NOT EXISTS malote_quarantine (
     reason       TEXT NOT NULL,
     cells        TEXT NOT NULL,
     at           INTEGER NOT NULL,
+    -- Its message's place in the order of acceptance; NULL where an older program wrote the row.
+    accept_seq   INTEGER,
     PRIMARY KEY (batch, message, row_at)
 ) STRICT, WITHOUT ROWID;
 ";
+
+/// Columns that files of older programs lack.
+const LATER: [(&str, &str, &str); 2] = [
+    ("malote_tables", "floor_seq", "INTEGER NOT NULL DEFAULT 0"),
+    ("malote_quarantine", "accept_seq", "INTEGER"),
+];
 
 type OpenFiles = HashMap<(EnvironmentId, ErpName), Arc<StagingFile>>;
 
@@ -157,9 +176,25 @@ impl StagingFile {
             runtime::files::folder(folder)
                 .coded(Code::StoreFailed, "cannot make the staging folder")?;
         }
-        let connection = super::connect(path, false)?;
-        connection.execute_batch(SYSTEM).map_err(failed)?;
+        let mut connection = super::connect(path, false)?;
+        prepare(&mut connection)?;
         drop(connection);
         Ok(Self { file: SqliteFile::open(path)? })
     }
+}
+
+/// One transaction: a second process may open the file at the same moment.
+fn prepare(connection: &mut Connection) -> Result<()> {
+    let tx =
+        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+    tx.execute_batch(SYSTEM).map_err(failed)?;
+    for (table, column, kind) in LATER {
+        let sql = "SELECT EXISTS (SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2)";
+        let known: bool = tx.query_row(sql, [table, column], |row| row.get(0)).map_err(failed)?;
+        if !known {
+            let sql = format!("ALTER TABLE {table} ADD COLUMN {column} {kind}");
+            tx.execute_batch(&sql).map_err(failed)?;
+        }
+    }
+    tx.commit().map_err(failed)
 }

@@ -14,7 +14,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use super::{names, stream_of};
 use crate::{
     model::{batch::BatchState, stream::StreamId},
-    store::sqlite::{Store, failed},
+    store::sqlite::{Store, failed, retention},
 };
 
 /// A message as the apply task takes it.
@@ -47,6 +47,9 @@ pub struct Standing {
 pub enum Following {
     Next(Vec<LedgerMessage>, Vec<LedgerBatch>),
     OtherLedger,
+    /// Bodies that follow were removed by retention: what is staged cannot be completed from the ledger. The first
+    /// standing that can be gone on from, with nothing staged of what lies below.
+    Removed(Standing),
 }
 
 /// A batch as its mirror beside the staged rows needs it.
@@ -108,6 +111,9 @@ impl Store {
             if !is_of_this_ledger(connection, &stream, &standing)? {
                 return Ok(Following::OtherLedger);
             }
+            if standing.applied < retention::removed(connection, &stream)? {
+                return retention::behind_removed(connection, &stream).map(Following::Removed);
+            }
             let messages = messages_after(connection, &stream, standing.applied, bytes)?;
             let sql = "SELECT id, state, last_seq, last_at, closed_at FROM batch
                         WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3) AND id >= ?4 ORDER BY id LIMIT 1000";
@@ -120,7 +126,8 @@ impl Store {
     }
 }
 
-fn is_of_this_ledger(
+/// Whether the message a standing notes is the one this ledger has under its number.
+pub(in crate::store::sqlite) fn is_of_this_ledger(
     connection: &Connection,
     stream: &StreamId,
     standing: &Standing,
@@ -152,8 +159,9 @@ fn messages_after(
     after: AcceptSeq,
     bytes: usize,
 ) -> Result<Vec<LedgerMessage>> {
-    let sql = "SELECT accept_seq, batch, number, name_folded, rebuild, sha256, body FROM ingest_message
-                WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3) AND accept_seq > ?4 AND body IS NOT NULL
+    let sql =
+        "SELECT accept_seq, batch, number, name_folded, rebuild, sha256, body FROM ingest_message
+                WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3) AND accept_seq > ?4
                 ORDER BY accept_seq";
     let [tenant, environment, erp] = &names(stream);
     let mut statement = connection.prepare_cached(sql).map_err(failed)?;

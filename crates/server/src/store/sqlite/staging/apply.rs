@@ -6,10 +6,10 @@
 
 use protocol::{
     Code, Error, Result,
-    ids::AcceptSeq,
+    ids::{AcceptSeq, BatchId, Generation, MessageNumber},
     key::KeyBytes,
     limits,
-    names::DELETED,
+    names::{DELETED, TableName},
     wire::{Cell, TableView},
 };
 use runtime::clock::Wall;
@@ -24,11 +24,11 @@ use crate::{
         batch::BatchState,
         schema::{self, Checked, Fitted, Storage},
     },
-    store::sqlite::ingest::{LedgerBatch, LedgerMessage},
+    store::sqlite::ingest::{LedgerBatch, LedgerMessage, Standing},
 };
 
 /// Rows of one message share its number of acceptance: `_seq` = accept_seq × this + row.
-pub(super) const ROWS_PER_SEQ: i64 = 16_384;
+const ROWS_PER_SEQ: i64 = 16_384;
 
 const _: () = assert!(limits::MESSAGE_ROWS < ROWS_PER_SEQ as usize);
 
@@ -47,14 +47,31 @@ impl StagingFile {
     /// # Errors
     /// The store's own; nothing is taken away then.
     pub async fn begin_anew(&self) -> Result<()> {
+        self.file.write(begin_anew).await
+    }
+
+    /// As [`Self::begin_anew`], but goes on behind a message: what lies below is not in the ledger any more. `lost` are
+    /// the tables that lack rows until the load of their generation is done.
+    ///
+    /// # Errors
+    /// The store's own; nothing is taken away then.
+    pub async fn begin_behind(
+        &self,
+        standing: Standing,
+        lost: Vec<(TableName, Generation)>,
+    ) -> Result<()> {
         self.file
-            .write(|tx| {
-                for table in tables::all(tx)? {
-                    tables::forget(tx, &table.name)?;
+            .write(move |tx| {
+                begin_anew(tx)?;
+                for (table, generation) in &lost {
+                    let sql = "INSERT OR REPLACE INTO malote_lost (name_folded, generation) VALUES (?1, ?2)";
+                    let mut statement = tx.prepare_cached(sql).map_err(failed)?;
+                    statement.execute(params![table.folded(), generation.0]).map_err(failed)?;
                 }
-                let sql = "DELETE FROM malote_batches; DELETE FROM malote_quarantine; DELETE FROM malote_applied;
-                           UPDATE malote_progress SET applied_seq = 0;";
-                tx.execute_batch(sql).map_err(failed)
+                let sql = "UPDATE malote_progress SET applied_seq = ?1";
+                tx.execute(sql, [standing.applied.0]).map_err(failed)?;
+                let Some((batch, number, sha256)) = standing.last else { return Ok(()) };
+                mark(tx, (standing.applied, batch, number), &sha256)
             })
             .await
     }
@@ -71,6 +88,16 @@ impl StagingFile {
     ) -> Result<Applied> {
         self.file.write(move |tx| apply(tx, &messages, &batches, now)).await
     }
+}
+
+fn begin_anew(tx: &Transaction<'_>) -> Result<()> {
+    for table in tables::all(tx)? {
+        tables::forget(tx, &table.name)?;
+    }
+    let sql =
+        "DELETE FROM malote_batches; DELETE FROM malote_quarantine; DELETE FROM malote_applied;
+               DELETE FROM malote_lost; UPDATE malote_progress SET applied_seq = 0;";
+    tx.execute_batch(sql).map_err(failed)
 }
 
 fn apply(
@@ -92,7 +119,7 @@ fn apply(
     }
     tx.execute("UPDATE malote_progress SET applied_seq = ?1", [applied.up_to.0]).map_err(failed)?;
     if let Some(last) = messages.iter().find(|message| message.seq == applied.up_to) {
-        mark(tx, last)?;
+        mark(tx, (last.seq, last.batch, last.number), &last.sha256)?;
     }
     for batch in batches {
         mirror(tx, batch, applied.up_to)?;
@@ -101,12 +128,16 @@ fn apply(
 }
 
 /// Notes which message the number of acceptance stands for.
-fn mark(tx: &Transaction<'_>, last: &LedgerMessage) -> Result<()> {
+fn mark(
+    tx: &Transaction<'_>,
+    (seq, batch, number): (AcceptSeq, BatchId, MessageNumber),
+    sha256: &[u8; 32],
+) -> Result<()> {
     tx.prepare_cached(
         "INSERT OR REPLACE INTO malote_applied (one, applied_seq, batch, message, sha256) VALUES (1, ?1, ?2, ?3, ?4)",
     )
     .map_err(failed)?
-    .execute(params![last.seq.0, last.batch.0, last.number.0, last.sha256])
+    .execute(params![seq.0, batch.0, number.0, sha256])
     .map_err(failed)?;
     Ok(())
 }
@@ -125,6 +156,28 @@ fn mirror(tx: &Transaction<'_>, batch: &LedgerBatch, applied: AcceptSeq) -> Resu
     Ok(())
 }
 
+/// Where a row comes from: its place in the order of acceptance, and the message that brought it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Origin<'a> {
+    pub(super) seq: AcceptSeq,
+    pub(super) batch: BatchId,
+    pub(super) number: MessageNumber,
+    /// Folded.
+    pub(super) table: &'a str,
+}
+
+impl<'a> Origin<'a> {
+    fn of(message: &'a LedgerMessage) -> Self {
+        let LedgerMessage { seq, batch, number, ref table, .. } = *message;
+        Self { seq, batch, number, table }
+    }
+
+    /// A row's place in the order of acceptance, as `_seq` keeps it.
+    pub(super) const fn row_seq(&self, at: i64) -> i64 {
+        self.seq.0.saturating_mul(ROWS_PER_SEQ).saturating_add(at)
+    }
+}
+
 /// Applies one message; returns rows staged and rows quarantined.
 fn one(
     tx: &Transaction<'_>,
@@ -132,58 +185,74 @@ fn one(
     known: &mut Option<StagedTable>,
     now: Wall,
 ) -> Result<(usize, usize)> {
+    let origin = Origin::of(message);
     let read = TableView::scan(&message.body).and_then(|view| Ok((schema::check(&view)?, view)));
     let (checked, view) = match read {
         Ok(read) => read,
         Err(error) => {
-            quarantine(tx, message, (-1, None), &error, now)?;
+            quarantine(tx, origin, (-1, None), &error, now)?;
             return Ok((0, 1));
         }
     };
-    let table = match shape(tx, message, (&checked, &view), known.take()) {
+    let table = match shape(tx, (origin, message.rebuild), (&checked, &view), known.take()) {
         Ok(table) => table,
         Err(error) if error.code == Code::ValueUnfit => {
             for (at, cells) in (0i64..).zip(view.rows()) {
-                quarantine(tx, message, (at, Some(cells)), &error, now)?;
+                quarantine(tx, origin, (at, Some(cells)), &error, now)?;
             }
             return Ok((0, view.row_count()));
         }
         Err(error) => return Err(error),
     };
-    let mut upsert = Upsert::prepare(tx, &table, (message, &view))?;
-    let mut quarantined = 0;
-    for (at, cells) in (0i64..).zip(view.rows()) {
-        if let Err(error) = upsert.row(at, cells) {
-            if error.code != Code::ValueUnfit {
-                return Err(error);
-            }
-            quarantine(tx, message, (at, Some(cells)), &error, now)?;
-            quarantined += 1;
-        }
-    }
-    drop(upsert);
+    let quarantined = every_row(tx, &table, origin, &view, now)?;
     *known = Some(table);
     Ok((view.row_count() - quarantined, quarantined))
 }
 
-/// DDL of a message in a savepoint of its own: a shape that cannot be made leaves the table as it was.
-fn shape(
+/// Stages the rows of a message; returns how many went to quarantine instead.
+pub(super) fn every_row(
     tx: &Transaction<'_>,
-    message: &LedgerMessage,
+    table: &StagedTable,
+    origin: Origin<'_>,
+    view: &TableView<'_>,
+    now: Wall,
+) -> Result<usize> {
+    let mut upsert = Upsert::prepare(tx, table, (origin, &view.schema.columns))?;
+    let mut quarantined = 0;
+    for (at, cells) in (0i64..).zip(view.rows()) {
+        if let Err(error) = upsert.row(at, cells.iter().copied()) {
+            if error.code != Code::ValueUnfit {
+                return Err(error);
+            }
+            quarantine(tx, origin, (at, Some(cells)), &error, now)?;
+            quarantined += 1;
+        }
+    }
+    Ok(quarantined)
+}
+
+/// DDL of a message in a savepoint of its own: a shape that cannot be made leaves the table as it was.
+pub(super) fn shape(
+    tx: &Transaction<'_>,
+    (origin, rebuild): (Origin<'_>, bool),
     (checked, view): (&Checked, &TableView<'_>),
     known: Option<StagedTable>,
 ) -> Result<StagedTable> {
     tx.execute_batch("SAVEPOINT shape").map_err(failed)?;
     let made = (|| {
-        if message.rebuild {
+        if rebuild {
             tables::forget(tx, &checked.table)?;
         }
-        let known = known.filter(|known| known.name == checked.table && !message.rebuild);
+        let known = known.filter(|known| known.name == checked.table && !rebuild);
         let known = match known {
             Some(known) => Some(known),
             None => tables::find(tx, &checked.table)?,
         };
-        tables::ensure(tx, checked, view, known)
+        let table = tables::ensure(tx, checked, view, known)?;
+        if rebuild {
+            tables::raise_floor(tx, &checked.table, origin.seq)?;
+        }
+        Ok(table)
     })();
     let end = if made.is_ok() { "RELEASE shape" } else { "ROLLBACK TO shape; RELEASE shape" };
     tx.execute_batch(end).map_err(failed)?;
@@ -191,20 +260,21 @@ fn shape(
 }
 
 /// The statement of one table and column set, with the places its cells go to.
-struct Upsert<'a> {
+pub(super) struct Upsert<'a> {
     statement: CachedStatement<'a>,
     table: &'a StagedTable,
     key: Vec<usize>,
     /// Position in the table of each column of the message's schema.
     places: Vec<Option<usize>>,
-    message: &'a LedgerMessage,
+    origin: Origin<'a>,
 }
 
 impl<'a> Upsert<'a> {
-    fn prepare(
+    /// `columns` are those of the message's schema, by which its cells are numbered; none where cells are found by name.
+    pub(super) fn prepare(
         tx: &'a Transaction<'_>,
         table: &'a StagedTable,
-        (message, view): (&'a LedgerMessage, &TableView<'_>),
+        (origin, columns): (Origin<'a>, &[(&str, &str)]),
     ) -> Result<Self> {
         let numbers: String = (6..6 + table.columns.len()).map(|at| format!(", ?{at}")).collect();
         let sets: String = table
@@ -225,16 +295,21 @@ impl<'a> Upsert<'a> {
         );
         let statement = tx.prepare_cached(&sql).map_err(failed)?;
         let key = table.key.iter().filter_map(|name| table.position(name)).collect();
-        let columns = view.schema.columns.iter();
-        let places = columns.map(|(name, _)| table.position(&name.to_ascii_lowercase())).collect();
-        Ok(Self { statement, table, key, places, message })
+        let place = |(name, _): &(&str, &str)| table.position(&name.to_ascii_lowercase());
+        let places = columns.iter().map(place).collect();
+        Ok(Self { statement, table, key, places, origin })
     }
 
-    fn row(&mut self, at: i64, cells: &[Cell<'_>]) -> Result<()> {
+    /// Stages a row; `false` where a newer image of it is staged already.
+    pub(super) fn row<'c>(
+        &mut self,
+        at: i64,
+        cells: impl Iterator<Item = Cell<'c>>,
+    ) -> Result<bool> {
         let mut values: Vec<Option<&str>> = vec![None; self.table.columns.len()];
         let mut deleted = false;
         for cell in cells {
-            match self.position(cell) {
+            match self.position(&cell) {
                 Some(place) => {
                     if let Some(slot) = values.get_mut(place) {
                         *slot = Some(cell.value);
@@ -258,7 +333,7 @@ impl<'a> Upsert<'a> {
             }
         }
         self.bind(at, &key, deleted, &values)?;
-        self.statement.raw_execute().map(|_| ()).map_err(|cause| {
+        self.statement.raw_execute().map(|changed| changed > 0).map_err(|cause| {
             if is_fatal(&cause) {
                 failed(cause)
             } else {
@@ -284,14 +359,14 @@ impl<'a> Upsert<'a> {
         values: &[Option<&str>],
     ) -> Result<()> {
         let bound = |cause| failed(cause);
-        let seq = self.message.seq.0.saturating_mul(ROWS_PER_SEQ).saturating_add(at);
+        let seq = self.origin.row_seq(at);
         let statement = &mut self.statement;
         statement.clear_bindings();
         statement.raw_bind_parameter(1, key.0.as_slice()).map_err(bound)?;
         statement.raw_bind_parameter(2, seq).map_err(bound)?;
         statement.raw_bind_parameter(3, deleted).map_err(bound)?;
-        statement.raw_bind_parameter(4, self.message.batch.0).map_err(bound)?;
-        statement.raw_bind_parameter(5, self.message.number.0).map_err(bound)?;
+        statement.raw_bind_parameter(4, self.origin.batch.0).map_err(bound)?;
+        statement.raw_bind_parameter(5, self.origin.number.0).map_err(bound)?;
         for (place, (column, value)) in (6..).zip(self.table.columns.iter().zip(values)) {
             let Some(value) = value else { continue };
             let Some(fitted) = schema::fit(column.storage, value) else {
@@ -321,7 +396,7 @@ impl<'a> Upsert<'a> {
 
 fn quarantine(
     tx: &Transaction<'_>,
-    message: &LedgerMessage,
+    origin: Origin<'_>,
     (at, cells): (i64, Option<&[Cell<'_>]>),
     error: &Error,
     now: Wall,
@@ -332,19 +407,21 @@ fn quarantine(
         .map(|cell| (cell.name.to_owned(), cell.value.into()))
         .collect();
     tx.prepare_cached(
-        "INSERT OR IGNORE INTO malote_quarantine (batch, message, row_at, table_folded, code, reason, cells, at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT OR IGNORE INTO malote_quarantine (batch, message, row_at, table_folded, code, reason, cells, at,
+                accept_seq)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )
     .map_err(failed)?
     .execute(params![
-        message.batch.0,
-        message.number.0,
+        origin.batch.0,
+        origin.number.0,
         at,
-        message.table,
+        origin.table,
         error.code.as_str(),
         error.message,
         serde_json::Value::Object(cells).to_string(),
-        now.0
+        now.0,
+        origin.seq.0
     ])
     .map_err(failed)?;
     Ok(())

@@ -3,15 +3,16 @@
 //! Promises: a value comes back in the text it travelled in; one call sees one moment; pages are bounded.
 //! Never: changes anything; shows `_seq` or other inner marks as values.
 
+use std::collections::BTreeMap;
+
 use protocol::{
     Code, Error, Result,
     hash::{RowHash, RowHasher},
-    ids::{AcceptSeq, BatchId, MessageNumber},
+    ids::{AcceptSeq, BatchId, Generation, MessageNumber},
     key::KeyBytes,
     limits,
     names::{ColumnName, TableName},
 };
-use runtime::clock::Wall;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::store::sqlite::ingest::Standing;
@@ -29,49 +30,6 @@ pub struct StagedRow {
     pub deleted: bool,
     pub batch: BatchId,
     pub message: MessageNumber,
-}
-
-/// A row that could not be staged.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Quarantined {
-    /// Folded.
-    pub table: String,
-    pub batch: BatchId,
-    pub message: MessageNumber,
-    /// Place in its message, from 0; -1 = the whole message.
-    pub row: i64,
-    pub code: String,
-    pub reason: String,
-    pub at: Wall,
-}
-
-impl Quarantined {
-    /// Names the row among those of its file.
-    #[must_use]
-    pub fn id(&self) -> String {
-        format!("{}.{}.{}", self.batch, self.message, self.row)
-    }
-}
-
-/// The place of a row in the ledger, as [`Quarantined::id`] writes it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RowAt {
-    pub batch: BatchId,
-    pub message: MessageNumber,
-    pub row: i64,
-}
-
-impl RowAt {
-    /// # Errors
-    /// `BAD_ID`.
-    pub fn read(text: &str) -> Result<Self> {
-        let bad = || Error::new(Code::BadId, "a row in quarantine is named batch.message.row");
-        let mut parts = text.splitn(3, '.');
-        let mut part = || parts.next().and_then(|part| part.parse::<i64>().ok()).ok_or_else(bad);
-        let (batch, message, row) = (BatchId(part()?), part()?, part()?);
-        let message = MessageNumber(i32::try_from(message).map_err(|_| bad())?);
-        Ok(Self { batch, message, row })
-    }
 }
 
 /// Count and XOR of the hashes of a range.
@@ -218,35 +176,17 @@ impl StagingFile {
             .await
     }
 
-    /// Rows in quarantine, newest batch first, behind one where it is named.
+    /// Tables (folded) whose rows were lost with an older file, with the load that brings them again.
     ///
     /// # Errors
     /// The store's own.
-    pub async fn quarantine(
-        &self,
-        (after, limit): (Option<RowAt>, u32),
-    ) -> Result<Vec<Quarantined>> {
+    pub async fn lost(&self) -> Result<BTreeMap<String, Generation>> {
         self.file
-            .read(move |connection| {
-                let sql = "SELECT table_folded, batch, message, row_at, code, reason, at FROM malote_quarantine
-                            WHERE batch < ?2 OR (batch = ?2 AND (message, row_at) > (?3, ?4))
-                            ORDER BY batch DESC, message, row_at LIMIT ?1";
-                let first =
-                    RowAt { batch: BatchId(i64::MAX), message: MessageNumber(0), row: i64::MIN };
-                let after = after.unwrap_or(first);
+            .read(|connection| {
+                let sql = "SELECT name_folded, generation FROM malote_lost";
                 let mut statement = connection.prepare_cached(sql).map_err(failed)?;
                 let rows = statement
-                    .query_map(params![limit, after.batch.0, after.message.0, after.row], |row| {
-                        Ok(Quarantined {
-                            table: row.get(0)?,
-                            batch: BatchId(row.get(1)?),
-                            message: MessageNumber(row.get(2)?),
-                            row: row.get(3)?,
-                            code: row.get(4)?,
-                            reason: row.get(5)?,
-                            at: Wall(row.get(6)?),
-                        })
-                    })
+                    .query_map([], |row| Ok((row.get(0)?, Generation(row.get(1)?))))
                     .map_err(failed)?;
                 rows.collect::<rusqlite::Result<_>>().map_err(failed)
             })

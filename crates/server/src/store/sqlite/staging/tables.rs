@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use protocol::{
     Code, Error, Result,
+    ids::AcceptSeq,
     names::{DELETED, TableName},
     value::{ColumnType, TypeName},
     wire::TableView,
@@ -183,6 +184,42 @@ fn create(connection: &Connection, checked: &schema::Checked) -> Result<StagedTa
         )
         .map_err(failed)?;
     Ok(table)
+}
+
+/// Adds the columns that a table lacks; those it has stay as they are.
+pub(super) fn extend<'a>(
+    connection: &Connection,
+    table: &mut StagedTable,
+    columns: impl Iterator<Item = (&'a str, TypeName)>,
+) -> Result<()> {
+    let mut at: HashMap<String, usize> =
+        table.columns.iter().enumerate().map(|(at, column)| (column.folded.clone(), at)).collect();
+    for (name, type_name) in columns {
+        if !name.eq_ignore_ascii_case(DELETED) && !at.contains_key(&name.to_ascii_lowercase()) {
+            add(connection, table, &mut at, (name, type_name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Where the table's memory begins: of rows accepted before, what is staged cannot tell whether they are the newest.
+pub(super) fn floor(connection: &Connection, table: &TableName) -> Result<AcceptSeq> {
+    let sql = "SELECT floor_seq FROM malote_tables WHERE name_folded = ?1";
+    let found = connection
+        .prepare_cached(sql)
+        .map_err(failed)?
+        .query_row([table.folded()], |row| row.get(0))
+        .optional()
+        .map_err(failed)?;
+    Ok(AcceptSeq(found.unwrap_or(0)))
+}
+
+/// See [`floor`]; it only rises.
+pub(super) fn raise_floor(connection: &Connection, table: &TableName, to: AcceptSeq) -> Result<()> {
+    let sql = "UPDATE malote_tables SET floor_seq = max(floor_seq, ?2) WHERE name_folded = ?1";
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    statement.execute(params![table.folded(), to.0]).map_err(failed)?;
+    Ok(())
 }
 
 /// Takes a table away, for a rebuild under another key.

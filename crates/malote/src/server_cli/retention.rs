@@ -1,0 +1,53 @@
+//! Commands of retention.
+//!
+//! Promises: a dry run tells what a run would remove, and removes nothing.
+//! Never: changes the spans; the configuration has them.
+
+use clap::Subcommand;
+use protocol::Result;
+use runtime::clock::Wall;
+use server::service::{Services, retention::Swept};
+
+use super::lists::{Column, Form, show};
+
+const SWEPT: &[Column<Swept>] = &[
+    (["BODIES", "CONTEÚDOS"], |s, _| s.removed.bodies.to_string()),
+    (["BYTES", "BYTES"], |s, _| s.removed.bytes.to_string()),
+    (["LEDGER MESSAGES", "MENSAGENS NO RASTREIO"], |s, _| s.removed.messages.to_string()),
+    (["LEDGER BATCHES", "PACOTES NO RASTREIO"], |s, _| s.removed.batches.to_string()),
+];
+
+#[derive(Debug, Subcommand)]
+pub(super) enum RetentionCommand {
+    /// Remove now what the configuration keeps no longer; a running server does so every hour by itself.
+    Run {
+        /// Tell what would be removed, and remove nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+impl RetentionCommand {
+    pub(super) async fn run(self, services: &Services, form: Form) -> Result<()> {
+        let Self::Run { dry_run } = self;
+        let retention = &services.retention;
+        let swept = if dry_run {
+            retention.due(Wall::now()).await?
+        } else {
+            let mut all = retention.run(Wall::now()).await?;
+            while all.more {
+                let next = retention.run(Wall::now()).await?;
+                all.removed += next.removed;
+                all.more = next.more;
+            }
+            all
+        };
+        show(form, &[swept], SWEPT);
+        if dry_run && !form.json {
+            form.talk("dry run: nothing was removed", "simulação: nada foi removido");
+        } else if !form.json {
+            form.talk("removed", "removido");
+        }
+        Ok(())
+    }
+}

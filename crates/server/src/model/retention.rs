@@ -1,0 +1,115 @@
+//! Retention, model floor: how long what the ledger holds is kept (`correctness.md` k 10).
+//!
+//! Promises: a ledger row never goes before its body; 0 days keep for ever.
+//! Never: reads a clock.
+
+use std::ops::AddAssign;
+
+use protocol::{Code, Error, Result};
+use runtime::clock::Wall;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Microseconds of a day.
+const DAY: i64 = 86_400_000_000;
+
+/// Days after the end of a batch; 0 = for ever.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policy {
+    /// Bodies of messages whose rows are staged.
+    pub body_days: u32,
+    /// Batches and messages in the ledger: ids, counts and hashes. Within them a repeat is told as one.
+    pub ledger_days: u32,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { body_days: 7, ledger_days: 90 }
+    }
+}
+
+impl Policy {
+    /// # Errors
+    /// `CONFIG_INVALID` where ledger rows would go before their bodies.
+    pub fn check(self) -> Result<()> {
+        let bodies_stay = self.body_days == 0 || self.body_days > self.ledger_days;
+        if self.ledger_days != 0 && bodies_stay {
+            let words = "retention.ledger_days must be 0 or at least retention.body_days, which must not be 0 then";
+            return Err(Error::new(Code::ConfigInvalid, words));
+        }
+        Ok(())
+    }
+
+    /// Bodies of batches that ended at this time or before may go; `None` = none may.
+    #[must_use]
+    pub fn bodies_before(self, now: Wall) -> Option<Wall> {
+        before(self.body_days, now)
+    }
+
+    /// As [`Self::bodies_before`] for ledger rows.
+    #[must_use]
+    pub fn ledger_before(self, now: Wall) -> Option<Wall> {
+        before(self.ledger_days, now)
+    }
+}
+
+fn before(days: u32, now: Wall) -> Option<Wall> {
+    (days > 0).then(|| Wall(now.0.saturating_sub(i64::from(days).saturating_mul(DAY))))
+}
+
+/// What was removed, or would be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, ToSchema)]
+pub struct Removed {
+    /// Bodies of messages.
+    pub bodies: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Rows of messages in the ledger.
+    pub messages: u64,
+    /// Rows of batches in the ledger.
+    pub batches: u64,
+}
+
+impl Removed {
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl AddAssign for Removed {
+    fn add_assign(&mut self, other: Self) {
+        self.bodies += other.bodies;
+        self.bytes += other.bytes;
+        self.messages += other.messages;
+        self.batches += other.batches;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_are_counted_back_from_now_and_none_keeps_for_ever() {
+        let now = Wall(100 * DAY);
+        let policy = Policy::default();
+        assert_eq!(policy.bodies_before(now), Some(Wall(93 * DAY)));
+        assert_eq!(policy.ledger_before(now), Some(Wall(10 * DAY)));
+        let ever = Policy { body_days: 0, ledger_days: 0 };
+        assert_eq!((ever.bodies_before(now), ever.ledger_before(now)), (None, None));
+        let long = Policy { body_days: u32::MAX, ledger_days: u32::MAX };
+        assert!(long.bodies_before(now).is_some_and(|before| before.0 < 0));
+    }
+
+    #[test]
+    fn a_ledger_row_does_not_go_before_its_body() {
+        for (body_days, ledger_days, good) in
+            [(7, 90, true), (7, 7, true), (0, 0, true), (7, 0, true), (8, 7, false), (0, 7, false)]
+        {
+            let checked = Policy { body_days, ledger_days }.check();
+            assert_eq!(checked.is_ok(), good, "{body_days} {ledger_days}");
+        }
+    }
+}

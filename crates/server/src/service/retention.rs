@@ -1,0 +1,152 @@
+//! Retention, service floor: what nobody needs any more goes, stream by stream and step by step.
+//!
+//! Promises: only what is staged goes; a stream whose file is missing or of another ledger keeps all; a stream that
+//! fails holds back only itself; what a person orders is in the audit, a dry run is not.
+//! Never: knows SQL; waits inside a step.
+
+use metrics::counter;
+use protocol::Result;
+use runtime::clock::Wall;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::staging::Staging;
+pub use crate::store::sqlite::retention::Sweep;
+use crate::{
+    model::{
+        retention::{Policy, Removed},
+        stream::StreamId,
+    },
+    store::Store,
+};
+
+/// Steps of one run that a person waits for: about a minute of work.
+const RUN_STEPS: usize = 1_000;
+
+/// Retention. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Retention {
+    store: Store,
+    staging: Staging,
+    policy: Policy,
+}
+
+/// What a run removed, or would remove.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
+pub struct Swept {
+    /// False for a dry run.
+    pub applied: bool,
+    #[serde(flatten)]
+    pub removed: Removed,
+    /// True where more is due than one run removes.
+    pub more: bool,
+}
+
+impl Retention {
+    #[must_use]
+    pub fn new(store: Store, staging: Staging) -> Self {
+        Self { store, staging, policy: Policy::default() }
+    }
+
+    /// The same under another policy.
+    #[must_use]
+    pub fn keeping(self, policy: Policy) -> Self {
+        Self { policy, ..self }
+    }
+
+    /// The same for another actor.
+    #[must_use]
+    pub(super) fn by(&self, who: &str) -> Self {
+        Self { store: self.store.by(who), ..self.clone() }
+    }
+
+    #[must_use]
+    pub const fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// Streams that have a ledger.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn streams(&self) -> Result<Vec<StreamId>> {
+        Ok(self.staging.streams().await?.into_iter().collect())
+    }
+
+    /// How far a stream may be swept now; `None` where nothing of it is staged, so that all of it is still needed.
+    ///
+    /// # Errors
+    /// The stores' own.
+    pub async fn sweep(&self, stream: &StreamId, now: Wall) -> Result<Option<Sweep>> {
+        let found = self.staging.found(stream.environment, &stream.erp).await?;
+        let Some(file) = found else { return Ok(None) };
+        let standing = file.standing().await?;
+        let held = file.whole_messages().await?.into_iter().collect();
+        self.store.sweep(stream.clone(), standing, held, (self.policy, now)).await.map(Some)
+    }
+
+    /// One step of a sweep; nothing = it is done.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn step(&self, sweep: &Sweep) -> Result<Removed> {
+        let removed = self.store.sweep_step(sweep.clone()).await?;
+        counter!("malote_retention_bodies_total").increment(removed.bodies);
+        counter!("malote_retention_bytes_total").increment(removed.bytes);
+        counter!("malote_retention_ledger_rows_total").increment(removed.messages);
+        Ok(removed)
+    }
+
+    /// Gives some of what became free back to the file system; `false` = there is nothing more.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn shrink(&self) -> Result<bool> {
+        self.store.shrink_step().await
+    }
+
+    /// Tells what is due now.
+    ///
+    /// # Errors
+    /// The stores' own.
+    pub async fn due(&self, now: Wall) -> Result<Swept> {
+        let mut removed = Removed::default();
+        for stream in self.streams().await? {
+            if let Some(sweep) = self.sweep(&stream, now).await? {
+                removed += self.store.due(sweep).await?;
+            }
+        }
+        Ok(Swept { applied: false, removed, more: false })
+    }
+
+    /// Removes what is due now, as a person ordered.
+    ///
+    /// # Errors
+    /// The stores' own; what was removed before stays removed.
+    pub async fn run(&self, now: Wall) -> Result<Swept> {
+        self.store.note_retention(self.policy).await?;
+        let mut swept = Swept { applied: true, removed: Removed::default(), more: false };
+        let mut steps = 0;
+        for stream in self.streams().await? {
+            let Some(sweep) = self.sweep(&stream, now).await? else { continue };
+            loop {
+                if steps == RUN_STEPS {
+                    return Ok(Swept { more: true, ..swept });
+                }
+                let removed = self.step(&sweep).await?;
+                if removed.is_nothing() {
+                    break;
+                }
+                swept.removed += removed;
+                steps += 1;
+            }
+        }
+        while steps < RUN_STEPS && self.shrink().await? {
+            steps += 1;
+        }
+        Ok(swept)
+    }
+}
+
+#[cfg(test)]
+mod tests;

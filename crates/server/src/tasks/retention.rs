@@ -1,0 +1,120 @@
+//! Retention: a reconciler that removes what is older than the configuration keeps.
+//!
+//! Promises: goes in short steps with pauses between them, so that whoever writes waits for one step at most; a stream
+//! that fails holds back only itself and is tried again.
+//! Never: ends before the drain; removes what is not staged.
+
+use std::time::Duration;
+
+use protocol::Result;
+use runtime::{
+    clock::{Wall, sleep},
+    shutdown::Shutdown,
+};
+
+use crate::{
+    model::{retention::Removed, stream::StreamId},
+    service::retention::Retention,
+};
+
+/// Days are kept, so an hour more is nothing.
+const PERIOD: Duration = Duration::from_secs(3_600);
+/// Between two steps: accepting has the writer for itself most of the time.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Runs until the drain, by the clock it is given.
+pub async fn run(
+    retention: Retention,
+    clock: impl Fn() -> Wall + Send + 'static,
+    mut shutdown: Shutdown,
+) {
+    while !shutdown.is_draining() {
+        let now = clock();
+        match retention.streams().await {
+            Ok(streams) => {
+                for stream in streams {
+                    if let Err(error) = sweep(&retention, &stream, (now, &mut shutdown)).await {
+                        tracing::warn!(erp = %stream.erp, code = %error.code, chain = error.chain(), "retention failed, it is tried again");
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::warn!(code = %error.code, chain = error.chain(), "streams cannot be listed")
+            }
+        }
+        if let Err(error) = shrink(&retention, &mut shutdown).await {
+            tracing::warn!(code = %error.code, chain = error.chain(), "the store cannot be made smaller");
+        }
+        wait(PERIOD, &mut shutdown).await;
+    }
+}
+
+async fn sweep(
+    retention: &Retention,
+    stream: &StreamId,
+    (now, shutdown): (Wall, &mut Shutdown),
+) -> Result<()> {
+    let Some(sweep) = retention.sweep(stream, now).await? else { return Ok(()) };
+    let mut all = Removed::default();
+    while !shutdown.is_draining() {
+        let removed = retention.step(&sweep).await?;
+        if removed.is_nothing() {
+            break;
+        }
+        all += removed;
+        wait(PAUSE, shutdown).await;
+    }
+    if !all.is_nothing() {
+        let Removed { bodies, bytes, messages, batches } = all;
+        tracing::info!(erp = %stream.erp, bodies, bytes, messages, batches, "retention removed what is past its days");
+    }
+    Ok(())
+}
+
+async fn shrink(retention: &Retention, shutdown: &mut Shutdown) -> Result<()> {
+    while !shutdown.is_draining() && retention.shrink().await? {
+        wait(PAUSE, shutdown).await;
+    }
+    Ok(())
+}
+
+async fn wait(time: Duration, shutdown: &mut Shutdown) {
+    tokio::select! {
+        () = sleep(time) => {}
+        () = shutdown.draining() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use runtime::{shutdown, task};
+
+    use super::*;
+    use crate::app::fixture::Running;
+
+    #[tokio::test]
+    async fn the_task_removes_by_the_clock_it_is_given_and_ends_with_the_drain() {
+        let running = Running::start().await;
+        // The second batch abandons the first.
+        for batch in [100, 101] {
+            running.sent((batch, 1), &[&[("ID", "1"), ("S", "a")]]).await;
+        }
+        let bodies = || {
+            let path = running.folder.path().join("store.sqlite");
+            let sql = "SELECT group_concat(batch) FROM ingest_message WHERE body IS NOT NULL";
+            let store = rusqlite::Connection::open(path).unwrap();
+            store.query_row(sql, [], |row| row.get::<_, Option<String>>(0)).unwrap()
+        };
+        let (trigger, shutdown) = shutdown::channel();
+        let year = || Wall(Wall::now().0 + 365 * 86_400 * 1_000_000);
+        let retention = running.app.services.retention.clone();
+        let task = task::spawn("retention-test", run(retention, year, shutdown));
+        let begun = Wall::now();
+        while bodies().as_deref() != Some("101") {
+            assert!(Wall::now().since(begun).as_secs() < 20, "{:?}", bodies());
+            tokio::task::yield_now().await;
+        }
+        trigger.drain();
+        task.join().await.unwrap();
+    }
+}
