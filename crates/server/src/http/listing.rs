@@ -115,9 +115,28 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Refusal;
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
         let bytes = text(request, state).await?;
-        let bad = |cause: serde_json::Error| Error::new(Code::BadRequest, cause.to_string());
-        Ok(Self(serde_json::from_slice(&bytes).map_err(bad)?))
+        // Read by position, an array would pass for an object.
+        if bytes.trim_ascii_start().starts_with(b"[") {
+            return Err(Error::new(Code::BadRequest, "the body is an array, not an object").into());
+        }
+        json(&bytes).map(Self)
     }
+}
+
+/// The body, read as a JSON array.
+#[derive(Debug)]
+pub(super) struct Items<T>(pub(super) Vec<T>);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Items<T> {
+    type Rejection = Refusal;
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        json(&text(request, state).await?).map(Self)
+    }
+}
+
+fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(bytes)
+        .map_err(|cause| Error::new(Code::BadRequest, cause.to_string()).into())
 }
 
 /// The body, read as text.

@@ -17,7 +17,7 @@ use super::super::{
     Desk,
     answer::Answer,
     gate::Act,
-    listing::{Asked, Body, Listing, Paging, Plain},
+    listing::{Asked, Body, Items, Listing, Paging, Plain},
 };
 use crate::{
     model::{catalog::Entity, exchange::Format},
@@ -86,10 +86,7 @@ struct Shared {
 #[utoipa::path(post, path = "/tenants/{tenant}/environments/{environment}/erps/{erp}/entities",
     tag = "entities", request_body = Vec<Shared>, security(("administrator" = ["operator"])),
     responses((status = 201, body = Vec<SharedTable>)))]
-async fn add(
-    act: Act,
-    Body(new): Body<Vec<Shared>>,
-) -> Answer<(StatusCode, Json<Vec<SharedTable>>)> {
+async fn add(act: Act, Items(new): Items<Shared>) -> Answer<(StatusCode, Json<Vec<SharedTable>>)> {
     let place = act.place().await?;
     let new = new.into_iter().map(|Shared { table, filter, is_custom }| NewEntity {
         table,

@@ -460,6 +460,8 @@ async fn retention_tells_what_is_due_and_removes_it_when_ordered() {
     );
     let dry = desk.done("POST", "/retention/runs", json!({ "dryRun": true })).await;
     assert_eq!(dry, standing["due"]);
+    let (status, refused) = desk.call("POST", "/retention/runs", json!([])).await;
+    assert_eq!(status, 400, "an array is no wish, and removes nothing: {refused}");
     let done = desk.done("POST", "/retention/runs", json!({})).await;
     assert_eq!(
         (&done["bodies"], &done["applied"], &done["more"]),
