@@ -65,6 +65,7 @@ missing_packages() {
   if ! have cc; then echo build-essential; fi
   if ! have curl; then echo curl; fi
   if ! pg_bin; then echo postgresql; fi
+  if ! have tinyproxy; then echo tinyproxy-bin; fi
   if ! have python3 || ! python3 -c 'import venv, ensurepip' 2>/dev/null; then echo python3-venv; fi
 }
 as_root() {

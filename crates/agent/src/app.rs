@@ -21,7 +21,7 @@ use crate::{
     source::{
         self, AnySource, BranchLayout, Finding, Profile, Source as _, SourceOptions, TableShape,
     },
-    uplink::{self, UplinkConfig},
+    uplink::{self, UplinkConfig, proxy::Proxy},
 };
 
 /// How long the rooms may take to end.
@@ -69,6 +69,7 @@ impl Parts {
             hosts: cloud.hosts.clone(),
             allow_private: cloud.allow_private,
             ca_pem: cloud.ca()?,
+            proxy: cloud.proxy.as_ref().map(|proxy| Proxy::read(proxy.expose())).transpose()?,
             entities_every: uplink::ENTITIES_EVERY.min(cycle * 6),
             denied_retry: uplink::DENIED_RETRY,
             source_away: Duration::from_secs(self.config.capture.give_up_seconds),

@@ -75,6 +75,10 @@ pub struct CloudConfig {
     /// PEM file with a further authority that TLS trusts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
+    /// HTTP proxy that every call to the cloud goes through: `http://user:password@host:port`; `{sealed:NAME}` in the
+    /// place of the password stands for one in the vault. Absent: none, whatever the environment says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<Secret>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -413,6 +417,10 @@ impl AgentConfig {
     /// `CONFIG_INVALID` with key, name, file and what to do.
     pub fn unseal(&mut self) -> Result<()> {
         self.unseal_source()?;
+        if let Some(proxy) = &mut self.cloud.proxy {
+            let opened = proxy.opened_address(&Vault::of(&self.data));
+            *proxy = opened.map_err(|error| error.at("cloud.proxy"))?;
+        }
         if let Some(secret) = &mut self.cloud.client_secret {
             let vault = Vault::of(&self.data);
             *secret =
@@ -452,7 +460,7 @@ impl AgentConfig {
 /// Keys without a value of their own, by section; where they are not set TOML has no way to show them.
 const MAY_BE_UNSET: &[(&str, &[&str])] = &[
     ("", &["allow"]),
-    ("cloud", &["client_secret", "client_secret_file", "hosts", "ca_file"]),
+    ("cloud", &["client_secret", "client_secret_file", "hosts", "ca_file", "proxy"]),
     ("source", &["erp", "stamp_zone", "overlap_seconds", "ca_file"]),
     ("capture", &["recurrence", "load_hours", "zone"]),
     ("mask", &["key_file"]),

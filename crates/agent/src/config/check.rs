@@ -13,7 +13,10 @@ use reqwest::Url;
 use runtime::telemetry;
 
 use super::{AgentConfig, ProfileName, secret::is_plain_address};
-use crate::{capture::Schedule, uplink::hosts};
+use crate::{
+    capture::Schedule,
+    uplink::{hosts, proxy::Proxy},
+};
 
 fn wrong(words: impl Into<String>) -> Error {
     Error::new(Code::ConfigInvalid, words)
@@ -71,6 +74,9 @@ impl AgentConfig {
         hosts::check_list(&self.cloud.hosts)?;
         if !self.admin.listen.ip().is_loopback() {
             return Err(wrong("admin.listen must be a loopback address"));
+        }
+        if let Some(proxy) = &self.cloud.proxy {
+            Proxy::read(proxy.expose())?;
         }
         let registry = self.cloud.registry.trim();
         if !registry.is_empty() {

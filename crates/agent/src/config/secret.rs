@@ -71,7 +71,7 @@ impl Secret {
 
 /// Whether user and password of an address cannot be mistaken for another part of it: one '@', and before it none of the
 /// signs that end the part of an address in which it stands.
-pub(super) fn is_plain_address(text: &str) -> bool {
+pub(crate) fn is_plain_address(text: &str) -> bool {
     let Some((_, rest)) = text.split_once("://") else { return true };
     match rest.split_once('@') {
         Some((login, place)) => !login.contains(['/', '?', '#']) && !place.contains('@'),
@@ -101,6 +101,24 @@ fn address(text: &str) -> Option<(&str, &str, &str)> {
     let user = login.strip_suffix(':')?;
     let plain = !user.contains([':', '@', '/', '?', '#']) && !tail.contains(OPENING);
     (plain && tail.starts_with('@')).then_some((head, name, tail))
+}
+
+/// The text of a percent-encoded part of an address; `None` where it is not UTF-8 or an escape is cut.
+pub(crate) fn percent_decoded(text: &str) -> Option<String> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((byte, tail)) = rest.split_first() {
+        if *byte == b'%' {
+            let (digits, tail) = tail.split_at_checked(2)?;
+            let digits = std::str::from_utf8(digits).ok()?;
+            out.push(u8::from_str_radix(digits, 16).ok()?);
+            rest = tail;
+        } else {
+            out.push(*byte);
+            rest = tail;
+        }
+    }
+    String::from_utf8(out).ok()
 }
 
 fn percent_encoded(text: &str) -> String {

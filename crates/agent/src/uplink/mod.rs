@@ -13,6 +13,7 @@ mod cloud;
 mod decide;
 pub(crate) mod hosts;
 mod plan;
+pub(crate) mod proxy;
 mod rebuild;
 mod rpc;
 mod sender;
@@ -40,6 +41,8 @@ pub struct UplinkConfig {
     pub hosts: Vec<String>,
     /// Plain http and private addresses may be used (demo, tests, a server in the same building).
     pub allow_private: bool,
+    /// What every call goes through.
+    pub proxy: Option<proxy::Proxy>,
     /// A further root certificate, PEM.
     pub ca_pem: Option<Vec<u8>>,
     /// How often Entities is read: [`ENTITIES_EVERY`], or faster in demo and tests.

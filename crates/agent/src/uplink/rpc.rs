@@ -22,6 +22,7 @@ use tonic_prost::{ProstCodec, ProstDecoder};
 use super::{
     cloud::{Bearer, Cloud},
     decide::Outcome,
+    proxy,
 };
 
 pub(super) const WRITE: &str = "/com.totvs.ingestion.grpc.TableStream/Write";
@@ -164,7 +165,9 @@ impl Rpc {
         request.set_timeout(limits::CALL_TIMEOUT);
         let target = Arc::clone(&self.target);
         let unconnected = |cause: &(dyn std::error::Error + 'static)| {
-            dial::why(cause).map(|why| Status::unavailable(format!("{target}: {why}")))
+            dial::why(cause)
+                .or_else(|| proxy::refused(cause))
+                .map(|why| Status::unavailable(format!("{target}: {why}")))
         };
         let call = async {
             if let Err(cause) = self.grpc.ready().await {

@@ -130,6 +130,7 @@ impl Stage {
             erp: "RM".parse().unwrap(),
             hosts: Vec::new(),
             allow_private: true,
+            proxy: None,
             ca_pem: None,
             entities_every: self.entities_every,
             denied_retry: self.denied_retry,

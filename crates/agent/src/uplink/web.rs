@@ -20,7 +20,10 @@ use runtime::dial;
 use tokio::net::TcpStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
-use super::hosts::Hosts;
+use super::{
+    hosts::Hosts,
+    proxy::{self, Proxy},
+};
 
 const CONNECT: Duration = Duration::from_secs(10);
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -35,25 +38,44 @@ pub(super) struct Web {
     hosts: Arc<Hosts>,
     allow_private: bool,
     ca_pem: Option<Arc<[u8]>>,
+    proxy: Option<Proxy>,
+}
+
+fn client(
+    allow_private: bool,
+    ca_pem: Option<&[u8]>,
+    proxy: Option<&Proxy>,
+) -> Result<reqwest::Client> {
+    let mut builder = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .connect_timeout(CONNECT)
+        .timeout(limits::CALL_TIMEOUT)
+        .dns_resolver(Arc::new(Resolver { allow_private, proxy: proxy.cloned() }));
+    if let Some(proxy) = proxy {
+        builder = builder.proxy(proxy.of_rest()?);
+    }
+    if let Some(pem) = ca_pem {
+        let certificate = reqwest::Certificate::from_pem(pem)
+            .coded(Code::ConfigInvalid, "the CA certificate is not PEM")?;
+        builder = builder.add_root_certificate(certificate);
+    }
+    builder.build().coded(Code::Internal, "the HTTP client cannot be made")
 }
 
 impl Web {
     pub(super) fn new(hosts: Hosts, allow_private: bool, ca_pem: Option<&[u8]>) -> Result<Self> {
         runtime::tls::install_provider();
-        let mut builder = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .connect_timeout(CONNECT)
-            .timeout(limits::CALL_TIMEOUT)
-            .dns_resolver(Arc::new(Resolver { allow_private }));
-        if let Some(pem) = ca_pem {
-            let certificate = reqwest::Certificate::from_pem(pem)
-                .coded(Code::ConfigInvalid, "the CA certificate is not PEM")?;
-            builder = builder.add_root_certificate(certificate);
-        }
-        let client = builder.build().coded(Code::Internal, "the HTTP client cannot be made")?;
-        let hosts = Arc::new(hosts);
-        Ok(Self { client, hosts, allow_private, ca_pem: ca_pem.map(Into::into) })
+        let ca_pem: Option<Arc<[u8]>> = ca_pem.map(Into::into);
+        let client = client(allow_private, ca_pem.as_deref(), None)?;
+        Ok(Self { client, hosts: Arc::new(hosts), allow_private, ca_pem, proxy: None })
+    }
+
+    /// The same with a proxy between. Names are resolved by the proxy then, so where they lead is its to judge; hosts,
+    /// schemes and addresses written as numbers are checked as before.
+    pub(super) fn through(self, proxy: Proxy) -> Result<Self> {
+        let client = client(self.allow_private, self.ca_pem.as_deref(), Some(&proxy))?;
+        Ok(Self { client, proxy: Some(proxy), ..self })
     }
 
     /// A GET to a checked address.
@@ -140,6 +162,9 @@ impl Web {
             }
             endpoint = endpoint.tls_config(tls).coded(Code::Internal, "TLS cannot be set up")?;
         }
+        if let Some(proxy) = &self.proxy {
+            return Ok(endpoint.connect_with_connector_lazy(proxy.tunnel()?));
+        }
         let allow_private = self.allow_private;
         let connector = tower::service_fn(move |uri: Uri| async move {
             let host = uri.host().unwrap_or_default();
@@ -161,7 +186,7 @@ fn unreachable(cause: reqwest::Error, place: &str) -> Error {
     if let Some(refused) = refused_by(&cause) {
         return refused.at(place);
     }
-    let words = match dial::why(&cause) {
+    let words = match dial::why(&cause).or_else(|| proxy::refused(&cause)) {
         _ if cause.is_timeout() => "no answer came in time",
         Some(words) => words,
         None if cause.is_request() && !cause.is_connect() => {
@@ -199,11 +224,13 @@ async fn resolve(host: &str, port: u16, allow_private: bool) -> io::Result<Vec<S
 #[derive(Debug)]
 struct Resolver {
     allow_private: bool,
+    proxy: Option<Proxy>,
 }
 
 impl dns::Resolve for Resolver {
     fn resolve(&self, name: dns::Name) -> dns::Resolving {
-        let allow_private = self.allow_private;
+        let named = self.proxy.as_ref().is_some_and(|proxy| proxy.is_named(name.as_str()));
+        let allow_private = self.allow_private || named;
         let found: BoxFuture<'static, _> = Box::pin(async move {
             let addresses = resolve(name.as_str(), 0, allow_private).await?;
             Ok(Box::new(addresses.into_iter()) as dns::Addrs)

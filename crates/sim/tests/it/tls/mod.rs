@@ -3,6 +3,8 @@
 //!
 //! The server itself speaks no TLS; its addresses are published by `public_http` and `public_grpc`.
 
+mod proxy;
+
 use std::{
     fs,
     path::PathBuf,

@@ -58,6 +58,7 @@ impl Inside {
             erp: erp.clone(),
             hosts: Vec::new(),
             allow_private: true,
+            proxy: None,
             ca_pem: None,
             entities_every: Duration::from_secs(5),
             denied_retry: Duration::from_secs(1),
