@@ -124,7 +124,9 @@ pub(super) fn refused(error: &(dyn std::error::Error + 'static)) -> Option<&'sta
             return Some("the proxy (cloud.proxy) refuses user or password, or asks for them");
         }
         if words.contains("tunnel") && words.contains("unsuccessful") {
-            return Some("the proxy (cloud.proxy) does not let this address through");
+            return Some(
+                "the proxy (cloud.proxy) refuses the login, or does not let this address through",
+            );
         }
         next = cause.source();
     }
