@@ -71,15 +71,16 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     let most = (memory(stage.agent.id(), "VmHWM")?, memory(stage.server.id(), "VmHWM")?);
     figure("most memory: agent, server", &format!("{:.0} MiB, {:.0} MiB", most.0, most.1));
     clock::sleep(Duration::from_secs(3)).await;
+    let increment = INCREMENT.min(options.rows);
     let sql =
-        format!("UPDATE t SET valor1 = valor1 + 1, changed_at = now() WHERE id <= {INCREMENT}");
+        format!("UPDATE t SET valor1 = valor1 + 1, changed_at = now() WHERE id <= {increment}");
     let begun = Mono::now();
     erp.batch_execute(&sql).await.coded(Code::Internal, "cannot change rows")?;
     let committed = begun.elapsed();
-    stage.staged(options.rows + INCREMENT).await?;
+    stage.staged(options.rows + increment).await?;
     let beyond = begun.elapsed().saturating_sub(committed);
     figure(
-        &format!("{INCREMENT} changed rows, from commit to staged (cycle of {CYCLE} s within)"),
+        &format!("{increment} changed rows, from commit to staged (cycle of {CYCLE} s within)"),
         &format!("{:.2} s", beyond.as_secs_f64()),
     );
     clock::sleep(Duration::from_secs(5)).await;
