@@ -417,12 +417,12 @@ impl AgentConfig {
     /// `CONFIG_INVALID` with key, name, file and what to do.
     pub fn unseal(&mut self) -> Result<()> {
         self.unseal_source()?;
+        let vault = Vault::of(&self.data);
         if let Some(proxy) = &mut self.cloud.proxy {
-            let opened = proxy.opened_address(&Vault::of(&self.data));
+            let opened = proxy.opened_address(&vault);
             *proxy = opened.map_err(|error| error.at("cloud.proxy"))?;
         }
         if let Some(secret) = &mut self.cloud.client_secret {
-            let vault = Vault::of(&self.data);
             *secret =
                 secret.opened_whole(&vault).map_err(|error| error.at("cloud.client_secret"))?;
         }

@@ -164,6 +164,23 @@ struct Paging {
     search: String,
 }
 
+/// Which part of a list of rows; rows have no name to search.
+#[derive(Debug, Args)]
+struct RowPaging {
+    /// At most this many.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    limit: u32,
+    /// Go on behind this row (the first column of the last line).
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "ROW")]
+    after: String,
+}
+
+impl RowPaging {
+    fn page(&self) -> Page {
+        Page { after: self.after.clone(), limit: self.limit, ..Page::default() }
+    }
+}
+
 impl Paging {
     fn page(&self) -> Page {
         Page { after: self.after.clone(), limit: self.limit, search: self.search.clone() }

@@ -23,11 +23,11 @@ use super::{
     load,
     room::Room,
     scan::Scan,
-    table::{Seen, Table, key_hash, page_key_bytes},
+    table::{Seen, Table, page_key_bytes},
 };
 use crate::{
     config::AgentConfig,
-    journal::{Incident, Journal},
+    journal::{Incident, Journal, key_hash},
     source::{Bound, Page, Source, TableShape},
 };
 

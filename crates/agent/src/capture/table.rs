@@ -28,7 +28,7 @@ use runtime::{
 
 use super::{cursor::Cursor, edge::Pass, load::Wish, recent::RecentRows, scan::Scan};
 use crate::{
-    journal::{Parked, TableStatus, schema_mark},
+    journal::{Parked, TableStatus, key_hash, schema_mark},
     source::{Bound, Page, PageKey, ReadLimit, TableShape},
 };
 
@@ -443,13 +443,6 @@ pub(super) fn unread(table: TableName) -> TableStatus {
         quarantined: 0,
         loaded: None,
     }
-}
-
-/// SHA-256 of a row's key: what logs and incidents know it by.
-#[must_use]
-pub(super) fn key_hash(key: &KeyBytes) -> String {
-    let digest = <sha2::Sha256 as sha2::Digest>::digest(&key.0);
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[must_use]

@@ -605,7 +605,7 @@ async fn a_table_refused_for_its_schema_is_tried_again_under_another_one_with_it
         words: "refused".into(),
         at_micros: 0,
     };
-    let key_hash = super::table::key_hash(&KeyBytes::of(["1"]));
+    let key_hash = crate::journal::key_hash(&KeyBytes::of(["1"]));
     world.journal.quarantine(poisoned, key_hash, 0).await.unwrap();
     let refused = parked(Code::InvalidArgument, Some(mark));
     world.journal.park(&world.table, refused, Wall(0)).await.unwrap();

@@ -47,7 +47,7 @@ pub use history::{CLEAN_JOB, Clean, Cleaned, HistoryRow};
 pub use read::Selected;
 pub use types::{
     Grant, Incident, LinkPhase, LinkState, Poisoned, Recovery, Seal, SpoolMessage, SpoolState,
-    TableStatus,
+    TableStatus, key_hash,
 };
 use writer::{Desk, Tell, Writer};
 

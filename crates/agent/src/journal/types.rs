@@ -99,6 +99,13 @@ pub struct TableStatus {
     pub loaded: Option<u64>,
 }
 
+/// SHA-256 of a row's key in hex: what logs and incidents know the row by.
+#[must_use]
+pub fn key_hash(key: &KeyBytes) -> String {
+    let digest = <sha2::Sha256 as sha2::Digest>::digest(&key.0);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// A row or table that could not be sent (I18: everything skipped has an open incident).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Incident {

@@ -59,11 +59,8 @@ impl Bearer {
 impl Cloud {
     pub(super) fn new(config: UplinkConfig, journal: Journal) -> Result<Self> {
         let hosts = Hosts::new(&config.registry_url, &config.hosts)?;
-        let web = Web::new(hosts, config.allow_private, config.ca_pem.as_deref())?;
-        let web = match &config.proxy {
-            Some(proxy) => web.through(proxy.clone())?,
-            None => web,
-        };
+        let (ca_pem, proxy) = (config.ca_pem.as_deref(), config.proxy.clone());
+        let web = Web::new(hosts, config.allow_private, ca_pem, proxy)?;
         Ok(Self { web, config, journal, registry: Mutex::default(), token: Mutex::default() })
     }
 

@@ -29,7 +29,6 @@ use runtime::{
     backoff::Backoff,
     clock::{self, Mono, Wall},
 };
-use sha2::{Digest as _, Sha256};
 use tokio::sync::{Notify, watch};
 
 use super::{
@@ -39,7 +38,9 @@ use super::{
     decide::{Action, Outcome, Standing, code_of, decide},
     rpc::{PREPARE, Rpc},
 };
-use crate::journal::{Incident, Journal, Parked, Poisoned, Retry, Seal, SpoolMessage, schema_mark};
+use crate::journal::{
+    Incident, Journal, Parked, Poisoned, Retry, Seal, SpoolMessage, key_hash, schema_mark,
+};
 
 /// First and longest pause before the same bytes go again.
 pub(super) const PAUSES: (Duration, Duration) =
@@ -356,8 +357,7 @@ impl Sender {
         let Some((key, hash)) = only_row(&message.bytes) else {
             return self.park(message, code, words).await;
         };
-        let digest = Sha256::digest(&key.0);
-        let key_hash: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let key_hash = key_hash(&key);
         tracing::warn!(table = %message.table, %code, key_hash, "row refused by the server, left out");
         let table = message.table.clone();
         let row =

@@ -64,18 +64,18 @@ fn client(
 }
 
 impl Web {
-    pub(super) fn new(hosts: Hosts, allow_private: bool, ca_pem: Option<&[u8]>) -> Result<Self> {
+    /// With a proxy between, names are resolved by it, so where they lead is its to judge; hosts, schemes and addresses
+    /// written as numbers are checked all the same.
+    pub(super) fn new(
+        hosts: Hosts,
+        allow_private: bool,
+        ca_pem: Option<&[u8]>,
+        proxy: Option<Proxy>,
+    ) -> Result<Self> {
         runtime::tls::install_provider();
-        let ca_pem: Option<Arc<[u8]>> = ca_pem.map(Into::into);
-        let client = client(allow_private, ca_pem.as_deref(), None)?;
-        Ok(Self { client, hosts: Arc::new(hosts), allow_private, ca_pem, proxy: None })
-    }
-
-    /// The same with a proxy between. Names are resolved by the proxy then, so where they lead is its to judge; hosts,
-    /// schemes and addresses written as numbers are checked as before.
-    pub(super) fn through(self, proxy: Proxy) -> Result<Self> {
-        let client = client(self.allow_private, self.ca_pem.as_deref(), Some(&proxy))?;
-        Ok(Self { client, proxy: Some(proxy), ..self })
+        let client = client(allow_private, ca_pem, proxy.as_ref())?;
+        let (hosts, ca_pem) = (Arc::new(hosts), ca_pem.map(Into::into));
+        Ok(Self { client, hosts, allow_private, ca_pem, proxy })
     }
 
     /// A GET to a checked address.
@@ -312,7 +312,8 @@ mod tests {
     #[tokio::test]
     async fn an_unreachable_server_is_told_with_its_address_and_with_what_stands_in_the_way() {
         let private = ["127.0.0.1", "no-such-host.invalid"].map(str::to_owned);
-        let web = Web::new(Hosts::new("http://127.0.0.1", &private).unwrap(), true, None).unwrap();
+        let web =
+            Web::new(Hosts::new("http://127.0.0.1", &private).unwrap(), true, None, None).unwrap();
         let error =
             async |address: &str| Web::send(web.get(address).unwrap(), 10).await.unwrap_err();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -346,7 +347,7 @@ mod tests {
         let listed =
             ["127.0.0.1", "10.0.0.1:7481", "localhost:1", "[::1]:7480", "x"].map(str::to_owned);
         let hosts = Hosts::new("https://example.com", &listed).unwrap();
-        let web = Web::new(hosts.clone(), false, None).unwrap();
+        let web = Web::new(hosts.clone(), false, None, None).unwrap();
         assert!(web.get("https://example.com/").is_ok() && web.channel("https://x").is_ok());
         assert_eq!(web.get("https://other.example/").unwrap_err().code, Code::AddressRefused);
         assert_eq!(web.channel("https://other.example").unwrap_err().code, Code::AddressRefused);
@@ -361,6 +362,6 @@ mod tests {
         let request = web.get("https://localhost:1/").unwrap();
         assert_eq!(Web::send(request, 10).await.unwrap_err().code, Code::AddressRefused);
         assert_eq!(web.get("no url").unwrap_err().code, Code::RegistryInvalid);
-        assert!(Web::new(hosts, true, None).unwrap().get("http://127.0.0.1:1/").is_ok());
+        assert!(Web::new(hosts, true, None, None).unwrap().get("http://127.0.0.1:1/").is_ok());
     }
 }

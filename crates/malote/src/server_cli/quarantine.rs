@@ -17,7 +17,7 @@ use server::{
 };
 
 use super::{
-    OfPlace,
+    OfPlace, RowPaging,
     lists::{Form, print},
 };
 use crate::{lang::Lang, out};
@@ -26,12 +26,8 @@ use crate::{lang::Lang, out};
 pub(super) enum QuarantineCommand {
     /// Rows in quarantine, the newest batch first; `show` tells their values.
     List {
-        /// At most this many.
-        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-        limit: u32,
-        /// Go on behind this row (the first column of the last line).
-        #[arg(long, default_value = "", hide_default_value = true, value_name = "ROW")]
-        after: String,
+        #[command(flatten)]
+        rows: RowPaging,
         #[command(flatten)]
         at: OfPlace,
     },
@@ -81,9 +77,7 @@ pub(super) struct Retry {
 impl QuarantineCommand {
     pub(super) async fn run(self, services: &Services, form: Form) -> Result<()> {
         match self {
-            Self::List { limit, after, at } => {
-                list(services, &at, Page { after, limit, ..Page::default() }, form).await
-            }
+            Self::List { rows, at } => list(services, &at, rows.page(), form).await,
             Self::Show { row, at } => {
                 let place = at.find(services).await?;
                 show(&services.staging.quarantined_row(&place, &row).await?, form);

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use server::{model::catalog::Page, service::Services};
 
 use super::{
-    OfPlace,
+    OfPlace, RowPaging,
     lists::{Form, print},
 };
 use crate::out;
@@ -50,12 +50,8 @@ pub(super) enum StagingCommand {
     },
     /// Rows that could not be staged, with the reason.
     Quarantine {
-        /// At most this many.
-        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-        limit: u32,
-        /// Go on behind this row (the first column of the last line).
-        #[arg(long, default_value = "", hide_default_value = true, value_name = "ROW")]
-        after: String,
+        #[command(flatten)]
+        rows: RowPaging,
         #[command(flatten)]
         at: OfPlace,
     },
@@ -79,9 +75,8 @@ impl StagingCommand {
                 });
                 Ok(())
             }
-            Self::Quarantine { limit, after, at } => {
-                let page = Page { after, limit, ..Page::default() };
-                super::quarantine::list(services, &at, page, form).await
+            Self::Quarantine { rows, at } => {
+                super::quarantine::list(services, &at, rows.page(), form).await
             }
         }
     }

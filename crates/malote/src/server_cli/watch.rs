@@ -17,7 +17,7 @@ use server::{
 };
 
 use super::{
-    OfPlace, OfTenant, Paging,
+    OfPlace, OfTenant, Paging, RowPaging,
     lists::{Column, Form, print, show, show_page},
 };
 use crate::out;
@@ -143,12 +143,8 @@ pub(super) enum BatchesCommand {
         batch: i64,
         /// The message's number within its batch.
         number: i64,
-        /// At most this many.
-        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-        limit: u32,
-        /// Go on behind this row (the first column of the last line).
-        #[arg(long, default_value = "", hide_default_value = true, value_name = "ROW")]
-        after: String,
+        #[command(flatten)]
+        rows: RowPaging,
         #[command(flatten)]
         at: OfPlace,
     },
@@ -168,9 +164,9 @@ impl BatchesCommand {
                     services.overview.messages(place, BatchId(batch), paging.page()).await?;
                 show_page(form, &found, MESSAGE, paging.limit);
             }
-            Self::Rows { batch, number, limit, after, at } => {
+            Self::Rows { batch, number, rows, at } => {
                 let (place, of) = (at.find(services).await?, (BatchId(batch), number));
-                let found = services.overview.content(place, of, (&after, limit)).await?;
+                let found = services.overview.content(place, of, (&rows.after, rows.limit)).await?;
                 show_rows(form, &found);
             }
         }

@@ -208,7 +208,7 @@ impl Access {
     /// # Errors
     /// `UNAUTHENTICATED` where the token is bad, expired or its client is revoked.
     pub async fn identify(&self, token: &str, now: Wall) -> Result<Identity> {
-        let claims = self.signer_of(token, now).await.verify(token, now)?;
+        let claims = self.verify(token, now).await?;
         let refused =
             || Error::new(Code::Unauthenticated, "the token's client is unknown or was revoked");
         let record = self.look_up(&claims.client).await?.ok_or_else(refused)?;

@@ -9,7 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use protocol::{Result, limits};
 use runtime::clock::{Mono, Wall};
 
-use super::{Access, MasterKey, keys, token::Signer};
+use super::{
+    Access, MasterKey, keys,
+    token::{Signer, Verified},
+};
 use crate::{
     model::{access::SigningKey, catalog::At},
     store::Store,
@@ -88,13 +91,20 @@ impl Access {
         }
     }
 
-    /// As [`Self::signer`], for a token that names its key: one that is not known yet may be new.
-    pub(super) async fn signer_of(&self, token: &str, now: Wall) -> Arc<Signer> {
+    /// What a token says. One that is refused may be signed by a key that is not known yet; only then is that looked at.
+    ///
+    /// # Errors
+    /// As [`Signer::verify`].
+    pub(super) async fn verify(&self, token: &str, now: Wall) -> Result<Verified> {
         let signer = self.signer(now).await;
+        let refused = match signer.verify(token, now) {
+            Err(error) => error,
+            good => return good,
+        };
         if signer.knows_key_of(token) || !self.inner.signers.are_older_than(UNKNOWN) {
-            return signer;
+            return Err(refused);
         }
-        self.read_keys(now).await
+        self.read_keys(now).await.verify(token, now)
     }
 
     pub(super) async fn read_keys(&self, now: Wall) -> Arc<Signer> {
