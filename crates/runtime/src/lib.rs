@@ -1,5 +1,5 @@
 //! How a process of Malote's lives: clock, entropy, tasks, backoff, configuration, dialling, telemetry, files, keys,
-//! shutdown, exit codes.
+//! failpoints, shutdown, exit codes.
 //!
 //! Promises: the only crate that reads the clock, the environment or entropy, and the only one that spawns.
 //! Never: knows what is integrated.
@@ -10,6 +10,7 @@ pub mod config;
 pub mod dial;
 pub mod entropy;
 pub mod exit;
+pub mod failpoint;
 pub mod files;
 pub mod keyfile;
 pub mod recording;

@@ -77,6 +77,19 @@ impl Process {
     /// # Errors
     /// Where the binary is missing or cannot start.
     pub fn start<S: AsRef<OsStr>>(folder: &Path, log: &Path, arguments: &[S]) -> Result<Self> {
+        Self::start_with(folder, log, arguments, &[])
+    }
+
+    /// As [`Self::start`], with more variables in its environment.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with<S: AsRef<OsStr>>(
+        folder: &Path,
+        log: &Path,
+        arguments: &[S],
+        variables: &[(&str, &str)],
+    ) -> Result<Self> {
         let out = fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -84,7 +97,8 @@ impl Process {
             .coded(Code::Internal, "no log")?;
         let err = out.try_clone().coded(Code::Internal, "no log")?;
         let mut command = Command::new(binary()?);
-        command.args(arguments).current_dir(folder).stdin(Stdio::null()).stdout(out).stderr(err);
+        command.args(arguments).current_dir(folder).envs(variables.iter().copied());
+        command.stdin(Stdio::null()).stdout(out).stderr(err);
         let child = command.spawn().coded(Code::Internal, "cannot start malote")?;
         Ok(Self { child, log: log.to_owned() })
     }

@@ -6,7 +6,8 @@
 
 use std::collections::BTreeSet;
 
-use protocol::{Result, hash::RowHash, json::Entities, key::KeyBytes, names::TableName};
+use protocol::{Code, Result, hash::RowHash, json::Entities, key::KeyBytes, names::TableName};
+use runtime::failpoint;
 use rusqlite::{OptionalExtension as _, params};
 
 use super::{
@@ -52,6 +53,7 @@ pub(super) fn look_up(
     table: &TableName,
     keys: &[KeyBytes],
 ) -> Result<Vec<Option<RowHash>>> {
+    failpoint::reach("journal.known", Code::DiskFull)?;
     let table = desk.number(table)?;
     let mut read = desk
         .db
@@ -92,6 +94,7 @@ pub(super) fn lose(desk: &Desk) -> Result<()> {
 
 /// The table's known rows are what is staged: from now on they follow the session.
 pub(super) fn learned(desk: &mut Desk, table: &TableName) -> Result<()> {
+    failpoint::reach("journal.learned", Code::DiskFull)?;
     let number = desk.number(table)?;
     desk.set_fact(&mark(number), losses(desk)?)?;
     // Capture left the table out until now.
@@ -113,11 +116,13 @@ pub(super) fn plan_to_learn(desk: &mut Desk) -> Result<(Option<Entities>, BTreeS
 }
 
 pub(super) fn scan_begin(desk: &mut Desk, table: &TableName) -> Result<()> {
+    failpoint::reach("journal.scan_begin", Code::DiskFull)?;
     let table = desk.number(table)?;
     desk.run("DELETE FROM temp.seen WHERE table_id = ?1", [table]).map(|_| ())
 }
 
 pub(super) fn scan_seen(desk: &mut Desk, table: &TableName, keys: &[KeyBytes]) -> Result<()> {
+    failpoint::reach("journal.scan_seen", Code::DiskFull)?;
     let table = desk.number(table)?;
     for key in keys {
         desk.run("INSERT OR IGNORE INTO temp.seen VALUES (?1, ?2)", params![table, key.0])?;
@@ -131,6 +136,7 @@ pub(super) fn scan_missing(
     after: Option<KeyBytes>,
     limit: usize,
 ) -> Result<Vec<KeyBytes>> {
+    failpoint::reach("journal.scan_missing", Code::DiskFull)?;
     let table = desk.number(table)?;
     let (from, limit) = (after.unwrap_or_default().0, i64::try_from(limit).unwrap_or(i64::MAX));
     // No key is empty, so `> x''` takes the first one too.

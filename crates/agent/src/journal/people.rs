@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::{Code, Error, Result, hash::RowHash, key::KeyBytes, names::TableName};
+use runtime::failpoint;
 use rusqlite::params;
 
 use super::{Incident, TableStatus, history, session, spool, writer::Desk};
@@ -14,6 +15,7 @@ use super::{Incident, TableStatus, history, session, spool, writer::Desk};
 const INCIDENTS: i64 = 10_000;
 
 pub(super) fn save_status(desk: &mut Desk, statuses: &[TableStatus]) -> Result<()> {
+    failpoint::reach("journal.status", Code::DiskFull)?;
     desk.run("DELETE FROM status", [])?;
     for status in statuses {
         let table = desk.number(&status.table)?;
@@ -156,6 +158,7 @@ pub(super) fn request_reload(desk: &mut Desk, table: Option<&TableName>) -> Resu
 }
 
 pub(super) fn reload_requests(desk: &Desk) -> Result<BTreeMap<TableName, u64>> {
+    failpoint::reach("journal.reload_requests", Code::DiskFull)?;
     let sql = "SELECT n.name, r.number FROM reload r JOIN named n ON n.id = r.table_id";
     desk.rows(sql, [], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)))?
         .into_iter()

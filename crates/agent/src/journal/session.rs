@@ -10,12 +10,13 @@ use protocol::{
     json::{Entities, Service},
     names::TableName,
 };
-use runtime::clock::Wall;
+use runtime::{clock::Wall, failpoint};
 use rusqlite::params;
 
 use super::{Grant, Seal, spool, writer::Desk};
 
 pub(super) fn save_plan(desk: &mut Desk, entities: &Entities) -> Result<()> {
+    failpoint::reach("journal.plan", Code::DiskFull)?;
     let json = serde_json::to_string(entities)
         .map_err(|cause| Error::new(Code::Internal, "the plan cannot be written").because(cause))?;
     if desk.fact::<String>("plan")?.as_deref() != Some(&json) {
@@ -52,6 +53,7 @@ pub(super) fn unanswered(desk: &Desk) -> Result<Option<Nonce>> {
 }
 
 pub(super) fn opening(desk: &Desk, nonce: Nonce) -> Result<()> {
+    failpoint::reach("journal.opening", Code::DiskFull)?;
     desk.set_fact(OPENING, nonce.to_string())
 }
 
@@ -61,6 +63,7 @@ fn opened(desk: &Desk) -> Result<()> {
 }
 
 pub(super) fn grant(desk: &mut Desk, grant: Grant, at: Wall) -> Result<()> {
+    failpoint::reach("journal.grant", Code::DiskFull)?;
     spool::discard(desk, (Code::Fenced, "a new session was granted"), at)?;
     opened(desk)?;
     desk.set_fact("epoch", grant.epoch.0.cast_signed())?;
@@ -78,6 +81,7 @@ pub(super) fn grant(desk: &mut Desk, grant: Grant, at: Wall) -> Result<()> {
 }
 
 pub(super) fn resume(desk: &mut Desk, epoch: Epoch, at: Wall) -> Result<()> {
+    failpoint::reach("journal.resume", Code::DiskFull)?;
     if desk.state.spool.batch.is_some() && !desk.state.spool.sealed {
         // Capture's place in an unsealed batch was lost with its process, so nobody could end it.
         let words = "the agent ended while the batch was read";
@@ -104,6 +108,7 @@ pub(super) fn resume(desk: &mut Desk, epoch: Epoch, at: Wall) -> Result<()> {
 }
 
 pub(super) fn revoke(desk: &mut Desk, why: (Code, &str), at: Wall) -> Result<()> {
+    failpoint::reach("journal.revoke", Code::DiskFull)?;
     spool::discard(desk, why, at)?;
     if desk.state.grant.take().is_some() {
         desk.state.grant_serial += 1;

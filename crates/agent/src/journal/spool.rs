@@ -12,7 +12,7 @@ use protocol::{
     limits,
     names::TableName,
 };
-use runtime::clock::Wall;
+use runtime::{clock::Wall, failpoint};
 use rusqlite::{OptionalExtension as _, params};
 
 use super::{
@@ -34,6 +34,7 @@ fn same_batch(desk: &Desk, batch: BatchId) -> Result<()> {
 }
 
 pub(super) fn open_batch(desk: &mut Desk, epoch: Epoch, batch: BatchId, at: Wall) -> Result<()> {
+    failpoint::reach("journal.open_batch", Code::DiskFull)?;
     let grant = desk.state.grant.clone().filter(|grant| grant.epoch == epoch);
     let Some(grant) = grant else { return Err(fenced("the grant changed meanwhile")) };
     if desk.state.spool.batch.is_some() {
@@ -61,6 +62,7 @@ fn reset(desk: &mut Desk, batch: Option<BatchId>) {
 }
 
 pub(super) fn append(desk: &mut Desk, batch: BatchId, messages: &[SpoolMessage]) -> Result<()> {
+    failpoint::reach("journal.append", Code::DiskFull)?;
     same_batch(desk, batch)?;
     if desk.state.spool.sealed {
         return Err(Error::new(Code::Internal, "the batch is sealed"));
@@ -100,6 +102,7 @@ pub(super) fn append(desk: &mut Desk, batch: BatchId, messages: &[SpoolMessage])
 }
 
 pub(super) fn seal(desk: &mut Desk, batch: BatchId, seal: &Seal) -> Result<()> {
+    failpoint::reach("journal.seal", Code::DiskFull)?;
     same_batch(desk, batch)?;
     let json = serde_json::to_string(seal)
         .map_err(|cause| Error::new(Code::Internal, "the seal cannot be written").because(cause))?;
@@ -127,6 +130,7 @@ pub(super) fn unacked(
     after: MessageNumber,
     max_bytes: usize,
 ) -> Result<Vec<SpoolMessage>> {
+    failpoint::reach("journal.unacked", Code::DiskFull)?;
     same_batch(desk, batch)?;
     let mut statement = desk
         .db
@@ -167,6 +171,7 @@ pub(super) fn unacked(
 }
 
 pub(super) fn acked(desk: &mut Desk, batch: BatchId, numbers: &[MessageNumber]) -> Result<()> {
+    failpoint::reach("journal.acked", Code::DiskFull)?;
     same_batch(desk, batch)?;
     for number in numbers {
         let state = &mut desk.state;
@@ -211,6 +216,7 @@ pub(super) fn unack(desk: &mut Desk, batch: BatchId, from: MessageNumber) -> Res
 }
 
 pub(super) fn complete(desk: &mut Desk, batch: BatchId, at: Wall) -> Result<Seal> {
+    failpoint::reach("journal.complete", Code::DiskFull)?;
     same_batch(desk, batch)?;
     let Some(seal) = sealed(desk, batch)? else {
         return Err(Error::new(Code::Internal, "the batch is not sealed"));
@@ -246,6 +252,7 @@ pub(super) fn discard(desk: &mut Desk, why: (Code, &str), at: Wall) -> Result<()
     if desk.state.spool.batch.is_none() {
         return Ok(());
     }
+    failpoint::reach("journal.discard", Code::DiskFull)?;
     for number in 1..=desk.state.spool.appended {
         match pending(desk, number) {
             Ok((table, rows)) => {

@@ -15,6 +15,7 @@ use std::{
 };
 
 use protocol::{Code, Error, Result, ids::Epoch, names::TableName};
+use runtime::failpoint;
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 use tokio::sync::{oneshot, watch};
 
@@ -155,7 +156,8 @@ impl Desk {
         answers: &mut Vec<Answer>,
     ) -> Result<()> {
         // Where BEGIN fails the job still runs, so that its caller is answered; nothing of it can stay.
-        let begun = self.db.execute_batch("BEGIN IMMEDIATE").map_err(failed);
+        let begun = failpoint::reach("journal.begin", Code::DiskFull)
+            .and_then(|()| self.db.execute_batch("BEGIN IMMEDIATE").map_err(failed));
         let mut next = Some(first);
         let mut fault = None;
         while let Some(job) = next.take() {
@@ -173,7 +175,9 @@ impl Desk {
                 "the journal's file could not be written or read",
             ));
         }
-        self.db.execute_batch("COMMIT").map_err(failed)
+        failpoint::reach("journal.commit", Code::JournalFailed)?;
+        self.db.execute_batch("COMMIT").map_err(failed)?;
+        failpoint::reach("journal.committed", Code::JournalFailed)
     }
 }
 

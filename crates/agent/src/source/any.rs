@@ -4,6 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use protocol::{Code, Error, Result, filter::Filter, key::KeyBytes, names::TableName};
 
+use runtime::failpoint;
+
 use super::{
     Bound, Finding, From, Identity, Page, PageKey, PostgresSource, Profile, ReadLimit, Source,
     SqliteSource, TableShape, TableSpec, Watermark,
@@ -75,6 +77,7 @@ macro_rules! each {
 
 impl Source for AnySource {
     async fn identity(&self) -> Result<Identity> {
+        failpoint::pass("source.identity", Code::SourceUnreachable).await?;
         each!(self, source => source.identity().await)
     }
 
@@ -83,10 +86,12 @@ impl Source for AnySource {
     }
 
     async fn describe(&self, spec: &TableSpec) -> Result<TableShape> {
+        failpoint::pass("source.describe", Code::SourceUnreachable).await?;
         each!(self, source => source.describe(spec).await)
     }
 
     async fn bound(&self) -> Result<Bound> {
+        failpoint::pass("source.bound", Code::SourceUnreachable).await?;
         each!(self, source => source.bound().await)
     }
 
@@ -101,6 +106,7 @@ impl Source for AnySource {
         filter: Option<&Filter>,
         limit: ReadLimit,
     ) -> Result<Page> {
+        failpoint::pass("source.chunk", Code::SourceUnreachable).await?;
         each!(self, source => source.chunk(shape, after, filter, limit).await)
     }
 
@@ -111,6 +117,7 @@ impl Source for AnySource {
         bound: &Bound,
         limit: ReadLimit,
     ) -> Result<Page> {
+        failpoint::pass("source.delta", Code::SourceUnreachable).await?;
         each!(self, source => source.delta(shape, from, bound, limit).await)
     }
 
@@ -120,6 +127,7 @@ impl Source for AnySource {
         after: Option<&PageKey>,
         limit: ReadLimit,
     ) -> Result<Page> {
+        failpoint::pass("source.keys", Code::SourceUnreachable).await?;
         each!(self, source => source.keys(shape, after, limit).await)
     }
 
@@ -129,10 +137,12 @@ impl Source for AnySource {
         after: Option<&PageKey>,
         limit: ReadLimit,
     ) -> Result<Page> {
+        failpoint::pass("source.unstamped", Code::SourceUnreachable).await?;
         each!(self, source => source.unstamped(shape, after, limit).await)
     }
 
     async fn by_keys(&self, shape: &TableShape, keys: &[KeyBytes]) -> Result<Page> {
+        failpoint::pass("source.by_keys", Code::SourceUnreachable).await?;
         each!(self, source => source.by_keys(shape, keys).await)
     }
 

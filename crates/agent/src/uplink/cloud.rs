@@ -11,7 +11,7 @@ use protocol::{
     json::{Entities, Service, service},
     limits,
 };
-use runtime::clock::Mono;
+use runtime::{clock::Mono, failpoint};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Mutex;
 
@@ -99,6 +99,7 @@ impl Cloud {
     }
 
     async fn read_registry(&self) -> Result<Vec<Service>> {
+        failpoint::pass("cloud.registry", Code::CloudUnreachable).await?;
         let place = |error: Error| error.at("registry");
         let request = self.web.get(&self.config.registry_url).map_err(place)?;
         let (status, body) = Web::send(request, limits::REGISTRY_BYTES).await.map_err(place)?;
@@ -140,6 +141,7 @@ impl Cloud {
     }
 
     async fn fetch_token(&self) -> Result<(SecretString, Duration)> {
+        failpoint::pass("cloud.token", Code::CloudUnreachable).await?;
         let address = self.address(service::RAC_TOKEN).await?;
         let form = [
             ("grant_type", "client_credentials"),
@@ -174,6 +176,7 @@ impl Cloud {
 
     /// The tables to send.
     pub(super) async fn entities(&self) -> Result<Entities> {
+        failpoint::pass("cloud.entities", Code::CloudUnreachable).await?;
         let address = self.address(service::ENTITIES).await?;
         let address = format!("{}/{}", address.trim_end_matches('/'), self.config.erp);
         for last in [false, true] {

@@ -17,6 +17,7 @@ use protocol::{
 use runtime::{
     backoff::Backoff,
     clock::{self, Wall},
+    failpoint,
 };
 
 use super::{
@@ -124,6 +125,8 @@ async fn table(
             range: None,
             after: std::mem::take(&mut after),
         };
+        let unread = |error| CallError::Before(error);
+        failpoint::pass("cloud.rows", Code::CloudUnreachable).await.map_err(unread)?;
         let page: RowsResponse = match rpc.call(ROWS, request.clone()).await {
             Ok(page) => page,
             Err(call)

@@ -9,7 +9,7 @@ use bytes::{BufMut as _, Bytes};
 use http::uri::PathAndQuery;
 use prost::Message;
 use protocol::{Code, Error, Result, ids::Epoch, limits, proto::totvs};
-use runtime::dial;
+use runtime::{dial, failpoint};
 use tonic::{
     Request, Status,
     client::Grpc,
@@ -91,8 +91,15 @@ impl Rpc {
 
     /// A Write of spooled bytes.
     pub(super) async fn write(self, bytes: Bytes, bearer: Bearer, epoch: Option<Epoch>) -> Outcome {
+        if let Err(error) = failpoint::pass("cloud.write", Code::CloudUnreachable).await {
+            return CallError::Before(error).outcome();
+        }
         let request = request(bytes, &bearer, epoch);
-        match self.unary(request, WRITE, RawCodec).await {
+        let answer = self.unary(request, WRITE, RawCodec).await;
+        if let Err(error) = failpoint::pass("cloud.written", Code::CloudUnreachable).await {
+            return CallError::Before(error).outcome();
+        }
+        match answer {
             Ok(answer) if answer.success => Outcome::Success,
             Ok(answer) => Outcome::Refused(answer.errors),
             Err(status) => outcome(&status),
@@ -117,8 +124,15 @@ impl Rpc {
                 }
             };
         }
+        if let Err(error) = failpoint::pass("cloud.summary", Code::CloudUnreachable).await {
+            return CallError::Before(error).outcome();
+        }
         let codec = ProstCodec::<totvs::BatchSummary, totvs::BatchSummaryResponse>::default();
-        match self.clone().unary(request, SUMMARY, codec).await {
+        let answer = self.clone().unary(request, SUMMARY, codec).await;
+        if let Err(error) = failpoint::pass("cloud.summarized", Code::CloudUnreachable).await {
+            return CallError::Before(error).outcome();
+        }
+        match answer {
             Ok(answer) if answer.success => Outcome::Success,
             Ok(answer) => Outcome::Refused(answer.errors),
             Err(status) => outcome(&status),

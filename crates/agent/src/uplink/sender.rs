@@ -28,6 +28,7 @@ use protocol::{
 use runtime::{
     backoff::Backoff,
     clock::{self, Mono, Wall},
+    failpoint,
 };
 use tokio::sync::{Notify, watch};
 
@@ -36,7 +37,7 @@ use super::{
     board::Board,
     cloud::Bearer,
     decide::{Action, Outcome, Standing, code_of, decide},
-    rpc::{PREPARE, Rpc},
+    rpc::{CallError, PREPARE, Rpc},
 };
 use crate::journal::{
     Incident, Journal, Parked, Poisoned, Retry, Seal, SpoolMessage, key_hash, schema_mark,
@@ -456,7 +457,14 @@ impl Sender {
             batch_id: batch.0,
             entries: seal.cursors.iter().map(entry).collect(),
         };
-        match self.rpc.call::<_, PrepareResponse>(PREPARE, request).await {
+        if let Err(error) = failpoint::pass("cloud.prepare", Code::CloudUnreachable).await {
+            return CallError::Before(error).outcome();
+        }
+        let answer = self.rpc.call::<_, PrepareResponse>(PREPARE, request).await;
+        if let Err(error) = failpoint::pass("cloud.prepared", Code::CloudUnreachable).await {
+            return CallError::Before(error).outcome();
+        }
+        match answer {
             Ok(_) => Outcome::Success,
             Err(call) => call.outcome(),
         }

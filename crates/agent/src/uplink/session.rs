@@ -21,6 +21,7 @@ use protocol::{
 use runtime::{
     backoff::Backoff,
     clock::{self, Mono, Wall},
+    failpoint,
     shutdown::Shutdown,
 };
 use tokio::sync::{Notify, watch};
@@ -304,7 +305,10 @@ where
             }),
         };
         let since = Mono::now();
-        let answer: OpenResponse = match rpc.call(OPEN, request).await {
+        failpoint::pass("session.open", Code::CloudUnreachable).await?;
+        let answer = rpc.call(OPEN, request).await;
+        failpoint::pass("session.opened", Code::CloudUnreachable).await?;
+        let answer: OpenResponse = match answer {
             Ok(answer) => answer,
             Err(call) if call.is_unimplemented() => return Ok(Start::Foreign),
             Err(call) => return Err(call.error()),
@@ -334,7 +338,10 @@ where
         let erp = self.means.config.erp.to_string();
         let request = RenewRequest { erp, epoch: epoch.0, nonce: self.nonce.to_string() };
         let since = Mono::now();
+        let lost = |error| CallError::Before(error);
+        failpoint::pass("session.renew", Code::CloudUnreachable).await.map_err(lost)?;
         let answer: RenewResponse = rpc.call(RENEW, request).await?;
+        failpoint::pass("session.renewed", Code::CloudUnreachable).await.map_err(lost)?;
         let ttl = Duration::from_secs(answer.ttl_seconds.into());
         Ok(Lease { epoch, ttl, since, inherited: false })
     }

@@ -20,7 +20,7 @@ use protocol::{
     proto::totvs::BatchSummary,
     wire::TableView,
 };
-use runtime::clock::Wall;
+use runtime::{clock::Wall, failpoint};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 
@@ -135,12 +135,14 @@ impl Ingest {
         bytes: Bytes,
         now: Wall,
     ) -> Result<()> {
+        failpoint::pass("ingest.write", Code::StoreFailed).await?;
         let incoming = check(caller, epoch, &bytes)?;
         let words = Words::of(&incoming);
         let lane = self.windows.enter(caller.connection, &incoming.stream, incoming.offer.batch);
         let admission = self.in_turn(&lane, incoming, now).await?;
         match admission {
             Admission::Accepted { .. } => {
+                failpoint::pass("ingest.written", Code::StoreFailed).await?;
                 counter!("malote_messages_accepted_total").increment(1);
                 counter!("malote_rows_accepted_total").increment(words.rows.cast_unsigned());
                 counter!("malote_bytes_accepted_total").increment(bytes.len() as u64);
@@ -220,6 +222,7 @@ impl Ingest {
         let closing =
             Closing { stream, sender, epoch, batch, manifest, loads_done: loads_done.to_vec() };
         let verdict = self.store.close_batch(closing, now).await?;
+        failpoint::pass("ingest.summarized", Code::StoreFailed).await?;
         // The batch's state is mirrored beside the staged rows, whatever it became.
         self.hint.give();
         let words = Words { table: String::new(), erp, batch, number: MessageNumber(0), rows: 0 };

@@ -19,7 +19,7 @@ use protocol::{
         open_response,
     },
 };
-use runtime::clock::Wall;
+use runtime::{clock::Wall, failpoint};
 
 use super::Caller;
 use crate::{
@@ -86,6 +86,7 @@ impl Sessions {
         };
         match self.store.open_session(asking, may_follow, now).await? {
             Opened::Granted(grant) => {
+                failpoint::pass("lease.opened", Code::StoreFailed).await?;
                 counter!("malote_sessions_opened_total").increment(1);
                 tracing::info!(erp = %request.erp, epoch = %grant.epoch, "session granted");
                 Ok(granted(grant))
@@ -136,7 +137,7 @@ impl Sessions {
     async fn step(&self, caller: &Caller, erp: &str, event: Event, now: Wall) -> Result<()> {
         let stream = stream(caller, erp)?;
         match self.store.step_session(stream, event, now).await? {
-            Ok(()) => Ok(()),
+            Ok(()) => failpoint::pass("lease.stepped", Code::StoreFailed).await,
             Err(Code::Fenced) => {
                 Err(Error::new(Code::Fenced, format!("the session of {erp} is over")))
             }
@@ -167,6 +168,7 @@ impl Sessions {
         let entries = request.entries.into_iter().map(entry).collect::<Result<Vec<_>>>()?;
         let place = (Epoch(request.epoch), BatchId(request.batch_id));
         self.store.prepare(stream, place, entries, now).await?;
+        failpoint::pass("lease.prepared", Code::StoreFailed).await?;
         Ok(PrepareResponse {})
     }
 

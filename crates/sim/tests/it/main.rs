@@ -19,6 +19,10 @@ mod comparison;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+mod disks;
+#[cfg(test)]
+mod failpoints;
+#[cfg(test)]
 mod faults_keys;
 #[cfg(test)]
 mod foreign;

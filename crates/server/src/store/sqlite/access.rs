@@ -4,6 +4,7 @@
 //! Never: sees a secret or an unsealed key.
 
 use protocol::{Code, Error, Result};
+use runtime::failpoint;
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
 
 use super::{
@@ -20,6 +21,7 @@ use crate::model::{
 impl Store {
     /// Signing keys in force at that moment; the one that signs comes first.
     pub(crate) async fn signing_keys(&self, now: i64) -> Result<Vec<SealedKey>> {
+        failpoint::pass("access.keys", Code::StoreFailed).await?;
         self.read(move |connection| {
             connection
                 .prepare_cached(
@@ -102,6 +104,7 @@ impl Store {
 
     /// The client of that id, revoked ones included.
     pub(crate) async fn client(&self, client_id: &str) -> Result<Option<ClientRecord>> {
+        failpoint::pass("access.client", Code::StoreFailed).await?;
         let client_id = client_id.to_owned();
         self.read(move |connection| client(connection, &client_id)).await
     }

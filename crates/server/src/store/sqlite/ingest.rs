@@ -14,7 +14,7 @@ use protocol::{
     ids::{AcceptSeq, BatchId, Epoch, Generation, InstallationId, MessageNumber},
     names::TableName,
 };
-use runtime::clock::Wall;
+use runtime::{clock::Wall, failpoint};
 use rusqlite::{OptionalExtension as _, Transaction, params};
 
 use super::{Store, failed};
@@ -192,6 +192,7 @@ pub(super) fn bound(tx: &Transaction<'_>, stream: &StreamId, sender: Installatio
 
 /// Ends the open batch, if any, and forgets what was prepared.
 pub(super) fn abandon(tx: &Transaction<'_>, stream: &StreamId, now: Wall) -> Result<()> {
+    failpoint::reach("ledger.abandon", Code::StoreFailed)?;
     let [tenant, environment, erp] = &names(stream);
     for sql in [
         "UPDATE batch SET state = 'abandoned', closed_at = ?4
@@ -220,6 +221,7 @@ pub(super) fn stream_of([tenant, environment, erp]: &[String; 3]) -> Result<Stre
 }
 
 fn accept(tx: &Transaction<'_>, message: &Incoming, now: Wall) -> Result<Admission> {
+    failpoint::reach("ledger.accept", Code::StoreFailed)?;
     let head = head(tx, &message.stream, now)?;
     bound(tx, &message.stream, message.sender)?;
     let known = known(tx, message)?;
@@ -355,17 +357,22 @@ fn store(
         .map_err(failed)?
         .execute(params![tenant, environment, erp, table, key])
         .map_err(failed)?;
+    failpoint::reach("ledger.accepted", Code::DiskFull)?;
     Ok(AcceptSeq(seq))
 }
 
 fn close(tx: &Transaction<'_>, closing: &Closing, now: Wall) -> Result<SummaryVerdict> {
+    failpoint::reach("ledger.close", Code::StoreFailed)?;
     let head = head(tx, &closing.stream, now)?;
     bound(tx, &closing.stream, closing.sender)?;
     let told = told(tx, closing)?;
     let verdict =
         batch::judge_summary(&head, closing.epoch, closing.batch, (&told, &closing.manifest));
     match verdict {
-        SummaryVerdict::Complete => complete(tx, closing, now)?,
+        SummaryVerdict::Complete => {
+            complete(tx, closing, now)?;
+            failpoint::reach("ledger.closed", Code::DiskFull)?;
+        }
         SummaryVerdict::Refuse(refusal) => note_refusal(tx, closing, refusal, now)?,
         SummaryVerdict::Duplicate => {}
     }

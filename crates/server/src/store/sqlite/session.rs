@@ -9,7 +9,7 @@ use protocol::{
     limits,
     names::TableName,
 };
-use runtime::clock::Wall;
+use runtime::{clock::Wall, failpoint};
 use rusqlite::{OptionalExtension as _, Transaction, params};
 use uuid::Uuid;
 
@@ -82,6 +82,7 @@ impl Store {
     ) -> Result<std::result::Result<(), Code>> {
         self.write(move |tx| {
             head(tx, &stream, now)?;
+            failpoint::reach("lease.step", Code::StoreFailed)?;
             let (state, answer) = step(load(tx, &stream)?, event, now);
             save(tx, &stream, &state)?;
             Ok(answer.map(|_| ()))
@@ -138,6 +139,7 @@ fn open(
     same: impl Fn(&[u8], &[u8]) -> bool,
     now: Wall,
 ) -> Result<Opened> {
+    failpoint::reach("lease.open", Code::StoreFailed)?;
     let stream = &asking.stream;
     let head = head(tx, stream, now)?;
     bound(tx, stream, asking.sender)?;
@@ -251,6 +253,7 @@ fn cursor(tx: &Transaction<'_>, stream: &StreamId) -> Result<Vec<Entry>> {
 }
 
 fn keep(tx: &Transaction<'_>, stream: &StreamId, batch: BatchId, entries: &[Entry]) -> Result<()> {
+    failpoint::reach("lease.prepare", Code::StoreFailed)?;
     let [tenant, environment, erp] = &names(stream);
     let whole = params![tenant, environment, erp, batch.0];
     let forget = "DELETE FROM cursor_pending WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3) AND batch <> ?4";

@@ -21,6 +21,7 @@ use protocol::{
     names::ErpName,
 };
 
+use runtime::failpoint;
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::{SqliteFile, failed};
@@ -185,6 +186,7 @@ impl StagingFile {
 
 /// One transaction: a second process may open the file at the same moment.
 fn prepare(connection: &mut Connection) -> Result<()> {
+    failpoint::reach("staging.make", Code::StoreFailed)?;
     let tx =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
     tx.execute_batch(SYSTEM).map_err(failed)?;

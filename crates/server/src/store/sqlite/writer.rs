@@ -12,6 +12,7 @@ use std::{
 };
 
 use protocol::{Code, Error, Result};
+use runtime::failpoint;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
@@ -131,8 +132,9 @@ fn commit_group(
     queue: &Receiver<Job>,
     answers: &mut Vec<Answer>,
 ) -> Result<()> {
-    let begun =
-        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed);
+    let begun = failpoint::reach("store.begin", Code::DiskFull).and_then(|()| {
+        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)
+    });
     let mut group = match begun {
         Ok(transaction) => Group { transaction, doomed: false },
         Err(error) => {
@@ -151,7 +153,9 @@ fn commit_group(
         // Dropping the transaction rolls it back.
         return Err(Error::new(Code::StoreFailed, "a neighbour in the commit could not be undone"));
     }
-    group.transaction.commit().map_err(failed)
+    failpoint::reach("store.commit", Code::DiskFull)?;
+    group.transaction.commit().map_err(failed)?;
+    failpoint::reach("store.committed", Code::StoreFailed)
 }
 
 #[cfg(test)]

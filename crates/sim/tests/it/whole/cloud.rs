@@ -77,10 +77,24 @@ impl Cloud {
 
     /// Starts the process and does not wait for it.
     pub(crate) fn launch(&mut self) {
-        let log = self.folder.path().join("server.log");
-        let started =
-            Process::start(self.folder.path(), &log, &["server", "run", "--config", "server.toml"]);
+        self.launch_with(&[]);
+    }
+
+    /// As [`Cloud::launch`], with more variables in its environment.
+    pub(crate) fn launch_with(&mut self, variables: &[(&str, &str)]) {
+        let words = ["server", "run", "--config", "server.toml"];
+        let started = Process::start_with(self.folder.path(), &self.log_file(), &words, variables);
         self.process = Some(started.unwrap());
+    }
+
+    /// All that the server logged, from its first start on.
+    pub(crate) fn log_file(&self) -> PathBuf {
+        self.folder.path().join("server.log")
+    }
+
+    /// Whether the server ended by itself.
+    pub(crate) fn ended(&mut self) -> bool {
+        self.process.as_mut().is_some_and(|process| process.ended().unwrap().is_some())
     }
 
     pub(crate) async fn ready(&mut self) {

@@ -169,11 +169,25 @@ listen = '127.0.0.1:{admin}'
     }
 
     pub(crate) fn start_agent(&mut self) {
+        self.start_agent_with(&[]);
+    }
+
+    /// As [`World::start_agent`], with more variables in its environment.
+    pub(crate) fn start_agent_with(&mut self, variables: &[(&str, &str)]) {
         let folder = self.cloud.folder.path();
-        let log = folder.join("agent.log");
-        self.agent = Some(
-            Process::start(folder, &log, &["agent", "run", "--config", "agent.toml"]).unwrap(),
-        );
+        let words = ["agent", "run", "--config", "agent.toml"];
+        let started = Process::start_with(folder, &self.agent_log(), &words, variables);
+        self.agent = Some(started.unwrap());
+    }
+
+    /// All that the agent logged, from its first start on.
+    pub(crate) fn agent_log(&self) -> std::path::PathBuf {
+        self.cloud.folder.path().join("agent.log")
+    }
+
+    /// Whether the agent ended by itself.
+    pub(crate) fn agent_ended(&mut self) -> bool {
+        self.agent.as_mut().is_some_and(|agent| agent.ended().unwrap().is_some())
     }
 
     pub(crate) fn kill_agent(&mut self) {
@@ -207,10 +221,7 @@ listen = '127.0.0.1:{admin}'
     pub(crate) async fn equal(&mut self, within: Duration) -> usize {
         let begun = clock::Mono::now();
         loop {
-            let found = match compare::staging(&self.cloud.staging()) {
-                Some(staging) => compare::differences(&self.erp, &self.tables, &staging).await,
-                None => vec!["nothing is staged".to_owned()],
-            };
+            let found = self.differences().await;
             if found.is_empty() {
                 let mut rows = 0;
                 for table in &self.tables {
@@ -221,6 +232,33 @@ listen = '127.0.0.1:{admin}'
             assert!(begun.elapsed() < within, "{}\n{}", found.join("\n"), self.logs());
             self.alive();
             clock::sleep(Duration::from_millis(300)).await;
+        }
+    }
+
+    /// As [`World::equal`], starting whatever ended by itself again.
+    pub(crate) async fn equal_at_last(&mut self, within: Duration) {
+        let begun = clock::Mono::now();
+        loop {
+            if self.cloud.ended() {
+                self.cloud.launch();
+            }
+            if self.agent_ended() {
+                self.start_agent();
+            }
+            let found = self.differences().await;
+            if found.is_empty() {
+                return;
+            }
+            assert!(begun.elapsed() < within, "{}\n{}", found.join("\n"), self.logs());
+            clock::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Where staging and the source differ at this moment, in words.
+    pub(crate) async fn differences(&self) -> Vec<String> {
+        match compare::staging(&self.cloud.staging()) {
+            Some(staging) => compare::differences(&self.erp, &self.tables, &staging).await,
+            None => vec!["nothing is staged".to_owned()],
         }
     }
 

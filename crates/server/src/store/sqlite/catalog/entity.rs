@@ -4,6 +4,7 @@
 //! Never: touches staging.
 
 use protocol::{Code, Error, Result, ids::Generation, names::TableName};
+use runtime::failpoint;
 use rusqlite::{Transaction, named_params};
 
 use super::{Deed, Page, Store, change, parsed, rows, time};
@@ -125,6 +126,7 @@ impl Store {
         withdrawn: bool,
         page: Page,
     ) -> Result<Vec<Entity>> {
+        failpoint::pass("catalog.entities", Code::StoreFailed).await?;
         self.read(move |connection| {
             rows(
                 connection,

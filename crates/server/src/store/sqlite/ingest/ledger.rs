@@ -5,10 +5,10 @@
 
 use bytes::Bytes;
 use protocol::{
-    Result,
+    Code, Result,
     ids::{AcceptSeq, BatchId, MessageNumber},
 };
-use runtime::clock::Wall;
+use runtime::{clock::Wall, failpoint};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::{names, stream_of};
@@ -68,6 +68,7 @@ impl Store {
     /// # Errors
     /// The store's own.
     pub async fn ledger_ends(&self) -> Result<Vec<(StreamId, AcceptSeq)>> {
+        failpoint::pass("ledger.ends", Code::StoreFailed).await?;
         self.read(|connection| {
             let sql = "SELECT tenant_id, environment_id, erp, accept_seq FROM ingest_stream";
             let mut statement = connection.prepare_cached(sql).map_err(failed)?;
@@ -108,6 +109,7 @@ impl Store {
         bytes: usize,
     ) -> Result<Following> {
         self.read(move |connection| {
+            failpoint::reach("ledger.read", Code::StoreFailed)?;
             if !is_of_this_ledger(connection, &stream, &standing)? {
                 return Ok(Following::OtherLedger);
             }

@@ -12,7 +12,7 @@ use protocol::{
     names::{DELETED, TableName},
     wire::{Cell, TableView},
 };
-use runtime::clock::Wall;
+use runtime::{clock::Wall, failpoint};
 use rusqlite::{CachedStatement, Transaction, params};
 
 use super::{
@@ -106,6 +106,7 @@ fn apply(
     batches: &[LedgerBatch],
     now: Wall,
 ) -> Result<Applied> {
+    failpoint::reach("staging.apply", Code::StoreFailed)?;
     let sql = "SELECT applied_seq FROM malote_progress";
     let before: i64 = tx.query_row(sql, [], |row| row.get(0)).map_err(failed)?;
     let mut applied = Applied { up_to: AcceptSeq(before), ..Applied::default() };
@@ -124,6 +125,7 @@ fn apply(
     for batch in batches {
         mirror(tx, batch, applied.up_to)?;
     }
+    failpoint::reach("staging.applied", Code::DiskFull)?;
     Ok(applied)
 }
 
@@ -185,6 +187,7 @@ fn one(
     known: &mut Option<StagedTable>,
     now: Wall,
 ) -> Result<(usize, usize)> {
+    failpoint::reach("staging.message", Code::StoreFailed)?;
     let origin = Origin::of(message);
     let read = TableView::scan(&message.body).and_then(|view| Ok((schema::check(&view)?, view)));
     let (checked, view) = match read {

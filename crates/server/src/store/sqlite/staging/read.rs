@@ -13,6 +13,7 @@ use protocol::{
     limits,
     names::{ColumnName, TableName},
 };
+use runtime::failpoint;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::store::sqlite::ingest::Standing;
@@ -200,6 +201,7 @@ impl StagingFile {
     pub async fn standing(&self) -> Result<Standing> {
         self.file
             .read(|connection| {
+                failpoint::reach("staging.standing", Code::StoreFailed)?;
                 let applied = progress(connection)?.applied;
                 let sql =
                     "SELECT coalesce(min(batch) FILTER (WHERE state = 'open'), max(batch) + 1, 1)
@@ -258,6 +260,7 @@ impl StagingFile {
     ) -> Result<(Vec<(KeyBytes, RowHash)>, bool)> {
         self.file
             .read(move |connection| {
+                failpoint::reach("staging.hashes", Code::StoreFailed)?;
                 let (mut rows, mut bytes, mut more) = (Vec::new(), 0, false);
                 hashed(connection, &name, &span, |key, hash| {
                     bytes += key.len() + 32;
