@@ -21,21 +21,28 @@ pub struct Policy {
     pub body_days: u32,
     /// Batches and messages in the ledger: ids, counts and hashes. Within them a repeat is told as one.
     pub ledger_days: u32,
+    /// Tombstones of staged rows. The ledger tells how old one is, so they are kept no longer than its rows.
+    pub tombstone_days: u32,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { body_days: 7, ledger_days: 90 }
+        Self { body_days: 7, ledger_days: 90, tombstone_days: 30 }
     }
 }
 
 impl Policy {
     /// # Errors
-    /// `CONFIG_INVALID` where ledger rows would go before their bodies.
+    /// `CONFIG_INVALID` where ledger rows would go before their bodies, or before the tombstones they tell the age of.
     pub fn check(self) -> Result<()> {
         let bodies_stay = self.body_days == 0 || self.body_days > self.ledger_days;
         if self.ledger_days != 0 && bodies_stay {
             let words = "retention.ledger_days must be 0 or at least retention.body_days, which must not be 0 then";
+            return Err(Error::new(Code::ConfigInvalid, words));
+        }
+        if self.ledger_days != 0 && self.tombstone_days > self.ledger_days {
+            let words =
+                "retention.tombstone_days must be 0 (for ever) or at most retention.ledger_days";
             return Err(Error::new(Code::ConfigInvalid, words));
         }
         Ok(())
@@ -51,6 +58,12 @@ impl Policy {
     #[must_use]
     pub fn ledger_before(self, now: Wall) -> Option<Wall> {
         before(self.ledger_days, now)
+    }
+
+    /// As [`Self::bodies_before`] for tombstones.
+    #[must_use]
+    pub fn tombstones_before(self, now: Wall) -> Option<Wall> {
+        before(self.tombstone_days, now)
     }
 }
 
@@ -69,6 +82,8 @@ pub struct Removed {
     pub messages: u64,
     /// Rows of batches in the ledger.
     pub batches: u64,
+    /// Tombstones of staged rows.
+    pub tombstones: u64,
 }
 
 impl Removed {
@@ -84,6 +99,7 @@ impl AddAssign for Removed {
         self.bytes += other.bytes;
         self.messages += other.messages;
         self.batches += other.batches;
+        self.tombstones += other.tombstones;
     }
 }
 
@@ -97,9 +113,11 @@ mod tests {
         let policy = Policy::default();
         assert_eq!(policy.bodies_before(now), Some(Wall(93 * DAY)));
         assert_eq!(policy.ledger_before(now), Some(Wall(10 * DAY)));
-        let ever = Policy { body_days: 0, ledger_days: 0 };
+        assert_eq!(policy.tombstones_before(now), Some(Wall(70 * DAY)));
+        let ever = Policy { body_days: 0, ledger_days: 0, tombstone_days: 0 };
         assert_eq!((ever.bodies_before(now), ever.ledger_before(now)), (None, None));
-        let long = Policy { body_days: u32::MAX, ledger_days: u32::MAX };
+        assert_eq!(ever.tombstones_before(now), None);
+        let long = Policy { body_days: u32::MAX, ledger_days: u32::MAX, tombstone_days: 30 };
         assert!(long.bodies_before(now).is_some_and(|before| before.0 < 0));
     }
 
@@ -108,8 +126,18 @@ mod tests {
         for (body_days, ledger_days, good) in
             [(7, 90, true), (7, 7, true), (0, 0, true), (7, 0, true), (8, 7, false), (0, 7, false)]
         {
-            let checked = Policy { body_days, ledger_days }.check();
+            let checked = Policy { body_days, ledger_days, tombstone_days: 0 }.check();
             assert_eq!(checked.is_ok(), good, "{body_days} {ledger_days}");
+        }
+    }
+
+    #[test]
+    fn a_ledger_row_does_not_go_before_the_tombstones_it_tells_the_age_of() {
+        for (ledger_days, tombstone_days, good) in
+            [(90, 30, true), (30, 30, true), (90, 0, true), (0, 500, true), (29, 30, false)]
+        {
+            let checked = Policy { body_days: 7, ledger_days, tombstone_days }.check();
+            assert_eq!(checked.is_ok(), good, "{ledger_days} {tombstone_days}");
         }
     }
 }

@@ -4,8 +4,10 @@
 //! fails holds back only itself; what a person orders is in the audit, a dry run is not.
 //! Never: knows SQL; waits inside a step.
 
+use std::sync::Arc;
+
 use metrics::counter;
-use protocol::Result;
+use protocol::{Result, ids::AcceptSeq};
 use runtime::clock::Wall;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -17,7 +19,7 @@ use crate::{
         retention::{Policy, Removed},
         stream::StreamId,
     },
-    store::Store,
+    store::{Store, sqlite::staging::StagingFile},
 };
 
 /// Steps of one run that a person waits for: about a minute of work.
@@ -88,13 +90,33 @@ impl Retention {
     /// One step of a sweep; nothing = it is done.
     ///
     /// # Errors
-    /// The store's own.
+    /// The stores' own.
     pub async fn step(&self, sweep: &Sweep) -> Result<Removed> {
-        let removed = self.store.sweep_step(sweep.clone()).await?;
+        // Tombstones first: the ledger's rows tell how old they are.
+        let mut removed = Removed { tombstones: self.bury(sweep).await?, ..Removed::default() };
+        if removed.is_nothing() {
+            removed = self.store.sweep_step(sweep.clone()).await?;
+        }
+        counter!("malote_retention_tombstones_total").increment(removed.tombstones);
         counter!("malote_retention_bodies_total").increment(removed.bodies);
         counter!("malote_retention_bytes_total").increment(removed.bytes);
         counter!("malote_retention_ledger_rows_total").increment(removed.messages);
         Ok(removed)
+    }
+
+    async fn bury(&self, sweep: &Sweep) -> Result<u64> {
+        match self.file_of(sweep).await? {
+            Some(file) => file.remove_tombstones(sweep.tombstones_to).await,
+            None => Ok(0),
+        }
+    }
+
+    /// The staging file, where a sweep has anything to do with it.
+    async fn file_of(&self, sweep: &Sweep) -> Result<Option<Arc<StagingFile>>> {
+        if sweep.tombstones_to == AcceptSeq(0) {
+            return Ok(None);
+        }
+        self.staging.found(sweep.stream.environment, &sweep.stream.erp).await
     }
 
     /// Gives some of what became free back to the file system; `false` = there is nothing more.
@@ -113,6 +135,9 @@ impl Retention {
         let mut removed = Removed::default();
         for stream in self.streams().await? {
             if let Some(sweep) = self.sweep(&stream, now).await? {
+                if let Some(file) = self.file_of(&sweep).await? {
+                    removed.tombstones += file.old_tombstones(sweep.tombstones_to).await?;
+                }
                 removed += self.store.due(sweep).await?;
             }
         }

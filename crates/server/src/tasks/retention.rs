@@ -65,8 +65,8 @@ async fn sweep(
         wait(PAUSE, shutdown).await;
     }
     if !all.is_nothing() {
-        let Removed { bodies, bytes, messages, batches } = all;
-        tracing::info!(erp = %stream.erp, bodies, bytes, messages, batches, "retention removed what is past its days");
+        let Removed { bodies, bytes, messages, batches, tombstones } = all;
+        tracing::info!(erp = %stream.erp, bodies, bytes, messages, batches, tombstones, "retention removed what is past its days");
     }
     Ok(())
 }

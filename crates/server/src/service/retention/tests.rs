@@ -4,6 +4,7 @@ use super::*;
 use crate::service::{
     overview::Overview,
     session::Sessions,
+    staging::Which,
     trial::{
         NOW, at,
         stage::{Cells, Stage},
@@ -349,20 +350,88 @@ async fn what_a_person_orders_is_in_the_audit_and_nothing_of_the_audit_goes() {
     retention.run(day(1000)).await.unwrap();
     assert_eq!(kept.stage.trial.count("SELECT count(*) FROM audit"), before + 1);
     let noted = "SELECT count(*) FROM audit WHERE action = 'retention.run' AND who = 'ana'
-                    AND detail = 'bodies 7 days, ledger 90 days'";
+                    AND detail = 'bodies 7 days, ledger 90 days, tombstones 30 days'";
     assert_eq!(kept.stage.trial.count(noted), 1);
 }
 
 #[tokio::test]
 async fn where_the_days_are_none_all_is_kept() {
     let kept = Kept::three().await;
-    let ever = Policy { body_days: 0, ledger_days: 0 };
+    let ever = Policy { body_days: 0, ledger_days: 0, tombstone_days: 0 };
     let kept = Kept { retention: kept.retention.clone().keeping(ever), ..kept };
     assert!(kept.swept(day(10_000)).await.is_nothing());
-    let bodies = Policy { body_days: 1, ledger_days: 0 };
+    let bodies = Policy { body_days: 1, ..ever };
     let kept = Kept { retention: kept.retention.clone().keeping(bodies), ..kept };
     let removed = kept.swept(day(10_000)).await;
     assert_eq!((removed.bodies, removed.batches), (3, 0));
+}
+
+impl Kept {
+    /// A complete batch that deletes a row.
+    async fn deletes(&self, batch: i64, id: &str, when: Wall) {
+        self.stage.clock.set(when);
+        self.stage.send((batch, 1), COLUMNS, &[&[("ID", id), ("DELETED", "true")]]).await;
+        self.stage.end(batch, 1, 1).await;
+    }
+
+    /// Staged rows, tombstones too.
+    fn staged(&self) -> Vec<(i64, bool)> {
+        let staging = rusqlite::Connection::open(self.file()).unwrap();
+        let mut rows = staging.prepare("SELECT id, _deleted FROM flan ORDER BY _key").unwrap();
+        let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        rows.map(Result::unwrap).collect()
+    }
+}
+
+#[tokio::test]
+async fn tombstones_past_their_days_go_and_younger_ones_and_live_rows_stay() {
+    let kept = Kept::three().await;
+    kept.deletes(103, "1", day(21)).await;
+    kept.deletes(104, "2", day(40)).await;
+    kept.stage.caught_up().await;
+    assert_eq!(kept.staged(), [(1, true), (2, true), (3, false)]);
+    assert_eq!(kept.swept(day(50)).await.tombstones, 0, "29 days are not 30");
+    assert_eq!(kept.swept(day(51)).await.tombstones, 1);
+    assert_eq!(kept.staged(), [(2, true), (3, false)]);
+    // A row that comes again is a new one, and its tombstone is no tombstone any more.
+    kept.batch(105, ("2", "again"), day(60)).await;
+    kept.stage.caught_up().await;
+    assert_eq!(kept.swept(day(80)).await.tombstones, 0);
+    assert_eq!(kept.staged(), [(2, false), (3, false)]);
+}
+
+#[tokio::test]
+async fn an_older_row_does_not_come_back_where_its_tombstone_is_gone() {
+    let kept = Kept::new();
+    kept.stage.clock.set(day(0));
+    let columns: Cells<'_> = &[("ID", "integer"), ("S", "string"), ("N", "long")];
+    kept.stage.send((100, 1), columns, &[&[("ID", "1"), ("N", "x")]]).await;
+    kept.stage.end(100, 1, 1).await;
+    kept.deletes(101, "1", day(1)).await;
+    kept.batch(102, ("2", "b"), day(1)).await;
+    // By now the table would take the value.
+    kept.stage.clock.set(day(2));
+    let wider: Cells<'_> = &[("ID", "integer"), ("S", "string"), ("N", "string")];
+    kept.stage.send((103, 1), wider, &[&[("ID", "3"), ("N", "z")]]).await;
+    kept.stage.end(103, 1, 1).await;
+    kept.stage.caught_up().await;
+    assert_eq!(kept.stage.quarantine("", 9).await.len(), 1);
+    assert_eq!(kept.swept(day(60)).await.tombstones, 1);
+    let place = kept.stage.whole_place();
+    let tried = kept.stage.staging.retry(&place, Which::All, ("", false), day(60)).await.unwrap();
+    let outcomes: Vec<_> = tried.rows.iter().map(|row| row.outcome.as_str()).collect();
+    assert_eq!(outcomes, ["superseded"]);
+    assert_eq!(kept.staged(), [(2, false), (3, false)]);
+}
+
+#[tokio::test]
+async fn a_staging_file_of_another_ledger_keeps_its_tombstones() {
+    let kept = Kept::three().await;
+    kept.deletes(103, "1", day(21)).await;
+    kept.stage.caught_up().await;
+    let staging = rusqlite::Connection::open(kept.file()).unwrap();
+    staging.execute_batch("UPDATE malote_applied SET sha256 = zeroblob(32)").unwrap();
+    assert_eq!(kept.swept(day(60)).await.tombstones, 0);
 }
 
 /// A small generator, so that a failing course is found again by its seed.

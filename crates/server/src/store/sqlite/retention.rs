@@ -46,6 +46,8 @@ pub struct Sweep {
     /// Bodies up to this number may go.
     pub bodies_to: AcceptSeq,
     pub ledger_before: Option<Wall>,
+    /// Tombstones of messages up to this number may go.
+    pub tombstones_to: AcceptSeq,
 }
 
 impl Store {
@@ -61,12 +63,20 @@ impl Store {
         (policy, now): (Policy, Wall),
     ) -> Result<Sweep> {
         self.read(move |connection| {
-            let bodies_to = match policy.bodies_before(now) {
-                Some(before) => closed_to(connection, &stream, before)?.min(standing.applied),
-                None => AcceptSeq(0),
+            let staged_by = |before: Option<Wall>, from: AcceptSeq| match before {
+                Some(before) => {
+                    Ok(closed_to(connection, &stream, (before, from))?.min(standing.applied))
+                }
+                None => Ok(AcceptSeq(0)),
+            };
+            let removed = removed(connection, &stream)?;
+            let bodies_to = staged_by(policy.bodies_before(now), removed)?;
+            let tombstones_to = match is_of_this_ledger(connection, &stream, &standing)? {
+                true => staged_by(policy.tombstones_before(now), AcceptSeq(0))?,
+                false => AcceptSeq(0),
             };
             let ledger_before = policy.ledger_before(now);
-            Ok(Sweep { stream, standing, held, bodies_to, ledger_before })
+            Ok(Sweep { stream, standing, held, bodies_to, ledger_before, tombstones_to })
         })
         .await
     }
@@ -120,9 +130,10 @@ impl Store {
 
     /// Notes that a person runs retention.
     pub(crate) async fn note_retention(&self, policy: Policy) -> Result<()> {
-        let Policy { body_days, ledger_days } = policy;
-        let deed = Deed::global("retention.run", "every stream")
-            .with(format!("bodies {body_days} days, ledger {ledger_days} days"));
+        let Policy { body_days, ledger_days, tombstone_days } = policy;
+        let deed = Deed::global("retention.run", "every stream").with(format!(
+            "bodies {body_days} days, ledger {ledger_days} days, tombstones {tombstone_days} days"
+        ));
         self.audited(deed, |_| Ok(())).await
     }
 
@@ -187,18 +198,21 @@ pub(super) fn behind_removed(connection: &Connection, stream: &StreamId) -> Resu
     Ok(Standing { applied, last: Some(last), batch: BatchId(1) })
 }
 
-/// The highest number of acceptance in batches that ended by then. Batches of a stream follow each other, so what lies
+/// The highest number of acceptance in batches that ended by then; looked for from the batch of `from` on. Batches of a stream follow each other, so what lies
 /// below belongs to batches that had ended, whatever a clock that stepped wrote into them.
-fn closed_to(connection: &Connection, stream: &StreamId, before: Wall) -> Result<AcceptSeq> {
+fn closed_to(
+    connection: &Connection,
+    stream: &StreamId,
+    (before, from): (Wall, AcceptSeq),
+) -> Result<AcceptSeq> {
     let [tenant, environment, erp] = &names(stream);
-    let removed = removed(connection, stream)?;
     let sql = "SELECT coalesce(max(last_seq), 0) FROM batch
                 WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3) AND state <> 'open' AND closed_at <= ?4
                   AND id >= coalesce((SELECT batch FROM ingest_message
                        WHERE (tenant_id, environment_id, erp, accept_seq) = (?1, ?2, ?3, ?5)), 0)";
     let mut statement = connection.prepare_cached(sql).map_err(failed)?;
     let found = statement
-        .query_row(params![tenant, environment, erp, before.0, removed.0], |row| row.get(0))
+        .query_row(params![tenant, environment, erp, before.0, from.0], |row| row.get(0))
         .map_err(failed)?;
     Ok(AcceptSeq(found))
 }

@@ -8,6 +8,7 @@ mod apply;
 mod quarantine;
 mod read;
 mod tables;
+mod tombstones;
 
 use std::{
     collections::HashMap,

@@ -32,6 +32,11 @@ const ROWS_PER_SEQ: i64 = 16_384;
 
 const _: () = assert!(limits::MESSAGE_ROWS < ROWS_PER_SEQ as usize);
 
+/// The highest `_seq` that a row of that message can have.
+pub(super) const fn last_row_seq(of: AcceptSeq) -> i64 {
+    of.0.saturating_mul(ROWS_PER_SEQ).saturating_add(ROWS_PER_SEQ - 1)
+}
+
 /// What an apply did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Applied {

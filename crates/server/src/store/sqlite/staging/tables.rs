@@ -176,6 +176,7 @@ fn create(connection: &Connection, checked: &schema::Checked) -> Result<StagedTa
             table.quoted()
         ),
     )?;
+    index_tombstones(connection, &table)?;
     let key = serde_json::Value::from(table.key.clone()).to_string();
     connection
         .execute(
@@ -184,6 +185,16 @@ fn create(connection: &Connection, checked: &schema::Checked) -> Result<StagedTa
         )
         .map_err(failed)?;
     Ok(table)
+}
+
+/// Retention finds tombstones by it; live rows are not in it, so that loads do not pay for it.
+pub(super) fn index_tombstones(connection: &Connection, table: &StagedTable) -> Result<()> {
+    let index = quote(&format!("malote_deleted_{}", table.name.folded()));
+    let sql = format!(
+        "CREATE INDEX IF NOT EXISTS {index} ON {} (_seq) WHERE _deleted = 1",
+        table.quoted()
+    );
+    run(connection, &sql)
 }
 
 /// Adds the columns that a table lacks; those it has stay as they are.
