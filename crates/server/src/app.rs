@@ -19,6 +19,7 @@ use runtime::{
     files,
     shutdown::{self, Calls, Shutdown, Trigger},
     task::{self, Task},
+    tls,
 };
 use tokio::net::TcpListener;
 
@@ -96,6 +97,7 @@ impl App {
     pub async fn start(config: &ServerConfig) -> Result<Self> {
         runtime::telemetry::start_metrics();
         config.retention.check()?;
+        let (certificate, renewal) = tls::load(&config.tls)?.unzip();
         // What is refused before the store is opened leaves no new folder behind.
         let held = if config.data.exists() { Some(lock(&config.data)?) } else { None };
         let http = bind("http_listen", config.http_listen).await?;
@@ -121,9 +123,12 @@ impl App {
         };
         let proxies = config.trusted_proxies.clone().into();
         let edges = (calls.clone(), closed.clone());
-        let parts = vec![
-            task::spawn("http", http::serve(http, http::router(desk), closed)),
-            task::spawn("grpc", grpc::serve(grpc, services.clone(), proxies, edges)),
+        let mut parts = vec![
+            task::spawn(
+                "http",
+                http::serve((http, certificate.clone()), http::router(desk), closed),
+            ),
+            task::spawn("grpc", grpc::serve((grpc, certificate), services.clone(), proxies, edges)),
             task::spawn(
                 "apply",
                 tasks::apply::run(
@@ -136,8 +141,9 @@ impl App {
                 "retention",
                 tasks::retention::run(services.retention.clone(), Wall::now, shutdown.clone()),
             ),
-            task::spawn("silence", tasks::silence::run(services.ingest.clone(), shutdown)),
+            task::spawn("silence", tasks::silence::run(services.ingest.clone(), shutdown.clone())),
         ];
+        parts.extend(renewal.map(|renewal| task::spawn("tls", tls::follow(renewal, shutdown))));
         let (http, grpc) = bound;
         Ok(Self { http, grpc, addresses, services, trigger, calls, closing, parts, _lock: lock })
     }

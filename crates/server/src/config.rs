@@ -10,7 +10,7 @@ use std::{
 };
 
 use protocol::{Code, Error, Result};
-use runtime::telemetry::LogFormat;
+use runtime::{telemetry::LogFormat, tls::TlsFiles};
 use serde::{Deserialize, Serialize};
 
 use crate::model::retention::Policy;
@@ -27,8 +27,8 @@ pub struct ServerConfig {
     pub http_listen: SocketAddr,
     /// Where gRPC listens: table messages, sessions, reconcile.
     pub grpc_listen: SocketAddr,
-    /// The HTTP address that senders dial, as a proxy with TLS publishes it: `https://malote.example`.
-    /// Empty: `http://` and the listening address (needs `allow_private`). Also the issuer of tokens.
+    /// The HTTP address that senders dial, as the certificate or a proxy with TLS names it: `https://malote.example`.
+    /// Empty: the listening address (needs `allow_private` where it is private or has no TLS). Also the issuer of tokens.
     pub public_http: String,
     /// The gRPC address that senders dial: `https://ingest.malote.example`. Empty: as above.
     pub public_grpc: String,
@@ -37,6 +37,8 @@ pub struct ServerConfig {
     /// Addresses of proxies before gRPC: they bring many senders, so connections per address are not bounded for them.
     pub trusted_proxies: Vec<IpAddr>,
     pub log: LogConfig,
+    /// Certificate and key of both listeners, where no front ends TLS; empty = they speak without.
+    pub tls: TlsFiles,
     /// How long what the ledger holds is kept, in days after the end of a batch; 0 = for ever.
     pub retention: Policy,
 }
@@ -67,6 +69,7 @@ impl Default for ServerConfig {
             allow_private: false,
             trusted_proxies: Vec::new(),
             log: LogConfig::default(),
+            tls: TlsFiles::default(),
             retention: Policy::default(),
         }
     }
@@ -97,9 +100,10 @@ impl ServerConfig {
     /// # Errors
     /// `ADDRESS_REFUSED`, `CONFIG_INVALID`.
     pub fn addresses(&self, http: SocketAddr, grpc: SocketAddr) -> Result<Addresses> {
+        let scheme = if self.tls.are_named()? { "https" } else { "http" };
         let of = |key: &str, given: &str, bound: SocketAddr| {
             let address = if given.is_empty() {
-                format!("http://{bound}")
+                format!("{scheme}://{bound}")
             } else {
                 given.trim_end_matches('/').to_owned()
             };

@@ -18,9 +18,16 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{Stream, stream};
+use futures_util::{
+    Stream, StreamExt as _,
+    future::BoxFuture,
+    stream::{self, FuturesUnordered},
+};
 use protocol::{ids::TenantId, limits};
-use runtime::clock;
+use runtime::{
+    clock,
+    tls::{Speaks, Tls, Wire},
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -140,37 +147,76 @@ impl Drop for Connection {
     }
 }
 
-/// Accepts for ever; what is over a limit is closed at once.
+/// Accepts for ever; what is over a limit is closed at once. Handshakes of TLS go on beside each other: a slow one holds
+/// up nobody.
 pub(super) fn incoming(
-    listener: TcpListener,
+    (listener, tls): (TcpListener, Option<Tls>),
     proxies: Arc<[IpAddr]>,
 ) -> impl Stream<Item = io::Result<Guarded>> {
-    let counts = Arc::<Counts>::default();
-    stream::unfold((listener, counts, proxies), |(listener, counts, proxies)| async move {
+    let door =
+        Door { listener, tls, proxies, counts: Arc::default(), shaking: FuturesUnordered::new() };
+    stream::unfold(door, |mut door| async move {
         loop {
-            match listener.accept().await {
-                Err(_) => clock::sleep(ACCEPT_PAUSE).await,
-                Ok((stream, peer)) => {
-                    let Some(connection) = Connection::open(&counts, peer.ip(), &proxies) else {
-                        metrics::counter!("malote_grpc_connections_refused_total").increment(1);
-                        continue;
-                    };
-                    // A failure to set this costs only time.
-                    let _ = stream.set_nodelay(true);
-                    let deadline = Some(Box::pin(clock::sleep(HANDSHAKE)) as Deadline);
-                    let guarded = Guarded { stream, connection, deadline, seen: 0 };
-                    return Some((Ok(guarded), (listener, counts, proxies)));
+            tokio::select! {
+                accepted = door.listener.accept() => match accepted {
+                    Err(_) => clock::sleep(ACCEPT_PAUSE).await,
+                    Ok((stream, peer)) => door.begin(stream, peer.ip()),
+                },
+                Some(shaken) = door.shaking.next() => {
+                    if let Some(guarded) = shaken {
+                        return Some((Ok(guarded), door));
+                    }
                 }
             }
         }
     })
 }
 
+/// Where connections come in.
+struct Door {
+    listener: TcpListener,
+    tls: Option<Tls>,
+    proxies: Arc<[IpAddr]>,
+    counts: Arc<Counts>,
+    /// Connections, counted already, whose handshake is under way.
+    shaking: FuturesUnordered<BoxFuture<'static, Option<Guarded>>>,
+}
+
+impl Door {
+    fn begin(&self, stream: TcpStream, peer: IpAddr) {
+        let Some(connection) = Connection::open(&self.counts, peer, &self.proxies) else {
+            metrics::counter!("malote_grpc_connections_refused_total").increment(1);
+            return;
+        };
+        // A failure to set this costs only time.
+        let _ = stream.set_nodelay(true);
+        let tls = self.tls.clone();
+        self.shaking.push(Box::pin(async move {
+            let wire = match tls {
+                None => Wire::Plain(stream),
+                Some(tls) => {
+                    let shaking = tls.accept(stream, Speaks::Grpc);
+                    match tokio::time::timeout(HANDSHAKE, shaking).await {
+                        Ok(Ok(wire)) => wire,
+                        Ok(Err(cause)) => {
+                            tracing::debug!(%cause, "no TLS handshake");
+                            return None;
+                        }
+                        Err(_) => return None,
+                    }
+                }
+            };
+            let deadline = Some(Box::pin(clock::sleep(HANDSHAKE)) as Deadline);
+            Some(Guarded { stream: wire, connection, deadline, seen: 0 })
+        }));
+    }
+}
+
 type Deadline = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A stream that must begin in time.
 pub(super) struct Guarded {
-    stream: TcpStream,
+    stream: Wire,
     connection: Arc<Connection>,
     deadline: Option<Deadline>,
     seen: usize,

@@ -17,7 +17,10 @@ mod table_stream;
 use std::{convert::Infallible, future::Future, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
 use protocol::{Error, limits, proto};
-use runtime::shutdown::{Calls, Shutdown};
+use runtime::{
+    shutdown::{Calls, Shutdown},
+    tls::Tls,
+};
 use tokio::net::TcpListener;
 use tonic::{
     body::Body,
@@ -48,7 +51,7 @@ type Answering = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infall
 
 /// Serves until it is to close, which comes after the drain and the calls under way.
 pub(crate) async fn serve(
-    listener: TcpListener,
+    (listener, tls): (TcpListener, Option<Tls>),
     services: Services,
     proxies: Arc<[IpAddr]>,
     (calls, mut closing): (Calls, Shutdown),
@@ -84,7 +87,7 @@ pub(crate) async fn serve(
     let served = limited()
         .layer(keeper)
         .add_routes(routes)
-        .serve_with_incoming_shutdown(connection::incoming(listener, proxies), stop)
+        .serve_with_incoming_shutdown(connection::incoming((listener, tls), proxies), stop)
         .await;
     if let Err(cause) = served {
         tracing::error!(%cause, "gRPC ended");

@@ -13,7 +13,11 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use protocol::limits;
-use runtime::{clock, shutdown::Shutdown};
+use runtime::{
+    clock,
+    shutdown::Shutdown,
+    tls::{Speaks, Tls, Wire},
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -27,7 +31,11 @@ const HEADER_TIME: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until it is to close, which comes after the drain, then until the requests under way are answered.
-pub(crate) async fn serve(listener: TcpListener, router: Router, mut closing: Shutdown) {
+pub(crate) async fn serve(
+    (listener, tls): (TcpListener, Option<Tls>),
+    router: Router,
+    mut closing: Shutdown,
+) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let permit = tokio::select! {
@@ -42,9 +50,11 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, mut closing: Sh
             clock::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let (router, closing) = (router.clone(), closing.clone());
+        let (tls, router, closing) = (tls.clone(), router.clone(), closing.clone());
         runtime::task::spawn("http-connection", async move {
-            connection(stream, router, closing).await;
+            if let Some(wire) = secured(stream, tls).await {
+                connection(wire, router, closing).await;
+            }
             drop(permit);
         });
     }
@@ -53,9 +63,22 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, mut closing: Sh
     let _ = room.acquire_many(u32::try_from(CONNECTIONS).unwrap_or(u32::MAX)).await;
 }
 
-async fn connection(stream: TcpStream, router: Router, mut closing: Shutdown) {
+/// With TLS where the server speaks it; `None` where the peer did not come through the handshake in time.
+async fn secured(stream: TcpStream, tls: Option<Tls>) -> Option<Wire> {
     // An answer is written at once; a failure to set this costs only time.
     let _ = stream.set_nodelay(true);
+    let Some(tls) = tls else { return Some(Wire::Plain(stream)) };
+    match tokio::time::timeout(HEADER_TIME, tls.accept(stream, Speaks::Http)).await {
+        Ok(Ok(wire)) => Some(wire),
+        Ok(Err(cause)) => {
+            tracing::debug!(%cause, "no TLS handshake");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+async fn connection(stream: Wire, router: Router, mut closing: Shutdown) {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()

@@ -1,7 +1,5 @@
 //! TLS between agent and cloud: the server stands behind fronts that end TLS, as it does in production, under an
-//! authority of the tests' own (`ca.pem`; `other_ca.pem` signed nothing).
-//!
-//! The server itself speaks no TLS; its addresses are published by `public_http` and `public_grpc`.
+//! authority of the tests' own (`ca.pem`; `other_ca.pem` signed nothing), or speaks it itself.
 
 mod proxy;
 
@@ -152,6 +150,37 @@ async fn rows_go_over_tls_under_a_private_authority_for_rest_and_grpc() {
     setting.world.equal(WAIT).await;
     assert!(setting.http.good() > 0 && setting.grpc.good() > 0, "a call went around TLS");
     assert_eq!((setting.http.refused(), setting.grpc.refused()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_server_speaks_tls_itself_for_rest_and_grpc_and_nothing_else_on_its_ports() {
+    let url = servers::shared().await.unwrap();
+    let erp = Erp::postgres(&url).await;
+    erp.run("CREATE TABLE t (id bigint PRIMARY KEY, v text); INSERT INTO t SELECT g, 'v' || g FROM generate_series(1, 500) g")
+        .await
+        .unwrap();
+    let (http, grpc) = (servers::free_port().unwrap(), servers::free_port().unwrap());
+    let more = format!(
+        "public_http = 'https://localhost:{http}'\npublic_grpc = 'https://localhost:{grpc}'\n[tls]\n\
+         certificate_file = '{}'\nkey_file = '{}'\n",
+        file("front.pem").display(),
+        file("front.key").display()
+    );
+    let cloud = Cloud::start_under((http, grpc), &more, ("LOGIX", &["t"]), &file("ca.pem")).await;
+    let registry = format!("https://localhost:{http}/api/v1/services");
+    let lines = format!("ca_file = '{}'\n", file("ca.pem").display());
+    let mut world = World::over(cloud, Plan::new(&url, &["t"]).cloud(registry, &lines), erp);
+    world.equal(WAIT).await;
+    for port in [http, grpc] {
+        let plain = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+        let asked = plain.get(format!("http://127.0.0.1:{port}/healthz")).send().await;
+        assert!(asked.is_err(), "port {port} answers without TLS: {asked:?}");
+    }
+    // Whoever says nothing, or anything but TLS, holds up nobody.
+    let silent = TcpStream::connect(("127.0.0.1", grpc)).await.unwrap();
+    world.erp.run("UPDATE t SET v = 'changed' WHERE id <= 10").await.unwrap();
+    world.equal(WAIT).await;
+    drop(silent);
 }
 
 #[tokio::test]

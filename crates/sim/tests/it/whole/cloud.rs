@@ -24,6 +24,8 @@ const START: Duration = Duration::from_secs(30);
 pub(crate) struct Cloud {
     pub(crate) folder: TempDir,
     process: Option<Process>,
+    scheme: &'static str,
+    client: reqwest::Client,
     http: u16,
     grpc: u16,
     pub(crate) erp: String,
@@ -39,12 +41,30 @@ impl Cloud {
     }
 
     /// On those ports for HTTP and gRPC, with more lines in its configuration.
-    pub(crate) async fn start_at(
+    pub(crate) async fn start_at(ports: (u16, u16), more: &str, shared: (&str, &[&str])) -> Self {
+        runtime::tls::install_provider();
+        Self::start_for(ports, more, shared, reqwest::Client::new()).await
+    }
+
+    /// As [`Cloud::start_at`], where the server speaks TLS itself under that authority.
+    pub(crate) async fn start_under(
+        ports: (u16, u16),
+        more: &str,
+        shared: (&str, &[&str]),
+        authority: &Path,
+    ) -> Self {
+        runtime::tls::install_provider();
+        let pem = reqwest::Certificate::from_pem(&fs::read(authority).unwrap()).unwrap();
+        let client = reqwest::Client::builder().tls_certs_only([pem]).build().unwrap();
+        Self::start_for(ports, more, shared, client).await
+    }
+
+    async fn start_for(
         (http, grpc): (u16, u16),
         more: &str,
         (erp, tables): (&str, &[&str]),
+        client: reqwest::Client,
     ) -> Self {
-        runtime::tls::install_provider();
         let folder = tempfile::Builder::new().prefix("malote-cloud-").tempdir().unwrap();
         let config = format!(
             "data = 'data'\nhttp_listen = '127.0.0.1:{http}'\ngrpc_listen = '127.0.0.1:{grpc}'\nallow_private = true\n{more}"
@@ -57,6 +77,8 @@ impl Cloud {
         let word = |key: &str| made[key].as_str().unwrap().to_owned();
         let mut cloud = Self {
             process: None,
+            scheme: if more.contains("[tls]") { "https" } else { "http" },
+            client,
             http,
             grpc,
             erp: erp.to_owned(),
@@ -100,7 +122,13 @@ impl Cloud {
     pub(crate) async fn ready(&mut self) {
         let address = format!("{}/readyz", self.registry_base());
         let begun = clock::Mono::now();
-        while !reqwest::get(&address).await.is_ok_and(|answer| answer.status().is_success()) {
+        while !self
+            .client
+            .get(&address)
+            .send()
+            .await
+            .is_ok_and(|answer| answer.status().is_success())
+        {
             let process = self.process.as_mut().unwrap();
             let ended = process.ended().unwrap();
             assert!(
@@ -127,7 +155,9 @@ impl Cloud {
     }
 
     pub(crate) fn registry_base(&self) -> String {
-        format!("http://127.0.0.1:{}", self.http)
+        // The tests' certificate is for the name alone.
+        let host = if self.scheme == "https" { "localhost" } else { "127.0.0.1" };
+        format!("{}://{host}:{}", self.scheme, self.http)
     }
 
     pub(crate) fn registry(&self) -> String {
