@@ -47,6 +47,10 @@ pub const BATCH_SILENCE: Duration = Duration::from_secs(600);
 /// What RM documents: a change leaves after five seconds.
 pub const CYCLE: Duration = Duration::from_secs(5);
 
+// --- the server's disk ---
+/// Below this the server says that it is not ready: three messages of the largest size and their rows would not fit.
+pub const STORE_FREE_BYTES: u64 = 16 * 1024 * 1024;
+
 // --- the agent's disk ---
 /// Room for the open batch in the journal (`correctness.md` j): twice a batch's bytes, since each row's key is kept beside
 /// its message, and its hash.

@@ -115,16 +115,14 @@ async fn alive() -> &'static str {
     "ok\n"
 }
 
-/// The server takes calls and its store commits.
+/// The server takes calls, its store commits, and its disk has room.
 #[utoipa::path(get, path = "/readyz", tag = "probes", security(()),
     responses((status = 200, body = String, content_type = "text/plain")))]
 async fn ready(State(desk): State<Desk>) -> answer::Answer<&'static str> {
     if desk.shutdown.is_draining() {
         return Err(Error::new(Code::Draining, "the server is stopping").into());
     }
-    if !desk.services.access.is_store_writable().await {
-        return Err(Error::new(Code::StoreFailed, "the store does not commit").into());
-    }
+    desk.services.access.takes_writes().await?;
     Ok("ready\n")
 }
 

@@ -232,9 +232,12 @@ impl Access {
         self.signer(now).await.jwks()
     }
 
-    /// True where the store commits.
-    pub async fn is_store_writable(&self) -> bool {
-        self.inner.store.is_writable().await
+    /// Whether the store commits and has room.
+    ///
+    /// # Errors
+    /// `DISK_FULL`, `STORE_FAILED`.
+    pub async fn takes_writes(&self) -> Result<()> {
+        self.inner.store.takes_writes().await
     }
 
     async fn look_up(&self, client: &ClientId) -> Result<Option<Arc<ClientRecord>>> {

@@ -109,7 +109,7 @@ async fn a_server_on_a_small_tmpfs_fills_it_says_so_and_goes_on_when_there_is_ro
     world.status_says("DISK_FULL", PATIENCE).await;
     // The administrator's eyes and the load balancer's.
     let ready = reqwest::get(format!("{}/readyz", world.cloud.registry_base())).await.unwrap();
-    assert_eq!(ready.status(), 503);
+    assert_eq!(ready.status(), 507, "not ready, with the code's own status");
     let log = fs::read_to_string(world.cloud.log_file()).unwrap();
     assert!(log.contains("DISK_FULL"), "{log}");
     // It ends in the middle of it and does not find more room when it comes back.

@@ -3,7 +3,7 @@
 //! Promises: a client is found with its tenant, its binding and its revocation in one read.
 //! Never: sees a secret or an unsealed key.
 
-use protocol::{Code, Error, Result};
+use protocol::{Code, Error, Result, limits};
 use runtime::failpoint;
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
 
@@ -109,9 +109,18 @@ impl Store {
         self.read(move |connection| client(connection, &client_id)).await
     }
 
-    /// True where the writer commits.
-    pub(crate) async fn is_writable(&self) -> bool {
-        self.write(|_| Ok(())).await.is_ok()
+    /// Whether the writer commits and finds room for what it is given.
+    ///
+    /// # Errors
+    /// `DISK_FULL`, `STORE_FAILED`.
+    pub(crate) async fn takes_writes(&self) -> Result<()> {
+        let free = self.file.path.parent().and_then(runtime::files::free);
+        if let Some(free) = free.filter(|free| *free < limits::STORE_FREE_BYTES) {
+            let words = format!("{free} bytes are free on the disk of the data folder");
+            return Err(Error::new(Code::DiskFull, words));
+        }
+        // Nothing is written: a disk that is full shows above, one that is read-only or broken here.
+        self.write(|_| Ok(())).await
     }
 }
 
