@@ -76,8 +76,9 @@ pub const REFUSED_UNACCEPTED: u32 = 100;
 // --- flight ---
 /// Writes the sender keeps in flight; below the server's calls per connection.
 pub const SENDER_IN_FLIGHT: usize = 32;
-/// Bytes the sender keeps in flight.
-pub const SENDER_IN_FLIGHT_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes the sender keeps in flight: 40 MB/s over a round trip of 200 ms. Each is held twice, as the message and as what
+/// of it still waits for the network.
+pub const SENDER_IN_FLIGHT_BYTES: usize = 8 * 1024 * 1024;
 /// HTTP/2 streams a connection may hold open.
 pub const CONNECTION_STREAMS: u32 = 64;
 /// Calls the server works on per connection; leaves free slots for `Renew` and `Prepare`.

@@ -1,4 +1,4 @@
-//! How a process of Malote's lives: clock, entropy, tasks, backoff, configuration, dialling, telemetry, files, keys,
+//! How a process of Malote's lives: clock, entropy, tasks, backoff, configuration, dialling, telemetry, files, heap, keys,
 //! failpoints, shutdown, exit codes.
 //!
 //! Promises: the only crate that reads the clock, the environment or entropy, and the only one that spawns.
@@ -12,6 +12,7 @@ pub mod entropy;
 pub mod exit;
 pub mod failpoint;
 pub mod files;
+pub mod heap;
 pub mod keyfile;
 pub mod recording;
 pub mod shutdown;

@@ -267,6 +267,7 @@ impl<S: Source> Worker<S> {
             self.end(session, &cycle.batch, start).await?;
         }
         self.tell(session).await.map_err(Fault::Session)?;
+        metrics::counter!("malote_agent_cycles_total").increment(1);
         let mono = Mono::now();
         let halts = self.journal.halts();
         let mut going = session.tables.iter().filter(|t| halts.of(&t.query.table).is_none());

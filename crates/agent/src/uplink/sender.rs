@@ -47,6 +47,9 @@ use crate::journal::{
 pub(super) const PAUSES: (Duration, Duration) =
     (Duration::from_millis(100), Duration::from_secs(10));
 
+/// Spooled bytes read at once: what waits for a free call waits on disk.
+const AHEAD: usize = 2 * 1024 * 1024;
+
 /// Repeats in a row after which people are shown what is answered.
 const SHOWN_AFTER: u32 = 4;
 
@@ -187,7 +190,7 @@ impl Sender {
         while flight.calls.len() < calls {
             if flight.queue.is_empty() {
                 let after = MessageNumber(flight.sent);
-                let left = room.saturating_sub(flight.bytes);
+                let left = room.saturating_sub(flight.bytes).min(AHEAD);
                 flight.queue = self.journal.unacked(flight.batch, after, left).await?.into();
             }
             let fits = |message: &SpoolMessage| {

@@ -3,17 +3,28 @@
 //! Promises: every figure comes from the run that prints it; a comparison runs in the same run on the same data.
 //! Never: judges; the README says what was hoped for.
 
+mod accept;
+mod cycles;
+mod line;
 mod measure;
+mod pouch;
+mod sender;
 mod share;
+mod stage;
 
 use std::process::ExitCode;
 
-use protocol::{Code, Error, Result};
+use protocol::{Code, Coded as _, Error, Result};
+
+const USAGE: &str = "usage: bench/run share [--rows N] [--wide] [--only cycles|tenth|load|far] \
+                     or bench/run accept [--rows N]";
 
 /// What is asked for on the command line.
 struct Options {
     rows: u64,
     wide: bool,
+    /// One part of `share`.
+    only: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -30,9 +41,15 @@ fn main() -> ExitCode {
 
 fn go(words: &[String]) -> Result<()> {
     let mut words = words.iter().map(String::as_str);
-    let usage = || Error::new(Code::BadRequest, "usage: bench/run share [--rows N] [--wide]");
+    let usage = || Error::new(Code::BadRequest, USAGE);
     let what = words.next().ok_or_else(usage)?;
-    let mut options = Options { rows: 1_000_000, wide: false };
+    if what == "bare" {
+        // What `accept` starts beside itself.
+        let port = words.next().and_then(|text| text.parse().ok()).ok_or_else(usage)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        return runtime.coded(Code::Internal, "no runtime")?.block_on(sender::serve_bare(port));
+    }
+    let mut options = Options { rows: 1_000_000, wide: false, only: None };
     while let Some(word) = words.next() {
         match word {
             "--rows" => {
@@ -40,14 +57,18 @@ fn go(words: &[String]) -> Result<()> {
                 options.rows = number.ok_or_else(usage)?;
             }
             "--wide" => options.wide = true,
+            "--only" => {
+                let part = words.next().filter(|part| share::PARTS.contains(part));
+                options.only = Some(part.ok_or_else(usage)?.to_owned());
+            }
             _ => return Err(usage()),
         }
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime =
-        runtime.map_err(|cause| Error::new(Code::Internal, "no runtime").because(cause))?;
+    let runtime = runtime.coded(Code::Internal, "no runtime")?;
     match what {
-        "share" => runtime.block_on(share::run(&options)),
+        "share" => runtime.block_on(Box::pin(share::run(&options))),
+        "accept" => runtime.block_on(Box::pin(accept::run(&options))),
         _ => Err(usage()),
     }
 }

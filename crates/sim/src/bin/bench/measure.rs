@@ -36,6 +36,16 @@ pub(crate) fn memory(id: u32, line: &str) -> Result<f64> {
     kib.map(|kib| kib / 1024.0).ok_or_else(|| Error::new(Code::Internal, "no such line in /proc"))
 }
 
+/// Memory of a process now, as figures show it: all, and of it what the process made itself; the rest are pages of its
+/// program and of files, which the system takes back where it needs them.
+///
+/// # Errors
+/// As [`cpu`].
+pub(crate) fn memory_now(id: u32) -> Result<String> {
+    let (all, own) = (memory(id, "VmRSS")?, memory(id, "RssAnon")?);
+    Ok(format!("{all:.0} MiB ({own:.0} of its own)"))
+}
+
 /// Sum of a counter over its labels, from the text of `/metrics`.
 #[must_use]
 pub(crate) fn counter(metrics: &str, name: &str) -> u64 {
@@ -45,6 +55,26 @@ pub(crate) fn counter(metrics: &str, name: &str) -> u64 {
         .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
         .map(|value| value as u64)
         .sum()
+}
+
+/// Rows a second, as figures show it.
+pub(crate) fn rate(rows: u64, time: Duration) -> String {
+    format!("{:.0} rows/s ({:.1} s)", rows as f64 / time.as_secs_f64(), time.as_secs_f64())
+}
+
+/// CPU-seconds a million rows.
+pub(crate) fn per_million(time: Duration, rows: u64) -> f64 {
+    time.as_secs_f64() * 1e6 / rows as f64
+}
+
+/// Times at the middle and at the 99th of a hundred, as figures show them.
+pub(crate) fn middle_and_late(mut times: Vec<Duration>) -> String {
+    times.sort_unstable();
+    let at = |hundredths: usize| {
+        let place = times.len().saturating_sub(1) * hundredths / 100;
+        times.get(place).copied().unwrap_or_default().as_secs_f64() * 1e3
+    };
+    format!("{:.1} ms, {:.1} ms", at(50), at(99))
 }
 
 /// One figure, as a row of a table.

@@ -2,45 +2,78 @@
 //!
 //! Promises: the clock runs from the agent's start until the last row is staged, tokens and sessions included.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{process::Command, time::Duration};
 
 use protocol::{Code, Coded as _, Error, Result};
 use runtime::clock::{self, Mono};
-use sim::{
-    process::{self, Process},
-    servers::{self, Postgres},
-};
+use sim::servers::{self, Postgres};
 
 use super::{
-    Options,
-    measure::{counter, cpu, figure, memory, talk},
+    Options, cycles,
+    measure::{cpu, figure, memory, memory_now, per_million, rate, talk},
+    stage::{CYCLE, Stage},
 };
 
+/// What `--only` may name.
+pub(crate) const PARTS: [&str; 4] = ["cycles", "tenth", "load", "far"];
 /// Rows of the increment.
 const INCREMENT: u64 = 11_000;
-/// Cycle of the agent, the least that can be set.
-const CYCLE: u64 = 1;
+/// How often it is measured: where in a cycle a commit falls is chance.
+const INCREMENTS: u32 = 5;
 /// How long the agent idles before it is measured, and then is.
 const IDLE: Duration = Duration::from_secs(10);
+/// Round trip of the long way.
+const FAR: Duration = Duration::from_millis(50);
 
-/// What runs.
-struct Stage {
-    folder: tempfile::TempDir,
-    http: u16,
-    server: Process,
-    agent: Process,
-}
-
-/// Measures a base load, an increment and idling.
+/// Measures what was asked for; without a choice all.
 ///
 /// # Errors
 /// Where something cannot start or no row moves for a minute.
 pub(crate) async fn run(options: &Options) -> Result<()> {
+    let wanted = |part: &str| options.only.as_deref().is_none_or(|only| only == part);
     let postgres = Postgres::start_with(&["shared_buffers=512MB", "max_wal_size=4GB"]).await?;
-    let url = postgres.create_database("erp").await?;
+    if wanted("cycles") && !options.wide {
+        cycles::run(&postgres).await?;
+    }
+    if wanted("tenth") && !options.wide {
+        tenth(&postgres, options).await?;
+    }
+    if !(wanted("load") || wanted("far")) {
+        return Ok(());
+    }
+    let url = filled(&postgres, ("erp", options.rows, options.wide)).await?;
+    if wanted("load") {
+        load(&url, options).await?;
+    }
+    if wanted("far") && !options.wide {
+        far(&url, options.rows).await?;
+    }
+    Ok(())
+}
+
+/// A database of that name with those rows.
+async fn filled(postgres: &Postgres, (name, rows, wide): (&str, u64, bool)) -> Result<String> {
+    let url = postgres.create_database(name).await?;
     let erp = servers::connect(&url).await?;
-    talk(&format!("making {} rows", options.rows));
-    erp.batch_execute(&table(options)).await.coded(Code::Internal, "cannot make the table")?;
+    talk(&format!("making {rows} rows"));
+    let made = erp.batch_execute(&table(rows, wide)).await;
+    made.coded(Code::Internal, "cannot make the table")?;
+    Ok(url)
+}
+
+/// Most memory with a tenth of the rows, to stand beside that with all.
+async fn tenth(postgres: &Postgres, options: &Options) -> Result<()> {
+    let rows = options.rows / 10;
+    let url = filled(postgres, ("tenth", rows, false)).await?;
+    let stage = Stage::start(&url, &tables(), None).await?;
+    stage.cloud.staged(rows).await?;
+    most_memory(&stage, &format!("most memory with {rows} rows: agent, server"))?;
+    stage.stop().await
+}
+
+/// Base load, increment and idling.
+async fn load(url: &str, options: &Options) -> Result<()> {
+    let erp = servers::connect(url).await?;
     let text =
         "SELECT (sum(length(t::text)) / count(*))::bigint FROM (SELECT * FROM t LIMIT 10000) t";
     let width: i64 = erp
@@ -48,60 +81,93 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         .await
         .and_then(|row| row.try_get(0))
         .coded(Code::Internal, "cannot weigh the table")?;
-    let copied = copy(&url)?;
+    let copied = copy(url)?;
     talk("base load");
     let begun = Mono::now();
-    let mut stage = Stage::start(&url)?;
-    stage.staged(options.rows).await?;
+    let stage = Stage::start(url, &tables(), None).await?;
+    stage.cloud.staged(options.rows).await?;
     let took = begun.elapsed();
-    let per_million = |time: Duration| time.as_secs_f64() * 1e6 / options.rows as f64;
-    let (agent, server) = (cpu(stage.agent.id())?, cpu(stage.server.id())?);
+    let (agent, server) = (cpu(stage.agent.id())?, cpu(stage.cloud.server.id())?);
     figure("rows, bytes of text a row", &format!("{}, {width}", options.rows));
     figure("COPY out into COPY in beside it", &rate(options.rows, copied));
     figure("base load, agent's start to the last row staged", &rate(options.rows, took));
+    let [agent, server, both] =
+        [agent, server, agent + server].map(|time| per_million(time, options.rows));
     figure(
         "CPU-seconds a million rows: agent, server, both",
-        &format!(
-            "{:.1}, {:.1}, {:.1}",
-            per_million(agent),
-            per_million(server),
-            per_million(agent + server)
-        ),
+        &format!("{agent:.1}, {server:.1}, {both:.1}"),
     );
-    let most = (memory(stage.agent.id(), "VmHWM")?, memory(stage.server.id(), "VmHWM")?);
-    figure("most memory: agent, server", &format!("{:.0} MiB, {:.0} MiB", most.0, most.1));
-    clock::sleep(Duration::from_secs(3)).await;
-    let increment = INCREMENT.min(options.rows);
-    let sql =
-        format!("UPDATE t SET valor1 = valor1 + 1, changed_at = now() WHERE id <= {increment}");
-    let begun = Mono::now();
-    erp.batch_execute(&sql).await.coded(Code::Internal, "cannot change rows")?;
-    let committed = begun.elapsed();
-    stage.staged(options.rows + increment).await?;
-    let beyond = begun.elapsed().saturating_sub(committed);
-    figure(
-        &format!("{increment} changed rows, from commit to staged (cycle of {CYCLE} s within)"),
-        &format!("{:.2} s", beyond.as_secs_f64()),
-    );
+    most_memory(&stage, &format!("most memory with {} rows: agent, server", options.rows))?;
+    increments(&stage, &erp, options.rows).await?;
     clock::sleep(Duration::from_secs(5)).await;
     let before = cpu(stage.agent.id())?;
     clock::sleep(IDLE).await;
     let idle = cpu(stage.agent.id())?.saturating_sub(before);
     let share = idle.as_secs_f64() / IDLE.as_secs_f64() * 100.0;
-    let now = memory(stage.agent.id(), "VmRSS")?;
-    figure("idle agent: memory, CPU", &format!("{now:.0} MiB, {share:.1} %"));
-    stage.agent.stop(Duration::from_secs(20)).await?;
-    stage.server.stop(Duration::from_secs(60)).await?;
+    let now = memory_now(stage.agent.id())?;
+    figure("idle agent after all of it: memory, CPU", &format!("{now}, {share:.1} %"));
+    stage.stop().await
+}
+
+fn most_memory(stage: &Stage, what: &str) -> Result<()> {
+    let most = |id| memory(id, "VmHWM");
+    let (agent, server) = (most(stage.agent.id())?, most(stage.cloud.server.id())?);
+    figure(what, &format!("{agent:.0} MiB, {server:.0} MiB"));
     Ok(())
 }
 
-fn rate(rows: u64, time: Duration) -> String {
-    format!("{:.0} rows/s ({:.1} s)", rows as f64 / time.as_secs_f64(), time.as_secs_f64())
+/// Changes rows again and again, the first time while the keys of the load are still compared.
+async fn increments(stage: &Stage, erp: &tokio_postgres::Client, rows: u64) -> Result<()> {
+    clock::sleep(Duration::from_secs(3)).await;
+    let increment = INCREMENT.min(rows);
+    let sql =
+        format!("UPDATE t SET valor1 = valor1 + 1, changed_at = now() WHERE id <= {increment}");
+    let mut took = Vec::new();
+    for round in 1..=u64::from(INCREMENTS) {
+        erp.batch_execute(&sql).await.coded(Code::Internal, "cannot change rows")?;
+        let committed = Mono::now();
+        stage.cloud.staged(rows + increment * round).await?;
+        took.push(committed.elapsed().as_secs_f64());
+        clock::sleep(Duration::from_millis(3_300)).await;
+    }
+    let each: Vec<_> = took.iter().map(|took| format!("{took:.2}")).collect();
+    figure(
+        &format!(
+            "{increment} changed rows, from commit to staged (cycle of {CYCLE} s within), {INCREMENTS} times"
+        ),
+        &format!("{} s", each.join(", ")),
+    );
+    Ok(())
+}
+
+/// The same base load with a long way between agent and cloud, and with the same relay that takes no time.
+async fn far(url: &str, rows: u64) -> Result<()> {
+    let mut rates = Vec::new();
+    for round_trip in [Duration::ZERO, FAR] {
+        let millis = round_trip.as_millis();
+        talk(&format!("base load over a relay, round trip {millis} ms"));
+        let begun = Mono::now();
+        let stage = Stage::start(url, &tables(), Some(round_trip)).await?;
+        stage.cloud.staged(rows).await?;
+        let took = begun.elapsed();
+        figure(&format!("base load over a relay, round trip {millis} ms"), &rate(rows, took));
+        rates.push(rows as f64 / took.as_secs_f64());
+        stage.stop().await?;
+    }
+    let [near, far] = rates.as_slice() else {
+        return Err(Error::new(Code::Internal, "two loads were measured"));
+    };
+    figure("of the rate without the way", &format!("{:.0} %", far / near * 100.0));
+    Ok(())
+}
+
+fn tables() -> Vec<String> {
+    vec!["t".to_owned()]
 }
 
 /// A table of 23 columns with about 290 bytes of text a row; `wide` adds a text of 2 MB to every row.
-fn table(options: &Options) -> String {
-    let wide = if options.wide { "repeat(md5(g::text), 65536)" } else { "md5(g::text)" };
+fn table(rows: u64, wide: bool) -> String {
+    let wide = if wide { "repeat(md5(g::text), 65536)" } else { "md5(g::text)" };
     format!(
         "CREATE TABLE t (
             id bigint PRIMARY KEY, codcoligada integer NOT NULL, codfilial integer, codtipo text, numero text,
@@ -116,13 +182,11 @@ fn table(options: &Options) -> String {
             date '2024-01-01' + (g % 700)::int, date '2024-02-01' + (g % 700)::int,
             CASE WHEN g % 2 = 0 THEN date '2024-03-01' + (g % 700)::int END,
             timestamp '2024-01-01' + g * interval '1 second', g % 2 = 0, {wide},
-            now() - interval '1 day' FROM generate_series(1, {}) g;
+            now() - interval '1 day' FROM generate_series(1, {rows}) g;
          CREATE INDEX ON t (changed_at, id);
          CREATE TABLE twin (LIKE t INCLUDING ALL);
-         VACUUM ANALYZE t",
-        options.rows
+         ANALYZE t"
     )
-    .replace("VACUUM ANALYZE t", "ANALYZE t")
 }
 
 /// The same rows by psql alone: COPY out of the table, COPY into its twin with the same indexes.
@@ -139,76 +203,4 @@ fn copy(url: &str) -> Result<Duration> {
         return Err(Error::new(Code::Internal, "psql failed"));
     }
     Ok(begun.elapsed())
-}
-
-impl Stage {
-    fn start(source: &str) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("malote-bench-").tempdir();
-        let folder = folder.coded(Code::Internal, "no folder")?;
-        let (http, grpc, admin) =
-            (servers::free_port()?, servers::free_port()?, servers::free_port()?);
-        let write = |name: &str, text: String| {
-            fs::write(folder.path().join(name), text).coded(Code::Internal, "cannot write")
-        };
-        write(
-            "server.toml",
-            format!(
-                "data = 'server-data'\nhttp_listen = '127.0.0.1:{http}'\ngrpc_listen = '127.0.0.1:{grpc}'\nallow_private = true\n"
-            ),
-        )?;
-        let setup = ["server", "setup", "--tenant", "Bench", "--erp", "BENCH", "--tables", "t"];
-        let mut setup = setup.to_vec();
-        setup.extend(["--json", "--config", "server.toml"]);
-        let made = process::command(folder.path(), &setup)?;
-        let made: serde_json::Value =
-            serde_json::from_str(&made).coded(Code::Internal, "setup says no JSON")?;
-        let word = |key: &str| made[key].as_str().unwrap_or_default().to_owned();
-        write(
-            "agent.toml",
-            format!(
-                "data = 'agent-data'\n[cloud]\nregistry = 'http://127.0.0.1:{http}'\nclient_id = '{}'\nclient_secret = '{}'\n\
-                 allow_private = true\n[source]\nurl = '{source}'\nprofile = 'generic'\nerp = 'BENCH'\n\
-                 [tables.t]\nstamp = 'changed_at'\n[capture]\ncycle_seconds = {CYCLE}\nduty_percent = 100\n\
-                 [admin]\nlisten = '127.0.0.1:{admin}'\n",
-                word("clientId"),
-                word("clientSecret"),
-            ),
-        )?;
-        let run = |name: &str| {
-            let log = folder.path().join(format!("{name}.log"));
-            let file = format!("{name}.toml");
-            Process::start(folder.path(), &log, &[name, "run", "--config", &file])
-        };
-        let server = run("server")?;
-        let agent = run("agent")?;
-        Ok(Self { folder, http, server, agent })
-    }
-
-    /// Waits until so many rows were staged since the server's start.
-    async fn staged(&mut self, rows: u64) -> Result<()> {
-        let address = format!("http://127.0.0.1:{}/metrics", self.http);
-        let (mut last, mut moved) = (0, Mono::now());
-        loop {
-            let now = match reqwest::get(&address).await {
-                Ok(answer) => {
-                    let text = answer.text().await.unwrap_or_default();
-                    counter(&text, "malote_rows_staged_total")
-                }
-                Err(_) => 0,
-            };
-            if now >= rows {
-                return Ok(());
-            }
-            if now != last {
-                (last, moved) = (now, Mono::now());
-            }
-            if moved.elapsed() > Duration::from_secs(60) {
-                let log = |path: &Path| fs::read_to_string(path).unwrap_or_default();
-                talk(&log(&self.folder.path().join("agent.log")));
-                let words = format!("{now} of {rows} rows are staged and nothing moves");
-                return Err(Error::new(Code::Timeout, words));
-            }
-            clock::sleep(Duration::from_millis(100)).await;
-        }
-    }
 }
