@@ -15,6 +15,7 @@ const SWEPT: &[Column<Swept>] = &[
     (["BYTES", "BYTES"], |s, _| s.removed.bytes.to_string()),
     (["LEDGER MESSAGES", "MENSAGENS NO RASTREIO"], |s, _| s.removed.messages.to_string()),
     (["LEDGER BATCHES", "PACOTES NO RASTREIO"], |s, _| s.removed.batches.to_string()),
+    (["DELIVERIES", "ENTREGAS"], |s, _| s.removed.deliveries.to_string()),
 ];
 
 #[derive(Debug, Subcommand)]

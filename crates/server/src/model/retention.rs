@@ -21,11 +21,13 @@ pub struct Policy {
     pub body_days: u32,
     /// Batches and messages in the ledger: ids, counts and hashes. Within them a repeat is told as one.
     pub ledger_days: u32,
+    /// Deliveries of webhooks that were taken; 0 = as long as the ledger, as all other deliveries.
+    pub delivery_days: u32,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { body_days: 7, ledger_days: 90 }
+        Self { body_days: 7, ledger_days: 90, delivery_days: 7 }
     }
 }
 
@@ -52,6 +54,12 @@ impl Policy {
     pub fn ledger_before(self, now: Wall) -> Option<Wall> {
         before(self.ledger_days, now)
     }
+
+    /// As [`Self::bodies_before`] for deliveries that were taken.
+    #[must_use]
+    pub fn deliveries_before(self, now: Wall) -> Option<Wall> {
+        before(self.delivery_days, now)
+    }
 }
 
 fn before(days: u32, now: Wall) -> Option<Wall> {
@@ -69,6 +77,8 @@ pub struct Removed {
     pub messages: u64,
     /// Rows of batches in the ledger.
     pub batches: u64,
+    /// Deliveries of webhooks.
+    pub deliveries: u64,
 }
 
 impl Removed {
@@ -84,6 +94,7 @@ impl AddAssign for Removed {
         self.bytes += other.bytes;
         self.messages += other.messages;
         self.batches += other.batches;
+        self.deliveries += other.deliveries;
     }
 }
 
@@ -97,9 +108,11 @@ mod tests {
         let policy = Policy::default();
         assert_eq!(policy.bodies_before(now), Some(Wall(93 * DAY)));
         assert_eq!(policy.ledger_before(now), Some(Wall(10 * DAY)));
-        let ever = Policy { body_days: 0, ledger_days: 0 };
+        assert_eq!(policy.deliveries_before(now), Some(Wall(93 * DAY)));
+        let ever = Policy { body_days: 0, ledger_days: 0, delivery_days: 0 };
         assert_eq!((ever.bodies_before(now), ever.ledger_before(now)), (None, None));
-        let long = Policy { body_days: u32::MAX, ledger_days: u32::MAX };
+        assert_eq!(ever.deliveries_before(now), None);
+        let long = Policy { body_days: u32::MAX, ledger_days: u32::MAX, delivery_days: u32::MAX };
         assert!(long.bodies_before(now).is_some_and(|before| before.0 < 0));
     }
 
@@ -108,7 +121,7 @@ mod tests {
         for (body_days, ledger_days, good) in
             [(7, 90, true), (7, 7, true), (0, 0, true), (7, 0, true), (8, 7, false), (0, 7, false)]
         {
-            let checked = Policy { body_days, ledger_days }.check();
+            let checked = Policy { body_days, ledger_days, ..Policy::default() }.check();
             assert_eq!(checked.is_ok(), good, "{body_days} {ledger_days}");
         }
     }

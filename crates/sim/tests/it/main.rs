@@ -57,4 +57,6 @@ mod standby;
 #[cfg(test)]
 mod tls;
 #[cfg(test)]
+mod webhooks;
+#[cfg(test)]
 mod whole;

@@ -31,11 +31,14 @@ struct Spans {
     body_days: u32,
     /// Batches and messages in the ledger: ids, counts and hashes.
     ledger_days: u32,
+    /// Deliveries of webhooks that were taken; 0 = as long as the ledger.
+    delivery_days: u32,
 }
 
 impl Spans {
     const fn of(policy: Policy) -> Self {
-        Self { body_days: policy.body_days, ledger_days: policy.ledger_days }
+        let Policy { body_days, ledger_days, delivery_days } = policy;
+        Self { body_days, ledger_days, delivery_days }
     }
 }
 

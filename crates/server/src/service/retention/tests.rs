@@ -356,10 +356,10 @@ async fn what_a_person_orders_is_in_the_audit_and_nothing_of_the_audit_goes() {
 #[tokio::test]
 async fn where_the_days_are_none_all_is_kept() {
     let kept = Kept::three().await;
-    let ever = Policy { body_days: 0, ledger_days: 0 };
+    let ever = Policy { body_days: 0, ledger_days: 0, delivery_days: 0 };
     let kept = Kept { retention: kept.retention.clone().keeping(ever), ..kept };
     assert!(kept.swept(day(10_000)).await.is_nothing());
-    let bodies = Policy { body_days: 1, ledger_days: 0 };
+    let bodies = Policy { body_days: 1, ledger_days: 0, delivery_days: 0 };
     let kept = Kept { retention: kept.retention.clone().keeping(bodies), ..kept };
     let removed = kept.swept(day(10_000)).await;
     assert_eq!((removed.bodies, removed.batches), (3, 0));
