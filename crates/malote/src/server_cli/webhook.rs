@@ -315,7 +315,7 @@ impl Deliveries {
 impl ReplayCommand {
     async fn run(self, services: &Services, form: Form) -> Result<()> {
         let webhook = self.named.find(services).await?;
-        let since = self.since.unwrap_or(At(i64::MIN));
+        let since = self.since;
         let which = match self.id {
             Some(id) => Replay::One(id),
             None if self.dead => Replay::All { state: State::Dead, since },

@@ -275,7 +275,7 @@ fn which(wish: &ReplayWish) -> Result<Replay> {
     match (&wish.delivery, &wish.state, &wish.since) {
         (Some(id), None, None) => Ok(Replay::One(id.parse()?)),
         (None, Some(state), since) => {
-            let since = since.as_deref().map(At::read).transpose()?.unwrap_or(At(i64::MIN));
+            let since = since.as_deref().map(At::read).transpose()?;
             Ok(Replay::All { state: state.parse()?, since })
         }
         _ => bad("name one delivery, or a state: done or dead, with since if need be"),

@@ -315,8 +315,8 @@ async fn what_the_last_try_could_not_tell_is_dead_and_can_be_told_again() {
     assert_eq!((dead.state, dead.attempts, dead.last_status), (State::Dead, 2, None));
     assert!(dead.last_error.unwrap().contains("the server ended"));
     assert_eq!(scene.webhooks.store.delivery_counts().await.unwrap(), (0, 1));
-    let all = Replay::All { state: State::Dead, since: At(i64::MIN) };
-    let late = Replay::All { state: State::Dead, since: At(at(1).0) };
+    let all = Replay::All { state: State::Dead, since: None };
+    let late = Replay::All { state: State::Dead, since: Some(At(at(1).0)) };
     let replay = async |which, dry| scene.webhooks.replay(webhook.clone(), which, dry).await;
     assert_eq!(replay(late, false).await.unwrap(), 0);
     assert_eq!(replay(all, true).await.unwrap(), 1);
@@ -324,7 +324,7 @@ async fn what_the_last_try_could_not_tell_is_dead_and_can_be_told_again() {
     assert_eq!(replay(all, false).await.unwrap(), 1);
     let one = Replay::One(dead.id);
     assert_eq!(replay(one, false).await.unwrap_err().code, Code::NotFound, "it has not ended");
-    let open = Replay::All { state: State::Ready, since: At(0) };
+    let open = Replay::All { state: State::Ready, since: None };
     assert_eq!(replay(open, false).await.unwrap_err().code, Code::BadRequest);
     // What is told again by a person begins now; the trial's clock runs elsewhere.
     let later = Wall(Wall::now().0.max(NOW.0) + 1_000_000);

@@ -33,12 +33,12 @@ pub(super) use outbox::tell;
 const SELECT: &str =
     "SELECT w.id, w.name, w.environment_id, w.url, w.events, w.description, w.created_at, w.paused_at, w.secret_at,
             w.former_until, w.failures, w.not_before,
-            (SELECT count(*) FROM webhook_delivery d WHERE d.tenant_id = w.tenant_id AND d.webhook_id = w.id
-                AND d.state = 'ready')
+            (SELECT count(*) FROM webhook_delivery d INDEXED BY webhook_delivery_ready
+              WHERE d.tenant_id = w.tenant_id AND d.webhook_id = w.id AND d.state = 'ready')
           + (SELECT count(*) FROM webhook_delivery d WHERE d.tenant_id = w.tenant_id AND d.webhook_id = w.id
                 AND d.state = 'leased'),
-            (SELECT count(*) FROM webhook_delivery d WHERE d.tenant_id = w.tenant_id AND d.webhook_id = w.id
-                AND d.state = 'dead')
+            (SELECT count(*) FROM webhook_delivery d INDEXED BY webhook_delivery_dead
+              WHERE d.tenant_id = w.tenant_id AND d.webhook_id = w.id AND d.state = 'dead')
        FROM webhook w";
 
 impl Store {

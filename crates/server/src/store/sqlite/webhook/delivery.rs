@@ -46,10 +46,10 @@ pub struct Due {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Replay {
     One(EventId),
-    /// All of a state, `done` or `dead`, whose event happened at that moment or later.
+    /// All of a state, `done` or `dead`, whose event happened at that moment or later; `None`: at any time.
     All {
         state: State,
-        since: At,
+        since: Option<At>,
     },
 }
 
@@ -204,7 +204,8 @@ impl Store {
     ) -> Result<u64> {
         let words = match which {
             Replay::One(id) => format!("event {id}"),
-            Replay::All { state, since } => {
+            Replay::All { state, since: None } => format!("all that are {}", state.as_str()),
+            Replay::All { state, since: Some(since) } => {
                 format!("all that are {} since {since}", state.as_str())
             }
         };
@@ -319,7 +320,9 @@ fn past(due: Due) -> (i64, i64) {
 fn parts(which: Replay) -> (Option<String>, Option<&'static str>, i64) {
     match which {
         Replay::One(id) => (Some(id.to_string()), None, i64::MIN),
-        Replay::All { state, since } => (None, Some(state.as_str()), since.0),
+        Replay::All { state, since } => {
+            (None, Some(state.as_str()), since.map_or(i64::MIN, |since| since.0))
+        }
     }
 }
 
@@ -335,14 +338,16 @@ fn replayable(connection: &Connection, webhook: &Webhook, which: Replay) -> Resu
 }
 
 /// The oldest delivery of each webhook that may be tried now: a test at any time, all else unless the webhook is paused
-/// or its address rests. A webhook with a try under way has none.
+/// or its address rests. A webhook with a try under way has none. The indices are named since the primary key, which
+/// would be taken, leads through all that was taken before.
 const CANDIDATES: &str = "SELECT w.tenant_id, w.id, w.next FROM (
      SELECT w.tenant_id, w.id, coalesce(
-        (SELECT d.event_seq FROM webhook_delivery d
+        (SELECT d.event_seq FROM webhook_delivery d INDEXED BY webhook_delivery_test
           WHERE d.tenant_id = w.tenant_id AND d.webhook_id = w.id AND d.state = 'ready' AND d.test = 1
             AND d.not_before <= :now ORDER BY d.event_seq LIMIT 1),
         CASE WHEN w.paused_at IS NULL AND w.not_before <= :now THEN
-           (SELECT d.event_seq FROM webhook_delivery d JOIN webhook_event e ON e.seq = d.event_seq
+           (SELECT d.event_seq FROM webhook_delivery d INDEXED BY webhook_delivery_ready
+              JOIN webhook_event e ON e.seq = d.event_seq
              WHERE d.tenant_id = w.tenant_id AND d.webhook_id = w.id AND d.state = 'ready' AND d.not_before <= :now
                AND e.held_for IS NULL ORDER BY d.event_seq LIMIT 1) END) AS next
        FROM webhook w
