@@ -13,6 +13,7 @@ mod agent;
 mod program;
 mod refused;
 mod server;
+mod webhook;
 
 use clap::{
     Arg, Command,
@@ -23,7 +24,7 @@ pub(crate) use refused::told;
 
 type Twins = &'static [(&'static str, &'static str)];
 
-const TABLES: [Twins; 3] = [agent::TWINS, program::TWINS, server::TWINS];
+const TABLES: [Twins; 4] = [agent::TWINS, program::TWINS, server::TWINS, webhook::TWINS];
 
 /// The Portuguese twin of a text.
 fn twin(text: &str) -> Option<&'static str> {

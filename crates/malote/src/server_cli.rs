@@ -15,6 +15,7 @@ mod retention;
 mod setup;
 mod staging;
 mod watch;
+mod webhook;
 
 use std::path::PathBuf;
 
@@ -127,6 +128,9 @@ enum ServerNoun {
     /// Remove what is past the days it is kept.
     #[command(subcommand)]
     Retention(retention::RetentionCommand),
+    /// Where consumers are told of batches, and how each telling stands.
+    #[command(subcommand)]
+    Webhook(webhook::WebhookCommand),
 }
 
 /// The tenant a command is about.
@@ -276,6 +280,7 @@ async fn with_store(noun: ServerNoun, services: &Services, form: Form) -> Result
         ServerNoun::Staging(command) => command.run(services, form).await,
         ServerNoun::Quarantine(command) => command.run(services, form).await,
         ServerNoun::Retention(command) => command.run(services, form).await,
+        ServerNoun::Webhook(command) => command.run(services, form).await,
         ServerNoun::Run { .. } | ServerNoun::Migrate | ServerNoun::Config { .. } => Ok(()),
     }
 }

@@ -75,6 +75,8 @@ uuid_ids! {
     AppId;
     /// A workspace of a tenant.
     EnvironmentId;
+    /// Something that happened and that webhooks tell.
+    EventId;
     /// One ERP set-up, unique for ever.
     InstallationId;
     /// One installed agent; kept with its data.
@@ -83,6 +85,8 @@ uuid_ids! {
     Nonce;
     /// The customer, owner of every row and message.
     TenantId;
+    /// An address that events are told to.
+    WebhookId;
 }
 
 number_ids! {

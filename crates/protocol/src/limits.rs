@@ -157,6 +157,28 @@ pub const REGISTRY_BYTES: usize = 64 * 1024;
 /// Answer of Entities: 2,000 tables with filters of 2 KB.
 pub const ENTITIES_BYTES: usize = 8 * 1024 * 1024;
 
+// --- webhooks ---
+/// Webhooks of one tenant: each costs a row per batch, and a consumer needs one.
+pub const TENANT_WEBHOOKS: usize = 20;
+/// What browsers and proxies take of an address without trouble.
+pub const WEBHOOK_URL_BYTES: usize = 2_048;
+/// Deliveries under way at once in one server.
+pub const WEBHOOK_CALLS: usize = 32;
+/// Of them of one tenant, so that one with slow consumers leaves room for the others.
+pub const TENANT_WEBHOOK_CALLS: usize = 4;
+/// What is read of a consumer's answer: its status counts, its body only ends the call.
+pub const WEBHOOK_ANSWER_BYTES: usize = 4 * 1024;
+/// How long a consumer's address may take to be connected to.
+pub const WEBHOOK_CONNECT: Duration = Duration::from_secs(5);
+/// How long a delivery may take until its status is there: a consumer notes the event and works on it later.
+pub const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(15);
+/// After that a delivery whose outcome nobody wrote down may be tried again.
+pub const WEBHOOK_LEASE: Duration = Duration::from_secs(30);
+/// Longest pause between two tries of one delivery (`correctness.md` i).
+pub const WEBHOOK_PAUSE: Duration = Duration::from_secs(3_600);
+/// How long the secret of before may stay in force after a rotation.
+pub const WEBHOOK_SECRET_OVERLAP: Duration = Duration::from_secs(30 * 86_400);
+
 // --- what people keep and ask for beside the agent ---
 /// A password or key; PEM keys of 8,192 bits have 6.5 KB.
 pub const SEALED_BYTES: usize = 8 * 1024;
@@ -195,4 +217,7 @@ const _: () = {
     assert!(SESSION_RENEW.as_secs() * 2 + SESSION_MARGIN.as_secs() < SESSION_TTL.as_secs());
     assert!(BATCH_STALLED.as_secs() < BATCH_SILENCE.as_secs());
     assert!(CLIENT_CACHE.as_secs() <= 60);
+    assert!(TENANT_WEBHOOK_CALLS < WEBHOOK_CALLS);
+    assert!(WEBHOOK_CONNECT.as_secs() < WEBHOOK_TIMEOUT.as_secs());
+    assert!(WEBHOOK_TIMEOUT.as_secs() < WEBHOOK_LEASE.as_secs());
 };

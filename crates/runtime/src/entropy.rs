@@ -23,6 +23,13 @@ pub fn uuid() -> Uuid {
     uuid::Builder::from_random_bytes(bytes()).into_uuid()
 }
 
+/// A UUID of version 7: milliseconds since 1970, then random bits, so that ids sort by their time.
+#[must_use]
+pub fn uuid_at(millis: i64) -> Uuid {
+    let millis = u64::try_from(millis).unwrap_or(0);
+    uuid::Builder::from_unix_timestamp_millis(millis, &bytes()).into_uuid()
+}
+
 /// A fraction in `0.0..1.0` for jitter.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "53 random bits fit exactly")]

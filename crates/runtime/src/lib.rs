@@ -1,9 +1,10 @@
-//! How a process of Malote's lives: clock, entropy, tasks, backoff, configuration, dialling, telemetry, files, heap, keys,
-//! failpoints, shutdown, exit codes.
+//! How a process of Malote's lives: clock, entropy, tasks, backoff, configuration, addresses, dialling, telemetry, files,
+//! heap, keys, failpoints, shutdown, exit codes.
 //!
 //! Promises: the only crate that reads the clock, the environment or entropy, and the only one that spawns.
 //! Never: knows what is integrated.
 
+pub mod address;
 pub mod backoff;
 pub mod clock;
 pub mod config;

@@ -77,8 +77,11 @@ pub async fn open(config: &ServerConfig) -> Result<Services> {
         None => "command line".to_owned(),
     };
     config.retention.check()?;
+    let source = config.public_http.trim_end_matches('/');
+    let calling = config.calling(source)?;
     let services = Services::open(&config.data, String::new()).await?;
-    Ok(services.allowing_private(config.allow_private).keeping(config.retention).by(&who))
+    let services = services.allowing_private(config.allow_private).keeping(config.retention);
+    Ok(services.calling(calling).by(&who))
 }
 
 /// Who calls, as far as the environment tells: a note for the audit, no proof.
@@ -104,6 +107,7 @@ impl App {
         let grpc = bind("grpc_listen", config.grpc_listen).await?;
         let bound = (address(&http)?, address(&grpc)?);
         let addresses = config.addresses(bound.0, bound.1)?;
+        let calling = config.calling(&addresses.http)?;
         let lock = match held {
             Some(lock) => lock,
             None => lock(&config.data)?,
@@ -111,6 +115,8 @@ impl App {
         prepare(&config.store())?;
         let services = Services::open(&config.data, addresses.issuer()).await?;
         let services = services.allowing_private(config.allow_private).keeping(config.retention);
+        let services = services.calling(calling);
+        let deliverer = services.webhooks.deliverer()?;
         let (trigger, shutdown) = shutdown::channel();
         let (closing, closed) = shutdown::channel();
         let calls = Calls::new(shutdown.clone());
@@ -142,6 +148,7 @@ impl App {
                 tasks::retention::run(services.retention.clone(), Wall::now, shutdown.clone()),
             ),
             task::spawn("silence", tasks::silence::run(services.ingest.clone(), shutdown.clone())),
+            task::spawn("webhooks", tasks::webhooks::run(deliverer, shutdown.clone())),
         ];
         parts.extend(renewal.map(|renewal| task::spawn("tls", tls::follow(renewal, shutdown))));
         let (http, grpc) = bound;

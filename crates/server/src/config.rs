@@ -9,11 +9,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use protocol::{Code, Error, Result};
+use protocol::{Code, Coded as _, Error, Result};
 use runtime::{telemetry::LogFormat, tls::TlsFiles};
 use serde::{Deserialize, Serialize};
 
-use crate::model::retention::Policy;
+use crate::{
+    model::{delivery::Schedule, retention::Policy},
+    service::webhooks::{Calling, Reach},
+};
 
 /// Prefix of the environment's variables.
 const PREFIX: &str = "MALOTE_SERVER";
@@ -41,6 +44,28 @@ pub struct ServerConfig {
     pub tls: TlsFiles,
     /// How long what the ledger holds is kept, in days after the end of a batch; 0 = for ever.
     pub retention: Policy,
+    pub webhooks: WebhookConfig,
+}
+
+/// How consumers are told of batches.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WebhookConfig {
+    /// Tries until a delivery is dead.
+    pub attempts: u32,
+    /// Longest pause before the second try; it doubles with each further one, up to an hour.
+    pub first_retry_seconds: u32,
+    /// Hosts, by name or address, that may be called by plain http and at private addresses; `allow_private` allows all.
+    pub private_hosts: Vec<String>,
+    /// PEM file of a further authority whose certificates consumers may have.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Default for WebhookConfig {
+    fn default() -> Self {
+        let Schedule { attempts, first_retry_seconds } = Schedule::default();
+        Self { attempts, first_retry_seconds, private_hosts: Vec::new(), ca_file: None }
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -71,6 +96,7 @@ impl Default for ServerConfig {
             log: LogConfig::default(),
             tls: TlsFiles::default(),
             retention: Policy::default(),
+            webhooks: WebhookConfig::default(),
         }
     }
 }
@@ -93,6 +119,26 @@ impl ServerConfig {
     #[must_use]
     pub fn store(&self) -> PathBuf {
         self.data.join("store.sqlite")
+    }
+
+    /// How webhooks are called; `source` is this server's address.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID`.
+    pub fn calling(&self, source: &str) -> Result<Calling> {
+        let WebhookConfig { attempts, first_retry_seconds, private_hosts, ca_file } =
+            &self.webhooks;
+        let schedule = Schedule { attempts: *attempts, first_retry_seconds: *first_retry_seconds };
+        schedule.check()?;
+        let read = |path: &PathBuf| {
+            std::fs::read(path)
+                .coded(Code::ConfigInvalid, "cannot be read")
+                .map_err(|error| error.at(format!("webhooks.ca_file {}", path.display())))
+        };
+        let reach =
+            Reach { allow_private: self.allow_private, private_hosts: private_hosts.clone() };
+        let ca_pem = ca_file.as_ref().map(read).transpose()?;
+        Ok(Calling { source: source.to_owned(), schedule, reach, ca_pem })
     }
 
     /// The addresses to publish, without a slash at the end, given those that were bound.

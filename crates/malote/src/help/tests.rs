@@ -6,8 +6,8 @@ use super::*;
 use crate::{Malote, lang::Lang};
 
 /// Names and abbreviations that Brazilian administrators write as they are.
-const SAME: [&str; 8] =
-    ["CAROL_TENANT", "CONNECTOR", "ENDPOINT", "ERP", "SEQ", "SQL", "TENANT", "URL"];
+const SAME: [&str; 9] =
+    ["CAROL_TENANT", "CONNECTOR", "ENDPOINT", "ERP", "SEQ", "SQL", "TENANT", "URL", "WEBHOOK"];
 
 fn english() -> Command {
     let mut command = Malote::command().bin_name("malote");

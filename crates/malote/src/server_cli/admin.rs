@@ -165,7 +165,7 @@ fn show_token(form: Form, new: &NewAdminToken) {
     }
 }
 
-fn moment(text: &str) -> Result<At> {
+pub(super) fn moment(text: &str) -> Result<At> {
     At::read(text)
 }
 

@@ -16,6 +16,7 @@ const SWEPT: &[Column<Swept>] = &[
     (["LEDGER MESSAGES", "MENSAGENS NO RASTREIO"], |s, _| s.removed.messages.to_string()),
     (["LEDGER BATCHES", "PACOTES NO RASTREIO"], |s, _| s.removed.batches.to_string()),
     (["TOMBSTONES", "MARCAS DE EXCLUSÃO"], |s, _| s.removed.tombstones.to_string()),
+    (["DELIVERIES", "ENTREGAS"], |s, _| s.removed.deliveries.to_string()),
 ];
 
 #[derive(Debug, Subcommand)]

@@ -66,6 +66,22 @@ async fn a_folder_is_set_up_watched_and_changed_by_name() {
         "quarantine list --environment prod",
         "quarantine retry --all --dry-run --environment prod",
         "quarantine retry --table FLAN --environment prod --json",
+        "webhook add etl --url https://etl.example/in --events batch.complete,batch.stalled",
+        "webhook add lake --url https://lake.example/ --environment prod --description lake --json",
+        "webhook list --search E",
+        "webhook show etl",
+        "webhook show lake --json",
+        "webhook edit etl --name warehouse --every-environment",
+        "webhook edit lake --url https://lake.example/2 --events batch.incomplete --environment prod",
+        "webhook pause lake",
+        "webhook resume lake",
+        "webhook rotate lake --keep-hours 2",
+        "webhook rotate lake --at-once --json",
+        "webhook deliveries warehouse --state dead --type batch.complete",
+        "webhook replay warehouse --dead --dry-run",
+        "webhook replay warehouse --done --since 2027-01-31 --json",
+        "webhook remove warehouse --dry-run",
+        "webhook remove warehouse",
         "retention run --dry-run",
         "retention run --json",
         "tenant create Gone",
@@ -110,6 +126,12 @@ async fn every_list_is_shown_in_portuguese_too() {
         "staging quarantine",
         "quarantine list",
         "quarantine retry --all --dry-run",
+        "webhook add etl --url https://etl.example/in",
+        "webhook list",
+        "webhook show",
+        "webhook deliveries",
+        "webhook replay --dead --dry-run",
+        "webhook remove --dry-run",
         "retention run --dry-run",
         "retention run",
         "reload FLAN",
@@ -123,6 +145,7 @@ async fn every_list_is_shown_in_portuguese_too() {
 async fn what_is_wrong_is_told_with_its_code() {
     let folder = tempfile::tempdir().unwrap();
     run(folder.path(), "setup --tenant Loja --erp RM --tables FLAN").await.unwrap();
+    run(folder.path(), "webhook add a --url https://a.example/").await.unwrap();
     let cases = [
         ("tenant show Nobody", Code::NotFound),
         ("tenant create Loja", Code::AlreadyExists),
@@ -159,6 +182,16 @@ async fn what_is_wrong_is_told_with_its_code() {
         ("quarantine discard 1.1.0 --reason known", Code::NotFound),
         ("staging schema FLAN", Code::NotFound),
         ("staging rows FLAN", Code::NotFound),
+        ("webhook show nothing", Code::NotFound),
+        ("webhook add a --url http://etl.example/", Code::AddressRefused),
+        ("webhook add a --url https://127.0.0.1/", Code::AddressRefused),
+        ("webhook add a --url etl", Code::BadRequest),
+        ("webhook add a --url https://a.example/ --environment none", Code::NotFound),
+        ("webhook add a --url https://a.example/", Code::AlreadyExists),
+        ("webhook deliveries a --after x", Code::BadId),
+        ("webhook deliveries a --id 00000000-0000-0000-0000-000000000000", Code::NotFound),
+        ("webhook replay a --id 00000000-0000-0000-0000-000000000000", Code::NotFound),
+        ("webhook test a --wait 0", Code::WebhookUntold),
         ("setup --tenant Loja --erp PROTHEUS --installation RM", Code::AlreadyExists),
     ];
     for (line, code) in cases {
@@ -197,6 +230,11 @@ fn wrong_command_lines_are_refused() {
         "server quarantine retry 1.1.0 --all",
         "server quarantine retry --table A --all",
         "server quarantine discard 1.1.0",
+        "server webhook add x",
+        "server webhook add x --url https://a.example/ --events odd",
+        "server webhook replay x",
+        "server webhook replay x --dead --done",
+        "server webhook rotate x --keep-hours 0",
     ] {
         assert!(Line::try_parse_from(line.split_whitespace()).is_err(), "{line}");
     }

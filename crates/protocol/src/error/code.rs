@@ -303,6 +303,9 @@ codes! {
     VersionUnsupported "VERSION_UNSUPPORTED" Operator FailedPrecondition 409
         "Agent and server do not speak the same protocol version. Update the older one."
         "Agente e servidor não falam a mesma versão do protocolo. Atualize o mais antigo.";
+    WebhookUntold "WEBHOOK_UNTOLD" Operator Unavailable 503
+        "Look at the delivery's reason: mend the consumer or its address, then order another test."
+        "Veja o motivo na entrega: corrija o consumidor ou o endereço dele e peça outro teste.";
 }
 
 impl fmt::Display for Code {

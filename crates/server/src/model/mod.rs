@@ -1,4 +1,4 @@
-//! model: to be written.
+//! Model: arithmetic and state machines of the server. Pure: time comes in as an argument.
 
 pub mod access;
 pub mod admin;
@@ -6,9 +6,11 @@ pub mod batch;
 pub mod carol;
 pub mod catalog;
 pub mod content;
+pub mod delivery;
 pub mod exchange;
 pub mod overview;
 pub mod retention;
 pub mod schema;
 pub mod session;
 pub mod stream;
+pub mod webhook;

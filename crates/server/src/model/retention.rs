@@ -23,11 +23,13 @@ pub struct Policy {
     pub ledger_days: u32,
     /// Tombstones of staged rows. The ledger tells how old one is, so they are kept no longer than its rows.
     pub tombstone_days: u32,
+    /// Deliveries of webhooks that were taken; 0 = as long as the ledger, as all other deliveries.
+    pub delivery_days: u32,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { body_days: 7, ledger_days: 90, tombstone_days: 30 }
+        Self { body_days: 7, ledger_days: 90, tombstone_days: 30, delivery_days: 7 }
     }
 }
 
@@ -65,6 +67,12 @@ impl Policy {
     pub fn tombstones_before(self, now: Wall) -> Option<Wall> {
         before(self.tombstone_days, now)
     }
+
+    /// As [`Self::bodies_before`] for deliveries that were taken.
+    #[must_use]
+    pub fn deliveries_before(self, now: Wall) -> Option<Wall> {
+        before(self.delivery_days, now)
+    }
 }
 
 fn before(days: u32, now: Wall) -> Option<Wall> {
@@ -84,6 +92,8 @@ pub struct Removed {
     pub batches: u64,
     /// Tombstones of staged rows.
     pub tombstones: u64,
+    /// Deliveries of webhooks.
+    pub deliveries: u64,
 }
 
 impl Removed {
@@ -100,6 +110,7 @@ impl AddAssign for Removed {
         self.messages += other.messages;
         self.batches += other.batches;
         self.tombstones += other.tombstones;
+        self.deliveries += other.deliveries;
     }
 }
 
@@ -114,10 +125,11 @@ mod tests {
         assert_eq!(policy.bodies_before(now), Some(Wall(93 * DAY)));
         assert_eq!(policy.ledger_before(now), Some(Wall(10 * DAY)));
         assert_eq!(policy.tombstones_before(now), Some(Wall(70 * DAY)));
-        let ever = Policy { body_days: 0, ledger_days: 0, tombstone_days: 0 };
+        assert_eq!(policy.deliveries_before(now), Some(Wall(93 * DAY)));
+        let ever = Policy { body_days: 0, ledger_days: 0, tombstone_days: 0, delivery_days: 0 };
         assert_eq!((ever.bodies_before(now), ever.ledger_before(now)), (None, None));
-        assert_eq!(ever.tombstones_before(now), None);
-        let long = Policy { body_days: u32::MAX, ledger_days: u32::MAX, tombstone_days: 30 };
+        assert_eq!((ever.tombstones_before(now), ever.deliveries_before(now)), (None, None));
+        let long = Policy { body_days: u32::MAX, ledger_days: u32::MAX, ..policy };
         assert!(long.bodies_before(now).is_some_and(|before| before.0 < 0));
     }
 
@@ -126,7 +138,8 @@ mod tests {
         for (body_days, ledger_days, good) in
             [(7, 90, true), (7, 7, true), (0, 0, true), (7, 0, true), (8, 7, false), (0, 7, false)]
         {
-            let checked = Policy { body_days, ledger_days, tombstone_days: 0 }.check();
+            let checked =
+                Policy { body_days, ledger_days, tombstone_days: 0, delivery_days: 7 }.check();
             assert_eq!(checked.is_ok(), good, "{body_days} {ledger_days}");
         }
     }
@@ -136,7 +149,8 @@ mod tests {
         for (ledger_days, tombstone_days, good) in
             [(90, 30, true), (30, 30, true), (90, 0, true), (0, 500, true), (29, 30, false)]
         {
-            let checked = Policy { body_days: 7, ledger_days, tombstone_days }.check();
+            let checked =
+                Policy { body_days: 7, ledger_days, tombstone_days, delivery_days: 7 }.check();
             assert_eq!(checked.is_ok(), good, "{ledger_days} {tombstone_days}");
         }
     }

@@ -31,6 +31,7 @@ use super::Caller;
 use crate::{
     model::{
         access::{ClientRecord, HolderRecord},
+        carol::Envelope,
         catalog::{Credential, Holder},
     },
     store::Store,
@@ -88,6 +89,22 @@ impl NewCredential {
 }
 
 impl Access {
+    /// Seals a secret that another service keeps; it opens with `label` alone.
+    ///
+    /// # Errors
+    /// `INTERNAL`.
+    pub(super) fn seal(&self, label: &str, secret: &SecretString) -> Result<Envelope> {
+        self.inner.master.envelope(label, secret)
+    }
+
+    /// What was sealed with `label`.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID` where the key file is not this store's.
+    pub(super) fn unseal(&self, label: &str, sealed: &Envelope) -> Result<SecretString> {
+        self.inner.master.opened(label, sealed)
+    }
+
     /// Opens the key file beside the store, and makes the first signing key where there is none.
     ///
     /// # Errors

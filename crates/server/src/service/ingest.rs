@@ -249,6 +249,14 @@ impl Ingest {
         self.store.stalled(now).await
     }
 
+    /// Notes for webhooks, once for each batch, which of them people see as stalled; returns how many were noted now.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn tell_stalled(&self, now: Wall) -> Result<usize> {
+        self.store.tell_stalled(now).await
+    }
+
     /// Abandons batches that have been silent for ten minutes; returns how many.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ pub mod reconcile;
 pub mod retention;
 pub mod session;
 pub mod staging;
+pub mod webhooks;
 
 #[cfg(test)]
 mod trial;
@@ -62,6 +63,7 @@ pub struct Services {
     pub reconcile: reconcile::Reconcile,
     pub retention: retention::Retention,
     pub budget: budget::Budget,
+    pub webhooks: webhooks::Webhooks,
 }
 
 impl Services {
@@ -77,6 +79,12 @@ impl Services {
         Self { retention: self.retention.keeping(policy), ..self }
     }
 
+    /// The same services, which call webhooks in another way than by default.
+    #[must_use]
+    pub fn calling(self, calling: webhooks::Calling) -> Self {
+        Self { webhooks: self.webhooks.calling(calling), ..self }
+    }
+
     /// The same services for another actor: what is changed through them is audited under that name.
     #[must_use]
     pub fn by(&self, who: &str) -> Self {
@@ -86,6 +94,7 @@ impl Services {
             overview: self.overview.by(who),
             staging: self.staging.by(who),
             retention: self.retention.by(who),
+            webhooks: self.webhooks.by(who),
             ..self.clone()
         }
     }
@@ -101,8 +110,10 @@ impl Services {
         let sessions = session::Sessions::new(store.clone());
         let staging = staging::Staging::new(store.clone(), data);
         let ingest = ingest::Ingest::new(store.clone());
+        let webhooks = webhooks::Webhooks::new(store.clone(), access.clone(), staging.clone());
         Ok(Self {
             access,
+            webhooks,
             catalog: catalog::Catalog::new(store.clone()),
             budget: ingest.budget(),
             ingest,

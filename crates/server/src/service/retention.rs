@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 
 use super::staging::Staging;
 pub use crate::store::sqlite::retention::Sweep;
+use crate::store::sqlite::webhook::Due;
 use crate::{
     model::{
         retention::{Policy, Removed},
@@ -119,6 +120,29 @@ impl Retention {
         self.staging.found(sweep.stream.environment, &sweep.stream.erp).await
     }
 
+    /// One step through the deliveries of webhooks; nothing = all that is due is gone.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn forget_deliveries(&self, now: Wall) -> Result<Removed> {
+        let (deliveries, untold) = self.store.forget_deliveries(self.due_deliveries(now)).await?;
+        counter!("malote_retention_deliveries_total").increment(deliveries);
+        if untold > 0 {
+            tracing::warn!(
+                untold,
+                "events that no consumer took are past the days of the ledger and were removed"
+            );
+        }
+        Ok(Removed { deliveries, ..Removed::default() })
+    }
+
+    fn due_deliveries(&self, now: Wall) -> Due {
+        Due {
+            done_before: self.policy.deliveries_before(now),
+            all_before: self.policy.ledger_before(now),
+        }
+    }
+
     /// Gives some of what became free back to the file system; `false` = there is nothing more.
     ///
     /// # Errors
@@ -141,6 +165,7 @@ impl Retention {
                 removed += self.store.due(sweep).await?;
             }
         }
+        removed.deliveries = self.store.deliveries_due(self.due_deliveries(now)).await?;
         Ok(Swept { applied: false, removed, more: false })
     }
 
@@ -165,6 +190,17 @@ impl Retention {
                 swept.removed += removed;
                 steps += 1;
             }
+        }
+        loop {
+            if steps == RUN_STEPS {
+                return Ok(Swept { more: true, ..swept });
+            }
+            let removed = self.forget_deliveries(now).await?;
+            if removed.is_nothing() {
+                break;
+            }
+            swept.removed += removed;
+            steps += 1;
         }
         while steps < RUN_STEPS && self.shrink().await? {
             steps += 1;

@@ -6,3 +6,4 @@
 pub mod apply;
 pub mod retention;
 pub mod silence;
+pub mod webhooks;

@@ -42,6 +42,9 @@ pub async fn run(
                 tracing::warn!(code = %error.code, chain = error.chain(), "streams cannot be listed")
             }
         }
+        if let Err(error) = forget_deliveries(&retention, (now, &mut shutdown)).await {
+            tracing::warn!(code = %error.code, chain = error.chain(), "old deliveries cannot be removed, it is tried again");
+        }
         if let Err(error) = shrink(&retention, &mut shutdown).await {
             tracing::warn!(code = %error.code, chain = error.chain(), "the store cannot be made smaller");
         }
@@ -65,8 +68,27 @@ async fn sweep(
         wait(PAUSE, shutdown).await;
     }
     if !all.is_nothing() {
-        let Removed { bodies, bytes, messages, batches, tombstones } = all;
+        let Removed { bodies, bytes, messages, batches, tombstones, .. } = all;
         tracing::info!(erp = %stream.erp, bodies, bytes, messages, batches, tombstones, "retention removed what is past its days");
+    }
+    Ok(())
+}
+
+async fn forget_deliveries(
+    retention: &Retention,
+    (now, shutdown): (Wall, &mut Shutdown),
+) -> Result<()> {
+    let mut all = 0;
+    while !shutdown.is_draining() {
+        let removed = retention.forget_deliveries(now).await?;
+        if removed.is_nothing() {
+            break;
+        }
+        all += removed.deliveries;
+        wait(PAUSE, shutdown).await;
+    }
+    if all > 0 {
+        tracing::info!(deliveries = all, "retention removed deliveries that are past their days");
     }
     Ok(())
 }

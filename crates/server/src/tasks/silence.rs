@@ -1,7 +1,7 @@
 //! Silence: a reconciler that ends batches nobody sends any more.
 //!
 //! Promises: an open batch is abandoned after ten silent minutes, whether or not its stream is heard again;
-//! batches that are silent for a minute are counted and told.
+//! batches that are silent for a minute are counted and told, in the log and to webhooks.
 //! Never: touches rows; what was accepted stays.
 
 use std::time::Duration;
@@ -32,6 +32,9 @@ pub async fn run(ingest: Ingest, mut shutdown: Shutdown) {
             Err(error) => {
                 tracing::warn!(code = %error.code, cause = error.cause(), "stalled batches cannot be counted")
             }
+        }
+        if let Err(error) = ingest.tell_stalled(Wall::now()).await {
+            tracing::warn!(code = %error.code, cause = error.cause(), "stalled batches cannot be told");
         }
         match ingest.abandon_silent(Wall::now()).await {
             Ok(0) => {}

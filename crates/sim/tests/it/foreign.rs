@@ -11,7 +11,7 @@ use sim::servers;
 
 use crate::whole::{cloud::Cloud, compare};
 
-fn python() -> PathBuf {
+pub(crate) fn python() -> PathBuf {
     let python = servers::cache_folder().join("venv/bin/python");
     assert!(python.exists(), "Python's clients are missing; ./test.sh makes {}", python.display());
     python

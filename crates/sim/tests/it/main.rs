@@ -61,4 +61,6 @@ mod standby;
 #[cfg(test)]
 mod tls;
 #[cfg(test)]
+mod webhooks;
+#[cfg(test)]
 mod whole;

@@ -14,6 +14,7 @@ mod quarantine;
 mod retention;
 mod staging;
 mod tenants;
+mod webhooks;
 
 use utoipa_axum::router::OpenApiRouter;
 
@@ -34,7 +35,8 @@ pub(super) fn routes() -> OpenApiRouter<Desk> {
         .merge(batches::routes())
         .merge(staging::routes())
         .merge(quarantine::routes())
-        .merge(retention::routes());
+        .merge(retention::routes())
+        .merge(webhooks::routes());
     OpenApiRouter::new().nest(PREFIX, all)
 }
 

@@ -33,12 +33,14 @@ struct Spans {
     ledger_days: u32,
     /// Tombstones of staged rows.
     tombstone_days: u32,
+    /// Deliveries of webhooks that were taken; 0 = as long as the ledger.
+    delivery_days: u32,
 }
 
 impl Spans {
     const fn of(policy: Policy) -> Self {
-        let Policy { body_days, ledger_days, tombstone_days } = policy;
-        Self { body_days, ledger_days, tombstone_days }
+        let Policy { body_days, ledger_days, tombstone_days, delivery_days } = policy;
+        Self { body_days, ledger_days, tombstone_days, delivery_days }
     }
 }
 

@@ -1,3 +1,5 @@
+mod webhooks;
+
 use serde_json::{Value, json};
 
 use crate::{app::fixture::Running, model::admin::Role};
@@ -453,7 +455,10 @@ async fn retention_tells_what_is_due_and_removes_it_when_ordered() {
     let old = "UPDATE batch SET closed_at = 1 WHERE state <> 'open'";
     store().unwrap().execute(old, []).unwrap();
     let standing = desk.get("/retention").await;
-    assert_eq!(standing["policy"], json!({ "bodyDays": 7, "ledgerDays": 90, "tombstoneDays": 30 }));
+    assert_eq!(
+        standing["policy"],
+        json!({ "bodyDays": 7, "ledgerDays": 90, "tombstoneDays": 30, "deliveryDays": 7 })
+    );
     assert_eq!(
         (&standing["due"]["bodies"], &standing["due"]["applied"]),
         (&json!(1), &json!(false))

@@ -117,7 +117,11 @@ impl MasterKey {
     }
 
     /// Seals a secret under a key of its own, and that key under this one; both only open with `label`.
-    pub(super) fn envelope(&self, label: &str, secret: &SecretString) -> Result<Envelope> {
+    pub(in crate::service) fn envelope(
+        &self,
+        label: &str,
+        secret: &SecretString,
+    ) -> Result<Envelope> {
         let own = SecretBox::new(Box::new(runtime::entropy::bytes::<32>()));
         let mut sealed = secret.expose_secret().as_bytes().to_vec();
         // The key seals this one text, so its nonce need not differ.
@@ -128,7 +132,11 @@ impl MasterKey {
     }
 
     /// The secret of an envelope that was sealed with `label`.
-    pub(super) fn opened(&self, label: &str, envelope: &Envelope) -> Result<SecretString> {
+    pub(in crate::service) fn opened(
+        &self,
+        label: &str,
+        envelope: &Envelope,
+    ) -> Result<SecretString> {
         let own = SecretBox::new(Box::new(
             <[u8; 32]>::try_from(self.open_sealed(label, &envelope.key)?).map_err(|_| foreign())?,
         ));

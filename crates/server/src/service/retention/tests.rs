@@ -350,14 +350,14 @@ async fn what_a_person_orders_is_in_the_audit_and_nothing_of_the_audit_goes() {
     retention.run(day(1000)).await.unwrap();
     assert_eq!(kept.stage.trial.count("SELECT count(*) FROM audit"), before + 1);
     let noted = "SELECT count(*) FROM audit WHERE action = 'retention.run' AND who = 'ana'
-                    AND detail = 'bodies 7 days, ledger 90 days, tombstones 30 days'";
+                    AND detail = 'bodies 7 days, ledger 90 days, tombstones 30 days, deliveries 7 days'";
     assert_eq!(kept.stage.trial.count(noted), 1);
 }
 
 #[tokio::test]
 async fn where_the_days_are_none_all_is_kept() {
     let kept = Kept::three().await;
-    let ever = Policy { body_days: 0, ledger_days: 0, tombstone_days: 0 };
+    let ever = Policy { body_days: 0, ledger_days: 0, tombstone_days: 0, delivery_days: 0 };
     let kept = Kept { retention: kept.retention.clone().keeping(ever), ..kept };
     assert!(kept.swept(day(10_000)).await.is_nothing());
     let bodies = Policy { body_days: 1, ..ever };

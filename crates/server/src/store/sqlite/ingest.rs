@@ -2,7 +2,7 @@
 //!
 //! Promises: message, number of acceptance and batch change together; a Summary, its batch's state and the cursor
 //! entries prepared for it change together; a refusal leaves the ledger as it was (a batch that has been silent too
-//! long is closed in passing).
+//! long is closed in passing). What became of a batch is noted for webhooks in the same transaction.
 //! Never: judges; `model::batch` does.
 
 mod body;
@@ -17,7 +17,7 @@ use protocol::{
 use runtime::{clock::Wall, failpoint};
 use rusqlite::{OptionalExtension as _, Transaction, params};
 
-use super::{Store, failed};
+use super::{Store, failed, webhook};
 pub use body::Kept;
 pub(super) use ledger::is_of_this_ledger;
 pub use ledger::{Following, LedgerBatch, LedgerMessage, Standing};
@@ -28,6 +28,7 @@ use crate::model::{
         Verdict,
     },
     stream::{Head, Open, StreamId},
+    webhook::{Happened, Lack},
 };
 
 /// A checked table message on its way into the ledger.
@@ -190,10 +191,17 @@ pub(super) fn bound(tx: &Transaction<'_>, stream: &StreamId, sender: Installatio
     Err(Error::new(Code::PermissionDenied, words))
 }
 
-/// Ends the open batch, if any, and forgets what was prepared.
+/// Ends the open batch, if any, forgets what was prepared, and tells that the batch stays incomplete.
 pub(super) fn abandon(tx: &Transaction<'_>, stream: &StreamId, now: Wall) -> Result<()> {
     failpoint::reach("ledger.abandon", Code::StoreFailed)?;
     let [tenant, environment, erp] = &names(stream);
+    let sql = "SELECT id FROM batch WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3) AND state = 'open'";
+    let open: Option<i64> = tx
+        .prepare_cached(sql)
+        .map_err(failed)?
+        .query_row(params![tenant, environment, erp], |row| row.get(0))
+        .optional()
+        .map_err(failed)?;
     for sql in [
         "UPDATE batch SET state = 'abandoned', closed_at = ?4
           WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3) AND state = 'open'",
@@ -204,7 +212,8 @@ pub(super) fn abandon(tx: &Transaction<'_>, stream: &StreamId, now: Wall) -> Res
         let mut statement = tx.prepare_cached(sql).map_err(failed)?;
         statement.execute(params![tenant, environment, erp, now.0]).map_err(failed)?;
     }
-    Ok(())
+    let Some(open) = open else { return Ok(()) };
+    webhook::tell(tx, stream, BatchId(open), &Happened::Incomplete(Lack::GivenUp), now)
 }
 
 fn open_streams(tx: &Transaction<'_>) -> Result<Vec<StreamId>> {
@@ -429,6 +438,7 @@ fn complete(tx: &Transaction<'_>, closing: &Closing, now: Wall) -> Result<()> {
         let mut statement = tx.prepare_cached(sql).map_err(failed)?;
         statement.execute(params![tenant, environment, erp, batch]).map_err(failed)?;
     }
+    webhook::tell(tx, &closing.stream, closing.batch, &Happened::Complete, now)?;
     loads_done(tx, closing)
 }
 
@@ -466,9 +476,9 @@ fn note_refusal(
     refusal: SummaryRefusal,
     now: Wall,
 ) -> Result<()> {
-    let code = match refusal {
-        SummaryRefusal::Missing { .. } => protocol::Code::MessagesMissing,
-        SummaryRefusal::Mismatch { .. } => protocol::Code::SummaryMismatch,
+    let (code, missing) = match refusal {
+        SummaryRefusal::Missing { from, to } => (Code::MessagesMissing, Some((from, to))),
+        SummaryRefusal::Mismatch { .. } => (Code::SummaryMismatch, None),
         SummaryRefusal::As(_) => return Ok(()),
     };
     let [tenant, environment, erp] = &names(&closing.stream);
@@ -478,5 +488,7 @@ fn note_refusal(
         .map_err(failed)?
         .execute(params![tenant, environment, erp, closing.batch.0, code.as_str(), now.0])
         .map_err(failed)?;
-    Ok(())
+    let Manifest { messages, rows, .. } = closing.manifest;
+    let lack = Lack::Refused { code, missing, told: (i64::from(messages), rows) };
+    webhook::tell(tx, &closing.stream, closing.batch, &Happened::Incomplete(lack), now)
 }

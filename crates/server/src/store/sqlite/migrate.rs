@@ -34,6 +34,7 @@ migrations! {
     3 "0003_administration";
     4 "0004_carol";
     5 "0005_retention";
+    6 "0006_webhooks";
 }
 
 /// How a store file stands to this program.

@@ -15,6 +15,7 @@ mod overview;
 pub mod retention;
 pub mod session;
 pub mod staging;
+pub mod webhook;
 mod writer;
 
 use std::{

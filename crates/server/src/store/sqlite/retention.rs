@@ -130,9 +130,10 @@ impl Store {
 
     /// Notes that a person runs retention.
     pub(crate) async fn note_retention(&self, policy: Policy) -> Result<()> {
-        let Policy { body_days, ledger_days, tombstone_days } = policy;
+        let Policy { body_days, ledger_days, tombstone_days, delivery_days } = policy;
         let deed = Deed::global("retention.run", "every stream").with(format!(
-            "bodies {body_days} days, ledger {ledger_days} days, tombstones {tombstone_days} days"
+            "bodies {body_days} days, ledger {ledger_days} days, tombstones {tombstone_days} days, \
+             deliveries {delivery_days} days"
         ));
         self.audited(deed, |_| Ok(())).await
     }

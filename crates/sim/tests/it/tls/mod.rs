@@ -36,8 +36,8 @@ use crate::whole::{
 const WAIT: Duration = Duration::from_secs(40);
 
 /// Ends TLS before one port; certificate `front.pem` is for the name localhost alone.
-struct Front {
-    port: u16,
+pub(crate) struct Front {
+    pub(crate) port: u16,
     /// Connections whose handshake was good.
     good: Arc<AtomicU32>,
     /// Connections that the caller broke off.
@@ -45,12 +45,12 @@ struct Front {
     accepting: Task<()>,
 }
 
-fn file(name: &str) -> PathBuf {
+pub(crate) fn file(name: &str) -> PathBuf {
     sim::servers::crate_folder().join("tests/it/tls").join(name)
 }
 
 impl Front {
-    async fn before(far: u16, protocols: &[&str]) -> Self {
+    pub(crate) async fn before(far: u16, protocols: &[&str]) -> Self {
         runtime::tls::install_provider();
         let certificate = CertificateDer::from_pem_file(file("front.pem")).unwrap();
         let key = PrivateKeyDer::from_pem_file(file("front.key")).unwrap();

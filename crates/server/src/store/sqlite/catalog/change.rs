@@ -74,7 +74,7 @@ impl Store {
             remove(
                 transaction,
                 &format!(
-                    "tenant {:?} still has environments, installations, apps or tokens",
+                    "tenant {:?} still has environments, installations, apps, tokens or webhooks",
                     tenant.name
                 ),
                 "DELETE FROM tenant WHERE id = :id",
@@ -94,7 +94,7 @@ impl Store {
             remove(
                 transaction,
                 &format!(
-                    "environment {:?} has an installation, or tables were shared for it",
+                    "environment {:?} has an installation or a webhook, or tables were shared for it",
                     environment.name
                 ),
                 "DELETE FROM environment WHERE tenant_id = :tenant AND id = :id",
