@@ -23,6 +23,8 @@ mod faults_keys;
 #[cfg(test)]
 mod foreign;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod kill;
 #[cfg(test)]
 mod masking;
