@@ -172,3 +172,11 @@ fn a_schema_that_comes_twice_is_merged_as_proto3_says() {
     assert_eq!(view.schema.columns.len(), merged.columns.len());
     assert_eq!(view.schema.key.len(), merged.primary_key.unwrap().columns.len());
 }
+
+#[test]
+fn a_row_whose_only_field_is_no_column_is_refused_as_prost_refuses_it() {
+    // Field 3 of Table: a row whose field 1 is a number.
+    let bytes = [0x1a, 2, 0x08, 5];
+    assert!(Table::decode(bytes.as_slice()).is_err());
+    assert_eq!(TableView::scan(&bytes).unwrap_err().code, Code::InvalidArgument);
+}
