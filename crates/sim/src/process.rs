@@ -77,6 +77,19 @@ impl Process {
     /// # Errors
     /// Where the binary is missing or cannot start.
     pub fn start<S: AsRef<OsStr>>(folder: &Path, log: &Path, arguments: &[S]) -> Result<Self> {
+        Self::start_in(folder, log, arguments, &[])
+    }
+
+    /// As [`Process::start`], with variables over this process's own.
+    ///
+    /// # Errors
+    /// As [`Process::start`].
+    pub fn start_in<S: AsRef<OsStr>>(
+        folder: &Path,
+        log: &Path,
+        arguments: &[S],
+        variables: &[(String, String)],
+    ) -> Result<Self> {
         let out = fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -85,6 +98,7 @@ impl Process {
         let err = out.try_clone().coded(Code::Internal, "no log")?;
         let mut command = Command::new(binary()?);
         command.args(arguments).current_dir(folder).stdin(Stdio::null()).stdout(out).stderr(err);
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
         let child = command.spawn().coded(Code::Internal, "cannot start malote")?;
         Ok(Self { child, log: log.to_owned() })
     }

@@ -122,9 +122,8 @@ pub(super) fn keep_cursor(desk: &mut Desk, table: &TableName, value: &[u8]) -> R
 pub(super) fn cursors(desk: &Desk) -> Result<Vec<(TableName, Vec<u8>)>> {
     let sql = "SELECT n.name, c.value, c.crc = checksum(n.name, c.value)
                FROM cursor c JOIN named n ON n.id = c.table_id";
-    let rows = desk.rows(sql, [], |row| {
-        Ok((row.get::<_, String>(0)?, row.get(1)?, row.get::<_, bool>(2)?))
-    })?;
+    let rows = desk
+        .rows(sql, [], |row| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get::<_, bool>(2)?)))?;
     let (good, bad): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(_, _, good)| *good);
     if !bad.is_empty() {
         tracing::warn!(

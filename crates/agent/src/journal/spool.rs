@@ -116,9 +116,7 @@ pub(super) fn sealed(desk: &Desk, batch: BatchId) -> Result<Option<Seal>> {
     let read: Option<(Option<String>, bool)> = desk
         .db
         .prepare_cached("SELECT seal, seal_crc = checksum(id, seal) FROM batch")
-        .and_then(|mut read| {
-            read.query_row([], |row| Ok((row.get(0)?, row.get(1)?))).optional()
-        })
+        .and_then(|mut read| read.query_row([], |row| Ok((row.get(0)?, row.get(1)?))).optional())
         .map_err(failed)?;
     let Some((Some(json), good)) = read else { return Ok(None) };
     let corrupt = |words: &str| Error::new(Code::JournalCorrupt, words);
@@ -153,8 +151,9 @@ pub(super) fn unacked(
     let (mut messages, mut total) = (Vec::new(), 0usize);
     while let Some(row) = rows.next().map_err(failed)? {
         let number: i64 = row.get(0).map_err(failed)?;
-        let corrupt =
-            || Error::new(Code::JournalCorrupt, format!("message {number} of the spool is damaged"));
+        let corrupt = || {
+            Error::new(Code::JournalCorrupt, format!("message {number} of the spool is damaged"))
+        };
         let number = i32::try_from(number).map_err(|_| corrupt())?;
         if desk.state.acked_above.contains(&number) {
             continue;

@@ -124,7 +124,9 @@ impl<'a> TableView<'a> {
             match next_field(&mut rest, "TableRow")? {
                 (1, Field::Bytes(column)) => self.take_cell(column)?,
                 (1, _) => {
-                    return Err(malformed("a field of TableRow has the wrong wire type".to_owned()));
+                    return Err(malformed(
+                        "a field of TableRow has the wrong wire type".to_owned(),
+                    ));
                 }
                 _ => {}
             }

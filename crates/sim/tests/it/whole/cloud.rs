@@ -30,6 +30,8 @@ pub(crate) struct Cloud {
     pub(crate) tenant: String,
     pub(crate) client_id: String,
     pub(crate) secret: String,
+    /// Variables of the process from its next start on.
+    pub(crate) variables: Vec<(String, String)>,
 }
 
 impl Cloud {
@@ -63,6 +65,7 @@ impl Cloud {
             tenant: word("tenantId"),
             client_id: word("clientId"),
             secret: word("clientSecret"),
+            variables: Vec::new(),
             folder,
         };
         cloud.run().await;
@@ -78,8 +81,8 @@ impl Cloud {
     /// Starts the process and does not wait for it.
     pub(crate) fn launch(&mut self) {
         let log = self.folder.path().join("server.log");
-        let started =
-            Process::start(self.folder.path(), &log, &["server", "run", "--config", "server.toml"]);
+        let words = ["server", "run", "--config", "server.toml"];
+        let started = Process::start_in(self.folder.path(), &log, &words, &self.variables);
         self.process = Some(started.unwrap());
     }
 

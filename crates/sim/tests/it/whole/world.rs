@@ -107,6 +107,8 @@ pub(crate) struct World {
     pub(crate) cloud: Cloud,
     agent: Option<Process>,
     tables: Vec<&'static str>,
+    /// Variables of the agent from its next start on.
+    pub(crate) variables: Vec<(String, String)>,
 }
 
 impl World {
@@ -163,7 +165,8 @@ listen = '127.0.0.1:{admin}'
             let done = process::answer(cloud.folder.path(), &words, value).unwrap();
             assert!(done.status.success(), "{done:?}");
         }
-        let mut world = Self { erp, cloud, agent: None, tables: plan.tables };
+        let variables = Vec::new();
+        let mut world = Self { erp, cloud, agent: None, tables: plan.tables, variables };
         world.start_agent();
         world
     }
@@ -171,9 +174,8 @@ listen = '127.0.0.1:{admin}'
     pub(crate) fn start_agent(&mut self) {
         let folder = self.cloud.folder.path();
         let log = folder.join("agent.log");
-        self.agent = Some(
-            Process::start(folder, &log, &["agent", "run", "--config", "agent.toml"]).unwrap(),
-        );
+        let words = ["agent", "run", "--config", "agent.toml"];
+        self.agent = Some(Process::start_in(folder, &log, &words, &self.variables).unwrap());
     }
 
     pub(crate) fn kill_agent(&mut self) {
@@ -338,6 +340,11 @@ listen = '127.0.0.1:{admin}'
 
     pub(crate) fn agent_status(&self) -> String {
         self.agent_command(&["status", "--json"])
+    }
+
+    /// What the agent did, as `malote agent history --json` tells it.
+    pub(crate) fn agent_history(&self) -> String {
+        self.agent_command(&["history", "--json"])
     }
 
     fn agent_command(&self, words: &[&str]) -> String {
