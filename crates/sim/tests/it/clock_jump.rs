@@ -97,6 +97,7 @@ async fn f10_an_agent_whose_clock_is_set_by_hours_and_days_loses_nothing_and_its
 {
     let clock = Clock::new();
     let mut world = followed().await;
+    world.equal(WAIT).await;
     world.stop_agent().await;
     world.variables = clock.variables();
     world.start_agent();
@@ -161,6 +162,7 @@ async fn f40_a_server_whose_clock_is_set_by_hours_and_days_loses_nothing_and_kee
 async fn a_cloud_that_is_away_for_an_hour_by_the_agents_clock_is_told_and_nothing_is_lost() {
     let clock = Clock::new();
     let mut world = followed().await;
+    world.equal(WAIT).await;
     world.stop_agent().await;
     world.variables = clock.variables();
     world.start_agent();
