@@ -4,6 +4,7 @@
 //! Never: is shipped.
 
 pub mod chance;
+pub mod fuzz;
 pub mod model;
 pub mod process;
 pub mod servers;

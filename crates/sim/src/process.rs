@@ -77,18 +77,18 @@ impl Process {
     /// # Errors
     /// Where the binary is missing or cannot start.
     pub fn start<S: AsRef<OsStr>>(folder: &Path, log: &Path, arguments: &[S]) -> Result<Self> {
-        Self::start_with(folder, log, arguments, &[])
+        Self::start_in(folder, log, arguments, &[])
     }
 
-    /// As [`Self::start`], with more variables in its environment.
+    /// As [`Process::start`], with variables over this process's own.
     ///
     /// # Errors
-    /// As [`Self::start`].
-    pub fn start_with<S: AsRef<OsStr>>(
+    /// As [`Process::start`].
+    pub fn start_in<S: AsRef<OsStr>>(
         folder: &Path,
         log: &Path,
         arguments: &[S],
-        variables: &[(&str, &str)],
+        variables: &[(String, String)],
     ) -> Result<Self> {
         let out = fs::OpenOptions::new()
             .create(true)
@@ -97,8 +97,8 @@ impl Process {
             .coded(Code::Internal, "no log")?;
         let err = out.try_clone().coded(Code::Internal, "no log")?;
         let mut command = Command::new(binary()?);
-        command.args(arguments).current_dir(folder).envs(variables.iter().copied());
-        command.stdin(Stdio::null()).stdout(out).stderr(err);
+        command.args(arguments).current_dir(folder).stdin(Stdio::null()).stdout(out).stderr(err);
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
         let child = command.spawn().coded(Code::Internal, "cannot start malote")?;
         Ok(Self { child, log: log.to_owned() })
     }

@@ -175,6 +175,24 @@ impl Postgres {
         }
     }
 
+    /// Stops the cluster and starts it in recovery, as a standby that nobody feeds; `pg_promote()` ends that.
+    ///
+    /// # Errors
+    /// As [`Postgres::restart`].
+    pub async fn follow(&mut self) -> Result<()> {
+        self.end("STOP").await?;
+        let mark = self.folder.path().join("data/standby.signal");
+        fs::write(mark, "").coded(Code::Internal, "cannot mark the cluster as a standby")?;
+        give_away(&self.folder.path().join("data/standby.signal"))?;
+        self.restart().await
+    }
+
+    /// All that the server logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
     fn pid_file_is_missing(&self) -> bool {
         !self.folder.path().join("data/postmaster.pid").exists()
     }
@@ -226,7 +244,7 @@ impl Postgres {
     }
 
     fn log_end(&self) -> String {
-        let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         lines.iter().rev().take(8).rev().copied().collect::<Vec<_>>().join(" / ")
     }

@@ -10,6 +10,7 @@
 //! plan, sends the spool and closes batches; `admin` reads status and asks for reloads.
 
 mod apart;
+mod damage;
 mod deletes;
 mod halt;
 mod history;
@@ -85,8 +86,7 @@ impl Journal {
             plan: watch::Sender::new(0),
             fault: watch::Sender::new(None),
         });
-        let capped = deletes::all(&opened.desk)?;
-        let halts = halt::all(&opened.desk)?;
+        let damage::Found { capped, halts } = opened.found;
         let shared = Shared {
             instance: opened.instance,
             path,

@@ -1,7 +1,7 @@
-//! Opening the journal: lock of the folder, check of the file, moving a damaged one aside.
+//! Opening the journal: lock of the folder, check of the file and of what stands in it, moving a damaged one aside.
 //!
-//! Promises: one process per folder; a damaged journal is kept under another name and never stops the start; only the
-//! owner may read what is made.
+//! Promises: one process per folder; a damaged journal is kept under another name and never stops the start, however it
+//! is damaged; only the owner may read what is made.
 //! Never: opens the journal of a newer program.
 
 use std::{
@@ -20,12 +20,14 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use super::{
     Recovery, SpoolState,
+    damage::{self, Found, damaged},
     writer::{Desk, failed},
 };
 
 const SCHEMA: &str = include_str!("schema.sql");
 /// What follows the first schema, in order; the last one's number is the journal's version.
-const UPGRADES: [&str; 2] = [include_str!("schema_2.sql"), include_str!("schema_3.sql")];
+const UPGRADES: [&str; 3] =
+    [include_str!("schema_2.sql"), include_str!("schema_3.sql"), include_str!("schema_4.sql")];
 const VERSION: i64 = 1 + UPGRADES.len() as i64;
 pub(super) const FILE: &str = "journal.sqlite";
 /// A process that is ending holds the folder a moment longer than its supervisor thinks: its last write to a busy disk
@@ -37,6 +39,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 pub(super) struct Opened {
     pub desk: Desk,
     pub instance: InstanceId,
+    pub found: Found,
     pub recovery: Recovery,
     /// Held while the journal is in use.
     pub lock: Arc<File>,
@@ -51,19 +54,29 @@ pub(super) fn open(folder: &Path) -> Result<Opened> {
     let lock = lock(folder).map_err(place)?;
     let path = folder.join(FILE);
     let existed = path.exists();
-    let (db, recovery) = match connect(&path) {
-        Ok(db) => (db, if existed { Recovery::Resumed } else { Recovery::Fresh }),
+    let ((desk, instance, found), recovery) = match whole(&path) {
+        Ok(read) => (read, if existed { Recovery::Resumed } else { Recovery::Fresh }),
         Err(error) if existed && error.code == Code::JournalCorrupt => {
             tracing::warn!(cause = error.cause(), "journal is damaged, moved aside");
             move_aside(&path).map_err(place)?;
-            (connect(&path).map_err(place)?, Recovery::Replaced)
+            (whole(&path).map_err(place)?, Recovery::Replaced)
         }
         Err(error) => return Err(place(error)),
     };
-    let mut desk = Desk::new(db);
-    let instance = instance(&desk)?;
-    read_spool(&mut desk)?;
-    Ok(Opened { desk, instance, recovery, lock })
+    Ok(Opened { desk, instance, found, recovery, lock })
+}
+
+/// The file with all that is read of it later: damage that is met now is one path, met later it would end the process
+/// again and again.
+fn whole(path: &Path) -> Result<(Desk, InstanceId, Found)> {
+    let mut desk = Desk::new(connect(path)?);
+    let read = |desk: &mut Desk| {
+        let instance = instance(desk)?;
+        read_spool(desk)?;
+        Ok((instance, damage::probe(desk)?))
+    };
+    let (instance, found) = read(&mut desk).map_err(damage::judged)?;
+    Ok((desk, instance, found))
 }
 
 fn lock(folder: &Path) -> Result<Arc<File>> {
@@ -88,6 +101,7 @@ fn connect(path: &Path) -> Result<Connection> {
     files::database(path).coded(Code::JournalFailed, "cannot make the journal")?;
     let db = Connection::open(path).map_err(damaged)?;
     db.set_prepared_statement_cache_capacity(64);
+    damage::add_checksum(&db).map_err(failed)?;
     db.execute_batch(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
          PRAGMA busy_timeout = 10000; PRAGMA cache_size = -4000; PRAGMA temp_store = FILE;
@@ -110,7 +124,21 @@ fn connect(path: &Path) -> Result<Connection> {
             return Err(Error::new(Code::StoreVersion, words));
         }
     }
+    let fresh = Connection::open_in_memory().map_err(failed)?;
+    damage::add_checksum(&fresh).map_err(failed)?;
+    upgrade(&fresh, 0)?;
+    if schema(&db)? != schema(&fresh)? {
+        return Err(Error::new(Code::JournalCorrupt, "the journal's schema is damaged"));
+    }
     Ok(db)
+}
+
+/// Tables and indices in the words that made them.
+fn schema(db: &Connection) -> Result<Vec<(String, String)>> {
+    let sql = "SELECT name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite%' ORDER BY name";
+    let mut statement = db.prepare(sql).map_err(damaged)?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).map_err(damaged)?;
+    rows.collect::<rusqlite::Result<_>>().map_err(damaged)
 }
 
 /// Each step in a transaction of its own: one that was cut short is begun again.
@@ -120,18 +148,6 @@ fn upgrade(db: &Connection, from: i64) -> Result<()> {
         db.execute_batch(&format!("BEGIN;\n{step}\nCOMMIT;")).map_err(damaged)?;
     }
     Ok(())
-}
-
-/// While opening, what is wrong with the file is damage; a full or read-only disk is not.
-fn damaged(cause: rusqlite::Error) -> Error {
-    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase, Unknown};
-    match cause.sqlite_error_code() {
-        // `Unknown` is SQLite's plain error: the file is a database, but not a journal.
-        Some(DatabaseCorrupt | NotADatabase | Unknown) => {
-            Error::new(Code::JournalCorrupt, "the journal is damaged").because(cause)
-        }
-        _ => failed(cause),
-    }
 }
 
 fn move_aside(path: &Path) -> Result<()> {

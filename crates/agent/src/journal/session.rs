@@ -72,8 +72,7 @@ pub(super) fn grant(desk: &mut Desk, grant: Grant, at: Wall) -> Result<()> {
     desk.run("DELETE FROM fact WHERE name = 'opened_batch'", [])?;
     desk.run("DELETE FROM cursor", [])?;
     for (table, value) in &grant.cursors {
-        let table = desk.number(table)?;
-        desk.run("INSERT INTO cursor VALUES (?1, ?2)", params![table, value])?;
+        keep_cursor(desk, table, value)?;
     }
     desk.state.grant = Some(grant.into());
     desk.state.grant_serial += 1;
@@ -116,12 +115,28 @@ pub(super) fn revoke(desk: &mut Desk, why: (Code, &str), at: Wall) -> Result<()>
     Ok(())
 }
 
+pub(super) fn keep_cursor(desk: &mut Desk, table: &TableName, value: &[u8]) -> Result<()> {
+    let number = desk.number(table)?;
+    let sql = "INSERT OR REPLACE INTO cursor (table_id, value, crc)
+               SELECT id, ?2, checksum(name, ?2) FROM named WHERE id = ?1";
+    desk.run(sql, params![number, value]).map(|_| ())
+}
+
+/// A damaged entry is left out: its table is loaded again, from a server with sessions under the place that the server
+/// knows.
 pub(super) fn cursors(desk: &Desk) -> Result<Vec<(TableName, Vec<u8>)>> {
-    let sql = "SELECT n.name, c.value FROM cursor c JOIN named n ON n.id = c.table_id";
-    desk.rows(sql, [], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?
-        .into_iter()
-        .map(|(name, value)| Ok((spool::stored(&name)?, value)))
-        .collect()
+    let sql = "SELECT n.name, c.value, c.crc = checksum(n.name, c.value)
+               FROM cursor c JOIN named n ON n.id = c.table_id";
+    let rows = desk
+        .rows(sql, [], |row| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get::<_, bool>(2)?)))?;
+    let (good, bad): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(_, _, good)| *good);
+    if !bad.is_empty() {
+        tracing::warn!(
+            entries = bad.len(),
+            "damaged cursor entries in the journal; their tables start again"
+        );
+    }
+    good.into_iter().map(|(name, value, _)| Ok((spool::stored(&name)?, value))).collect()
 }
 
 /// The stream's last batch is neither the one this journal was granted or completed last nor the one it opened since.

@@ -1,6 +1,7 @@
 //! Spool: the one open batch.
 //!
-//! Promises: numbers rise by one from 1; bytes read back are the bytes written (CRC32C) or the batch is called corrupt.
+//! Promises: numbers rise by one from 1; messages and seal read back as they were written (CRC32C) or the batch is called
+//! corrupt.
 //! Never: keeps what a completed or dropped batch held, but for the rows it made known.
 
 use bytes::Bytes;
@@ -18,6 +19,7 @@ use rusqlite::{OptionalExtension as _, params};
 use super::{
     Seal, SpoolMessage, SpoolState, history,
     known::{self, Sent, ZERO},
+    session,
     writer::{Desk, failed},
 };
 
@@ -84,7 +86,7 @@ pub(super) fn append(desk: &mut Desk, batch: BatchId, messages: &[SpoolMessage])
         }
         let table = desk.number(&message.table)?;
         desk.run(
-            "INSERT INTO spool VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO spool SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, checksum(?1, name, ?3) FROM named WHERE id = ?2",
             params![
                 message.number.0,
                 table,
@@ -106,22 +108,30 @@ pub(super) fn seal(desk: &mut Desk, batch: BatchId, seal: &Seal) -> Result<()> {
     same_batch(desk, batch)?;
     let json = serde_json::to_string(seal)
         .map_err(|cause| Error::new(Code::Internal, "the seal cannot be written").because(cause))?;
-    desk.run("UPDATE batch SET seal = ?1", [json])?;
+    desk.run("UPDATE batch SET seal = ?1, seal_crc = checksum(id, ?1)", [json])?;
     desk.state.spool.sealed = true;
     Ok(())
 }
 
+/// `JOURNAL_CORRUPT` where the seal is damaged, or counts other messages than there are.
 pub(super) fn sealed(desk: &Desk, batch: BatchId) -> Result<Option<Seal>> {
     same_batch(desk, batch)?;
-    let json: Option<String> = desk
+    let read: Option<(Option<Vec<u8>>, bool)> = desk
         .db
-        .prepare_cached("SELECT seal FROM batch")
-        .and_then(|mut read| read.query_row([], |row| row.get(0)).optional())
-        .map_err(failed)?
-        .flatten();
-    json.map(|json| serde_json::from_str(&json))
-        .transpose()
-        .map_err(|cause| Error::new(Code::JournalCorrupt, "the seal cannot be read").because(cause))
+        .prepare_cached("SELECT CAST(seal AS BLOB), seal_crc = checksum(id, seal) FROM batch")
+        .and_then(|mut read| read.query_row([], |row| Ok((row.get(0)?, row.get(1)?))).optional())
+        .map_err(failed)?;
+    let Some((Some(json), good)) = read else { return Ok(None) };
+    let corrupt = |words: &str| Error::new(Code::JournalCorrupt, words);
+    if !good {
+        return Err(corrupt("the seal is damaged"));
+    }
+    let seal: Seal = serde_json::from_slice(&json)
+        .map_err(|cause| corrupt("the seal cannot be read").because(cause))?;
+    if seal.messages != desk.state.spool.appended {
+        return Err(corrupt("the spool lacks messages of its seal"));
+    }
+    Ok(Some(seal))
 }
 
 pub(super) fn unacked(
@@ -135,30 +145,34 @@ pub(super) fn unacked(
     let mut statement = desk
         .db
         .prepare_cached(
-            "SELECT s.number, n.name, s.row_count, s.crc, s.bytes FROM spool s JOIN named n ON n.id = s.table_id
-             WHERE s.number > ?1 ORDER BY s.number",
+            "SELECT s.number, n.name, s.row_count, s.crc, s.bytes,
+                    s.head_crc = checksum(s.number, n.name, s.row_count)
+             FROM spool s LEFT JOIN named n ON n.id = s.table_id WHERE s.number > ?1 ORDER BY s.number",
         )
         .map_err(failed)?;
     let from = after.0.max(desk.state.acked_up_to);
     let mut rows = statement.query([from]).map_err(failed)?;
     let (mut messages, mut total) = (Vec::new(), 0usize);
     while let Some(row) = rows.next().map_err(failed)? {
-        let number: i32 = row.get(0).map_err(failed)?;
+        let number: i64 = row.get(0).map_err(failed)?;
+        let corrupt = || {
+            Error::new(Code::JournalCorrupt, format!("message {number} of the spool is damaged"))
+        };
+        let number = i32::try_from(number).map_err(|_| corrupt())?;
         if desk.state.acked_above.contains(&number) {
             continue;
         }
-        let name: String = row.get(1).map_err(failed)?;
         let bytes = row.get_ref(4).and_then(|value| Ok(value.as_blob()?)).map_err(failed)?;
         total = total.saturating_add(bytes.len());
         if total > max_bytes && !messages.is_empty() {
             break;
         }
-        if row.get::<_, u32>(3).map_err(failed)? != crc32c::crc32c(bytes) {
-            return Err(Error::new(
-                Code::JournalCorrupt,
-                format!("message {number} of the spool is damaged"),
-            ));
+        let (crc, head): (i64, bool) =
+            row.get(3).and_then(|crc| Ok((crc, row.get(5)?))).map_err(failed)?;
+        if !head || crc != i64::from(crc32c::crc32c(bytes)) {
+            return Err(corrupt());
         }
+        let name: String = row.get(1).map_err(failed)?;
         messages.push(SpoolMessage {
             number: MessageNumber(number),
             table: stored(&name)?,
@@ -232,8 +246,7 @@ pub(super) fn complete(desk: &mut Desk, batch: BatchId, at: Wall) -> Result<Seal
         }
     }
     for (table, value) in &seal.cursors {
-        let table = desk.number(table)?;
-        desk.run("INSERT OR REPLACE INTO cursor VALUES (?1, ?2)", params![table, value])?;
+        session::keep_cursor(desk, table, value)?;
     }
     if let Some(grant) = &desk.state.grant {
         let mut grant = (**grant).clone();
@@ -294,15 +307,21 @@ type Pending = Vec<(KeyBytes, Option<RowHash>)>;
 fn pending(desk: &Desk, number: u32) -> Result<(i64, Pending)> {
     let corrupt =
         || Error::new(Code::JournalCorrupt, format!("the keys of message {number} are damaged"));
-    let (table, crc, bytes): (i64, u32, Vec<u8>) = desk
+    let (table, crc, bytes, head): (i64, i64, Vec<u8>, bool) = desk
         .db
-        .prepare_cached("SELECT table_id, known_crc, known FROM spool WHERE number = ?1")
+        .prepare_cached(
+            "SELECT s.table_id, s.known_crc, s.known, s.head_crc = checksum(s.number, n.name, s.row_count)
+             FROM spool s LEFT JOIN named n ON n.id = s.table_id WHERE s.number = ?1",
+        )
         .and_then(|mut read| {
-            read.query_row([number], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()
+            let row = |row: &rusqlite::Row<'_>| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            };
+            read.query_row([number], row).optional()
         })
         .map_err(failed)?
         .ok_or_else(corrupt)?;
-    if crc != crc32c::crc32c(&bytes) {
+    if !head || crc != i64::from(crc32c::crc32c(&bytes)) {
         return Err(corrupt());
     }
     Ok((table, decode(&bytes).ok_or_else(corrupt)?))

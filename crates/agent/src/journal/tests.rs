@@ -215,6 +215,80 @@ async fn a_damaged_journal_is_moved_aside_and_a_damaged_record_is_told() {
     assert!(place.folder.path().join("journal.damaged-1").exists());
 }
 
+/// A journal with a sealed batch, changed in its file while nobody has it open.
+async fn changed(sql: &str) -> (Place, Journal) {
+    let place = Place::new();
+    {
+        let journal = place.open().await;
+        let cursors = BTreeMap::from([(table("FLAN"), b"c0".to_vec())]);
+        journal.grant(Grant { cursors, ..grant_of(1, 0) }, Wall(0)).await.unwrap();
+        sealed_batch(&journal, 5).await;
+    }
+    // Waits until the thread of the first one has closed the file.
+    drop(place.open().await);
+    let file = place.folder.path().join("journal.sqlite");
+    rusqlite::Connection::open(&file).unwrap().execute_batch(sql).unwrap();
+    let journal = place.open().await;
+    (place, journal)
+}
+
+#[tokio::test]
+async fn f63_a_message_that_changed_its_number_table_or_rows_is_told_as_damaged() {
+    for sql in [
+        "UPDATE spool SET number = 3 WHERE number = 2",
+        "UPDATE spool SET table_id = 1 WHERE number = 2",
+        "UPDATE spool SET row_count = 9 WHERE number = 2",
+        "UPDATE spool SET bytes = x'00' WHERE number = 2",
+    ] {
+        let (_place, journal) = changed(sql).await;
+        journal.resume(Epoch(1), Wall(0)).await.unwrap();
+        let read = journal.unacked(BatchId(5), MessageNumber(0), 1 << 20).await;
+        assert_eq!(read.unwrap_err().code, Code::JournalCorrupt, "{sql}");
+        journal.drop_batch(Code::JournalCorrupt, "test", Wall(0)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn f63_a_damaged_seal_is_told_and_a_damaged_cursor_entry_is_left_out() {
+    for sql in [
+        "UPDATE batch SET seal = replace(seal, '\"end\":2', '\"end\":3')",
+        "UPDATE batch SET id = 6, seal = seal",
+        "UPDATE batch SET seal = CAST(x'ff' AS TEXT)",
+        "DELETE FROM spool WHERE number = 2",
+    ] {
+        let (_place, journal) = changed(sql).await;
+        let resumed = journal.resume(Epoch(1), Wall(0)).await;
+        assert_eq!(resumed.unwrap_err().code, Code::JournalCorrupt, "{sql}");
+        journal.revoke(Code::JournalCorrupt, "test", Wall(0)).await.unwrap();
+        assert_eq!(journal.spool().borrow().batch, None);
+        journal.grant(grant_of(2, 9), Wall(0)).await.unwrap();
+        sealed_batch(&journal, 10).await;
+        journal.complete(BatchId(10), Wall(0)).await.unwrap();
+    }
+    let (_place, journal) = changed("UPDATE cursor SET value = x'63ff'").await;
+    assert!(journal.cursors().await.unwrap().is_empty());
+    let (_place, journal) = changed("SELECT 1").await;
+    assert_eq!(journal.cursors().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn f63_a_journal_with_a_record_of_another_kind_is_moved_aside_and_the_agent_starts() {
+    for sql in [
+        "UPDATE fact SET value = 'x' WHERE name = 'granted_batch'",
+        "INSERT INTO fact VALUES ('epoch', x'ff') ON CONFLICT DO UPDATE SET value = excluded.value",
+        "UPDATE named SET name = CAST(x'ff' AS TEXT)",
+        "UPDATE named SET name = ''",
+        "UPDATE named SET name = 'TMOW' WHERE name = 'TMOV'",
+        "INSERT INTO halt VALUES (0, CAST(x'ff' AS TEXT), '', 0)",
+        "DROP TABLE spool",
+        "ALTER TABLE batch RENAME COLUMN opened_micros TO opened_nicros",
+    ] {
+        let (_place, journal) = changed(sql).await;
+        assert_eq!(journal.last_epoch().await.unwrap(), None, "{sql}");
+        assert_eq!(journal.spool().borrow().batch, None);
+    }
+}
+
 #[tokio::test]
 async fn a_second_process_and_a_newer_journal_are_refused() {
     let place = Place::new();

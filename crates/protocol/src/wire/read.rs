@@ -121,19 +121,27 @@ impl<'a> TableView<'a> {
         }
         let mut rest = row;
         while !rest.is_empty() {
-            if let (1, Field::Bytes(column)) = next_field(&mut rest, "TableRow")? {
-                if self.cells.len() >= limits::MESSAGE_CELLS {
-                    return Err(too_large(
-                        "message has more cells".to_owned(),
-                        limits::MESSAGE_CELLS,
+            match next_field(&mut rest, "TableRow")? {
+                (1, Field::Bytes(column)) => self.take_cell(column)?,
+                (1, _) => {
+                    return Err(malformed(
+                        "a field of TableRow has the wrong wire type".to_owned(),
                     ));
                 }
-                let (name, value) = read_column(column)?;
-                check_name(name)?;
-                self.cells.push(Cell { name, value, column: None });
+                _ => {}
             }
         }
         self.rows.push(self.cells.len());
+        Ok(())
+    }
+
+    fn take_cell(&mut self, column: &'a [u8]) -> Result<()> {
+        if self.cells.len() >= limits::MESSAGE_CELLS {
+            return Err(too_large("message has more cells".to_owned(), limits::MESSAGE_CELLS));
+        }
+        let (name, value) = read_column(column)?;
+        check_name(name)?;
+        self.cells.push(Cell { name, value, column: None });
         Ok(())
     }
 

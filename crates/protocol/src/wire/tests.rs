@@ -136,9 +136,13 @@ fn rows_are_cut_by_bytes_and_one_row_above_the_limit_is_told() {
     assert_eq!(writer.push(|_| Some(&half), false), Pushed::Full);
     let fixed = writer.encoded_len() - half.len();
     writer.finish(BatchId(1), MessageNumber(1), false);
-    for (bytes, expected) in [(0, Pushed::Taken), (1, Pushed::TooLarge)] {
-        let row = "y".repeat(limits::SENDER_MESSAGE_BYTES - fixed + bytes);
-        assert_eq!(writer.push(|_| Some(&row), false), expected);
+    // F36: one byte above the limit, then one below it, then at it.
+    for (bytes, expected) in [(2, Pushed::TooLarge), (0, Pushed::Taken), (1, Pushed::Taken)] {
+        let row = "y".repeat(limits::SENDER_MESSAGE_BYTES - fixed - 1 + bytes);
+        assert_eq!(writer.push(|_| Some(&row), false), expected, "{bytes}");
+        if bytes == 0 {
+            writer.finish(BatchId(1), MessageNumber(1), false);
+        }
     }
     let encoded = writer.finish(BatchId(i64::MAX), MessageNumber(i32::MAX), true);
     assert!(encoded.len() <= limits::SENDER_MESSAGE_BYTES, "{}", encoded.len());
@@ -171,4 +175,12 @@ fn a_schema_that_comes_twice_is_merged_as_proto3_says() {
     let merged = Table::decode(bytes.as_slice()).unwrap().schema.unwrap();
     assert_eq!(view.schema.columns.len(), merged.columns.len());
     assert_eq!(view.schema.key.len(), merged.primary_key.unwrap().columns.len());
+}
+
+#[test]
+fn a_row_whose_only_field_is_no_column_is_refused_as_prost_refuses_it() {
+    // Field 3 of Table: a row whose field 1 is a number.
+    let bytes = [0x1a, 2, 0x08, 5];
+    assert!(Table::decode(bytes.as_slice()).is_err());
+    assert_eq!(TableView::scan(&bytes).unwrap_err().code, Code::InvalidArgument);
 }

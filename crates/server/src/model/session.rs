@@ -68,6 +68,16 @@ impl State {
         }
     }
 
+    /// No lease is given for longer than its life: one that ends later was written before the wall clock stepped back,
+    /// and would keep everybody out for as long as the step was. Counted from now it still outlasts what its holder
+    /// was promised (F40).
+    fn within(self, now: Wall) -> Self {
+        match self {
+            Self::Held(held) => Self::Held(Held { until: held.until.min(lapse(now)), ..held }),
+            free @ Self::Free { .. } => free,
+        }
+    }
+
     /// Whether somebody holds a lease that has not lapsed.
     #[must_use]
     pub fn is_live(&self, now: Wall) -> bool {
@@ -76,6 +86,7 @@ impl State {
 }
 
 pub fn step(state: State, event: Event, now: Wall) -> Step {
+    let state = state.within(now);
     match event {
         Event::Open { by, nonce } => open(state, by, nonce, now),
         Event::Renew { epoch, nonce } => renew(state, epoch, nonce, now),
@@ -120,8 +131,7 @@ fn renew(state: State, epoch: Epoch, nonce: Nonce, now: Wall) -> Step {
         held.former.drain(..surplus);
         held.nonce = nonce;
     }
-    // A wall clock that steps back never shortens a lease that was promised.
-    held.until = held.until.max(lapse(now));
+    held.until = lapse(now);
     let grant = Effect::Grant { epoch, until: held.until };
     (State::Held(held), Ok(vec![grant]))
 }
@@ -222,6 +232,29 @@ mod tests {
         let (state, answer) = step(state, renew(N2), Wall(2 * SECOND));
         assert_eq!(answer, Err(Code::InstanceTwice));
         let (_, answer) = step(state, Event::Open { by: A, nonce: N2 }, Wall(30 * SECOND));
+        assert!(answer.is_ok());
+    }
+
+    #[test]
+    fn f40_a_wall_clock_that_steps_back_holds_a_lease_up_for_its_life_and_no_longer() {
+        const HOUR: i64 = 3_600 * SECOND;
+        let (given, _) =
+            step(State::Free { epoch: Epoch(4) }, Event::Open { by: A, nonce: N1 }, Wall(9 * HOUR));
+        // Hours back: another one is kept out for the life of a lease, then it is let in.
+        let by_another = Event::Open { by: B, nonce: N2 };
+        let (seen, answer) = step(given.clone(), by_another, Wall(HOUR));
+        assert_eq!(answer, Err(Code::SessionHeld));
+        assert!(seen.is_live(Wall(HOUR + 29 * SECOND)));
+        let (_, answer) = step(seen, by_another, Wall(HOUR + 30 * SECOND));
+        assert!(answer.is_ok());
+        // The holder itself goes on, and is told no more than a life.
+        let renew = Event::Renew { epoch: Epoch(5), nonce: N1 };
+        let (renewed, answer) = step(given.clone(), renew, Wall(HOUR));
+        let until = Wall(HOUR + 30 * SECOND);
+        assert_eq!(answer, Ok(vec![Effect::Grant { epoch: Epoch(5), until }]));
+        assert_eq!(renewed.epoch(), Epoch(5));
+        // Hours forth: it lapsed, and whoever asks first is given the next epoch.
+        let (_, answer) = step(given, by_another, Wall(20 * HOUR));
         assert!(answer.is_ok());
     }
 

@@ -91,6 +91,8 @@ impl Lease {
             return Opening::Refused(Code::DatabaseChanged);
         }
         if let Some(holder) = self.holder.as_mut().filter(|holder| now < holder.until) {
+            // Written before the clock stepped back: nobody is kept out for longer than a lease lives.
+            holder.until = holder.until.min(now + TTL);
             if holder.instance != sender.instance {
                 return Opening::Held;
             }

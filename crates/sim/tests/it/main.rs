@@ -15,6 +15,8 @@ mod bulk;
 #[cfg(test)]
 mod canaries;
 #[cfg(test)]
+mod clock_jump;
+#[cfg(test)]
 mod comparison;
 #[cfg(test)]
 mod demo;
@@ -26,6 +28,8 @@ mod failpoints;
 mod faults_keys;
 #[cfg(test)]
 mod foreign;
+#[cfg(test)]
+mod fuzz;
 #[cfg(test)]
 mod kill;
 #[cfg(test)]
@@ -52,6 +56,8 @@ mod silent_line;
 mod source_contract;
 #[cfg(test)]
 mod source_erp;
+#[cfg(test)]
+mod source_faults;
 #[cfg(test)]
 mod source_postgres;
 #[cfg(test)]

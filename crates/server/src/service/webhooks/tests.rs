@@ -470,7 +470,7 @@ async fn what_was_taken_goes_after_its_days_and_all_else_with_the_ledger() {
     assert_eq!(swept(&retention, day(6)).await, 0);
     assert_eq!(swept(&retention, day(7)).await, 1);
     assert_eq!((scene.deliveries(&webhook).await.len(), scene.events()), (1, 1));
-    let ever = Policy { body_days: 0, ledger_days: 0, delivery_days: 0 };
+    let ever = Policy { body_days: 0, ledger_days: 0, delivery_days: 0 , tombstone_days: 0 };
     assert_eq!(swept(&retention.clone().keeping(ever), day(10_000)).await, 0);
     assert_eq!(swept(&retention, day(89)).await, 0);
     assert_eq!(swept(&retention, day(90)).await, 1);

@@ -32,6 +32,8 @@ pub(crate) struct Cloud {
     pub(crate) tenant: String,
     pub(crate) client_id: String,
     pub(crate) secret: String,
+    /// Variables of the process from its next start on.
+    pub(crate) variables: Vec<(String, String)>,
 }
 
 impl Cloud {
@@ -85,6 +87,7 @@ impl Cloud {
             tenant: word("tenantId"),
             client_id: word("clientId"),
             secret: word("clientSecret"),
+            variables: Vec::new(),
             folder,
         };
         cloud.run().await;
@@ -103,9 +106,10 @@ impl Cloud {
     }
 
     /// As [`Cloud::launch`], with more variables in its environment.
-    pub(crate) fn launch_with(&mut self, variables: &[(&str, &str)]) {
+    pub(crate) fn launch_with(&mut self, more: &[(&str, &str)]) {
         let words = ["server", "run", "--config", "server.toml"];
-        let started = Process::start_with(self.folder.path(), &self.log_file(), &words, variables);
+        let variables = with(&self.variables, more);
+        let started = Process::start_in(self.folder.path(), &self.log_file(), &words, &variables);
         self.process = Some(started.unwrap());
     }
 
@@ -232,6 +236,12 @@ impl Cloud {
     pub(crate) fn log(&self) -> String {
         self.process.as_ref().map(|process| process.log_end(30)).unwrap_or_default()
     }
+}
+
+/// Variables of an environment, with more behind them.
+pub(crate) fn with(variables: &[(String, String)], more: &[(&str, &str)]) -> Vec<(String, String)> {
+    let more = more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    variables.iter().cloned().chain(more).collect()
 }
 
 /// Staging file of an ERP of the one environment; an empty path while it is not there.

@@ -10,7 +10,11 @@ use sim::{
     servers,
 };
 
-use super::{cloud::Cloud, compare, erp::Erp};
+use super::{
+    cloud::{self, Cloud},
+    compare,
+    erp::Erp,
+};
 
 /// What is followed and how.
 pub(crate) struct Plan {
@@ -107,6 +111,8 @@ pub(crate) struct World {
     pub(crate) cloud: Cloud,
     agent: Option<Process>,
     tables: Vec<&'static str>,
+    /// Variables of the agent from its next start on.
+    pub(crate) variables: Vec<(String, String)>,
 }
 
 impl World {
@@ -163,7 +169,8 @@ listen = '127.0.0.1:{admin}'
             let done = process::answer(cloud.folder.path(), &words, value).unwrap();
             assert!(done.status.success(), "{done:?}");
         }
-        let mut world = Self { erp, cloud, agent: None, tables: plan.tables };
+        let variables = Vec::new();
+        let mut world = Self { erp, cloud, agent: None, tables: plan.tables, variables };
         world.start_agent();
         world
     }
@@ -173,10 +180,11 @@ listen = '127.0.0.1:{admin}'
     }
 
     /// As [`World::start_agent`], with more variables in its environment.
-    pub(crate) fn start_agent_with(&mut self, variables: &[(&str, &str)]) {
+    pub(crate) fn start_agent_with(&mut self, more: &[(&str, &str)]) {
         let folder = self.cloud.folder.path();
         let words = ["agent", "run", "--config", "agent.toml"];
-        let started = Process::start_with(folder, &self.agent_log(), &words, variables);
+        let variables = cloud::with(&self.variables, more);
+        let started = Process::start_in(folder, &self.agent_log(), &words, &variables);
         self.agent = Some(started.unwrap());
     }
 
@@ -376,6 +384,11 @@ listen = '127.0.0.1:{admin}'
 
     pub(crate) fn agent_status(&self) -> String {
         self.agent_command(&["status", "--json"])
+    }
+
+    /// What the agent did, as `malote agent history --json` tells it.
+    pub(crate) fn agent_history(&self) -> String {
+        self.agent_command(&["history", "--json"])
     }
 
     fn agent_command(&self, words: &[&str]) -> String {

@@ -1,0 +1,227 @@
+//! A wall clock that is set, by hours forth and back, under a running agent and a running server (F10, F40, F44).
+//!
+//! The clock of a real process is moved by a small library that is put before it (`tests/clock/jump.c`); the monotonic
+//! clock goes on as it does when a real clock is set.
+
+use std::{fs, io::Write as _, path::PathBuf, process::Command, time::Duration};
+
+use base64_claims::issued_at;
+use runtime::clock::{self, Mono, Wall};
+use sim::servers;
+
+use crate::whole::{
+    compare,
+    erp::Erp,
+    world::{Plan, World},
+};
+
+const WAIT: Duration = Duration::from_secs(90);
+const HOUR: i64 = 3_600;
+
+/// The clock of the processes that have it.
+struct Clock {
+    folder: tempfile::TempDir,
+}
+
+impl Clock {
+    fn new() -> Self {
+        let clock = Self { folder: tempfile::tempdir().unwrap() };
+        let source = servers::crate_folder().join("tests/clock/jump.c");
+        let mut compiler = Command::new("cc");
+        compiler.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]).arg(clock.library());
+        let done = compiler.arg(source).arg("-ldl").status().unwrap();
+        assert!(done.success(), "the library is not compiled: {done}");
+        fs::write(clock.file(), 0_i64.to_ne_bytes()).unwrap();
+        clock
+    }
+
+    fn library(&self) -> PathBuf {
+        self.folder.path().join("jump.so")
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("seconds")
+    }
+
+    fn variables(&self) -> Vec<(String, String)> {
+        let word = |path: PathBuf| path.to_str().unwrap().to_owned();
+        vec![
+            ("LD_PRELOAD".to_owned(), word(self.library())),
+            ("MALOTE_TEST_CLOCK".to_owned(), word(self.file())),
+        ]
+    }
+
+    /// So many hours off the machine's clock.
+    fn set(&self, hours: i64) {
+        let mut file = fs::OpenOptions::new().write(true).open(self.file()).unwrap();
+        file.write_all(&(hours * HOUR).to_ne_bytes()).unwrap();
+    }
+}
+
+async fn followed() -> World {
+    let url = servers::shared().await.unwrap();
+    let erp = Erp::postgres(&url).await;
+    erp.run(
+        "CREATE TABLE t (id bigint PRIMARY KEY, v text, changed_at timestamptz DEFAULT now());
+         CREATE INDEX ON t (changed_at, id);
+         INSERT INTO t SELECT g, 'v' || g, now() - interval '1 day' FROM generate_series(1, 2000) g; ANALYZE t",
+    )
+    .await
+    .unwrap();
+    World::start(Plan::new(&url, &["t"]).stamp("t", "changed_at"), erp).await
+}
+
+/// Changes, inserts and deletes rows, and waits until that is staged.
+async fn change(world: &mut World, round: i64) {
+    let sql = format!(
+        "UPDATE t SET v = 'round {round}', changed_at = now() WHERE id % 7 = {};
+         INSERT INTO t VALUES ({}, 'new in {round}'); DELETE FROM t WHERE id = {}",
+        round.rem_euclid(7),
+        100_000 + round,
+        500 + round
+    );
+    world.erp.run(&sql).await.unwrap();
+    world.equal(WAIT).await;
+}
+
+/// Batch ids in the order in which their first messages were accepted.
+fn batches(world: &World) -> Vec<i64> {
+    let store = compare::staging(&world.cloud.store()).unwrap();
+    let sql = "SELECT batch FROM ingest_message WHERE number = 1 ORDER BY accept_seq";
+    let mut found = store.prepare(sql).unwrap();
+    found.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+}
+
+#[tokio::test]
+async fn f10_an_agent_whose_clock_is_set_by_hours_and_days_loses_nothing_and_its_batches_only_rise()
+{
+    let clock = Clock::new();
+    let mut world = followed().await;
+    world.equal(WAIT).await;
+    world.stop_agent().await;
+    world.variables = clock.variables();
+    world.start_agent();
+    world.equal(WAIT).await;
+    let epoch = world.epoch();
+    for (round, hours) in [5, -3, 2, 0].into_iter().enumerate() {
+        clock.set(hours);
+        change(&mut world, i64::try_from(round).unwrap()).await;
+        let off = Wall::now().seconds() + hours * HOUR;
+        let told = newest(&world.agent_history());
+        assert!((told - off).abs() < 900, "the agent's clock is not set: {told}, not {off}");
+    }
+    assert_eq!(world.epoch(), epoch, "the lease was lost to a wall clock");
+    // Years off, either way: the server refuses ids of tomorrow, and the agent counts on from the last one.
+    for (round, hours) in [(10, 3 * 365 * 24), (11, -3 * 365 * 24), (12, 0)] {
+        clock.set(hours);
+        change(&mut world, round).await;
+    }
+    let batches = batches(&world);
+    assert!(batches.is_sorted_by(|before, after| before < after), "{batches:?}");
+    world.status_says("\"phase\":\"SENDING\"", WAIT).await;
+}
+
+/// Seconds of the newest moment that a text tells in ISO form.
+fn newest(text: &str) -> i64 {
+    let moments = text.split('"').filter_map(|word| word.parse::<jiff::Timestamp>().ok());
+    moments.map(jiff::Timestamp::as_second).max().unwrap_or_else(|| panic!("no moment in {text}"))
+}
+
+#[tokio::test]
+async fn f40_a_server_whose_clock_is_set_by_hours_and_days_loses_nothing_and_keeps_nobody_out() {
+    let clock = Clock::new();
+    let mut world = followed().await;
+    world.cloud.stop().await;
+    world.cloud.variables = clock.variables();
+    world.cloud.run().await;
+    world.equal(WAIT).await;
+    for (round, hours) in [5, -3, 30, -30, 0].into_iter().enumerate() {
+        clock.set(hours);
+        change(&mut world, i64::try_from(round).unwrap()).await;
+        let (issued, off) =
+            (issued_at(&world.cloud.token().await), Wall::now().seconds() + hours * HOUR);
+        assert!((issued - off).abs() < 900, "the server's clock is not set: {issued}, not {off}");
+    }
+    // An agent that dies while the clock stands hours ahead leaves a lease of that time behind.
+    clock.set(8);
+    change(&mut world, 10).await;
+    world.kill_agent();
+    clock.set(0);
+    world.lose_journal();
+    let epoch = world.epoch();
+    let begun = Mono::now();
+    world.start_agent();
+    world.reaches_epoch(epoch + 1, WAIT).await;
+    println!("a new instance was let in after {:?}", begun.elapsed());
+    change(&mut world, 11).await;
+    let batches = batches(&world);
+    assert!(batches.is_sorted_by(|before, after| before < after), "{batches:?}");
+}
+
+#[tokio::test]
+async fn a_cloud_that_is_away_for_an_hour_by_the_agents_clock_is_told_and_nothing_is_lost() {
+    let clock = Clock::new();
+    let mut world = followed().await;
+    world.equal(WAIT).await;
+    world.stop_agent().await;
+    world.variables = clock.variables();
+    world.start_agent();
+    world.equal(WAIT).await;
+    let epoch = world.epoch();
+    world.cloud.kill();
+    let begun = Mono::now();
+    world
+        .erp
+        .run("UPDATE t SET v = 'while the cloud is away', changed_at = now() WHERE id <= 900")
+        .await
+        .unwrap();
+    world.status_says("CLOUD_UNREACHABLE", WAIT).await;
+    clock.set(1);
+    // Longer than a lease lives, and than the agent holds on to one.
+    for round in 0..15 {
+        let sql = format!(
+            "UPDATE t SET v = 'away {round}', changed_at = now() WHERE id % 15 = {round}; DELETE FROM t WHERE id = {}",
+            1_000 + round
+        );
+        world.erp.run(&sql).await.unwrap();
+        let next = Duration::from_secs(5 * (round + 1));
+        clock::sleep(next.saturating_sub(begun.elapsed())).await;
+        let status = world.agent_status();
+        assert!(status.contains("\"phase\":\"UNREACHABLE\""), "{status}");
+        assert!(status.contains("\"hint\"") && status.contains("\"sinceMicros\""), "{status}");
+    }
+    let memory = memory(world.agent_id());
+    assert!(memory < 256 << 20, "{memory} bytes are in use");
+    world.cloud.run().await;
+    world.equal(WAIT).await;
+    assert!(world.epoch() > epoch, "the lease outlived the hour");
+    world.status_lacks("CLOUD_UNREACHABLE", WAIT).await;
+}
+
+/// Bytes that a process has in use.
+fn memory(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap() * 1024
+}
+
+/// The one claim that is looked at, read by hand: nothing of the server's is used to check it.
+mod base64_claims {
+    const SIGNS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+    pub(super) fn issued_at(token: &str) -> i64 {
+        let part = token.split('.').nth(1).unwrap();
+        let (mut bits, mut held, mut bytes) = (0_u32, 0, Vec::new());
+        for sign in part.bytes() {
+            let value = SIGNS.iter().position(|known| *known == sign).unwrap();
+            bits = bits << 6 | u32::try_from(value).unwrap();
+            held += 6;
+            if held >= 8 {
+                held -= 8;
+                bytes.push(u8::try_from(bits >> held & 0xff).unwrap());
+            }
+        }
+        let claims: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        claims["iat"].as_i64().unwrap()
+    }
+}
