@@ -470,7 +470,7 @@ async fn what_was_taken_goes_after_its_days_and_all_else_with_the_ledger() {
     assert_eq!(swept(&retention, day(6)).await, 0);
     assert_eq!(swept(&retention, day(7)).await, 1);
     assert_eq!((scene.deliveries(&webhook).await.len(), scene.events()), (1, 1));
-    let ever = Policy { body_days: 0, ledger_days: 0, delivery_days: 0 , tombstone_days: 0 };
+    let ever = Policy { body_days: 0, ledger_days: 0, delivery_days: 0, tombstone_days: 0 };
     assert_eq!(swept(&retention.clone().keeping(ever), day(10_000)).await, 0);
     assert_eq!(swept(&retention, day(89)).await, 0);
     assert_eq!(swept(&retention, day(90)).await, 1);
@@ -478,13 +478,15 @@ async fn what_was_taken_goes_after_its_days_and_all_else_with_the_ledger() {
 }
 
 type Calls = Vec<(String, HeaderMap, Bytes)>;
+/// Status, and a header `name: value`.
+type Answers = VecDeque<(u16, Option<&'static str>)>;
 
 /// A consumer that answers with these statuses in turn, then with 204.
 #[derive(Clone)]
 struct Consumer {
     port: u16,
     calls: Arc<Mutex<Calls>>,
-    answers: Arc<Mutex<VecDeque<(u16, Option<&'static str>)>>>,
+    answers: Arc<Mutex<Answers>>,
 }
 
 impl Consumer {
@@ -495,14 +497,16 @@ impl Consumer {
             calls: Arc::default(),
             answers: Arc::new(Mutex::new(answers.iter().copied().collect())),
         };
-        let router = Router::new().fallback(Self::answer).with_state(consumer.clone());
+        let answer =
+            |held, uri, headers, body| std::future::ready(Self::answer(held, uri, headers, body));
+        let router = Router::new().fallback(answer).with_state(consumer.clone());
         drop(runtime::task::spawn("consumer", async move {
             axum::serve(listener, router).await.unwrap();
         }));
         consumer
     }
 
-    async fn answer(
+    fn answer(
         Held(consumer): Held<Self>,
         uri: Uri,
         headers: HeaderMap,
