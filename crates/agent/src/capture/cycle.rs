@@ -106,6 +106,12 @@ impl<'a, S: Source> Cycle<'a, S> {
             || self.tools.room.lacks().is_some()
     }
 
+    /// The next cycle's time has come: a comparison goes on with it, so that changes wait no longer for a long one.
+    fn is_next_due(&self) -> bool {
+        let cycle = self.tools.config.capture.cycle_seconds.max(1);
+        self.started.elapsed() >= Duration::from_secs(cycle)
+    }
+
     /// One piece of work on a table; false = it has nothing more for this cycle.
     pub(super) async fn turn(&mut self, table: &mut Table) -> Turn<bool> {
         let seen = self.describe(table).await?;
@@ -128,7 +134,7 @@ impl<'a, S: Source> Cycle<'a, S> {
             tracing::info!(table = %name, %code, "the table is read again");
             self.tools.journal.mended(name, code).await.map_err(Fault::Session)?;
         }
-        let scanning = !table.scan_done && table.scan.is_under_way();
+        let scanning = !table.scan_done && table.scan.is_under_way() && !self.is_next_due();
         Ok(table.loads() || (stamped && !table.delta_done) || scanning)
     }
 
@@ -285,6 +291,9 @@ impl<'a, S: Source> Cycle<'a, S> {
         let outcome = loop {
             match self.delta_page(table, seen, &mut pass).await {
                 Ok(true) => {
+                    // A message that is not full yet does not wait for what is compared next.
+                    self.batch.finish();
+                    self.spool().await?;
                     pass.finish(&mut table.cursor);
                     table.recent.turn();
                     table.read = pass.bound.committed;

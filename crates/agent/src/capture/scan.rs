@@ -20,6 +20,8 @@ use crate::{
     source::{Page, PageKey, Source},
 };
 
+/// Known keys compared in one go; what the sender asks of the journal meanwhile waits no longer than that takes.
+const WALK: usize = 10_000;
 /// How long a table rests at least whose deletes wait for a person.
 const CAPPED_REST: Duration = Duration::from_secs(60);
 
@@ -235,17 +237,34 @@ impl<S: Source> Cycle<'_, S> {
         seen: &Seen,
         (started, busy): (Mono, Duration),
     ) -> Turn {
-        let name = &table.query.table;
-        let known = self.tools.journal.known_count(name).await.map_err(Fault::Session)?;
-        let cap = cap(known);
-        let missed = self.tools.journal.scan_missed(name, cap.saturating_add(1)).await;
-        let always = self.tools.config.deletes(name) == Deletes::Always;
-        if always || missed.map_err(Fault::Session)? <= cap {
+        let (known, missed) = self.walk(table).await?;
+        if missed == 0 {
+            self.settle(table).await?;
+            table.deletes_sent();
+            self.end(table, seen, started, busy);
+            return Ok(());
+        }
+        let always = self.tools.config.deletes(&table.query.table) == Deletes::Always;
+        if always || missed <= cap(known) {
             self.settle(table).await?;
             return self.suspects(table, seen, None, (started, busy)).await;
         }
         table.scan = Scan::Counting { after: None, gone: 0, known, started, busy };
         Ok(())
+    }
+
+    /// How many rows are known, and how many of them the complete scan did not see.
+    async fn walk(&self, table: &Table) -> Turn<(u64, u64)> {
+        let (mut known, mut missed, mut after) = (0, 0, None);
+        loop {
+            let walked = self.tools.journal.scan_walk(&table.query.table, after, WALK).await;
+            let walked = walked.map_err(Fault::Session)?;
+            (known, missed) = (known + walked.known, missed + walked.missed);
+            if walked.known < WALK as u64 {
+                return Ok((known, missed));
+            }
+            after = walked.last;
+        }
     }
 
     /// Looks at a page of what is missing: live rows (their filter no longer fits, say) do not count. At the end it is

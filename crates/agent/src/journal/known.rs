@@ -20,6 +20,16 @@ const LOSSES: &str = "known_lost";
 
 pub(super) const ZERO: RowHash = RowHash([0; 16]);
 
+/// Known keys that were compared with a complete scan.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Walked {
+    pub known: u64,
+    /// Those among them that the scan did not see.
+    pub missed: u64,
+    /// The last of them; `None` = there were none.
+    pub last: Option<KeyBytes>,
+}
+
 /// What made a row known.
 #[derive(Clone, Copy)]
 pub(super) struct Sent {
@@ -140,19 +150,27 @@ pub(super) fn scan_missing(
     desk.rows(sql, params![table, from, limit], |row| Ok(KeyBytes(row.get(0)?)))
 }
 
-pub(super) fn scan_missed(desk: &mut Desk, table: &TableName, most: u64) -> Result<u64> {
+pub(super) fn scan_walk(
+    desk: &mut Desk,
+    table: &TableName,
+    after: Option<KeyBytes>,
+    limit: usize,
+) -> Result<Walked> {
     let table = desk.number(table)?;
-    let sql = "SELECT count(*) FROM (SELECT 1 FROM known k WHERE table_id = ?1
-               AND NOT EXISTS (SELECT 1 FROM temp.seen s WHERE s.table_id = ?1 AND s.key = k.key)
-               LIMIT ?2)";
-    let count: i64 = desk
-        .db
+    let (from, limit) = (after.unwrap_or_default().0, i64::try_from(limit).unwrap_or(i64::MAX));
+    let sql = "SELECT count(*), max(k.key), coalesce(sum(NOT EXISTS (
+                   SELECT 1 FROM temp.seen s WHERE s.table_id = ?1 AND s.key = k.key)), 0)
+               FROM (SELECT key FROM known WHERE table_id = ?1 AND key > ?2 ORDER BY key LIMIT ?3) k";
+    desk.db
         .prepare_cached(sql)
         .and_then(|mut read| {
-            read.query_row(params![table, i64::try_from(most).unwrap_or(i64::MAX)], |row| {
-                row.get(0)
+            read.query_row(params![table, from, limit], |row| {
+                Ok(Walked {
+                    known: row.get::<_, i64>(0)?.cast_unsigned(),
+                    last: row.get::<_, Option<_>>(1)?.map(KeyBytes),
+                    missed: row.get::<_, i64>(2)?.cast_unsigned(),
+                })
             })
         })
-        .map_err(failed)?;
-    Ok(count.cast_unsigned())
+        .map_err(failed)
 }

@@ -44,6 +44,7 @@ pub use apart::{Coming, Parked, Paused, Refusals, Retry, Suspect, Unread, schema
 pub use deletes::{Answer, CappedDeletes, Counted, Verdict};
 pub use halt::{Halt, Halts};
 pub use history::{CLEAN_JOB, Clean, Cleaned, HistoryRow};
+pub use known::Walked;
 pub use read::Selected;
 pub use types::{
     Grant, Incident, LinkPhase, LinkState, Poisoned, Recovery, Seal, SpoolMessage, SpoolState,
@@ -372,10 +373,16 @@ impl Journal {
         self.run(move |desk| known::scan_seen(desk, &table, &keys)).await
     }
 
-    /// How many known keys the complete scan did not see; counts no further than `most`.
-    pub async fn scan_missed(&self, table: &TableName, most: u64) -> Result<u64> {
+    /// Compares known keys with the complete scan, ascending behind `after`, at most `limit` of them: whoever else
+    /// needs the journal has a turn between two calls.
+    pub async fn scan_walk(
+        &self,
+        table: &TableName,
+        after: Option<KeyBytes>,
+        limit: usize,
+    ) -> Result<Walked> {
         let table = table.clone();
-        self.run(move |desk| known::scan_missed(desk, &table, most)).await
+        self.run(move |desk| known::scan_walk(desk, &table, after, limit)).await
     }
 
     /// Known keys the complete scan did not see, ascending behind `after`.
