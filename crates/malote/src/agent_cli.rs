@@ -188,6 +188,10 @@ impl DeletesCommand {
 }
 
 impl AgentCommand {
+    pub(crate) fn stays(&self) -> bool {
+        matches!(self.noun, AgentNoun::Run { dump_config: false })
+    }
+
     pub(crate) async fn run(self, lang: Lang) -> Result<u8> {
         let file = self.shared.config.as_deref();
         let load = || AgentConfig::load(file);

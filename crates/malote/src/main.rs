@@ -77,7 +77,21 @@ fn read(lang: Lang) -> std::result::Result<Malote, clap::Error> {
     Malote::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
 }
 
+impl Noun {
+    /// Whether it runs until it is stopped.
+    fn stays(&self) -> bool {
+        match self {
+            Self::Demo(_) => false,
+            Self::Agent(command) => command.stays(),
+            Self::Server(command) => command.stays(),
+        }
+    }
+}
+
 fn run(noun: Noun, lang: Lang) -> Result<u8> {
+    if noun.stays() {
+        runtime::heap::settle();
+    }
     runtime::tls::install_provider();
     let machine = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -225,6 +225,10 @@ fn must_be_there(config: &ServerConfig, lang: Lang) -> Result<()> {
 }
 
 impl ServerCommand {
+    pub(crate) fn stays(&self) -> bool {
+        matches!(self.noun, ServerNoun::Run { dump_config: false })
+    }
+
     pub(crate) async fn run(self, lang: Lang) -> Result<u8> {
         let mut config = ServerConfig::load(self.shared.config.as_deref())?;
         if let Some(data) = &self.shared.data {

@@ -1,4 +1,4 @@
-//! How a process of Malote's lives: clock, entropy, tasks, backoff, configuration, dialling, telemetry, files, keys,
+//! How a process of Malote's lives: clock, entropy, tasks, backoff, configuration, dialling, telemetry, files, heap, keys,
 //! shutdown, exit codes.
 //!
 //! Promises: the only crate that reads the clock, the environment or entropy, and the only one that spawns.
@@ -11,6 +11,7 @@ pub mod dial;
 pub mod entropy;
 pub mod exit;
 pub mod files;
+pub mod heap;
 pub mod keyfile;
 pub mod recording;
 pub mod shutdown;

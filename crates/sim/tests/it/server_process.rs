@@ -292,3 +292,18 @@ async fn what_a_command_refuses_has_its_code_on_stderr_nothing_on_stdout_and_exi
     let (_, listed, _) = run("entity list --json".to_owned());
     assert_eq!(listed.lines().count(), 1, "nothing was shared: {listed}");
 }
+
+#[cfg(target_env = "gnu")]
+#[tokio::test]
+async fn a_process_that_stays_gives_memory_back_to_the_system_and_is_still_the_one_that_was_started()
+ {
+    let server = Server::start().await;
+    let read = |what: &str| fs::read(format!("/proc/{}/{what}", server.process.id())).unwrap();
+    let has = |what: &str, word: &str| {
+        read(what).split(|byte| *byte == 0).any(|part| part == word.as_bytes())
+    };
+    assert!(
+        has("environ", "MALLOC_ARENA_MAX=2") && has("environ", "MALLOC_TRIM_THRESHOLD_=131072")
+    );
+    assert!(has("cmdline", "server") && has("cmdline", "run") && has("cmdline", "--config"));
+}
