@@ -43,6 +43,11 @@ pub struct Store {
     who: Arc<str>,
 }
 
+/// What a connection keeps of its file, as SQLite wants it told: minus KiB. Readers mostly go once over message bodies,
+/// which none of them reads again.
+const WRITER_CACHE: i32 = -16_000;
+const READER_CACHE: i32 = -2_000;
+
 /// One SQLite file with its writer thread and readers; staging files are opened the same way.
 #[derive(Debug)]
 pub(crate) struct SqliteFile {
@@ -169,10 +174,10 @@ pub(crate) fn connect(path: &Path, read_only: bool) -> Result<Connection> {
         .map_err(failed)?;
     }
     connection
-        .execute_batch(
-            "PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -16000;",
-        )
+        .execute_batch("PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY;")
         .map_err(failed)?;
+    let cache = if read_only { READER_CACHE } else { WRITER_CACHE };
+    connection.pragma_update(None, "cache_size", cache).map_err(failed)?;
     Ok(connection)
 }
 
