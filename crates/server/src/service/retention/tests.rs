@@ -349,7 +349,7 @@ async fn what_a_person_orders_is_in_the_audit_and_nothing_of_the_audit_goes() {
     retention.run(day(1000)).await.unwrap();
     assert_eq!(kept.stage.trial.count("SELECT count(*) FROM audit"), before + 1);
     let noted = "SELECT count(*) FROM audit WHERE action = 'retention.run' AND who = 'ana'
-                    AND detail = 'bodies 7 days, ledger 90 days'";
+                    AND detail = 'bodies 7 days, ledger 90 days, deliveries 7 days'";
     assert_eq!(kept.stage.trial.count(noted), 1);
 }
 
