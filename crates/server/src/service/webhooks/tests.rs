@@ -478,43 +478,39 @@ async fn what_was_taken_goes_after_its_days_and_all_else_with_the_ledger() {
 }
 
 type Calls = Vec<(String, HeaderMap, Bytes)>;
-/// Status, and a header `name: value`.
-type Answers = VecDeque<(u16, Option<&'static str>)>;
+/// A status, and a header beside it.
+type Answer = (u16, Option<&'static str>);
 
 /// A consumer that answers with these statuses in turn, then with 204.
 #[derive(Clone)]
 struct Consumer {
     port: u16,
     calls: Arc<Mutex<Calls>>,
-    answers: Arc<Mutex<Answers>>,
+    answers: Arc<Mutex<VecDeque<Answer>>>,
 }
 
 impl Consumer {
-    async fn start(answers: &[(u16, Option<&'static str>)]) -> Self {
+    async fn start(answers: &[Answer]) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let consumer = Self {
             port: listener.local_addr().unwrap().port(),
             calls: Arc::default(),
             answers: Arc::new(Mutex::new(answers.iter().copied().collect())),
         };
-        let answer =
-            |held, uri, headers, body| std::future::ready(Self::answer(held, uri, headers, body));
-        let router = Router::new().fallback(answer).with_state(consumer.clone());
+        let called = |held: Held<Self>, uri: Uri, headers: HeaderMap, body: Bytes| async move {
+            held.0.answer(&uri, headers, body)
+        };
+        let router = Router::new().fallback(called).with_state(consumer.clone());
         drop(runtime::task::spawn("consumer", async move {
             axum::serve(listener, router).await.unwrap();
         }));
         consumer
     }
 
-    fn answer(
-        Held(consumer): Held<Self>,
-        uri: Uri,
-        headers: HeaderMap,
-        body: Bytes,
-    ) -> axum::response::Response {
-        let calls = &mut consumer.calls.lock().unwrap_or_else(PoisonError::into_inner);
+    fn answer(&self, uri: &Uri, headers: HeaderMap, body: Bytes) -> axum::response::Response {
+        let calls = &mut self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         calls.push((uri.to_string(), headers, body));
-        let answers = &mut consumer.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let answers = &mut self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         let (status, header) = answers.pop_front().unwrap_or((204, None));
         let status = StatusCode::from_u16(status).unwrap();
         // Much more than is read of an answer.

@@ -227,6 +227,12 @@ impl Store {
             let values = named_params! {":tenant": webhook.tenant.to_string(), ":webhook": webhook.id.to_string(),
                 ":id": id, ":state": state, ":since": since, ":now": now.0};
             tx.prepare_cached(&sql).map_err(failed)?.execute(values).map_err(failed)?;
+            // Who orders this has mended the consumer: its address need not rest any longer.
+            let sql = "UPDATE webhook SET failures = 0, not_before = 0 WHERE tenant_id = ?1 AND id = ?2";
+            tx.prepare_cached(sql)
+                .map_err(failed)?
+                .execute(params![webhook.tenant.to_string(), webhook.id.to_string()])
+                .map_err(failed)?;
             Ok(count)
         })
         .await
