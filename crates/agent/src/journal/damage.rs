@@ -12,7 +12,7 @@ use rusqlite::{Connection, ErrorCode, functions::FunctionFlags, types::ValueRef}
 use super::{
     deletes::{self, CappedDeletes},
     halt::{self, Halts},
-    known, people, session,
+    known, people, session, spool,
     writer::{Desk, failed},
 };
 
@@ -54,6 +54,7 @@ pub(super) struct Found {
 
 /// Reads everything once that is read later, but for the rows of known, quarantine and history.
 pub(super) fn probe(desk: &mut Desk) -> Result<Found> {
+    names(desk)?;
     desk.epoch()?;
     for fact in ["granted_batch", "opened_batch", "reload_number", "known_lost"] {
         desk.fact::<i64>(fact)?;
@@ -66,6 +67,17 @@ pub(super) fn probe(desk: &mut Desk) -> Result<Found> {
     people::reload_requests(desk)?;
     known::plan_to_learn(desk)?;
     Ok(Found { capped: deletes::all(desk)?, halts: halt::all(desk)? })
+}
+
+/// A table's name and the form it is looked up by belong together.
+fn names(desk: &Desk) -> Result<()> {
+    let rows = desk.rows("SELECT folded, name FROM named", [], |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+    })?;
+    rows.iter().try_for_each(|(folded, name)| match spool::stored(name)?.folded() == folded {
+        true => Ok(()),
+        false => Err(Error::new(Code::JournalFailed, "a table name in the journal is damaged")),
+    })
 }
 
 /// While opening, what is wrong with the file's content is damage; a full, locked or read-only disk is not.

@@ -124,7 +124,21 @@ fn connect(path: &Path) -> Result<Connection> {
             return Err(Error::new(Code::StoreVersion, words));
         }
     }
+    let fresh = Connection::open_in_memory().map_err(failed)?;
+    damage::add_checksum(&fresh).map_err(failed)?;
+    upgrade(&fresh, 0)?;
+    if schema(&db)? != schema(&fresh)? {
+        return Err(Error::new(Code::JournalCorrupt, "the journal's schema is damaged"));
+    }
     Ok(db)
+}
+
+/// Tables and indices in the words that made them.
+fn schema(db: &Connection) -> Result<Vec<(String, String)>> {
+    let sql = "SELECT name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite%' ORDER BY name";
+    let mut statement = db.prepare(sql).map_err(damaged)?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).map_err(damaged)?;
+    rows.collect::<rusqlite::Result<_>>().map_err(damaged)
 }
 
 /// Each step in a transaction of its own: one that was cut short is begun again.

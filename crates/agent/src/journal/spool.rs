@@ -113,9 +113,9 @@ pub(super) fn seal(desk: &mut Desk, batch: BatchId, seal: &Seal) -> Result<()> {
 /// `JOURNAL_CORRUPT` where the seal is damaged, or counts other messages than there are.
 pub(super) fn sealed(desk: &Desk, batch: BatchId) -> Result<Option<Seal>> {
     same_batch(desk, batch)?;
-    let read: Option<(Option<String>, bool)> = desk
+    let read: Option<(Option<Vec<u8>>, bool)> = desk
         .db
-        .prepare_cached("SELECT seal, seal_crc = checksum(id, seal) FROM batch")
+        .prepare_cached("SELECT CAST(seal AS BLOB), seal_crc = checksum(id, seal) FROM batch")
         .and_then(|mut read| read.query_row([], |row| Ok((row.get(0)?, row.get(1)?))).optional())
         .map_err(failed)?;
     let Some((Some(json), good)) = read else { return Ok(None) };
@@ -123,7 +123,7 @@ pub(super) fn sealed(desk: &Desk, batch: BatchId) -> Result<Option<Seal>> {
     if !good {
         return Err(corrupt("the seal is damaged"));
     }
-    let seal: Seal = serde_json::from_str(&json)
+    let seal: Seal = serde_json::from_slice(&json)
         .map_err(|cause| corrupt("the seal cannot be read").because(cause))?;
     if seal.messages != desk.state.spool.appended {
         return Err(corrupt("the spool lacks messages of its seal"));

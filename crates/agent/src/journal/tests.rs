@@ -238,7 +238,6 @@ async fn f63_a_message_that_changed_its_number_table_or_rows_is_told_as_damaged(
         "UPDATE spool SET number = 3 WHERE number = 2",
         "UPDATE spool SET table_id = 1 WHERE number = 2",
         "UPDATE spool SET row_count = 9 WHERE number = 2",
-        "UPDATE named SET name = 'TMOW' WHERE name = 'TMOV'",
         "UPDATE spool SET bytes = x'00' WHERE number = 2",
     ] {
         let (_place, journal) = changed(sql).await;
@@ -254,6 +253,7 @@ async fn f63_a_damaged_seal_is_told_and_a_damaged_cursor_entry_is_left_out() {
     for sql in [
         "UPDATE batch SET seal = replace(seal, '\"end\":2', '\"end\":3')",
         "UPDATE batch SET id = 6, seal = seal",
+        "UPDATE batch SET seal = CAST(x'ff' AS TEXT)",
         "DELETE FROM spool WHERE number = 2",
     ] {
         let (_place, journal) = changed(sql).await;
@@ -278,8 +278,10 @@ async fn f63_a_journal_with_a_record_of_another_kind_is_moved_aside_and_the_agen
         "INSERT INTO fact VALUES ('epoch', x'ff') ON CONFLICT DO UPDATE SET value = excluded.value",
         "UPDATE named SET name = CAST(x'ff' AS TEXT)",
         "UPDATE named SET name = ''",
+        "UPDATE named SET name = 'TMOW' WHERE name = 'TMOV'",
         "INSERT INTO halt VALUES (0, CAST(x'ff' AS TEXT), '', 0)",
         "DROP TABLE spool",
+        "ALTER TABLE batch RENAME COLUMN opened_micros TO opened_nicros",
     ] {
         let (_place, journal) = changed(sql).await;
         assert_eq!(journal.last_epoch().await.unwrap(), None, "{sql}");

@@ -116,3 +116,139 @@ fn physical<'s>(name: &ColumnName, shape: &'s TableShape) -> Result<&'s str> {
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+    use protocol::value::{ColumnType, TypeName};
+
+    use super::*;
+    use crate::source::ColumnShape;
+
+    const COLUMNS: [&str; 8] =
+        ["DATAMOVIMENTO", "IDLAN", "CODCOLIGADA", "STATUS", "FKD_DTBAIX", "E1_VALOR", "A", "_B$1"];
+    /// One filter a line, as the parser's own tests take them.
+    const REAL: &str = include_str!("../../../protocol/tests/filters/real.txt");
+
+    fn shape() -> TableShape {
+        let column = |name: &str| ColumnShape {
+            name: name.parse().unwrap(),
+            type_name: TypeName::plain(ColumnType::String),
+            from: ColumnSource::Physical(name.to_lowercase()),
+            mask: None,
+        };
+        TableShape {
+            wire: "TMOV".parse().unwrap(),
+            physical: (None, "tmov".into()),
+            columns: COLUMNS.map(column).into(),
+            key: Vec::new(),
+            page_key: Vec::new(),
+            stamp: None,
+            soft_delete: None,
+            shared_key: false,
+            fingerprint: [0; 16],
+        }
+    }
+
+    fn parse(text: &str) -> Option<Filter> {
+        let columns: Vec<ColumnName> = COLUMNS.iter().map(|name| name.parse().unwrap()).collect();
+        Filter::parse(text, &"TMOV".parse().unwrap(), &columns).ok()
+    }
+
+    /// Binds as a database does.
+    #[derive(Default)]
+    struct Bound(Vec<String>);
+
+    impl Dialect for Bound {
+        fn bind(&mut self, literal: &Literal, _: Option<&str>) -> Result<String> {
+            self.0.push(literal.as_str().to_owned());
+            Ok(format!("${}", self.0.len()))
+        }
+
+        fn like(&mut self, column: &str, pattern: &str) -> String {
+            self.0.push(pattern.to_owned());
+            format!("{} LIKE ${}", quoted(column), self.0.len())
+        }
+    }
+
+    /// Writes literals as a filter has them, so that the rendered text can be read as one again.
+    struct Written;
+
+    impl Dialect for Written {
+        fn bind(&mut self, literal: &Literal, _: Option<&str>) -> Result<String> {
+            Ok(literal.to_string())
+        }
+
+        fn like(&mut self, column: &str, pattern: &str) -> String {
+            format!("{} LIKE {}", quoted(column), Literal::Text(pattern.to_owned()))
+        }
+    }
+
+    /// One form for `NOT (x IN …)` and `x NOT IN …`.
+    fn plain(node: &Expr) -> Expr {
+        let negated = |yes: bool, of: Expr| if yes { Expr::Not(Box::new(of)) } else { of };
+        match node.clone() {
+            Expr::And(parts) => Expr::And(parts.iter().map(plain).collect()),
+            Expr::Or(parts) => Expr::Or(parts.iter().map(plain).collect()),
+            Expr::Not(inner) => Expr::Not(Box::new(plain(&inner))),
+            Expr::Between { column, negated: no, low, high } => {
+                negated(no, Expr::Between { column, negated: false, low, high })
+            }
+            Expr::In { column, negated: no, list } => {
+                negated(no, Expr::In { column, negated: false, list })
+            }
+            Expr::Like { column, negated: no, pattern } => {
+                negated(no, Expr::Like { column, negated: false, pattern })
+            }
+            Expr::IsNull { column, negated: no } => {
+                negated(no, Expr::IsNull { column, negated: false })
+            }
+            compare @ Expr::Compare { .. } => compare,
+        }
+    }
+
+    /// Without the quotes of names; those within literals stay.
+    fn unquoted(sql: &str) -> String {
+        let mut within = false;
+        let kept = sql.chars().filter(|sign| {
+            within ^= *sign == '\'';
+            within || *sign != '"'
+        });
+        kept.collect()
+    }
+
+    proptest! {
+        #[test]
+        fn f68_what_is_rendered_reads_back_as_the_same_tree_and_holds_no_literal(
+            picks in vec((0usize..200, 0u8..4), 1..5)
+        ) {
+            let lines: Vec<&str> = REAL.lines().collect();
+            let mut text = String::new();
+            for (at, join) in picks {
+                let one = lines[at % lines.len()];
+                text = match (text.is_empty(), join) {
+                    (true, _) => one.to_owned(),
+                    (_, 0) => format!("({text}) AND ({one})"),
+                    (_, 1) => format!("({text}) OR NOT ({one})"),
+                    (_, 2) => format!("NOT ({text}) AND {one}"),
+                    _ => format!("{one} OR ({text})"),
+                };
+            }
+            let Some(filter) = parse(&text) else { return Ok(()) };
+            let written = render(&filter, &shape(), &mut Written).unwrap();
+            let again = parse(&unquoted(&written));
+            let again = again.unwrap_or_else(|| panic!("{text} is rendered {written}"));
+            prop_assert_eq!(plain(again.root()), plain(filter.root()), "{}", written);
+            let mut bound = Bound::default();
+            let sql = render(&filter, &shape(), &mut bound).unwrap();
+            prop_assert!(!sql.contains('\''), "{}", sql);
+            // What is no name between quotes is words, signs, and numbers of parameters.
+            let outside: String = sql.split('"').step_by(2).collect();
+            for word in outside.split(|sign: char| !sign.is_alphanumeric() && sign != '$') {
+                let known = ["", "AND", "OR", "NOT", "IN", "LIKE", "BETWEEN", "IS", "NULL"].contains(&word);
+                let place = word.strip_prefix('$').and_then(|n| n.parse::<usize>().ok());
+                prop_assert!(known || place.is_some_and(|n| n <= bound.0.len()), "{} in {}", word, sql);
+            }
+        }
+    }
+}

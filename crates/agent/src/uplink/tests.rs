@@ -307,6 +307,44 @@ async fn a_batch_that_does_not_get_through_is_shown_with_its_code_until_it_does(
     stage.stop().await.unwrap();
 }
 
+/// By tokio's clock, which runs ahead whenever nothing is under way; the journal's own writes take their time all the same.
+#[tokio::test]
+async fn an_hour_without_the_cloud_is_told_asked_again_in_bounds_and_ends_in_a_session_that_sends()
+{
+    let mut stage = Stage::start(Double::start().await).await;
+    let before = stage.grant(0).await;
+    stage.double.seen().gone = true;
+    let lost = stage.write(&before, 3).await;
+    tokio::time::pause();
+    let begun = runtime::clock::Mono::now();
+    while begun.elapsed() < Duration::from_secs(3_600) {
+        runtime::clock::sleep(Duration::from_secs(60)).await;
+    }
+    tokio::time::resume();
+    let state = stage.journal.link().borrow().clone();
+    assert_eq!(state.phase, LinkPhase::Unreachable, "{state:?}");
+    assert!(state.code.is_some() && state.hint.is_some() && state.since_micros.is_some());
+    let missed = stage.double.look().missed;
+    println!("{missed} calls in the hour");
+    assert!((60..3_600).contains(&missed), "{missed} calls in an hour");
+    // The lease is long over: what was spooled is dropped, since the ERP still holds it.
+    assert!(stage.journal.granted().borrow().is_none());
+    assert_eq!(stage.journal.spool().borrow().batch, None);
+    stage.double.seen().gone = false;
+    let mut granted = stage.journal.granted();
+    let new = |grant: &Option<Arc<Grant>>| {
+        grant.as_ref().is_some_and(|grant| grant.epoch > before.epoch && grant.last_batch < lost)
+    };
+    // The last pause before the cloud came back is taken in full.
+    let found = tokio::time::timeout(Duration::from_secs(90), granted.wait_for(new)).await;
+    let grant = found.expect("no session").unwrap().clone().unwrap();
+    let batch = stage.write(&grant, 3).await;
+    stage.complete(batch).await;
+    assert_eq!(stage.double.look().stored[&batch.0].len(), 3);
+    assert_eq!(stage.phase(LinkPhase::Sending).await.code, None);
+    stage.stop().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_gap_without_progress_or_a_conflict_drops_and_a_new_session_reads_again() {
     for fault in [Fault::GapAlways, Fault::Conflict, Fault::Fenced] {

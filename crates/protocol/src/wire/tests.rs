@@ -136,9 +136,13 @@ fn rows_are_cut_by_bytes_and_one_row_above_the_limit_is_told() {
     assert_eq!(writer.push(|_| Some(&half), false), Pushed::Full);
     let fixed = writer.encoded_len() - half.len();
     writer.finish(BatchId(1), MessageNumber(1), false);
-    for (bytes, expected) in [(0, Pushed::Taken), (1, Pushed::TooLarge)] {
-        let row = "y".repeat(limits::SENDER_MESSAGE_BYTES - fixed + bytes);
-        assert_eq!(writer.push(|_| Some(&row), false), expected);
+    // F36: one byte above the limit, then one below it, then at it.
+    for (bytes, expected) in [(2, Pushed::TooLarge), (0, Pushed::Taken), (1, Pushed::Taken)] {
+        let row = "y".repeat(limits::SENDER_MESSAGE_BYTES - fixed - 1 + bytes);
+        assert_eq!(writer.push(|_| Some(&row), false), expected, "{bytes}");
+        if bytes == 0 {
+            writer.finish(BatchId(1), MessageNumber(1), false);
+        }
     }
     let encoded = writer.finish(BatchId(i64::MAX), MessageNumber(i32::MAX), true);
     assert!(encoded.len() <= limits::SENDER_MESSAGE_BYTES, "{}", encoded.len());

@@ -186,11 +186,13 @@ fn headed(packed: bool, message: Vec<u8>) -> Vec<u8> {
     [vec![u8::from(packed)], length.to_be_bytes().to_vec(), message].concat()
 }
 
-/// What the calls of one input may be answered: nothing that says no more than that something failed.
+/// Words of a status 13 about a body that is no message: cut, of a wrong flag, not packed as it says. A sender repeats
+/// the same bytes then, since a body that was damaged on its way says nothing about its rows.
+const FRAMING: [&str; 4] = ["compression", "decompress", "Unexpected", "Missing"];
+
+/// What a call may be answered: nothing that says no more than that something failed.
 fn plain(status: i32, words: &str) -> Found {
-    let framing = words.contains("compression")
-        || words.contains("decompress")
-        || words.contains("Unexpected");
+    let framing = FRAMING.iter().any(|word| words.contains(word));
     holds((0..=16).contains(&status) && status != 2 && (status != 13 || framing), || {
         format!("answered {status}: {words}")
     })

@@ -198,7 +198,10 @@ async fn read_back(world: &World, journal: &Journal) -> Found {
         Ok(None) => return Ok(()),
         Err(error) => return Err(format!("the epoch cannot be read: {error:?}")),
     }
-    same("the journal's cursors", journal.cursors().await, &world.cursors)?;
+    // A damaged entry is left out, and its table loaded again.
+    let kept = journal.cursors().await.map_err(|error| format!("no cursors: {error:?}"))?;
+    let written = kept.iter().all(|(table, value)| world.cursors.get(table) == Some(value));
+    holds(written, || format!("another cursor: {kept:?}"))?;
     match journal.resume(Epoch(7), Wall(0)).await {
         Ok(()) => {}
         Err(error) => {

@@ -71,15 +71,26 @@ pub(super) fn scan(bytes: &[u8]) -> Found {
         && schema.flexible == view.schema.flexible;
     holds(same, || "another schema".to_owned())?;
     holds(view.rows().len() == read.rows.len(), || "another number of rows".to_owned())?;
+    let mut names: Vec<_> = columns.iter().map(|(name, _)| name.to_ascii_lowercase()).collect();
+    names.sort_unstable();
+    let unique = names.windows(2).all(|pair| pair.first() != pair.last());
     view.rows().zip(&read.rows).try_for_each(|(cells, row)| {
         let same = cells.len() == row.columns.len()
             && cells.iter().zip(&row.columns).all(|(cell, column)| {
-                let wanted =
-                    columns.iter().position(|(name, _)| name.eq_ignore_ascii_case(cell.name));
-                (cell.name, cell.value) == (column.name.as_str(), column.value.as_str())
+                // Of equal names any may be found; a schema that has them is refused.
+                let named = |(name, _): &(&str, &str)| name.eq_ignore_ascii_case(cell.name);
+                let wanted = columns.iter().position(named);
+                let found = cell.column.map(usize::from);
+                let right = if unique {
+                    found == wanted
+                } else {
+                    found.is_some() == wanted.is_some()
+                        && found.is_none_or(|at| columns.get(at).is_some_and(named))
+                };
+                right
+                    && (cell.name, cell.value) == (column.name.as_str(), column.value.as_str())
                     && !cell.name.is_empty()
                     && cell.name.len() <= limits::COLUMN_NAME_BYTES
-                    && cell.column.map(usize::from) == wanted
             });
         holds(same, || "another row".to_owned())
     })
@@ -152,11 +163,10 @@ impl World {
     }
 }
 
-/// Refused for what the caller sent or may, never for a fault of the program.
+/// Refused for what came or for what is missing of it, never for a fault of the program or its store.
 fn refused(error: &protocol::Error) -> Found {
-    let by_caller = matches!(error.class(), Class::Caller | Class::Operator)
-        && !matches!(error.code, Code::StoreFailed | Code::StoreBusy | Code::Internal);
-    holds(by_caller || error.code == Code::RateLimited, || format!("refused by {error:?}"))
+    let by_store = matches!(error.code, Code::StoreFailed | Code::StoreBusy | Code::DiskFull);
+    holds(error.class() != Class::Bug && !by_store, || format!("refused by {error:?}"))
 }
 
 /// A message from its bytes to staging, as message 1 of a batch of its own.

@@ -1,5 +1,5 @@
-//! Abuse from loopback against the real server process: streams reset as fast as they open (CVE-2023-44487), bodies that
-//! come byte by byte. A bomb and a message that would decode to many times its size are tested where they are refused,
+//! Abuse from loopback against the real server process (F65): streams reset as fast as they open (CVE-2023-44487), headers
+//! that never end, floods of settings and pings, bodies that come byte by byte. A bomb and a message that would decode to many times its size are tested where they are refused,
 //! in the server's `grpc::tests`.
 
 use std::time::Duration;
@@ -19,7 +19,9 @@ use crate::whole::cloud::Cloud;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+const PING: u8 = 6;
 const GOAWAY: u8 = 7;
+const CONTINUATION: u8 = 9;
 /// The error that says: too many.
 const ENHANCE_YOUR_CALM: u32 = 11;
 /// A server that holds more than this after an attack has kept what it should have thrown away.
@@ -51,6 +53,15 @@ const REQUEST: [u8; 6] = [0x83, 0x86, 0x84, 0x41, 0x01, b'x'];
 
 /// Opens and resets streams until the server has enough; what it answered.
 async fn reset_rapidly(target: &str) -> Vec<(u8, Vec<u8>)> {
+    let one = |stream: u32| {
+        let reset = frame(RST_STREAM, 0, stream, &8u32.to_be_bytes());
+        [frame(HEADERS, 4, stream, &REQUEST), reset].concat()
+    };
+    flood(target, (1..20_000).step_by(2).map(one)).await
+}
+
+/// Writes these frames on one connection until they are through or the server has enough; what it answered.
+async fn flood(target: &str, parts: impl Iterator<Item = Vec<u8>>) -> Vec<(u8, Vec<u8>)> {
     let stream = TcpStream::connect(target).await.unwrap();
     let (mut read, mut write) = stream.into_split();
     let answered = task::spawn("answers", async move {
@@ -61,9 +72,8 @@ async fn reset_rapidly(target: &str) -> Vec<(u8, Vec<u8>)> {
     });
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     bytes.extend(frame(SETTINGS, 0, 0, &[]));
-    for stream in (1..20_000).step_by(2) {
-        bytes.extend(frame(HEADERS, 4, stream, &REQUEST));
-        bytes.extend(frame(RST_STREAM, 0, stream, &8u32.to_be_bytes()));
+    for part in parts {
+        bytes.extend(part);
         if bytes.len() > 64 * 1024 {
             if write.write_all(&bytes).await.is_err() {
                 break;
@@ -92,6 +102,47 @@ async fn streams_that_are_reset_as_fast_as_they_open_end_their_connection_and_no
         let begun = Mono::now();
         assert!(!cloud.token().await.is_empty());
         assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    }
+    let memory = cloud.memory();
+    assert!(memory < MOST_MEMORY, "{memory} bytes are held");
+}
+
+/// A connection that is flooded is ended or dragged along; others are served meanwhile, and nothing is kept of it.
+#[tokio::test]
+async fn f65_headers_without_end_and_floods_of_settings_and_pings_keep_nobody_waiting() {
+    let cloud = Cloud::start("RM", &["FLAN"]).await;
+    // One literal field that is never indexed, `x: aaa…` (RFC 7541, 6.2.3).
+    let field = [&[0x10, 1, b'x', 100][..], &[b'a'; 100]].concat();
+    let endless = |part: u32| match part {
+        0 => frame(HEADERS, 0, 1, &REQUEST),
+        _ => frame(CONTINUATION, 0, 1, &field.repeat(100)),
+    };
+    let empty = |part: u32| frame(if part == 0 { HEADERS } else { CONTINUATION }, 0, 1, &[]);
+    let settings = |part: u32| frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, part.to_be_bytes()[3]]);
+    let pings = |part: u32| frame(PING, 0, 0, &u64::from(part).to_be_bytes());
+    for target in [cloud.grpc_target(), cloud.registry_base().replace("http://", "")] {
+        let limit = Duration::from_secs(30);
+        let answered = tokio::time::timeout(limit, flood(&target, (0..20_000).map(endless))).await;
+        let answered = answered.expect("headers without end are read on");
+        assert!(
+            answered.iter().all(|(kind, _)| *kind != HEADERS),
+            "headers without end are answered"
+        );
+        for parts in [
+            Box::new((0..100_000).map(empty)) as Box<dyn Iterator<Item = Vec<u8>> + Send>,
+            Box::new((0..100_000).map(settings)),
+            Box::new((0..100_000).map(pings)),
+        ] {
+            let others = async {
+                let begun = Mono::now();
+                assert!(!cloud.token().await.is_empty());
+                begun.elapsed()
+            };
+            let (flooded, took) =
+                tokio::join!(tokio::time::timeout(limit, flood(&target, parts)), others);
+            assert!(flooded.is_ok(), "a flood holds its connection up");
+            assert!(took < Duration::from_secs(5), "others waited {took:?}");
+        }
     }
     let memory = cloud.memory();
     assert!(memory < MOST_MEMORY, "{memory} bytes are held");

@@ -153,7 +153,7 @@ async fn f33_numbers_and_moments_of_any_size_arrive_digit_for_digit() {
     erp.run("SET TimeZone = 'UTC'; SET extra_float_digits = 3").await;
     let iso = "'YYYY-MM-DD\"T\"HH24:MI:SS.US'";
     let own = format!(
-        "SELECT id::text, n::text, d, r, b::text, to_char(m, {iso}), to_char(z, {iso}) FROM v ORDER BY id"
+        "SELECT id::text, n::text, d, r, b::text, to_char(m, {iso}), to_char(z, {iso}) FROM v ORDER BY v.id"
     );
     for (at, row) in erp.client.query(&own, &[]).await.unwrap().iter().enumerate() {
         let cell = |column: usize| page.cell(at, column).unwrap();
@@ -294,6 +294,20 @@ async fn f68_no_filter_writes_where_its_login_could_and_what_it_holds_is_bound()
     // The number would have moved with any write.
     own.batch_execute("UPDATE tmov SET a = 0 WHERE idlan = 1").await.unwrap();
     assert_ne!(next().await, before);
+}
+
+#[tokio::test]
+async fn a_filter_that_compares_columns_of_two_kinds_is_refused_as_a_filter() {
+    let erp = PostgresErp::new().await;
+    erp.run("CREATE TABLE kinds (id integer PRIMARY KEY, m timestamp, s varchar(9))").await;
+    let source = erp.source(Profile::Generic);
+    let shape = source.describe(&spec("kinds")).await.unwrap();
+    let columns: Vec<ColumnName> = shape.columns.iter().map(|column| column.name.clone()).collect();
+    for text in ["m = s", "s BETWEEN m AND id", "id > m"] {
+        let filter = Filter::parse(text, &"kinds".parse().unwrap(), &columns).unwrap();
+        let refused = source.chunk(&shape, None, Some(&filter), WIDE).await.unwrap_err();
+        assert_eq!(refused.code, Code::FilterRefused, "{text}: {refused}");
+    }
 }
 
 #[tokio::test]

@@ -180,13 +180,18 @@ impl Read<'_> {
     }
 }
 
-/// A literal of a filter that does not fit its column is the filter's fault.
+/// A literal of a filter that does not fit its column, and two columns that the database has no comparison for, are the
+/// filter's fault.
 fn refused_by(error: Error, filtered: bool) -> Error {
-    if filtered && error.message.contains("SQLSTATE 22") {
-        let words = "a literal of the filter does not fit its column's type";
-        return Error::new(Code::FilterRefused, words);
-    }
-    error
+    let says = |state: &str| error.message.contains(&format!("SQLSTATE {state}"));
+    let words = if says("22") {
+        "a literal of the filter does not fit its column's type"
+    } else if says("42883") || says("42804") {
+        "the filter compares columns of types that the database does not compare"
+    } else {
+        return error;
+    };
+    if filtered { Error::new(Code::FilterRefused, words) } else { error }
 }
 
 fn table_of(shape: &TableShape) -> String {

@@ -84,6 +84,10 @@ pub(super) struct Seen {
     pub tokens: u32,
     pub entities: u32,
     pub deaf: bool,
+    /// Nothing is served: HTTP answers 503 and gRPC UNAVAILABLE.
+    pub gone: bool,
+    /// Calls while it was gone.
+    pub missed: u32,
     pub ttl: u32,
     /// Opens that find the server away.
     pub away: u32,
@@ -219,6 +223,18 @@ impl Double {
         ]);
         let token = self.clone();
         let entities = self.clone();
+        let gone = self.clone();
+        let here = move |request: axum::extract::Request, next: axum::middleware::Next| {
+            let gone = gone.clone();
+            async move {
+                if gone.is_gone() {
+                    return axum::response::IntoResponse::into_response(
+                        StatusCode::SERVICE_UNAVAILABLE,
+                    );
+                }
+                next.run(request).await
+            }
+        };
         Router::new()
             .route("/services", routing::get(move || async move { Json(services) }))
             .route(
@@ -228,6 +244,14 @@ impl Double {
                 }),
             )
             .route("/entities/RM", routing::get(move || async move { entities.entities() }))
+            .layer(axum::middleware::from_fn(here))
+    }
+
+    /// Whether it serves nobody; a call that asks is counted.
+    fn is_gone(&self) -> bool {
+        let mut seen = self.seen();
+        seen.missed += u32::from(seen.gone);
+        seen.gone
     }
 
     fn token(&self, form: &BTreeMap<String, String>) -> (StatusCode, Json<Value>) {
@@ -534,6 +558,9 @@ macro_rules! services {
             fn call(&mut self, request: http::Request<Body>) -> Answering {
                 let double = self.0.clone();
                 Box::pin(async move {
+                    if double.is_gone() {
+                        return Ok(Status::unavailable("UNAVAILABLE: gone").into_http());
+                    }
                     let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
                     Ok(match method.as_str() {
                         $($method => unary(request, move |$request: Request<$kind>| {

@@ -155,6 +155,50 @@ fn commands_are_found_in_fenced_blocks_alone() {
     assert!(known(&["demo".into(), "--nonsense".into()]).is_err());
 }
 
+/// Names between backquotes in the last cell of a line of a table.
+fn tests_of(line: &str) -> Vec<&str> {
+    let last = line.strip_prefix("| ").and_then(|line| line.trim_end().strip_suffix(" |"));
+    let last = last.and_then(|line| line.rsplit(" | ").next()).unwrap_or_default();
+    last.split('`').skip(1).step_by(2).collect()
+}
+
+#[test]
+fn law_every_test_that_the_table_of_failures_names_exists() {
+    let page = fs::read_to_string(tree::root().join("docs/reference/failures.md")).expect("UTF-8");
+    // By text, since tests within macros are tests too. `door::name` is one that a macro makes for each door.
+    let files = tree::rust_files();
+    let known = |name: &str| {
+        let (door, name) = name.rsplit_once("::").unwrap_or(("", name));
+        let of_door = |text: &str| {
+            let made = format!("    {door} \"");
+            door.is_empty() || text.lines().any(|line| line.starts_with(&made))
+        };
+        let mark = format!("fn {name}(");
+        files.iter().any(|file| file.text.contains(&mark) && of_door(&file.text))
+    };
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| F")).collect();
+    assert!(rows.len() > 30, "the table is not found");
+    let mut broken: Vec<String> = rows
+        .iter()
+        .filter(|row| tests_of(row).is_empty() && !row.contains("not there"))
+        .map(|row| format!("{}: no test", row.split('|').nth(1).unwrap_or_default().trim()))
+        .collect();
+    let named = page.lines().flat_map(tests_of).filter(|name| !known(name));
+    broken.extend(named.map(|name| format!("{name}: no such test")));
+    obey(
+        "the table of failures names tests that exist",
+        "name the test as it is called now",
+        &broken,
+    );
+}
+
+#[test]
+fn tests_are_read_from_the_last_cell_of_a_line() {
+    assert_eq!(tests_of("| F1 | `a` | b | `one`, `two::three` |"), ["one", "two::three"]);
+    assert_eq!(tests_of("| F1 | `a` | b | – |"), [""; 0]);
+    assert_eq!(tests_of("a `word` in a sentence"), [""; 0]);
+}
+
 const LICENCES: [&str; 16] = [
     "0BSD",
     "Apache-2.0",
