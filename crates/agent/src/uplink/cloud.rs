@@ -166,8 +166,10 @@ impl Cloud {
         if !status.is_success() {
             return Err(answered(status, "token").at(shown(&address)));
         }
-        let token: json::Token = serde_json::from_slice(&body).map_err(|_| {
+        let token = serde_json::from_slice::<json::Token>(&body).ok().filter(travels);
+        let token = token.ok_or_else(|| {
             Error::new(Code::RegistryInvalid, "the token call's answer is not a token")
+                .at(shown(&address))
         })?;
         tracing::debug!(expires_in = token.expires_in, "token fetched");
         let life = Duration::from_secs(token.expires_in);
@@ -200,6 +202,12 @@ impl Cloud {
         }
         Err(Error::new(Code::Unauthenticated, "entities: a new token was refused too"))
     }
+}
+
+/// Whether a token can go into a header: what holds a line break or nothing at all never was one.
+fn travels(token: &json::Token) -> bool {
+    let text = &token.access_token;
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 fn read_entities(body: &[u8]) -> Result<Entities> {
@@ -246,4 +254,24 @@ fn answered(status: reqwest::StatusCode, what: &str) -> Error {
         _ => Code::RegistryInvalid,
     };
     Error::new(code, format!("{what} answered {status}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_that_no_header_can_carry_is_none() {
+        for (text, good) in [
+            ("eyJ0eXAiOiJKV1QifQ.e30.c2ln", true),
+            ("", false),
+            (" a", false),
+            ("a\r\nx-other: b", false),
+            ("ção", false),
+            ("a\0", false),
+        ] {
+            let token = serde_json::json!({ "access_token": text, "expires_in": 60 });
+            assert_eq!(travels(&serde_json::from_value(token).unwrap()), good, "{text:?}");
+        }
+    }
 }

@@ -14,9 +14,12 @@ use protocol::{
 };
 use runtime::clock::Wall;
 use tonic::{Request, body::Body, server::NamedService};
-use tonic_prost::ProstCodec;
 
-use super::{Answering, codec::RawCodec, gate, metadata, status, unary, unknown_method};
+use super::{
+    Answering,
+    codec::{RawCodec, SparseCodec},
+    gate, metadata, status, unary, unknown_method,
+};
 use crate::service::{Services, ingest};
 
 /// The documented service.
@@ -90,7 +93,7 @@ impl tower::Service<http::Request<Body>> for TableStream {
                     Err(error) => status::of(error).into_http(),
                 },
                 "/com.totvs.ingestion.grpc.TableStream/Summary" => {
-                    unary(ProstCodec::default(), request, move |request| {
+                    unary(SparseCodec::default(), request, move |request| {
                         this.clone().summary(request)
                     })
                     .await

@@ -267,6 +267,15 @@ async fn malformed_metadata_and_garbage_are_invalid_arguments() {
         .await
         .unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+    // The second field of a Summary is a number, not text.
+    let garbage =
+        OpenRequest { erp: "RM".into(), instance_id: "x".into(), ..OpenRequest::default() };
+    let request = with_token(garbage, &token);
+    let status = call::<OpenRequest, BatchSummaryResponse>(&channel, SUMMARY, request, None)
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+    assert!(status.message().starts_with("INVALID_ARGUMENT: "), "{status:?}");
     // The third field of a Table is a row, not text.
     let garbage = OpenRequest {
         erp: "FLAN".into(),

@@ -121,10 +121,12 @@ async fn f10_an_agent_whose_clock_is_set_by_hours_and_days_loses_nothing_and_its
     world.status_says("\"phase\":\"SENDING\"", WAIT).await;
 }
 
-/// Seconds of the newest moment that a text tells in ISO form.
-fn newest(text: &str) -> i64 {
-    let moments = text.split('"').filter_map(|word| word.parse::<jiff::Timestamp>().ok());
-    moments.map(jiff::Timestamp::as_second).max().unwrap_or_else(|| panic!("no moment in {text}"))
+/// Seconds of the latest moment in the newest row of the agent's history.
+fn newest(history: &str) -> i64 {
+    let history: serde_json::Value = serde_json::from_str(history).unwrap();
+    let row = history["history"][0].to_string();
+    let moments = row.split('"').filter_map(|word| word.parse::<jiff::Timestamp>().ok());
+    moments.map(jiff::Timestamp::as_second).max().unwrap_or_else(|| panic!("no moment in {row}"))
 }
 
 #[tokio::test]

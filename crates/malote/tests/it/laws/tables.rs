@@ -176,7 +176,11 @@ fn law_every_test_that_the_table_of_failures_names_exists() {
         let mark = format!("fn {name}(");
         files.iter().any(|file| file.text.contains(&mark) && of_door(&file.text))
     };
-    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| F")).collect();
+    let numbered = |line: &&str| {
+        line.strip_prefix("| F")
+            .is_some_and(|rest| rest.starts_with(|sign: char| sign.is_ascii_digit()))
+    };
+    let rows: Vec<&str> = page.lines().filter(numbered).collect();
     assert!(rows.len() > 30, "the table is not found");
     let mut broken: Vec<String> = rows
         .iter()
