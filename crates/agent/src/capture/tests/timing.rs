@@ -96,25 +96,3 @@ async fn changes_go_out_before_what_is_compared_behind_them() {
     assert!(begun.elapsed() > Duration::from_millis(500), "{:?}", begun.elapsed());
     world.stop().await;
 }
-
-#[tokio::test]
-async fn changes_wait_for_a_cycle_and_not_for_a_comparison_that_takes_longer() {
-    const TIME: Duration = Duration::from_secs(8);
-    let mut world = stamped(100_000).await;
-    world.plan(|_| {}).await;
-    world.start().await;
-    while world.loads_done == 0 {
-        world.accept().await;
-    }
-    // The keys are compared again and again, each time for some seconds.
-    (world.config.capture.cycle_seconds, world.config.capture.duty_percent) = (1, 1);
-    world.start().await;
-    let (begun, mut batches) = (Mono::now(), 0);
-    while begun.elapsed() < TIME {
-        world.sql("UPDATE T SET V = V || '.', S = strftime('%Y-%m-%d %H:%M:%f') WHERE K = 1");
-        world.accept().await;
-        batches += 1;
-    }
-    assert!(batches >= 4, "{batches} batches in {TIME:?}");
-    world.stop().await;
-}
