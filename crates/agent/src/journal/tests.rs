@@ -495,7 +495,8 @@ async fn play(place: &Place, mut journal: Journal, model: &mut Model, step: Step
         }
         Step::Complete => {
             if let Some(open) = model.open.take() {
-                journal.seal(BatchId(model.last), seal_of(1, &[])).await.unwrap();
+                let messages = u32::try_from(open.len()).unwrap();
+                journal.seal(BatchId(model.last), seal_of(messages, &[])).await.unwrap();
                 journal.complete(BatchId(model.last), Wall(0)).await.unwrap();
                 for (key, hash) in open.into_iter().flatten() {
                     match hash {
