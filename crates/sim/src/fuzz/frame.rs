@@ -189,7 +189,7 @@ fn headed(packed: bool, message: Vec<u8>) -> Vec<u8> {
 
 /// Words of a status 13 about a body that is no message: cut, of a wrong flag, not packed as it says. A sender repeats
 /// the same bytes then, since a body that was damaged on its way says nothing about its rows.
-const FRAMING: [&str; 4] = ["compression", "decompress", "Unexpected", "Missing"];
+const FRAMING: [&str; 4] = ["compress", "decompress", "Unexpected", "Missing"];
 
 /// What a call may be answered: nothing that says no more than that something failed. Health is not our own service; it
 /// calls a request that does not read a failure of its own.
