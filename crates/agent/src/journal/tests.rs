@@ -281,6 +281,7 @@ async fn f63_a_journal_with_a_record_of_another_kind_is_moved_aside_and_the_agen
         "UPDATE named SET name = 'TMOW' WHERE name = 'TMOV'",
         "INSERT INTO halt VALUES (0, CAST(x'ff' AS TEXT), '', 0)",
         "DROP TABLE spool",
+        "DELETE FROM batch",
         "ALTER TABLE batch RENAME COLUMN opened_micros TO opened_nicros",
     ] {
         let (_place, journal) = changed(sql).await;
