@@ -55,6 +55,10 @@ pub(super) struct Found {
 /// Reads everything once that is read later, but for the rows of known, quarantine and history.
 pub(super) fn probe(desk: &mut Desk) -> Result<Found> {
     names(desk)?;
+    let messages = desk.rows("SELECT count(*) FROM spool", [], |row| row.get::<_, i64>(0))?;
+    if desk.state.spool.batch.is_none() && messages != [0] {
+        return Err(Error::new(Code::JournalFailed, "the spool holds messages of no batch"));
+    }
     desk.epoch()?;
     for fact in ["granted_batch", "opened_batch", "reload_number", "known_lost"] {
         desk.fact::<i64>(fact)?;

@@ -281,6 +281,7 @@ async fn f63_a_journal_with_a_record_of_another_kind_is_moved_aside_and_the_agen
         "UPDATE named SET name = 'TMOW' WHERE name = 'TMOV'",
         "INSERT INTO halt VALUES (0, CAST(x'ff' AS TEXT), '', 0)",
         "DROP TABLE spool",
+        "DELETE FROM batch",
         "ALTER TABLE batch RENAME COLUMN opened_micros TO opened_nicros",
     ] {
         let (_place, journal) = changed(sql).await;
@@ -495,7 +496,8 @@ async fn play(place: &Place, mut journal: Journal, model: &mut Model, step: Step
         }
         Step::Complete => {
             if let Some(open) = model.open.take() {
-                journal.seal(BatchId(model.last), seal_of(1, &[])).await.unwrap();
+                let messages = u32::try_from(open.len()).unwrap();
+                journal.seal(BatchId(model.last), seal_of(messages, &[])).await.unwrap();
                 journal.complete(BatchId(model.last), Wall(0)).await.unwrap();
                 for (key, hash) in open.into_iter().flatten() {
                     match hash {

@@ -236,7 +236,7 @@ pub(super) fn summary(bytes: &[u8]) -> Found {
             Err(error) => refused(&error)?,
             Ok(()) => {
                 let true_counts = (asked.message_count, asked.record_count) == (1, 1);
-                holds(true_counts && asked.erp.eq_ignore_ascii_case(ERP), || {
+                holds(true_counts && asked.erp.trim().eq_ignore_ascii_case(ERP), || {
                     format!("taken with another manifest: {asked:?}")
                 })?;
                 let again = world.runtime.block_on(close());

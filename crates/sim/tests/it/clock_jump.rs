@@ -101,7 +101,7 @@ async fn f10_an_agent_whose_clock_is_set_by_hours_and_days_loses_nothing_and_its
     world.stop_agent().await;
     world.variables = clock.variables();
     world.start_agent();
-    world.equal(WAIT).await;
+    world.status_says("\"phase\":\"SENDING\"", WAIT).await;
     let epoch = world.epoch();
     for (round, hours) in [5, -3, 2, 0].into_iter().enumerate() {
         clock.set(hours);
@@ -168,7 +168,7 @@ async fn a_cloud_that_is_away_for_an_hour_by_the_agents_clock_is_told_and_nothin
     world.stop_agent().await;
     world.variables = clock.variables();
     world.start_agent();
-    world.equal(WAIT).await;
+    world.status_says("\"phase\":\"SENDING\"", WAIT).await;
     let epoch = world.epoch();
     world.cloud.kill();
     let begun = Mono::now();
