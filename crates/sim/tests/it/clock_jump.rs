@@ -189,9 +189,11 @@ async fn a_cloud_that_is_away_for_an_hour_by_the_agents_clock_is_told_and_nothin
         let next = Duration::from_secs(5 * (round + 1));
         clock::sleep(next.saturating_sub(begun.elapsed())).await;
         let status = world.agent_status();
-        assert!(status.contains("\"phase\":\"UNREACHABLE\""), "{status}");
+        assert!(status.contains("CLOUD_UNREACHABLE"), "{status}");
         assert!(status.contains("\"hint\"") && status.contains("\"sinceMicros\""), "{status}");
     }
+    // While the lease may still stand the phase is that of a sender in trouble.
+    world.status_says("\"phase\":\"UNREACHABLE\"", WAIT).await;
     let memory = memory(world.agent_id());
     assert!(memory < 256 << 20, "{memory} bytes are in use");
     world.cloud.run().await;
