@@ -18,7 +18,7 @@ use protocol::{Code, Error, Result, ids::Epoch, names::TableName};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 use tokio::sync::{oneshot, watch};
 
-use super::{Grant, SpoolState};
+use super::{Grant, SpoolState, damage};
 
 /// Jobs of one commit; a job is at most what capture appends at once.
 const GROUP: usize = 64;
@@ -56,11 +56,13 @@ pub(super) struct Desk {
     pub db: Connection,
     pub state: State,
     numbers: BTreeMap<TableName, i64>,
+    /// A read or write met damage.
+    damaged: bool,
 }
 
 impl Desk {
     pub(super) fn new(db: Connection) -> Self {
-        Self { db, state: State::default(), numbers: BTreeMap::new() }
+        Self { db, state: State::default(), numbers: BTreeMap::new(), damaged: false }
     }
 
     /// Number of a table name, made on first use.
@@ -120,6 +122,7 @@ impl Desk {
         let before = self.state.clone();
         self.db.execute_batch("SAVEPOINT job").map_err(failed)?;
         let result = work(self);
+        self.damaged |= result.as_ref().is_err_and(damage::is_damage);
         if result.is_ok() {
             self.db.execute_batch("RELEASE job").map_err(failed)?;
         } else {
@@ -251,6 +254,9 @@ fn serve(mut desk: Desk, queue: &Receiver<Job>, tell: &Tell) {
         }
         if let Some(error) = error.filter(|error| error.code == Code::JournalFailed) {
             tracing::error!(code = %error.code, cause = error.cause(), "journal failed; the process must end");
+            if desk.damaged || damage::is_damage(&error) {
+                damage::mark(&desk.db);
+            }
             tell.fault.send_replace(Some(error.to_string()));
             // Closing would checkpoint pages that may be lost already.
             std::mem::forget(desk.db);
