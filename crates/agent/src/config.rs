@@ -481,11 +481,18 @@ fn with_unset(text: &str) -> String {
         lines.map(|key| format!("# {key} is not set\n")).collect()
     };
     let mut out = comments("");
+    // What looks like a heading within a text of several lines is none.
+    let mut within: Option<&str> = None;
     for line in text.lines() {
         out.push_str(line);
         out.push('\n');
         let section = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-        out.extend(section.map(comments));
+        out.extend(section.filter(|_| within.is_none()).map(comments));
+        let opens = |mark: &&str| line.matches(mark).count() % 2 == 1;
+        within = match within {
+            Some(mark) => Some(mark).filter(|mark| !opens(mark)),
+            None => ["\"\"\"", "'''"].into_iter().find(opens),
+        };
     }
     out
 }
@@ -574,6 +581,15 @@ mask = { CGC = "hash", FONE = "last", MAIL = "null" }
         assert!(!format!("{config:?}").contains("canary"));
         let again = read(&dump).unwrap();
         assert_eq!((again.capture, again.tables), (config.capture, config.tables));
+    }
+
+    #[test]
+    fn a_heading_within_a_text_of_several_lines_gets_no_comment() {
+        let config = read("[cloud]\nclient_id = \"a\\n[cloud]\\nb\"").unwrap();
+        let dump = config.dump().unwrap();
+        let again = read(&dump).unwrap();
+        assert_eq!(again.cloud.client_id, "a\n[cloud]\nb", "{dump}");
+        assert_eq!(again.dump().unwrap(), dump);
     }
 
     #[test]

@@ -1,10 +1,14 @@
 //! Damage: what a disk did to the journal while nobody looked.
 //!
-//! Promises: whatever of a file cannot be read, or reads as something else, is found when it is opened; from then on no
-//! read of it can fail for what stands in it.
+//! Promises: whatever of a file cannot be read, or reads as something else, is found when it is opened, or by the first
+//! read or write that meets it; then the file is marked, and the next start begins with another one.
 //! Never: mends a record. A damaged file is moved aside, a damaged batch dropped, a damaged cursor entry left out.
 
-use std::error::Error as _;
+use std::{
+    error::Error as _,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use protocol::{Code, Error, Result};
 use rusqlite::{Connection, ErrorCode, functions::FunctionFlags, types::ValueRef};
@@ -82,6 +86,26 @@ fn names(desk: &Desk) -> Result<()> {
         true => Ok(()),
         false => Err(Error::new(Code::JournalFailed, "a table name in the journal is damaged")),
     })
+}
+
+/// Whether SQLite itself calls the file damaged.
+pub(super) fn is_damage(error: &Error) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<rusqlite::Error>());
+    let code = cause.and_then(rusqlite::Error::sqlite_error_code);
+    matches!(code, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+}
+
+/// The mark of a journal that was found damaged while it was in use.
+pub(super) fn mark_of(journal: &Path) -> PathBuf {
+    journal.with_extension("broken")
+}
+
+/// Leaves the mark: no check at the next start may find what a write met now.
+pub(super) fn mark(db: &Connection) {
+    let Some(path) = db.path().map(Path::new) else { return };
+    if let Err(cause) = fs::write(mark_of(path), "") {
+        tracing::error!(%cause, "the damaged journal cannot be marked; move it aside by hand");
+    }
 }
 
 /// While opening, what is wrong with the file's content is damage; a full, locked or read-only disk is not.

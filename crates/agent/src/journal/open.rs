@@ -54,11 +54,29 @@ pub(super) fn open(folder: &Path) -> Result<Opened> {
     let lock = lock(folder).map_err(place)?;
     let path = folder.join(FILE);
     let existed = path.exists();
-    let ((desk, instance, found), recovery) = match whole(&path) {
+    let mark = damage::mark_of(&path);
+    let read = match mark.exists() {
+        true => {
+            Err(Error::new(Code::JournalCorrupt, "the journal was damaged when it was used last"))
+        }
+        false => whole(&path),
+    };
+    let ((desk, instance, found), recovery) = match read {
         Ok(read) => (read, if existed { Recovery::Resumed } else { Recovery::Fresh }),
-        Err(error) if existed && error.code == Code::JournalCorrupt => {
-            tracing::warn!(cause = error.cause(), "journal is damaged, moved aside");
-            move_aside(&path).map_err(place)?;
+        Err(error) if error.code == Code::JournalCorrupt && (existed || mark.exists()) => {
+            tracing::warn!(
+                words = error.message,
+                cause = error.cause(),
+                "journal is damaged, moved aside"
+            );
+            if existed {
+                move_aside(&path).map_err(place)?;
+            }
+            if mark.exists() {
+                fs::remove_file(&mark)
+                    .coded(Code::JournalFailed, "cannot take the mark of a damaged journal away")
+                    .map_err(place)?;
+            }
             (whole(&path).map_err(place)?, Recovery::Replaced)
         }
         Err(error) => return Err(place(error)),
@@ -110,9 +128,8 @@ fn connect(path: &Path) -> Result<Connection> {
          WITHOUT ROWID;",
     )
     .map_err(damaged)?;
-    // Indices too: one that does not fit its table fails the first write that meets it, at each start again.
     let check: String =
-        db.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(damaged)?;
+        db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(damaged)?;
     if check != "ok" {
         return Err(Error::new(Code::JournalCorrupt, "the journal failed its check").because(check));
     }

@@ -291,6 +291,28 @@ async fn f63_a_journal_with_a_record_of_another_kind_is_moved_aside_and_the_agen
 }
 
 #[tokio::test]
+async fn f63_damage_that_a_write_meets_ends_the_process_once_and_the_next_start_begins_anew() {
+    // The index of names holds one that its table does not: no quick check sees it.
+    let hide = "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET rootpage = (SELECT rootpage FROM sqlite_schema WHERE name = 'history')
+                 WHERE name = 'known'; PRAGMA writable_schema = OFF";
+    let place = Place::new();
+    drop(place.open().await);
+    drop(place.open().await);
+    let file = place.folder.path().join("journal.sqlite");
+    let journal = place.open().await;
+    journal.grant(grant_of(1, 0), Wall(0)).await.unwrap();
+    // Behind the journal's back, while it is open.
+    rusqlite::Connection::open(&file).unwrap().execute_batch(hide).unwrap();
+    let failed = journal.known_load(&table("T"), vec![(key("a"), hash(1))]).await.unwrap_err();
+    assert_eq!(failed.code, Code::JournalFailed, "{failed:?}");
+    assert!(damage::mark_of(&file).exists(), "{failed:?}");
+    drop(journal);
+    let (journal, recovery) = Journal::open(place.folder.path()).await.unwrap();
+    assert_eq!((recovery, damage::mark_of(&file).exists()), (Recovery::Replaced, false));
+    journal.known_load(&table("T"), vec![(key("a"), hash(1))]).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_second_process_and_a_newer_journal_are_refused() {
     let place = Place::new();
     let (journal, recovery) = Journal::open(place.folder.path()).await.unwrap();

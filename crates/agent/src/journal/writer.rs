@@ -19,7 +19,7 @@ use runtime::failpoint;
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 use tokio::sync::{oneshot, watch};
 
-use super::{Grant, SpoolState};
+use super::{Grant, SpoolState, damage};
 
 /// Jobs of one commit; a job is at most what capture appends at once.
 const GROUP: usize = 64;
@@ -57,11 +57,13 @@ pub(super) struct Desk {
     pub db: Connection,
     pub state: State,
     numbers: BTreeMap<TableName, i64>,
+    /// A read or write met damage.
+    damaged: bool,
 }
 
 impl Desk {
     pub(super) fn new(db: Connection) -> Self {
-        Self { db, state: State::default(), numbers: BTreeMap::new() }
+        Self { db, state: State::default(), numbers: BTreeMap::new(), damaged: false }
     }
 
     /// Number of a table name, made on first use.
@@ -121,6 +123,7 @@ impl Desk {
         let before = self.state.clone();
         self.db.execute_batch("SAVEPOINT job").map_err(failed)?;
         let result = work(self);
+        self.damaged |= result.as_ref().is_err_and(damage::is_damage);
         if result.is_ok() {
             self.db.execute_batch("RELEASE job").map_err(failed)?;
         } else {
@@ -255,6 +258,9 @@ fn serve(mut desk: Desk, queue: &Receiver<Job>, tell: &Tell) {
         }
         if let Some(error) = error.filter(|error| error.code == Code::JournalFailed) {
             tracing::error!(code = %error.code, cause = error.cause(), "journal failed; the process must end");
+            if desk.damaged || damage::is_damage(&error) {
+                damage::mark(&desk.db);
+            }
             tell.fault.send_replace(Some(error.to_string()));
             // Closing would checkpoint pages that may be lost already.
             std::mem::forget(desk.db);

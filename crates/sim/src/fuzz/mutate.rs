@@ -10,6 +10,9 @@ use crate::chance::Chance;
 /// Longest input: above the largest message that the server takes.
 pub const MOST: usize = 6 * 1024 * 1024;
 
+/// Longest text that is taken apart into words, each of which costs some memory of its own; no door of words takes more.
+const MOST_WORDS: usize = 256 * 1024;
+
 /// What an input is made of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Form {
@@ -85,7 +88,8 @@ impl Mutator {
         let mut input = self.seed();
         for _ in 0..=self.chance.below(5) {
             input = if self.chance.percent(65) { self.by_form(input) } else { self.bytes(input) };
-            input.truncate(MOST);
+            let of_words = matches!(self.form, Form::Words | Form::Json);
+            input.truncate(if of_words { MOST_WORDS } else { MOST });
         }
         input
     }
@@ -316,7 +320,8 @@ impl Mutator {
             3 => {
                 let end = (at + 1 + self.at(8)).min(words.len());
                 let part = words.get(at..end).unwrap_or_default().to_vec();
-                let times = 1 + self.at(60);
+                let length = part.iter().map(Vec::len).sum::<usize>().max(1);
+                let times = (1 + self.at(60)).min(MOST_WORDS / length + 1);
                 let often = std::iter::repeat_n(part, times).flatten();
                 drop(words.splice(at..at, often));
             }

@@ -1,7 +1,8 @@
 //! The agent's journal, as a damaged disk gives it back: bytes of its file are changed, cut and lost.
 //!
-//! Promises: a journal always opens (one of a newer program excepted); what it reads back of the spool, the seal and the
-//! cursors is what was written or is refused as damaged; after a drop it takes the next batch.
+//! Promises: a journal always opens (one of a newer program excepted), and one whose damage is met only in use is another
+//! one at the next start; what is read back of spool, seal and cursors is what was written or is refused as damaged; after
+//! a drop the next batch is taken.
 //! Never: damages what the operating system holds in memory.
 
 use std::{collections::BTreeMap, fs, path::Path};
@@ -22,6 +23,8 @@ use super::{Found, Kept, asynchronous, fault, folder, holds};
 const FILE: &str = "journal.sqlite";
 const BATCH: BatchId = BatchId(11);
 const PAGE: usize = 4_096;
+/// What SQLite says of a damaged file.
+const MALFORMED: &str = "malformed";
 /// Bytes of one edit: where (4, little end first), what, with which byte.
 const EDIT: usize = 6;
 /// From here on the place is counted over the pages that hold what is read back, not over the whole file.
@@ -170,12 +173,31 @@ pub(super) fn spool(bytes: &[u8]) -> Found {
                     });
                 }
             };
-            if recovery == Recovery::Resumed {
-                read_back(world, &journal).await?;
+            let read = match recovery {
+                Recovery::Resumed => read_back(world, &journal).await,
+                Recovery::Fresh | Recovery::Replaced => Ok(()),
+            };
+            let went = match read {
+                Ok(()) => goes_on(&journal).await,
+                failed => failed,
+            };
+            match went {
+                Err(why) if why.contains(MALFORMED) => {
+                    drop(journal);
+                    begins_anew(folder.path(), &why).await
+                }
+                went => went,
             }
-            goes_on(&journal).await
         })
     })
+}
+
+/// Damage that was met only in use: the process ends, and its next start has another file.
+async fn begins_anew(folder: &Path, why: &str) -> Found {
+    match Journal::open(folder).await {
+        Ok((journal, Recovery::Replaced)) => goes_on(&journal).await,
+        other => Err(format!("{why}; and at the next start: {:?}", other.map(|(_, found)| found))),
+    }
 }
 
 /// Equal or refused.
