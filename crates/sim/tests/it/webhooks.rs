@@ -272,7 +272,8 @@ async fn incomplete_and_stalled_batches_are_told_with_what_is_missing_and_since_
     assert!(calls.iter().all(|call| call["verified"] == json!([true])), "{calls:#?}");
 }
 
-#[tokio::test]
+// Commands block one worker while the front answers on the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_consumer_behind_tls_is_told_where_its_authority_is_trusted() {
     let scene = {
         let authority = tls::file("ca.pem");
