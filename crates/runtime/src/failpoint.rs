@@ -47,15 +47,10 @@ struct Order {
 /// # Errors
 /// The ordered one.
 pub fn reach(name: &'static str, code: Code) -> Result<()> {
-    match due(name) {
-        None => Ok(()),
-        Some(Action::Error) => Err(ordered(name, code)),
-        Some(Action::Crash) => crash(),
-        Some(Action::Delay(time)) => {
-            std::thread::sleep(time);
-            Ok(())
-        }
+    if let Some(time) = pause(name, code)? {
+        std::thread::sleep(time);
     }
+    Ok(())
 }
 
 /// As [`reach`], in code that must not block.
@@ -63,19 +58,20 @@ pub fn reach(name: &'static str, code: Code) -> Result<()> {
 /// # Errors
 /// The ordered one.
 pub async fn pass(name: &'static str, code: Code) -> Result<()> {
-    match due(name) {
-        None => Ok(()),
-        Some(Action::Error) => Err(ordered(name, code)),
-        Some(Action::Crash) => crash(),
-        Some(Action::Delay(time)) => {
-            clock::sleep(time).await;
-            Ok(())
-        }
+    if let Some(time) = pause(name, code)? {
+        clock::sleep(time).await;
     }
+    Ok(())
 }
 
-fn ordered(name: &str, code: Code) -> Error {
-    Error::new(code, format!("failpoint {name}"))
+/// Carries out what is ordered for this visit, but for the wait, which is the caller's.
+fn pause(name: &'static str, code: Code) -> Result<Option<Duration>> {
+    match due(name) {
+        None => Ok(None),
+        Some(Action::Delay(time)) => Ok(Some(time)),
+        Some(Action::Error) => Err(Error::new(code, format!("failpoint {name}"))),
+        Some(Action::Crash) => crash(),
+    }
 }
 
 fn crash() -> ! {

@@ -17,6 +17,9 @@ mod wire;
 
 use std::sync::{Mutex, PoisonError};
 
+use protocol::ids::{EnvironmentId, InstallationId, TenantId};
+use server::{model::catalog::EnvironmentType, service::catalog::Catalog};
+
 pub use mutate::Form;
 
 /// What was found wrong, in words; `Ok` where nothing was.
@@ -94,6 +97,18 @@ impl<W> Kept<W> {
 fn asynchronous() -> Found<tokio::runtime::Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.worker_threads(2).enable_all().build().map_err(fault("no runtime"))
+}
+
+/// A tenant with an environment and an installation of that ERP bound to it.
+async fn set_up(
+    catalog: &Catalog,
+    erp: &str,
+) -> protocol::Result<(TenantId, EnvironmentId, InstallationId)> {
+    let tenant = catalog.create_tenant("tenant").await?.id;
+    let kind = EnvironmentType::Production;
+    let environment = catalog.create_environment(tenant, "e", kind).await?.id;
+    let made = catalog.create_installation(tenant, "i", erp.parse()?, Some(environment)).await?;
+    Ok((tenant, environment, made.id))
 }
 
 /// A folder in memory where the system has one: a target writes much that nobody reads later.

@@ -64,6 +64,19 @@ pub fn answer<S: AsRef<OsStr>>(folder: &Path, arguments: &[S], stdin: &str) -> R
     child.wait_with_output().coded(Code::Internal, failed)
 }
 
+/// Bytes in a line of `/proc/{of}/status`, as Linux counts a process's memory: `VmHWM` is the most so far, `VmRSS` all
+/// of now, `RssAnon` what of it the process made itself. `of` is a process id or `self`.
+///
+/// # Errors
+/// Where there is no such process or line, or no Linux.
+pub fn memory(of: impl std::fmt::Display, line: &str) -> Result<u64> {
+    let status =
+        fs::read_to_string(format!("/proc/{of}/status")).coded(Code::Internal, "no /proc")?;
+    let found = status.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':'));
+    let kib = found.and_then(|text| text.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kib.map(|kib| kib * 1024).ok_or_else(|| Error::new(Code::Internal, "no such line in /proc"))
+}
+
 /// A running `malote`.
 #[derive(Debug)]
 pub struct Process {

@@ -37,8 +37,9 @@ pub(super) fn checksum<'v>(values: impl IntoIterator<Item = ValueRef<'v>>) -> u3
             ValueRef::Text(text) => (3, text),
             ValueRef::Blob(blob) => (4, blob),
         };
-        let head = [&[kind], (bytes.len() as u64).to_be_bytes().as_slice()].concat();
-        crc32c::crc32c_append(crc32c::crc32c_append(crc, &head), bytes)
+        let length = (bytes.len() as u64).to_be_bytes();
+        let parts: [&[u8]; 3] = [&[kind], &length, bytes];
+        parts.into_iter().fold(crc, crc32c::crc32c_append)
     })
 }
 

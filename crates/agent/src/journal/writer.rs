@@ -252,15 +252,17 @@ fn serve(mut desk: Desk, queue: &Receiver<Job>, tell: &Tell) {
         let mut answers = Vec::new();
         let outcome = desk.group(first, queue, &mut answers);
         let error = outcome.err();
+        let fatal = error.as_ref().filter(|error| error.code == Code::JournalFailed);
+        // Before anybody hears of it: who hears may end the process.
+        if fatal.is_some_and(|error| desk.damaged || damage::is_damage(error)) {
+            damage::mark(&desk.db);
+        }
         tell.publish(&desk.state, seen);
         for answer in answers {
             answer(error.as_ref());
         }
-        if let Some(error) = error.filter(|error| error.code == Code::JournalFailed) {
+        if let Some(error) = fatal {
             tracing::error!(code = %error.code, cause = error.cause(), "journal failed; the process must end");
-            if desk.damaged || damage::is_damage(&error) {
-                damage::mark(&desk.db);
-            }
             tell.fault.send_replace(Some(error.to_string()));
             // Closing would checkpoint pages that may be lost already.
             std::mem::forget(desk.db);

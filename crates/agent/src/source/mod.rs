@@ -53,6 +53,23 @@ pub struct TableSpec {
     pub disclosure: Disclosure,
 }
 
+impl TableSpec {
+    /// A table of which nothing is declared.
+    #[must_use]
+    pub fn of(wire: TableName) -> Self {
+        Self {
+            wire,
+            key: None,
+            stamp: None,
+            no_stamp: false,
+            soft_delete: None,
+            types: Vec::new(),
+            allowance: None,
+            disclosure: Disclosure::default(),
+        }
+    }
+}
+
 /// A table as the catalogue and the profile show it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TableShape {

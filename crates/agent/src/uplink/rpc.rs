@@ -91,19 +91,13 @@ impl Rpc {
 
     /// A Write of spooled bytes.
     pub(super) async fn write(self, bytes: Bytes, bearer: Bearer, epoch: Option<Epoch>) -> Outcome {
-        if let Err(error) = failpoint::pass("cloud.write", Code::CloudUnreachable).await {
-            return CallError::Before(error).outcome();
-        }
-        let request = request(bytes, &bearer, epoch);
-        let answer = self.unary(request, WRITE, RawCodec).await;
-        if let Err(error) = failpoint::pass("cloud.written", Code::CloudUnreachable).await {
-            return CallError::Before(error).outcome();
-        }
-        match answer {
-            Ok(answer) if answer.success => Outcome::Success,
-            Ok(answer) => Outcome::Refused(answer.errors),
-            Err(status) => outcome(&status),
-        }
+        let call = async {
+            failpoint::pass("cloud.write", Code::CloudUnreachable).await?;
+            let answer = self.unary(request(bytes, &bearer, epoch), WRITE, RawCodec).await;
+            failpoint::pass("cloud.written", Code::CloudUnreachable).await?;
+            Ok(answer.map(|answer| (answer.success, answer.errors)))
+        };
+        answered(call.await)
     }
 
     /// The Summary, with the base loads that end in its batch.
@@ -124,19 +118,14 @@ impl Rpc {
                 }
             };
         }
-        if let Err(error) = failpoint::pass("cloud.summary", Code::CloudUnreachable).await {
-            return CallError::Before(error).outcome();
-        }
         let codec = ProstCodec::<totvs::BatchSummary, totvs::BatchSummaryResponse>::default();
-        let answer = self.clone().unary(request, SUMMARY, codec).await;
-        if let Err(error) = failpoint::pass("cloud.summarized", Code::CloudUnreachable).await {
-            return CallError::Before(error).outcome();
-        }
-        match answer {
-            Ok(answer) if answer.success => Outcome::Success,
-            Ok(answer) => Outcome::Refused(answer.errors),
-            Err(status) => outcome(&status),
-        }
+        let call = async {
+            failpoint::pass("cloud.summary", Code::CloudUnreachable).await?;
+            let answer = self.clone().unary(request, SUMMARY, codec).await;
+            failpoint::pass("cloud.summarized", Code::CloudUnreachable).await?;
+            Ok(answer.map(|answer| (answer.success, answer.errors)))
+        };
+        answered(call.await)
     }
 
     /// A call of Malote's own; a refused token is renewed and the call repeated once.
@@ -275,6 +264,16 @@ fn outcome(status: &Status) -> Outcome {
         grpc: status.code(),
         words,
         retry_after: retry_after(status.metadata(), status.details()),
+    }
+}
+
+/// What a call of the contract came to: its `success` and `errors[]`, a status, or an error before it was sent.
+fn answered(call: Result<std::result::Result<(bool, Vec<String>), Status>>) -> Outcome {
+    match call {
+        Ok(Ok((true, _))) => Outcome::Success,
+        Ok(Ok((false, errors))) => Outcome::Refused(errors),
+        Ok(Err(status)) => outcome(&status),
+        Err(error) => CallError::Before(error).outcome(),
     }
 }
 

@@ -460,14 +460,14 @@ impl Sender {
             batch_id: batch.0,
             entries: seal.cursors.iter().map(entry).collect(),
         };
-        if let Err(error) = failpoint::pass("cloud.prepare", Code::CloudUnreachable).await {
-            return CallError::Before(error).outcome();
-        }
-        let answer = self.rpc.call::<_, PrepareResponse>(PREPARE, request).await;
-        if let Err(error) = failpoint::pass("cloud.prepared", Code::CloudUnreachable).await {
-            return CallError::Before(error).outcome();
-        }
-        match answer {
+        let call = async {
+            let lost = |error| CallError::Before(error);
+            failpoint::pass("cloud.prepare", Code::CloudUnreachable).await.map_err(lost)?;
+            let answer = self.rpc.call::<_, PrepareResponse>(PREPARE, request).await;
+            failpoint::pass("cloud.prepared", Code::CloudUnreachable).await.map_err(lost)?;
+            answer
+        };
+        match call.await {
             Ok(_) => Outcome::Success,
             Err(call) => call.outcome(),
         }

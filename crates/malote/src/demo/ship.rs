@@ -9,7 +9,7 @@ use agent::{
     admin::{Status, client::Client},
     config::{AgentConfig, CaptureConfig, CloudConfig, Deletes, ProfileName, SourceConfig},
     journal::TableStatus,
-    source::{AnySource, Disclosure, Source as _, TableShape, TableSpec},
+    source::{AnySource, Source as _, TableShape, TableSpec},
 };
 use protocol::{
     Code, Error, Result,
@@ -113,16 +113,7 @@ pub(crate) struct Found {
 pub(crate) async fn look(source: &AnySource, tables: Vec<TableName>) -> Result<Found> {
     let mut found = Found { shapes: Vec::new(), left_out: Vec::new() };
     for wire in tables {
-        let spec = TableSpec {
-            wire: wire.clone(),
-            key: None,
-            stamp: None,
-            no_stamp: false,
-            soft_delete: None,
-            types: Vec::new(),
-            allowance: None,
-            disclosure: Disclosure::default(),
-        };
+        let spec = TableSpec::of(wire.clone());
         match source.describe(&spec).await {
             Ok(shape) => found.shapes.push(shape),
             Err(error) if error.is_transient() => return Err(error),

@@ -8,14 +8,10 @@ use std::collections::BTreeSet;
 use protocol::Code;
 use runtime::clock::Wall;
 use secrecy::SecretString;
-use server::{
-    model::catalog::{EnvironmentType, Holder},
-    service::Services,
-    store::sqlite,
-};
+use server::{model::catalog::Holder, service::Services, store::sqlite};
 use tokio::runtime::Runtime;
 
-use super::{Found, Kept, asynchronous, fault, folder, holds};
+use super::{Found, Kept, asynchronous, fault, folder, holds, set_up};
 
 const NOW: Wall = Wall(1_800_000_000_000_000);
 /// In an input stands for a part of a good token: header, claims, signature, or all of it.
@@ -49,13 +45,7 @@ impl World {
             let services =
                 Services::open(folder.path(), "http://malote.example/totvs.rac".into()).await?;
             let catalog = &services.catalog;
-            let tenant = catalog.create_tenant("tenant").await?.id;
-            let environment =
-                catalog.create_environment(tenant, "e", EnvironmentType::Production).await?.id;
-            let installation = catalog
-                .create_installation(tenant, "i", "RM".parse()?, Some(environment))
-                .await?
-                .id;
+            let (tenant, _, installation) = set_up(catalog, "RM").await?;
             let holder = Holder::Installation(installation);
             let new = services.access.create_credential(tenant, holder).await?;
             let secret = SecretString::from(new.reveal().to_owned());

@@ -7,8 +7,7 @@
 use std::{fs, path::PathBuf};
 
 use agent::source::{
-    AnySource, Disclosure, Profile, ReadLimit, Source as _, SourceOptions, TableShape, TableSpec,
-    connect,
+    AnySource, Profile, ReadLimit, Source as _, SourceOptions, TableShape, TableSpec, connect,
 };
 use protocol::{
     Code,
@@ -111,16 +110,7 @@ impl World {
         let url = format!("sqlite:{}", file.display());
         let source = connect(&url, Profile::Generic, &SourceOptions::default());
         let source = source.map_err(fault("no source"))?;
-        let spec = TableSpec {
-            wire: table()?,
-            key: None,
-            stamp: None,
-            no_stamp: false,
-            soft_delete: None,
-            types: Vec::new(),
-            allowance: None,
-            disclosure: Disclosure::default(),
-        };
+        let spec = TableSpec::of(table()?);
         let shape = runtime.block_on(source.describe(&spec)).map_err(fault("no shape"))?;
         let before = fs::read(&file).map_err(fault("no file"))?;
         Ok(Self { runtime, source, shape, file, before, tries: 0, _folder: folder })

@@ -10,12 +10,7 @@ use http_body_util::{BodyExt as _, Full};
 use prost::Message as _;
 use protocol::proto::totvs::{Table, table};
 use secrecy::SecretString;
-use server::{
-    app::App,
-    config::ServerConfig,
-    model::catalog::{EnvironmentType, Holder},
-    service::catalog::NewEntity,
-};
+use server::{app::App, config::ServerConfig, model::catalog::Holder, service::catalog::NewEntity};
 use tokio::runtime::Runtime;
 use tonic::{
     body::Body,
@@ -23,7 +18,7 @@ use tonic::{
 };
 use tower::{Service as _, ServiceExt as _};
 
-use super::{Found, Kept, asynchronous, fault, folder, holds};
+use super::{Found, Kept, asynchronous, fault, folder, holds, set_up};
 
 const METHODS: [&str; 8] = [
     "/com.totvs.ingestion.grpc.TableStream/Write",
@@ -88,13 +83,7 @@ impl World {
         let made = runtime.block_on(async {
             let app = App::start(&config).await?;
             let catalog = &app.services.catalog;
-            let tenant = catalog.create_tenant("tenant").await?.id;
-            let environment =
-                catalog.create_environment(tenant, "e", EnvironmentType::Production).await?.id;
-            let installation = catalog
-                .create_installation(tenant, "i", "RM".parse()?, Some(environment))
-                .await?
-                .id;
+            let (tenant, _, installation) = set_up(catalog, "RM").await?;
             let place = catalog.place(tenant, "", "").await?;
             let entity = NewEntity { table: "FLAN".parse()?, filter: None, is_custom: false };
             catalog.add_entities(&place, vec![entity]).await?;

@@ -13,6 +13,7 @@ use std::{
 use runtime::clock::Mono;
 
 use super::{Found, Target, fault, mutate::Mutator};
+use crate::process;
 
 /// The most memory that a process which hunts may ever have had in use.
 pub const PEAK_BYTES: u64 = 256 * 1024 * 1024;
@@ -93,10 +94,7 @@ fn kept(target: &Target, input: &[u8]) -> String {
 /// The most memory this process ever had in use, as Linux counts it; `None` elsewhere.
 #[must_use]
 pub fn peak_bytes() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
-    Some(kib * 1024)
+    process::memory("self", "VmHWM").ok()
 }
 
 #[cfg(test)]

@@ -17,13 +17,13 @@ use protocol::{
 };
 use runtime::clock::Wall;
 use server::{
-    model::catalog::{EnvironmentType, Place},
+    model::catalog::Place,
     service::{Caller, Services, catalog::NewEntity},
     store::sqlite,
 };
 use tokio::runtime::Runtime;
 
-use super::{Found, Kept, asynchronous, fault, folder, holds};
+use super::{Found, Kept, asynchronous, fault, folder, holds, set_up};
 
 const ERP: &str = "RM";
 /// The clock of these worlds stands still: 2027.
@@ -128,12 +128,8 @@ impl World {
         let made = runtime.block_on(async {
             let services = Services::open(folder.path(), "http://127.0.0.1".to_owned()).await?;
             let catalog = &services.catalog;
-            let tenant = catalog.create_tenant("tenant").await?.id;
-            let environment =
-                catalog.create_environment(tenant, "e", EnvironmentType::Production).await?.id;
+            let (tenant, environment, installation) = set_up(catalog, ERP).await?;
             let erp: ErpName = ERP.parse()?;
-            let installation =
-                catalog.create_installation(tenant, "i", erp.clone(), Some(environment)).await?.id;
             let place: Place = catalog.place(tenant, "", "").await?;
             let entity = |table: &str| {
                 Ok(NewEntity { table: table.parse()?, filter: None, is_custom: false })

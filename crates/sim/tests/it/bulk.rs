@@ -1,10 +1,10 @@
 //! One statement that stamps very many rows alike (F71): the group is larger than any batch, and the agent is killed
 //! inside it.
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
 use runtime::{clock::Mono, config};
-use sim::servers;
+use sim::{process, servers};
 
 use crate::whole::{
     erp::Erp,
@@ -16,10 +16,8 @@ const WAIT: Duration = Duration::from_secs(240);
 const MEMORY_KIB: u64 = 128 * 1024;
 
 /// Highest resident memory of a process so far, KiB.
-fn peak_kib(process: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches("kB").trim().parse().unwrap()
+fn peak_kib(of: u32) -> u64 {
+    process::memory(of, "VmHWM").unwrap() / 1024
 }
 
 #[tokio::test]

@@ -1,17 +1,18 @@
 //! A wall clock that is set, by hours forth and back, under a running agent and a running server (F10, F40, F44).
 //!
-//! The clock of a real process is moved by a small library that is put before it (`tests/clock/jump.c`); the monotonic
+//! The clock of a real process is moved by a small library that is put before it (`tests/c/clock_jump.c`); the monotonic
 //! clock goes on as it does when a real clock is set.
 
-use std::{fs, io::Write as _, path::PathBuf, process::Command, time::Duration};
+use std::{fs, io::Write as _, path::PathBuf, time::Duration};
 
 use base64_claims::issued_at;
 use runtime::clock::{self, Mono, Wall};
-use sim::servers;
+use sim::{process, servers};
 
 use crate::whole::{
     compare,
     erp::Erp,
+    library::{Library, text},
     world::{Plan, World},
 };
 
@@ -20,35 +21,23 @@ const HOUR: i64 = 3_600;
 
 /// The clock of the processes that have it.
 struct Clock {
-    folder: tempfile::TempDir,
+    library: Library,
 }
 
 impl Clock {
     fn new() -> Self {
-        let clock = Self { folder: tempfile::tempdir().unwrap() };
-        let source = servers::crate_folder().join("tests/clock/jump.c");
-        let mut compiler = Command::new("cc");
-        compiler.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]).arg(clock.library());
-        let done = compiler.arg(source).arg("-ldl").status().unwrap();
-        assert!(done.success(), "the library is not compiled: {done}");
+        let clock = Self { library: Library::built("clock_jump") };
         fs::write(clock.file(), 0_i64.to_ne_bytes()).unwrap();
         clock
     }
 
-    fn library(&self) -> PathBuf {
-        self.folder.path().join("jump.so")
-    }
-
     fn file(&self) -> PathBuf {
-        self.folder.path().join("seconds")
+        self.library.beside("seconds")
     }
 
     fn variables(&self) -> Vec<(String, String)> {
-        let word = |path: PathBuf| path.to_str().unwrap().to_owned();
-        vec![
-            ("LD_PRELOAD".to_owned(), word(self.library())),
-            ("MALOTE_TEST_CLOCK".to_owned(), word(self.file())),
-        ]
+        let clock = ("MALOTE_TEST_CLOCK".to_owned(), text(&self.file()));
+        vec![self.library.loaded(), clock]
     }
 
     /// So many hours off the machine's clock.
@@ -84,6 +73,18 @@ async fn change(world: &mut World, round: i64) {
     world.equal(WAIT).await;
 }
 
+/// A world whose agent sends and goes by a clock of the test's.
+async fn under_a_clock() -> (Clock, World) {
+    let clock = Clock::new();
+    let mut world = followed().await;
+    world.equal(WAIT).await;
+    world.stop_agent().await;
+    world.variables = clock.variables();
+    world.start_agent();
+    world.status_says("\"phase\":\"SENDING\"", WAIT).await;
+    (clock, world)
+}
+
 /// Batch ids in the order in which their first messages were accepted.
 fn batches(world: &World) -> Vec<i64> {
     let store = compare::staging(&world.cloud.store()).unwrap();
@@ -95,13 +96,7 @@ fn batches(world: &World) -> Vec<i64> {
 #[tokio::test]
 async fn f10_an_agent_whose_clock_is_set_by_hours_and_days_loses_nothing_and_its_batches_only_rise()
 {
-    let clock = Clock::new();
-    let mut world = followed().await;
-    world.equal(WAIT).await;
-    world.stop_agent().await;
-    world.variables = clock.variables();
-    world.start_agent();
-    world.status_says("\"phase\":\"SENDING\"", WAIT).await;
+    let (clock, mut world) = under_a_clock().await;
     let epoch = world.epoch();
     for (round, hours) in [5, -3, 2, 0].into_iter().enumerate() {
         clock.set(hours);
@@ -162,13 +157,7 @@ async fn f40_a_server_whose_clock_is_set_by_hours_and_days_loses_nothing_and_kee
 
 #[tokio::test]
 async fn a_cloud_that_is_away_for_an_hour_by_the_agents_clock_is_told_and_nothing_is_lost() {
-    let clock = Clock::new();
-    let mut world = followed().await;
-    world.equal(WAIT).await;
-    world.stop_agent().await;
-    world.variables = clock.variables();
-    world.start_agent();
-    world.status_says("\"phase\":\"SENDING\"", WAIT).await;
+    let (clock, mut world) = under_a_clock().await;
     let epoch = world.epoch();
     world.cloud.kill();
     let begun = Mono::now();
@@ -194,19 +183,12 @@ async fn a_cloud_that_is_away_for_an_hour_by_the_agents_clock_is_told_and_nothin
     }
     // While the lease may still stand the phase is that of a sender in trouble.
     world.status_says("\"phase\":\"UNREACHABLE\"", WAIT).await;
-    let memory = memory(world.agent_id());
+    let memory = process::memory(world.agent_id(), "VmRSS").unwrap();
     assert!(memory < 256 << 20, "{memory} bytes are in use");
     world.cloud.run().await;
     world.equal(WAIT).await;
     assert!(world.epoch() > epoch, "the lease outlived the hour");
     world.status_lacks("CLOUD_UNREACHABLE", WAIT).await;
-}
-
-/// Bytes that a process has in use.
-fn memory(process: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap() * 1024
 }
 
 /// The one claim that is looked at, read by hand: nothing of the server's is used to check it.

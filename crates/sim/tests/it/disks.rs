@@ -3,23 +3,18 @@
 //!
 //! Tests with `small_tmpfs` in their names mount one and so need the rights to; `./test.sh` names them where it has none.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{fs, path::PathBuf, process::Command, time::Duration};
 
 use runtime::{
     clock::{self, Mono},
     config,
 };
 use sim::{chance::Chance, servers};
-use tempfile::TempDir;
 
 use crate::whole::{
     cloud::Cloud,
     erp::Erp,
+    library::{Library, run, text},
     world::{Plan, World},
 };
 
@@ -73,11 +68,6 @@ impl Drop for SmallDisk {
         // Lazily: the processes that use it end a moment later.
         let _ = Command::new("umount").arg("-l").arg(&self.folder).status();
     }
-}
-
-fn run(command: &mut Command) {
-    let done = command.output().unwrap();
-    assert!(done.status.success(), "{command:?}: {done:?}");
 }
 
 async fn erp(rows: u32, width: u32) -> (String, Erp) {
@@ -158,40 +148,29 @@ async fn change(world: &World, round: u32) {
     world.erp.run(&sql).await.unwrap();
 }
 
-/// The shim that lets one call fail.
+/// The library that lets one call fail.
 struct FailingDisk {
-    folder: TempDir,
+    library: Library,
 }
 
 impl FailingDisk {
-    fn built() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let source = servers::crate_folder().join("tests/c/failing_disk.c");
-        let shim = folder.path().join("failing_disk.so");
-        run(Command::new("cc").args(["-O1", "-shared", "-fPIC", "-o"]).arg(shim).arg(source));
-        Self { folder }
-    }
-
     fn told(&self) -> PathBuf {
-        self.folder.path().join("told")
+        self.library.beside("told")
     }
 
     /// Environment in which call number `at` on files of that name fails.
-    fn variables(&self, file: &str, at: u64, errno: i32) -> Vec<(&'static str, String)> {
+    fn variables(&self, file: &str, at: u64, errno: i32) -> Vec<(String, String)> {
         // What an earlier one told.
         let _ = fs::remove_file(self.told());
+        let set = |name: &str, value: String| (format!("FAILING_DISK_{name}"), value);
         vec![
-            ("LD_PRELOAD", text(&self.folder.path().join("failing_disk.so"))),
-            ("FAILING_DISK_FILE", file.to_owned()),
-            ("FAILING_DISK_AT", at.to_string()),
-            ("FAILING_DISK_ERRNO", errno.to_string()),
-            ("FAILING_DISK_TOLD", text(&self.told())),
+            self.library.loaded(),
+            set("FILE", file.to_owned()),
+            set("AT", at.to_string()),
+            set("ERRNO", errno.to_string()),
+            set("TOLD", text(&self.told())),
         ]
     }
-}
-
-fn text(path: &Path) -> String {
-    path.to_str().unwrap().to_owned()
 }
 
 /// Which calls fail: each of the first ones in the full run, else the first and a few by chance.
@@ -206,7 +185,7 @@ fn calls(chance: &mut Chance) -> Vec<u64> {
 async fn any_write_to_journal_store_or_staging_may_fail_and_nothing_is_lost() {
     let mut chance = Chance::from_environment();
     println!("MALOTE_SEED={}", chance.seed());
-    let disk = FailingDisk::built();
+    let disk = FailingDisk { library: Library::built("failing_disk") };
     let (url, erp) = erp(500, 100).await;
     let mut world = World::start(plan(&url), erp).await;
     world.equal(PATIENCE).await;
@@ -218,7 +197,7 @@ async fn any_write_to_journal_store_or_staging_may_fail_and_nothing_is_lost() {
             println!("call {at} on {file} fails with {errno}");
             let variables = disk.variables(file, at, errno);
             let variables: Vec<_> =
-                variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+                variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
             if file == "journal.sqlite" {
                 world.kill_agent();
                 world.start_agent_with(&variables);

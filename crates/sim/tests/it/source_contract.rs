@@ -20,16 +20,7 @@ use super::source_erp::{Erp, PostgresErp, SqliteErp};
 pub(crate) const WIDE: ReadLimit = ReadLimit { rows: 1_000, bytes: 1_000_000 };
 
 pub(crate) fn spec(wire: &str) -> TableSpec {
-    TableSpec {
-        wire: wire.parse().unwrap(),
-        key: None,
-        stamp: None,
-        no_stamp: false,
-        soft_delete: None,
-        types: Vec::new(),
-        allowance: None,
-        disclosure: Disclosure::default(),
-    }
+    TableSpec::of(wire.parse().unwrap())
 }
 
 pub(crate) fn names(columns: &[&str]) -> Vec<ColumnName> {

@@ -1,9 +1,6 @@
 //! Tests of the profiles.
 
-use super::{
-    super::{Disclosure, Mask},
-    *,
-};
+use super::{super::Mask, *};
 
 fn table(name: &str, columns: &[&str]) -> Found {
     let column = |name: &&str| FoundColumn {
@@ -26,16 +23,7 @@ fn table(name: &str, columns: &[&str]) -> Found {
 }
 
 fn spec(wire: &str) -> TableSpec {
-    TableSpec {
-        wire: wire.parse().unwrap(),
-        key: None,
-        stamp: None,
-        no_stamp: false,
-        soft_delete: None,
-        types: Vec::new(),
-        allowance: None,
-        disclosure: Disclosure::default(),
-    }
+    TableSpec::of(wire.parse().unwrap())
 }
 
 fn protheus() -> Profile {

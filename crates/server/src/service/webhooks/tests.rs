@@ -61,7 +61,7 @@ impl Scene {
         self.stage.trial.caller.tenant
     }
 
-    async fn add(&self, name: &str, url: &str, events: &[EventKind]) -> WithSecret {
+    async fn try_add(&self, name: &str, url: &str, events: &[EventKind]) -> Result<WithSecret> {
         let new = NewWebhook {
             name: name.into(),
             url: url.into(),
@@ -69,7 +69,11 @@ impl Scene {
             description: String::new(),
             environment: None,
         };
-        self.webhooks.create(self.tenant(), new).await.unwrap()
+        self.webhooks.create(self.tenant(), new).await
+    }
+
+    async fn add(&self, name: &str, url: &str, events: &[EventKind]) -> WithSecret {
+        self.try_add(name, url, events).await.unwrap()
     }
 
     /// Every kind of event to an address that is never called.
@@ -382,14 +386,7 @@ async fn names_addresses_and_events_are_checked_and_a_removed_webhook_takes_its_
     let scene = Scene::calling(Calling::default()).await;
     let webhook = scene.told("etl").await;
     let create = async |name: &str, url: &str, events: &[EventKind]| {
-        let new = NewWebhook {
-            name: name.into(),
-            url: url.into(),
-            events: events.to_vec(),
-            description: String::new(),
-            environment: None,
-        };
-        scene.webhooks.create(scene.tenant(), new).await.err().map(|error| error.code)
+        scene.try_add(name, url, events).await.err().map(|error| error.code)
     };
     let good = "https://etl.example/";
     assert_eq!(create("etl", good, &[]).await, Some(Code::AlreadyExists));

@@ -195,22 +195,20 @@ pub(super) fn bound(tx: &Transaction<'_>, stream: &StreamId, sender: Installatio
 pub(super) fn abandon(tx: &Transaction<'_>, stream: &StreamId, now: Wall) -> Result<()> {
     failpoint::reach("ledger.abandon", Code::StoreFailed)?;
     let [tenant, environment, erp] = &names(stream);
-    let sql = "SELECT id FROM batch WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3) AND state = 'open'";
+    let sql = "UPDATE batch SET state = 'abandoned', closed_at = ?4
+                WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3) AND state = 'open' RETURNING id";
     let open: Option<i64> = tx
         .prepare_cached(sql)
         .map_err(failed)?
-        .query_row(params![tenant, environment, erp], |row| row.get(0))
+        .query_row(params![tenant, environment, erp, now.0], |row| row.get(0))
         .optional()
         .map_err(failed)?;
     for sql in [
-        "UPDATE batch SET state = 'abandoned', closed_at = ?4
-          WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3) AND state = 'open'",
-        "UPDATE ingest_stream SET open_batch = NULL
-          WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3) AND ?4 = ?4",
-        "DELETE FROM cursor_pending WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3) AND ?4 = ?4",
+        "UPDATE ingest_stream SET open_batch = NULL WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3)",
+        "DELETE FROM cursor_pending WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3)",
     ] {
         let mut statement = tx.prepare_cached(sql).map_err(failed)?;
-        statement.execute(params![tenant, environment, erp, now.0]).map_err(failed)?;
+        statement.execute(params![tenant, environment, erp]).map_err(failed)?;
     }
     let Some(open) = open else { return Ok(()) };
     webhook::tell(tx, stream, BatchId(open), &Happened::Incomplete(Lack::GivenUp), now)

@@ -2,7 +2,8 @@
 
 use std::{fs, time::Duration};
 
-use protocol::{Code, Coded as _, Error, Result};
+use protocol::{Code, Coded as _, Result};
+use sim::process;
 
 /// Clock ticks a second in `/proc`; Linux has had 100 on every machine for long.
 const TICKS: f64 = 100.0;
@@ -29,11 +30,8 @@ pub(crate) fn cpu(id: u32) -> Result<Duration> {
 /// # Errors
 /// As [`cpu`].
 pub(crate) fn memory(id: u32, line: &str) -> Result<f64> {
-    let status =
-        fs::read_to_string(format!("/proc/{id}/status")).coded(Code::Internal, "no /proc")?;
-    let found = status.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':'));
-    let kib = found.and_then(|text| text.trim().strip_suffix("kB")?.trim().parse::<f64>().ok());
-    kib.map(|kib| kib / 1024.0).ok_or_else(|| Error::new(Code::Internal, "no such line in /proc"))
+    #[expect(clippy::cast_precision_loss, reason = "a figure shown to people")]
+    process::memory(id, line).map(|bytes| bytes as f64 / 1_048_576.0)
 }
 
 /// Memory of a process now, as figures show it: all, and of it what the process made itself; the rest are pages of its

@@ -226,11 +226,7 @@ impl Cloud {
 
     /// Bytes of memory that the process has in use, as Linux counts them.
     pub(crate) fn memory(&self) -> u64 {
-        let status = format!("/proc/{}/status", self.process.as_ref().unwrap().id());
-        let status = fs::read_to_string(status).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().unwrap();
-        kib * 1024
+        process::memory(self.process.as_ref().unwrap().id(), "VmRSS").unwrap()
     }
 
     pub(crate) fn log(&self) -> String {

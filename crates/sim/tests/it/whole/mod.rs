@@ -7,6 +7,7 @@ pub(crate) mod erp;
 pub(crate) mod files;
 pub(crate) mod input;
 pub(crate) mod inside;
+pub(crate) mod library;
 pub(crate) mod line;
 pub(crate) mod recorder;
 pub(crate) mod sender;
