@@ -23,7 +23,7 @@ struct Parts {
     session: LinkState,
     /// What a call is answered again and again while the lease is held.
     trouble: Option<(String, String, String)>,
-    plan: Option<(String, String, String)>,
+    plan: Option<(LinkPhase, (String, String, String))>,
     /// Since when nothing goes through.
     since: Option<i64>,
 }
@@ -33,7 +33,7 @@ impl Parts {
     /// again if it is not.
     fn reached(&mut self) {
         let unreachable = Code::CloudUnreachable.as_str();
-        if self.plan.as_ref().is_some_and(|(code, _, _)| code == unreachable) {
+        if self.plan.as_ref().is_some_and(|(_, (code, _, _))| code == unreachable) {
             self.plan = None;
         }
     }
@@ -78,7 +78,7 @@ impl Board {
     /// What keeps the plan from being read; shown where the session itself has nothing to say.
     pub(super) fn plan(&self, error: Option<&Error>) {
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        parts.plan = error.map(told);
+        parts.plan = error.map(|error| (phase_of(error), told(error)));
         self.publish(&mut parts);
     }
 
@@ -104,13 +104,21 @@ impl Board {
 
     fn publish(&self, parts: &mut Parts) {
         let mut state = parts.session.clone();
-        let told = parts.trouble.as_ref().or(parts.plan.as_ref());
+        // The session waits for a first plan: what keeps that from coming is the link's own state.
+        let waits = state.phase == LinkPhase::Connecting;
+        if let (true, Some((phase, _))) = (waits, &parts.plan) {
+            state.phase = *phase;
+        }
+        let plan = parts.plan.as_ref().map(|(_, told)| told);
+        let told = parts.trouble.as_ref().or(plan);
         if let (None, Some((code, words, hint))) = (&state.code, told) {
             (state.code, state.words, state.hint) =
                 (Some(code.clone()), Some(words.clone()), Some(hint.clone()));
         }
         // A plan that cannot be read keeps nothing from being sent.
-        let stands = parts.session.code.is_some() || parts.trouble.is_some();
+        let stands = parts.session.code.is_some()
+            || parts.trouble.is_some()
+            || waits && parts.plan.is_some();
         parts.since = stands.then(|| parts.since.unwrap_or_else(|| Wall::now().0));
         state.since_micros = parts.since;
         self.journal.set_link(state);

@@ -318,7 +318,7 @@ async fn an_hour_without_the_cloud_is_told_asked_again_in_bounds_and_ends_in_a_s
     tokio::time::pause();
     let begun = runtime::clock::Mono::now();
     while begun.elapsed() < Duration::from_secs(3_600) {
-        runtime::clock::sleep(Duration::from_secs(60)).await;
+        runtime::clock::sleep(Duration::from_secs(1)).await;
     }
     tokio::time::resume();
     let mut link = stage.journal.link();
@@ -326,8 +326,7 @@ async fn an_hour_without_the_cloud_is_told_asked_again_in_bounds_and_ends_in_a_s
     let state = within(link.wait_for(unreachable)).await.unwrap().clone();
     assert!(state.code.is_some() && state.hint.is_some() && state.since_micros.is_some());
     let missed = stage.double.look().missed;
-    // A pause is a minute at most, and a little of the clock that runs ahead goes to the journal's own writes.
-    assert!((30..3_600).contains(&missed), "{missed} calls in an hour");
+    assert!((120..3_600).contains(&missed), "{missed} calls in an hour");
     // The lease is long over: what was spooled is dropped, since the ERP still holds it.
     // The journal's thread takes its time beside the clock that ran ahead.
     within(stage.journal.granted().wait_for(Option::is_none)).await.unwrap();
@@ -786,7 +785,9 @@ async fn wrong_credentials_and_an_old_upload_version_are_shown_with_their_codes(
     let code = |code: &'static str| {
         move |state: &crate::journal::LinkState| state.code.as_deref() == Some(code)
     };
-    within(stage.journal.link().wait_for(code("INVALID_CLIENT"))).await.unwrap();
+    let state = within(stage.journal.link().wait_for(code("INVALID_CLIENT"))).await.unwrap().clone();
+    assert_eq!(state.phase, LinkPhase::Refused, "although no session was tried");
+    assert!(state.since_micros.is_some());
     stage.stop().await.unwrap();
 
     let double = Double::start().await;
