@@ -139,7 +139,30 @@ impl Running {
     }
 
     /// A message of FLAN under key ID from the tenant's own sender, its columns all texts but N, and what is staged of it.
-    pub(crate) async fn sent(&self, (batch, number): (i64, i32), rows: &[&[(&str, &str)]]) {
+    pub(crate) async fn sent(&self, numbered: (i64, i32), rows: &[&[(&str, &str)]]) {
+        self.sent_by(&self.caller(), "FLAN", numbered, rows).await;
+    }
+
+    /// The tenant's own sender.
+    pub(crate) fn caller(&self) -> Caller {
+        Caller {
+            tenant: self.tenant.id,
+            environment: self.place.environment,
+            installation: self.installation.id,
+            client: self.client.clone(),
+            erp: self.place.erp.clone(),
+            connection: 1,
+        }
+    }
+
+    /// As [`Running::sent`], of that table and from that sender.
+    pub(crate) async fn sent_by(
+        &self,
+        caller: &Caller,
+        table: &str,
+        (batch, number): (i64, i32),
+        rows: &[&[(&str, &str)]],
+    ) {
         let cell = |(name, value): &(&str, &str)| RowColumn {
             name: (*name).into(),
             value: (*value).into(),
@@ -148,7 +171,7 @@ impl Running {
             |(name, kind): (&str, &str)| SchemaColumn { name: name.into(), r#type: kind.into() };
         let row = |row: &&[(&str, &str)]| TableRow { columns: row.iter().map(cell).collect() };
         let table = Table {
-            table_name: "FLAN".into(),
+            table_name: table.into(),
             erp: "RM".into(),
             rows: rows.iter().map(row).collect(),
             schema: Some(Schema {
@@ -156,7 +179,7 @@ impl Running {
                 export_data: true,
                 columns: [("ID", "string"), ("S", "string"), ("N", "long")].map(column).to_vec(),
                 primary_key: Some(SchemaPrimaryKey {
-                    name: "FLAN".into(),
+                    name: table.into(),
                     columns: vec!["ID".into()],
                 }),
             }),
@@ -165,18 +188,10 @@ impl Running {
             record_count: i32::try_from(rows.len()).unwrap(),
             is_base_load: false,
         };
-        let caller = Caller {
-            tenant: self.tenant.id,
-            environment: self.place.environment,
-            installation: self.installation.id,
-            client: self.client.clone(),
-            erp: self.place.erp.clone(),
-            connection: 1,
-        };
         let (services, now) = (&self.app.services, Wall::now());
         services
             .ingest
-            .write(&caller, None, bytes::Bytes::from(table.encode_to_vec()), now)
+            .write(caller, None, bytes::Bytes::from(table.encode_to_vec()), now)
             .await
             .unwrap();
         services.staging.catch_up(&caller.stream(), now).await.unwrap();

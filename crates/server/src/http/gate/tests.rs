@@ -1,5 +1,7 @@
 //! Every route of the document × every kind of caller.
 
+mod foreign;
+
 use protocol::ids::TenantId;
 use serde_json::json;
 
@@ -213,32 +215,4 @@ fn a_route_without_declared_access_is_refused() {
         assert!(matches!(error.code, Code::Internal | Code::MethodNotAllowed), "{error}");
     }
     assert_eq!(gates.find(&Method::GET, "/y").unwrap_err().code, Code::Internal);
-}
-
-#[tokio::test]
-async fn the_things_of_another_tenant_are_not_reached_through_ones_own_path() {
-    let running = Running::start().await;
-    let catalog = &running.app.services.catalog;
-    let other = catalog.create_tenant("other").await.unwrap().id;
-    let theirs =
-        catalog.create_environment(other, "secret", EnvironmentType::Custom).await.unwrap().id;
-    let app = catalog.create_app(other, "app", "").await.unwrap().id;
-    let own = running.admin("own", Role::Operator, Some(running.tenant.id)).await;
-    let tenant = running.tenant.id;
-    for path in [
-        format!("/tenants/{tenant}/environments/{theirs}"),
-        format!("/tenants/{tenant}/environments/{theirs}/erps/RM/entities"),
-        format!("/tenants/{tenant}/environments/{theirs}/erps/RM/batches"),
-        format!("/tenants/{tenant}/environments/{theirs}/erps/RM/staging/tables"),
-        format!("/tenants/{tenant}/apps/{app}"),
-    ] {
-        let (status, body) = running.act(("GET", &path), &own, None).await;
-        assert_eq!((status, body["code"].as_str()), (404, Some("NOT_FOUND")), "{path}");
-    }
-    let (_, tenants) = running.act(("GET", "/tenants"), &own, None).await;
-    assert_eq!(tenants["items"].as_array().unwrap().len(), 1);
-    for key in ["other", "no such tenant"] {
-        let (status, _) = running.act(("GET", &format!("/tenants/{key}")), &own, None).await;
-        assert_eq!(status, 403, "{key}: whether it exists is not told");
-    }
 }
