@@ -9,6 +9,7 @@ pub mod mutate;
 
 mod answers;
 mod claims;
+mod exchange;
 mod filter;
 mod frame;
 mod settings;
@@ -37,11 +38,12 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 16] = [
     Target { name: "agent-config", form: Form::Words, run: settings::agent, end: nothing },
     Target { name: "apps", form: Form::Json, run: answers::apps, end: nothing },
     Target { name: "claims", form: Form::Words, run: claims::claims, end: claims::end },
     Target { name: "entities", form: Form::Json, run: answers::entities, end: answers::end },
+    Target { name: "entity-list", form: Form::Words, run: exchange::list, end: nothing },
     Target { name: "filter", form: Form::Words, run: filter::parse, end: nothing },
     Target { name: "filter-run", form: Form::Words, run: filter::run, end: filter::end },
     Target { name: "frame", form: Form::Bytes, run: frame::frame, end: frame::end },

@@ -56,6 +56,7 @@ doors! {
     apps "apps"
     claims "claims"
     entities "entities"
+    entity_list "entity-list"
     filter "filter"
     filter_run "filter-run"
     frame "frame"
