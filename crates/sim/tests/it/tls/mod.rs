@@ -1,7 +1,7 @@
 //! TLS between agent and cloud: the server stands behind fronts that end TLS, as it does in production, under an
 //! authority of the tests' own (`ca.pem`; `other_ca.pem` signed nothing), or speaks it itself.
 
-mod proxy;
+pub(crate) mod proxy;
 
 use std::{
     fs,

@@ -12,19 +12,21 @@ use tokio::net::TcpStream;
 
 use super::{Setting, WAIT};
 
-struct Tinyproxy {
+/// The proxy's process; ends when dropped.
+pub(crate) struct Tinyproxy {
     child: Child,
-    port: u16,
+    pub(crate) port: u16,
     folder: tempfile::TempDir,
 }
 
 impl Tinyproxy {
-    async fn start() -> Self {
+    /// Lets whoever shows that login through.
+    pub(crate) async fn start(user: &str, password: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let port = servers::free_port().unwrap();
         let log = folder.path().join("proxy.log");
         let config = format!(
-            "Port {port}\nListen 127.0.0.1\nTimeout 600\nMaxClients 50\nAllow 127.0.0.1\nBasicAuth ana pass-1\n\
+            "Port {port}\nListen 127.0.0.1\nTimeout 600\nMaxClients 50\nAllow 127.0.0.1\nBasicAuth {user} {password}\n\
              LogFile \"{}\"\nLogLevel Connect\n",
             log.display()
         );
@@ -42,9 +44,9 @@ impl Tinyproxy {
     }
 
     /// How often it was asked for a tunnel to that port.
-    fn tunnels(&self, port: u16) -> usize {
+    pub(crate) fn tunnels(&self, host: &str, port: u16) -> usize {
         let log = read(&self.folder.path().join("proxy.log"));
-        log.lines().filter(|line| line.contains(&format!("CONNECT localhost:{port} "))).count()
+        log.lines().filter(|line| line.contains(&format!("CONNECT {host}:{port} "))).count()
     }
 }
 
@@ -74,19 +76,22 @@ impl Setting {
 
 #[tokio::test]
 async fn rest_and_grpc_go_through_a_proxy_with_a_login_and_a_wrong_one_is_told() {
-    let proxy = Tinyproxy::start().await;
+    let proxy = Tinyproxy::start("ana", "pass-1").await;
     let mut setting = Setting::new("localhost", Some("ca.pem")).await;
     setting.world.equal(WAIT).await;
-    assert_eq!(proxy.tunnels(setting.grpc.port), 0);
+    assert_eq!(proxy.tunnels("localhost", setting.grpc.port), 0);
     let line = |login: &str| format!("proxy = 'http://{login}@127.0.0.1:{}'\n", proxy.port);
     setting.with("hosts = [", &format!("{}hosts = [", line("ana:wr0ng-one"))).await;
     setting.world.status_says("the proxy (cloud.proxy) refuses the login", WAIT).await;
-    assert_eq!(proxy.tunnels(setting.grpc.port), 0, "nothing goes around it");
+    assert_eq!(proxy.tunnels("localhost", setting.grpc.port), 0, "nothing goes around it");
     setting.with(&line("ana:wr0ng-one"), &line("ana:%70ass-1")).await;
     let change = "UPDATE t SET v = 'changed' WHERE id <= 10; DELETE FROM t WHERE id > 490";
     setting.world.erp.run(change).await.unwrap();
     setting.world.equal(WAIT).await;
-    assert!(proxy.tunnels(setting.http.port) > 0 && proxy.tunnels(setting.grpc.port) > 0);
+    assert!(
+        proxy.tunnels("localhost", setting.http.port) > 0
+            && proxy.tunnels("localhost", setting.grpc.port) > 0
+    );
     for words in ["wr0ng-one", "%70ass", "pass-1"] {
         assert!(!setting.world.logs().contains(words), "{words} in a log");
     }
