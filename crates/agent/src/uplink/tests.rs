@@ -785,7 +785,8 @@ async fn wrong_credentials_and_an_old_upload_version_are_shown_with_their_codes(
     let code = |code: &'static str| {
         move |state: &crate::journal::LinkState| state.code.as_deref() == Some(code)
     };
-    let state = within(stage.journal.link().wait_for(code("INVALID_CLIENT"))).await.unwrap().clone();
+    let state =
+        within(stage.journal.link().wait_for(code("INVALID_CLIENT"))).await.unwrap().clone();
     assert_eq!(state.phase, LinkPhase::Refused, "although no session was tried");
     assert!(state.since_micros.is_some());
     stage.stop().await.unwrap();
