@@ -103,8 +103,10 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 pub const DRAIN: Duration = Duration::from_secs(35);
 /// Connections of one tenant.
 pub const TENANT_CONNECTIONS: usize = 8;
-/// Connections of one address.
+/// Connections of one address over gRPC.
 pub const ADDRESS_CONNECTIONS: usize = 64;
+/// Connections of one address over HTTP: a quarter of all; a browser opens six, an agent two.
+pub const ADDRESS_HTTP_CONNECTIONS: usize = 128;
 
 // --- session ---
 /// Life of a lease without renewal (`correctness.md` e).

@@ -93,6 +93,34 @@ pub fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
+/// Who runs this process, as far as environment and operating system tell: a note for people, no proof.
+#[must_use]
+pub fn user() -> Option<String> {
+    ["SUDO_USER", "USER", "LOGNAME", "USERNAME"]
+        .into_iter()
+        .filter_map(variable)
+        .find(|name| !name.chars().any(char::is_control))
+        .or_else(account)
+}
+
+/// The account's name, or its number where it has none.
+#[cfg(unix)]
+fn account() -> Option<String> {
+    let id = std::os::unix::fs::MetadataExt::uid(&fs::metadata("/proc/self").ok()?).to_string();
+    let accounts = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let named = accounts.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == id).then(|| name.to_owned())
+    });
+    Some(named.unwrap_or_else(|| format!("uid {id}")))
+}
+
+#[cfg(not(unix))]
+const fn account() -> Option<String> {
+    None
+}
+
 fn read(path: &Path) -> Result<Table> {
     let text = fs::read_to_string(path).map_err(|cause| {
         let words = format!("cannot read the configuration file {}: {cause}", path.display());

@@ -10,6 +10,7 @@ use std::{
     io,
     net::SocketAddr,
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 
@@ -72,24 +73,17 @@ pub async fn run(config: ServerConfig, mut shutdown: Shutdown) -> Result<()> {
 pub async fn open(config: &ServerConfig) -> Result<Services> {
     make_folder(&config.data)?;
     prepare(&config.store())?;
-    let who = match user() {
+    let who = match runtime::config::user() {
         Some(user) => format!("command line ({user})"),
         None => "command line".to_owned(),
     };
     config.retention.check()?;
-    let source = config.public_http.trim_end_matches('/');
-    let calling = config.calling(source)?;
+    // What a running server gives as the source of its events.
+    let addresses = config.addresses(config.http_listen, config.grpc_listen);
+    let calling = config.calling(&addresses.map(|found| found.http).unwrap_or_default())?;
     let services = Services::open(&config.data, String::new()).await?;
     let services = services.allowing_private(config.allow_private).keeping(config.retention);
     Ok(services.calling(calling).by(&who))
-}
-
-/// Who calls, as far as the environment tells: a note for the audit, no proof.
-fn user() -> Option<String> {
-    ["SUDO_USER", "USER", "LOGNAME", "USERNAME"]
-        .into_iter()
-        .filter_map(runtime::config::variable)
-        .find(|name| !name.is_empty() && !name.chars().any(char::is_control))
 }
 
 impl App {
@@ -127,12 +121,17 @@ impl App {
             shutdown: shutdown.clone(),
             calls: calls.clone(),
         };
-        let proxies = config.trusted_proxies.clone().into();
+        let proxies: Arc<[_]> = config.trusted_proxies.clone().into();
         let edges = (calls.clone(), closed.clone());
         let mut parts = vec![
             task::spawn(
                 "http",
-                http::serve((http, certificate.clone()), http::router(desk), closed),
+                http::serve(
+                    (http, certificate.clone()),
+                    http::router(desk),
+                    Arc::clone(&proxies),
+                    closed,
+                ),
             ),
             task::spawn("grpc", grpc::serve((grpc, certificate), services.clone(), proxies, edges)),
             task::spawn(

@@ -8,6 +8,7 @@ pub mod config;
 pub mod grpc;
 pub mod http;
 pub mod model;
+mod peers;
 pub mod service;
 pub mod store;
 pub mod tasks;

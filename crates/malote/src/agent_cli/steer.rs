@@ -23,9 +23,7 @@ pub(super) struct PauseArgs {
 
 impl PauseArgs {
     pub(super) async fn run(self, client: &Client, lang: Lang) -> Result<()> {
-        let user =
-            || ["USER", "LOGNAME", "USERNAME"].into_iter().find_map(runtime::config::variable);
-        let who = self.who.or_else(user).unwrap_or_else(|| "unknown".to_owned());
+        let who = self.who.or_else(runtime::config::user).unwrap_or_else(|| "unknown".to_owned());
         client.pause(&PauseOrder { table: self.table, who, why: self.why }).await?;
         out::talk(lang.pick(
             "paused; what is read already still goes out",

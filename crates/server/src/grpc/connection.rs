@@ -5,16 +5,13 @@
 //! Never: trusts an address that a header names.
 
 use std::{
-    collections::{BTreeSet, HashMap},
-    hash::Hash,
+    collections::BTreeSet,
     io,
     net::IpAddr,
-    pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -29,11 +26,12 @@ use runtime::{
     tls::{Speaks, Tls, Wire},
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tonic::transport::server::Connected;
+
+use crate::peers::{ACCEPT_PAUSE, Count, Guarded};
 
 /// Connections at once, of all tenants.
 const CONNECTIONS: usize = 1_024;
@@ -41,41 +39,9 @@ const CONNECTIONS: usize = 1_024;
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// Preface and the head of the first frame.
 const HANDSHAKE_BYTES: usize = 24 + 9;
-/// After a failed accept (no file descriptors left) the loop must not spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Numbers are unique in the process, also over two servers in it.
 static NEXT: AtomicU64 = AtomicU64::new(1);
-
-/// How many of a kind are in use.
-#[derive(Debug)]
-struct Count<K>(Mutex<HashMap<K, usize>>);
-
-impl<K> Default for Count<K> {
-    fn default() -> Self {
-        Self(Mutex::default())
-    }
-}
-
-impl<K: Hash + Eq> Count<K> {
-    fn take(&self, key: K, most: usize) -> bool {
-        let Ok(mut counts) = self.0.lock() else { return false };
-        let count = counts.entry(key).or_default();
-        let fits = *count < most;
-        *count += usize::from(fits);
-        fits
-    }
-
-    fn give_back(&self, key: &K) {
-        let Ok(mut counts) = self.0.lock() else { return };
-        if let Some(count) = counts.get_mut(key) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                counts.remove(key);
-            }
-        }
-    }
-}
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -152,7 +118,7 @@ impl Drop for Connection {
 pub(super) fn incoming(
     (listener, tls): (TcpListener, Option<Tls>),
     proxies: Arc<[IpAddr]>,
-) -> impl Stream<Item = io::Result<Guarded>> {
+) -> impl Stream<Item = io::Result<Guarded<Arc<Connection>>>> {
     let door =
         Door { listener, tls, proxies, counts: Arc::default(), shaking: FuturesUnordered::new() };
     stream::unfold(door, |mut door| async move {
@@ -179,7 +145,7 @@ struct Door {
     proxies: Arc<[IpAddr]>,
     counts: Arc<Counts>,
     /// Connections, counted already, whose handshake is under way.
-    shaking: FuturesUnordered<BoxFuture<'static, Option<Guarded>>>,
+    shaking: FuturesUnordered<BoxFuture<'static, Option<Guarded<Arc<Connection>>>>>,
 }
 
 impl Door {
@@ -206,80 +172,16 @@ impl Door {
                     }
                 }
             };
-            let deadline = Some(Box::pin(clock::sleep(HANDSHAKE)) as Deadline);
-            Some(Guarded { stream: wire, connection, deadline, seen: 0 })
+            Some(Guarded::new(wire, connection, HANDSHAKE, HANDSHAKE_BYTES))
         }));
     }
 }
 
-type Deadline = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// A stream that must begin in time.
-pub(super) struct Guarded {
-    stream: Wire,
-    connection: Arc<Connection>,
-    deadline: Option<Deadline>,
-    seen: usize,
-}
-
-impl Connected for Guarded {
+impl Connected for Guarded<Arc<Connection>> {
     type ConnectInfo = Arc<Connection>;
 
     fn connect_info(&self) -> Self::ConnectInfo {
-        Arc::clone(&self.connection)
-    }
-}
-
-impl AsyncRead for Guarded {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if let Some(deadline) = &mut self.deadline
-            && deadline.as_mut().poll(context).is_ready()
-        {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        let before = into.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(context, into))?;
-        if self.deadline.is_some() {
-            self.seen += into.filled().len() - before;
-            if self.seen >= HANDSHAKE_BYTES {
-                self.deadline = None;
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Guarded {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        Arc::clone(self.held())
     }
 }
 

@@ -1,10 +1,10 @@
 //! Serving: the accept loop of HTTP with its limits.
 //!
-//! Promises: connections are bounded in number, in headers, in the time they take to send one, and in streams; a server
-//! that drains is still connected to, so that it can say so.
+//! Promises: connections are bounded in number, in all and per address, in headers, in the time they take to begin and to
+//! send a header, in age, and in streams; a server that drains is still connected to, so that it can say so.
 //! Never: waits for a slow peer without a deadline.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::Router;
 use hyper_util::{
@@ -23,20 +23,29 @@ use tokio::{
     sync::Semaphore,
 };
 
+use crate::peers::{ACCEPT_PAUSE, Count, Guarded};
+
 /// Connections at once: enough for a thousand senders that ask now and then.
 const CONNECTIONS: usize = 512;
-/// How long a request's header may take; also ends an idle keep-alive connection.
+/// How long a request's header may take; also ends an idle keep-alive connection, and one that does not begin.
 const HEADER_TIME: Duration = Duration::from_secs(10);
-/// After a failed accept (no file descriptors left) the loop must not spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Of so many bytes hyper knows whether HTTP/1 or HTTP/2 is spoken, and puts its own deadlines on: the preface of
+/// HTTP/2. A request of HTTP/1 that is shorter is answered within the same time as well.
+const BEGINNING: usize = 24;
+/// A connection of that age takes no further request: one of HTTP/2 that only answers pings is idle to nobody else.
+const AGE: Duration = Duration::from_secs(10 * 60);
+/// What an aged connection gets to finish what is under way.
+const LAST_ANSWERS: Duration = Duration::from_secs(60);
 
 /// Serves until it is to close, which comes after the drain, then until the requests under way are answered.
 pub(crate) async fn serve(
     (listener, tls): (TcpListener, Option<Tls>),
     router: Router,
+    proxies: Arc<[IpAddr]>,
     mut closing: Shutdown,
 ) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let addresses = Arc::<Count<IpAddr>>::default();
     loop {
         let permit = tokio::select! {
             permit = Arc::clone(&room).acquire_owned() => permit,
@@ -46,14 +55,25 @@ pub(crate) async fn serve(
             accepted = listener.accept() => accepted,
             () = closing.draining() => break,
         };
-        let (Ok(permit), Ok((stream, _))) = (permit, accepted) else {
+        let (Ok(permit), Ok((stream, peer))) = (permit, accepted) else {
             clock::sleep(ACCEPT_PAUSE).await;
             continue;
         };
+        let peer = peer.ip().to_canonical();
+        // A trusted proxy brings many.
+        let counted = (!proxies.contains(&peer)).then_some(peer);
+        if counted.is_some_and(|peer| !addresses.take(peer, limits::ADDRESS_HTTP_CONNECTIONS)) {
+            metrics::counter!("malote_http_connections_refused_total").increment(1);
+            continue;
+        }
         let (tls, router, closing) = (tls.clone(), router.clone(), closing.clone());
+        let addresses = Arc::clone(&addresses);
         runtime::task::spawn("http-connection", async move {
             if let Some(wire) = secured(stream, tls).await {
-                connection(wire, router, closing).await;
+                connection(Guarded::new(wire, (), HEADER_TIME, BEGINNING), router, closing).await;
+            }
+            if let Some(peer) = counted {
+                addresses.give_back(&peer);
             }
             drop(permit);
         });
@@ -78,7 +98,7 @@ async fn secured(stream: TcpStream, tls: Option<Tls>) -> Option<Wire> {
     }
 }
 
-async fn connection(stream: Wire, router: Router, mut closing: Shutdown) {
+async fn connection(stream: Guarded<()>, router: Router, mut closing: Shutdown) {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -97,13 +117,21 @@ async fn connection(stream: Wire, router: Router, mut closing: Shutdown) {
     let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut serving = std::pin::pin!(serving);
     let ended = tokio::select! {
-        ended = serving.as_mut() => ended,
+        ended = serving.as_mut() => Some(ended),
         () = closing.draining() => {
             serving.as_mut().graceful_shutdown();
-            serving.await
+            Some(serving.await)
+        }
+        () = clock::sleep(AGE) => {
+            serving.as_mut().graceful_shutdown();
+            tokio::time::timeout(LAST_ANSWERS, serving).await.ok()
         }
     };
-    if let Err(cause) = ended {
-        tracing::debug!(cause = cause.to_string(), "http connection ended");
+    match ended {
+        Some(Ok(())) => {}
+        Some(Err(cause)) => {
+            tracing::debug!(cause = cause.to_string(), "http connection ended");
+        }
+        None => tracing::debug!("an aged http connection is closed with a request under way"),
     }
 }

@@ -1,6 +1,6 @@
 //! Abuse from loopback against the real server process (F65): streams reset as fast as they open (CVE-2023-44487), headers
-//! that never end, floods of settings and pings, bodies that come byte by byte. A bomb and a message that would decode to many times its size are tested where they are refused,
-//! in the server's `grpc::tests`.
+//! that never end, floods of settings and pings, bodies that come byte by byte, peers that say nothing. A bomb and a
+//! message that would decode to many times its size are tested where they are refused, in the server's `grpc::tests`.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use runtime::{
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 
 use crate::whole::cloud::Cloud;
@@ -148,10 +148,17 @@ async fn f65_headers_without_end_and_floods_of_settings_and_pings_keep_nobody_wa
     assert!(memory < MOST_MEMORY, "{memory} bytes are held");
 }
 
+/// Connects from the loopback address with that last part: connections of one address are bounded.
+async fn connect_from(last: u8, target: &str) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, last], 0).into()).unwrap();
+    socket.connect(target.parse().unwrap()).await.unwrap()
+}
+
 /// A call for a token whose body does not end; the first bytes of the answer, or none where it was cut.
-async fn dawdle(target: String) -> (Vec<u8>, Duration) {
+async fn dawdle(last: u8, target: String) -> (Vec<u8>, Duration) {
     let begun = Mono::now();
-    let mut stream = TcpStream::connect(target).await.unwrap();
+    let mut stream = connect_from(last, &target).await;
     let head = "POST /totvs.rac/connect/token HTTP/1.1\r\nhost: x\r\ncontent-length: 4000\r\n\r\ng";
     stream.write_all(head.as_bytes()).await.unwrap();
     let (mut read, mut write) = stream.into_split();
@@ -171,7 +178,10 @@ async fn dawdle(target: String) -> (Vec<u8>, Duration) {
 async fn bodies_that_come_byte_by_byte_are_ended_and_keep_nobody_waiting() {
     let cloud = Cloud::start("RM", &["FLAN"]).await;
     let target = cloud.registry_base().replace("http://", "");
-    let slow: Vec<_> = (0..300).map(|_| task::spawn("slow", dawdle(target.clone()))).collect();
+    let slow: Vec<_> = (0..=255)
+        .chain(0..44)
+        .map(|at: u8| task::spawn("slow", dawdle(2 + at % 3, target.clone())))
+        .collect();
     let begun = Mono::now();
     for _ in 0..20 {
         assert!(!cloud.token().await.is_empty());
@@ -187,4 +197,40 @@ async fn bodies_that_come_byte_by_byte_are_ended_and_keep_nobody_waiting() {
     assert!(!cloud.token().await.is_empty());
     let memory = cloud.memory();
     assert!(memory < MOST_MEMORY, "{memory} bytes are held");
+}
+
+#[tokio::test]
+async fn peers_that_say_nothing_are_cut_and_one_address_cannot_take_every_place() {
+    let cloud = Cloud::start("RM", &["FLAN"]).await;
+    let target = cloud.registry_base().replace("http://", "");
+    let mut silent = Vec::new();
+    for at in 0..600_u16 {
+        let mut stream = connect_from(2 + (at % 6) as u8, &target).await;
+        if at % 2 == 0 {
+            // As far as nobody can tell whether HTTP/1 or HTTP/2 will be spoken.
+            stream.write_all(b"PRI * HTT").await.unwrap();
+        }
+        silent.push(stream);
+    }
+    let begun = Mono::now();
+    assert!(!cloud.token().await.is_empty());
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    let mut end = Vec::new();
+    for stream in &mut silent {
+        let limit = Duration::from_secs(30);
+        // An error is an end as good as another.
+        let _ = tokio::time::timeout(limit, stream.read_to_end(&mut end)).await.expect("not cut");
+    }
+    assert!(end.is_empty());
+
+    let most = protocol::limits::ADDRESS_HTTP_CONNECTIONS;
+    let mut greedy = Vec::new();
+    for _ in 0..most {
+        greedy.push(connect_from(9, &target).await);
+    }
+    let mut one_more = connect_from(9, &target).await;
+    let at_once =
+        tokio::time::timeout(Duration::from_secs(5), one_more.read_to_end(&mut end)).await;
+    assert!(at_once.is_ok(), "one more than {most} is closed at once");
+    assert!(!cloud.token().await.is_empty(), "another address is served");
 }
