@@ -30,7 +30,7 @@ pub async fn keep(
     };
     loop {
         let now = Wall::now();
-        match journal.history_clean(order.at(now), now).await {
+        match journal.history_clean(order.at(now), Wall::now).await {
             Ok(cleaned) if cleaned.removed > 0 => {
                 tracing::info!(removed = cleaned.removed, left = cleaned.left, "history cleaned");
             }
@@ -38,6 +38,8 @@ pub async fn keep(
             Err(error) if error.code == Code::JournalFailed => return Err(error),
             Err(error) => tracing::warn!(%error, "history not cleaned"),
         }
+        // Also what the known rows of a table withdrawn left free.
+        while !shutdown.is_draining() && journal.shrink_step().await? {}
         tokio::select! {
             () = shutdown.draining() => return Ok(()),
             () = clock::sleep(every) => {}

@@ -92,8 +92,7 @@ async fn clean(
     body: axum::body::Bytes,
 ) -> Result<Json<Cleaned>, Refusal> {
     let order: CleanOrder = parsed(&body, "{\"days\": …, \"maxRows\": …}")?;
-    let now = Wall::now();
-    let cleaned = journal.history_clean(order.at(now), now).await?;
+    let cleaned = journal.history_clean(order.at(Wall::now()), Wall::now).await?;
     if !order.dry_run {
         tracing::info!(days = order.days, removed = cleaned.removed, "history cleaned by a person");
     }

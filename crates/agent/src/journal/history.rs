@@ -13,6 +13,8 @@ use super::{Journal, spool, writer::Desk};
 
 /// Rows of one step of a cleaning.
 const STEP: u64 = 2_000;
+/// Free pages given back to the file system in one step.
+const STEP_PAGES: u32 = 1_000;
 /// The cleaning itself, as a concept.
 pub const CLEAN_JOB: &str = "job:history-clean";
 
@@ -161,34 +163,66 @@ impl Journal {
         self.run(move |desk| recent(desk, concept.as_deref(), limit)).await
     }
 
-    /// Takes rows that ended before a moment, oldest first. `started` and the end are kept as a row of the job.
-    pub async fn history_clean(&self, clean: Clean, now: Wall) -> Result<Cleaned> {
+    /// Takes rows that ended before a moment, oldest first. Start, end and outcome by that clock are kept as a row of the
+    /// job.
+    ///
+    /// # Errors
+    /// The journal's own; what was taken before stays taken.
+    pub async fn history_clean(&self, clean: Clean, clock: impl Fn() -> Wall) -> Result<Cleaned> {
+        let started = clock().0;
         let mut removed = 0;
+        let outcome = self.clean_steps(clean, &mut removed).await;
+        // A cleaning that found nothing leaves no trace: else it would fill what it empties.
+        if !clean.dry_run && (removed > 0 || outcome.is_err()) {
+            let (finished, error) = (clock().0, outcome.as_ref().err().map(ToString::to_string));
+            let noted = self
+                .run(move |desk| {
+                    let (concept, records, batch) = (CLEAN_JOB, removed, None);
+                    add(desk, &Ended { concept, started, finished, records, batch, error })
+                })
+                .await;
+            // What stopped the cleaning says more than that it could not be noted.
+            outcome.and_then(|left| noted.map(|()| left))
+        } else {
+            outcome
+        }
+        .map(|left| Cleaned { removed, left, dry_run: clean.dry_run })
+    }
+
+    /// How many rows stay.
+    async fn clean_steps(&self, clean: Clean, removed: &mut u64) -> Result<u64> {
         loop {
-            let most = clean.most.saturating_sub(removed);
+            let most = clean.most.saturating_sub(*removed);
             let most = if clean.dry_run { most } else { most.min(STEP) };
             let some = self.run(move |desk| step(desk, clean, most)).await?;
-            removed += some;
-            if clean.dry_run || some < STEP || removed >= clean.most {
+            *removed += some;
+            if clean.dry_run || some < STEP || *removed >= clean.most {
                 break;
             }
         }
         let left = self.run(|desk| count(desk)).await?;
-        if clean.dry_run {
-            return Ok(Cleaned { removed, left: left.saturating_sub(removed), dry_run: true });
-        }
-        // A cleaning that found nothing leaves no trace: else it would fill what it empties.
-        if removed > 0 {
-            self.run(move |desk| {
-                let (concept, error) = (CLEAN_JOB, None);
-                let (started, finished) = (now.0, now.0);
-                add(
-                    desk,
-                    &Ended { concept, started, finished, records: removed, batch: None, error },
-                )
-            })
-            .await?;
-        }
-        Ok(Cleaned { removed, left, dry_run: false })
+        Ok(if clean.dry_run { left.saturating_sub(*removed) } else { left })
+    }
+
+    /// Gives some free pages back to the file system; `false` where there are none, or the file is one of the time before
+    /// it could.
+    ///
+    /// # Errors
+    /// The journal's own.
+    pub async fn shrink_step(&self) -> Result<bool> {
+        self.run(|desk| {
+            let free = |desk: &Desk| {
+                desk.rows("PRAGMA freelist_count", [], |row| row.get::<_, i64>(0))
+                    .map(|found| found.first().copied().unwrap_or_default())
+            };
+            let before = free(desk)?;
+            if before == 0 {
+                return Ok(false);
+            }
+            // A page is moved with each step of the statement.
+            desk.rows(&format!("PRAGMA incremental_vacuum({STEP_PAGES})"), [], |_| Ok(()))?;
+            Ok(free(desk)? < before)
+        })
+        .await
     }
 }

@@ -120,8 +120,9 @@ fn connect(path: &Path) -> Result<Connection> {
     let db = Connection::open(path).map_err(damaged)?;
     db.set_prepared_statement_cache_capacity(64);
     damage::add_checksum(&db).map_err(failed)?;
+    // Before the first table: what retention frees can be given back only by a file made so.
     db.execute_batch(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
+        "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
          PRAGMA busy_timeout = 10000; PRAGMA cache_size = -4000; PRAGMA temp_store = FILE;
          PRAGMA wal_autocheckpoint = 4000; PRAGMA journal_size_limit = 67108864;
          CREATE TEMP TABLE seen (table_id INTEGER NOT NULL, key BLOB NOT NULL, PRIMARY KEY (table_id, key))

@@ -4,9 +4,12 @@
 //! Never: changes the spans; the configuration has them.
 
 use clap::Subcommand;
-use protocol::Result;
+use protocol::{Code, Error, Result};
 use runtime::clock::Wall;
-use server::service::{Services, retention::Swept};
+use server::service::{
+    Services,
+    retention::{FailedStream, Swept},
+};
 
 use super::lists::{Column, Form, show};
 
@@ -40,16 +43,29 @@ impl RetentionCommand {
             while all.more {
                 let next = retention.run(Wall::now()).await?;
                 all.removed += next.removed;
-                all.more = next.more;
+                (all.more, all.failed) = (next.more, next.failed);
             }
             all
         };
+        let failed = swept.failed.clone();
         show(form, &[swept], SWEPT);
         if dry_run && !form.json {
             form.talk("dry run: nothing was removed", "simulação: nada foi removido");
         } else if !form.json {
             form.talk("removed", "removido");
         }
-        Ok(())
+        let Some(first) = failed.first() else { return Ok(()) };
+        for FailedStream { environment, erp, code, message } in &failed {
+            form.talk(
+                format!("not cleaned: {erp} of environment {environment}: {code}: {message}"),
+                format!("não limpo: {erp} do ambiente {environment}: {code}: {message}"),
+            );
+        }
+        let words = form.lang.count(
+            failed.len() as u64,
+            ["stream was not cleaned", "streams were not cleaned"],
+            ["fluxo não foi limpo", "fluxos não foram limpos"],
+        );
+        Err(Error::new(first.code.parse().unwrap_or(Code::Internal), words))
     }
 }

@@ -7,8 +7,12 @@
 use std::sync::Arc;
 
 use metrics::counter;
-use protocol::{Result, ids::AcceptSeq};
-use runtime::clock::Wall;
+use protocol::{
+    Code, Error, Result,
+    ids::{AcceptSeq, EnvironmentId},
+    names::ErpName,
+};
+use runtime::{clock::Wall, failpoint};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -43,6 +47,30 @@ pub struct Swept {
     pub removed: Removed,
     /// True where more is due than one run removes.
     pub more: bool,
+    /// Streams of which nothing could be told or removed, or not all.
+    pub failed: Vec<FailedStream>,
+}
+
+/// A stream that retention could not work on.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
+pub struct FailedStream {
+    #[schema(value_type = String)]
+    pub environment: EnvironmentId,
+    #[schema(value_type = String)]
+    pub erp: ErpName,
+    pub code: &'static str,
+    pub message: String,
+}
+
+impl FailedStream {
+    fn of(stream: &StreamId, error: Error) -> Self {
+        Self {
+            environment: stream.environment,
+            erp: stream.erp.clone(),
+            code: error.code.as_str(),
+            message: error.message,
+        }
+    }
 }
 
 impl Retention {
@@ -93,6 +121,7 @@ impl Retention {
     /// # Errors
     /// The stores' own.
     pub async fn step(&self, sweep: &Sweep) -> Result<Removed> {
+        failpoint::pass("retention.step", Code::StoreFailed).await?;
         // Tombstones first: the ledger's rows tell how old they are.
         let mut removed = Removed { tombstones: self.bury(sweep).await?, ..Removed::default() };
         if removed.is_nothing() {
@@ -143,12 +172,30 @@ impl Retention {
         }
     }
 
-    /// Gives some of what became free back to the file system; `false` = there is nothing more.
+    /// Gives some of what became free in the store and in each staging file back to the file system; `false` = there is
+    /// nothing more. A staging file that fails holds back only itself.
     ///
     /// # Errors
     /// The store's own.
     pub async fn shrink(&self) -> Result<bool> {
-        self.store.shrink_step().await
+        let mut more = self.store.shrink_step().await?;
+        for stream in self.streams().await? {
+            match self.shrink_staging(&stream).await {
+                Ok(some) => more |= some,
+                Err(error) => {
+                    tracing::warn!(erp = %stream.erp, code = %error.code, chain = error.chain(), "a staging file cannot be made smaller");
+                }
+            }
+        }
+        Ok(more)
+    }
+
+    async fn shrink_staging(&self, stream: &StreamId) -> Result<bool> {
+        failpoint::pass("retention.shrink", Code::StoreFailed).await?;
+        match self.staging.found(stream.environment, &stream.erp).await? {
+            Some(file) => file.shrink_step().await,
+            None => Ok(false),
+        }
     }
 
     /// Tells what is due now.
@@ -156,39 +203,41 @@ impl Retention {
     /// # Errors
     /// The stores' own.
     pub async fn due(&self, now: Wall) -> Result<Swept> {
-        let mut removed = Removed::default();
+        let (mut removed, mut failed) = (Removed::default(), Vec::new());
         for stream in self.streams().await? {
-            if let Some(sweep) = self.sweep(&stream, now).await? {
-                if let Some(file) = self.file_of(&sweep).await? {
-                    removed.tombstones += file.old_tombstones(sweep.tombstones_to).await?;
-                }
-                removed += self.store.due(sweep).await?;
+            match self.due_of(&stream, now).await {
+                Ok(due) => removed += due,
+                Err(error) => failed.push(FailedStream::of(&stream, error)),
             }
         }
         removed.deliveries = self.store.deliveries_due(self.due_deliveries(now)).await?;
-        Ok(Swept { applied: false, removed, more: false })
+        Ok(Swept { applied: false, removed, more: false, failed })
     }
 
-    /// Removes what is due now, as a person ordered.
+    async fn due_of(&self, stream: &StreamId, now: Wall) -> Result<Removed> {
+        let Some(sweep) = self.sweep(stream, now).await? else { return Ok(Removed::default()) };
+        let tombstones = match self.file_of(&sweep).await? {
+            Some(file) => file.old_tombstones(sweep.tombstones_to).await?,
+            None => 0,
+        };
+        let mut due = self.store.due(sweep).await?;
+        due.tombstones += tombstones;
+        Ok(due)
+    }
+
+    /// Removes what is due now, as a person ordered. A stream that fails is told and holds back only itself.
     ///
     /// # Errors
-    /// The stores' own; what was removed before stays removed.
+    /// The store's own; what was removed before stays removed.
     pub async fn run(&self, now: Wall) -> Result<Swept> {
         self.store.note_retention(self.policy).await?;
-        let mut swept = Swept { applied: true, removed: Removed::default(), more: false };
+        let (removed, failed) = (Removed::default(), Vec::new());
+        let mut swept = Swept { applied: true, removed, more: false, failed };
         let mut steps = 0;
         for stream in self.streams().await? {
-            let Some(sweep) = self.sweep(&stream, now).await? else { continue };
-            loop {
-                if steps == RUN_STEPS {
-                    return Ok(Swept { more: true, ..swept });
-                }
-                let removed = self.step(&sweep).await?;
-                if removed.is_nothing() {
-                    break;
-                }
-                swept.removed += removed;
-                steps += 1;
+            let done = self.sweep_whole(&stream, now, (&mut steps, &mut swept.removed)).await;
+            if let Err(error) = done {
+                swept.failed.push(FailedStream::of(&stream, error));
             }
         }
         loop {
@@ -206,6 +255,25 @@ impl Retention {
             steps += 1;
         }
         Ok(swept)
+    }
+
+    /// All steps of one stream, as far as the run has some left.
+    async fn sweep_whole(
+        &self,
+        stream: &StreamId,
+        now: Wall,
+        (steps, all): (&mut usize, &mut Removed),
+    ) -> Result<()> {
+        let Some(sweep) = self.sweep(stream, now).await? else { return Ok(()) };
+        while *steps < RUN_STEPS {
+            let removed = self.step(&sweep).await?;
+            if removed.is_nothing() {
+                break;
+            }
+            *all += removed;
+            *steps += 1;
+        }
+        Ok(())
     }
 }
 

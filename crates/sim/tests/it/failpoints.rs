@@ -2,7 +2,8 @@
 //! lost or taken twice (`correctness.md` 4.2 T4f; F46; I1, I3, I7, I8).
 //!
 //! The names are read from the sources, so a place that is added is tested without a list to keep. A place that no
-//! workload reaches fails the test.
+//! workload reaches fails the test. A consumer of webhooks listens all the while: in the end it was told of every
+//! complete batch.
 
 use std::{
     collections::BTreeSet,
@@ -16,6 +17,10 @@ use runtime::{
     config,
 };
 use sim::{chance::Chance, process, servers};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
 
 use crate::whole::{
     compare,
@@ -94,6 +99,10 @@ struct Tended {
     ordered: BTreeSet<Place>,
     action: String,
     round: u32,
+    /// The last batch from before there was a webhook.
+    before: i64,
+    /// Answers every event.
+    _consumer: runtime::task::Task<()>,
 }
 
 impl Tended {
@@ -103,8 +112,32 @@ impl Tended {
         erp.run(SCHEMA).await.unwrap();
         let plan = Plan::new(&url, &["t", "u"]).stamp("t", "changed_at");
         let mut world = World::start(plan, erp).await;
+        let (url, _consumer) = consumer().await;
+        world.cloud.command(&["webhook", "add", "warehouse", "--url", &url]);
         world.equal(Duration::from_secs(60)).await;
-        Self { world, ordered: BTreeSet::new(), action: String::new(), round: 0 }
+        let store = compare::staging(&world.cloud.store()).unwrap();
+        let last = "SELECT coalesce(max(id), 0) FROM batch";
+        let before = store.query_row(last, [], |row| row.get(0)).unwrap();
+        Self { world, ordered: BTreeSet::new(), action: String::new(), round: 0, before, _consumer }
+    }
+
+    /// Waits until the consumer took the event of every complete batch. What was under way when a process died is told
+    /// again only once its lease is over.
+    async fn all_told(&self, within: Duration) {
+        let store = compare::staging(&self.world.cloud.store()).unwrap();
+        let untold = "SELECT count(*) FROM batch b WHERE state = 'complete' AND id > ?1 AND NOT EXISTS (
+                        SELECT 1 FROM webhook_event e JOIN webhook_delivery d ON d.event_seq = e.seq
+                         WHERE (e.tenant_id, e.environment_id, e.erp, e.batch) = (b.tenant_id, b.environment_id, b.erp, b.id)
+                           AND e.type = 'batch.complete' AND d.state = 'done')";
+        let begun = Mono::now();
+        loop {
+            let left: i64 = store.query_row(untold, [self.before], |row| row.get(0)).unwrap();
+            if left == 0 {
+                return;
+            }
+            assert!(begun.elapsed() < within, "{left} complete batches are not told");
+            clock::sleep(Duration::from_millis(300)).await;
+        }
     }
 
     fn orders(&self, side: Side) -> String {
@@ -129,7 +162,8 @@ impl Tended {
 
     fn begin_server(&mut self) {
         let orders = self.orders(Side::Server);
-        self.world.cloud.launch_with(&[(VARIABLE, &orders)]);
+        let quick = ("MALOTE_SERVER_WEBHOOKS__FIRST_RETRY_SECONDS", "1");
+        self.world.cloud.launch_with(&[(VARIABLE, &orders), quick]);
     }
 
     fn begin_agent(&mut self) {
@@ -230,6 +264,30 @@ impl Tended {
     }
 }
 
+/// A consumer that takes whatever it is told, and its address.
+async fn consumer() -> (String, runtime::task::Task<()>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let task = runtime::task::spawn("consumer", async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let answer = b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n";
+            let mut call = Vec::new();
+            // A caller that died has nobody left to answer.
+            while !is_whole(&call) && stream.read_buf(&mut call).await.is_ok_and(|read| read > 0) {}
+            let _ = stream.write_all(answer).await;
+        }
+    });
+    (url, task)
+}
+
+/// Whether a call came with all of its body.
+fn is_whole(call: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(call).to_ascii_lowercase();
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    body.len() >= length.and_then(|length| length.trim().parse().ok()).unwrap_or_default()
+}
+
 /// The name in a line that tells of an order carried out.
 fn told(line: &str) -> Option<String> {
     let rest = line.contains("as ordered").then(|| line.split_once("\"failpoint\":\""))??.1;
@@ -271,6 +329,7 @@ async fn each_place_fails_once_and_nothing_is_lost() {
         tended.all_reached(Duration::from_secs(90)).await;
         tended.equal(Duration::from_secs(90)).await;
     }
+    tended.all_told(Duration::from_secs(180)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -279,6 +338,7 @@ async fn each_place_waits_and_nothing_is_lost() {
     tended.order(&places(), "delay:15").await;
     tended.all_reached(Duration::from_secs(120)).await;
     tended.equal(Duration::from_secs(120)).await;
+    tended.all_told(Duration::from_secs(180)).await;
 }
 
 /// A few of them by chance, all in the full run.
@@ -296,4 +356,5 @@ async fn at_each_place_a_process_may_die_and_nothing_is_lost() {
         tended.all_reached(Duration::from_secs(60)).await;
         tended.equal(Duration::from_secs(60)).await;
     }
+    tended.all_told(Duration::from_secs(180)).await;
 }

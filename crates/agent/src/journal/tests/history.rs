@@ -120,10 +120,9 @@ async fn cleaning_takes_the_oldest_first_as_many_as_it_may_and_never_a_concept_s
     journal.incident(incident).await.unwrap();
     let concepts = |rows: Vec<HistoryRow>| -> Vec<i64> { rows.iter().map(|row| row.id).collect() };
     let clean = |seconds: i64, most, dry_run| {
-        journal.history_clean(
-            Clean { before: Wall(seconds * SECOND), most, dry_run },
-            Wall(99 * SECOND),
-        )
+        journal.history_clean(Clean { before: Wall(seconds * SECOND), most, dry_run }, || {
+            Wall(99 * SECOND)
+        })
     };
     let would = clean(4, 9, true).await.unwrap();
     assert_eq!((would.removed, would.left), (2, 5), "1 and 3; 2 is the last success of OLD");
@@ -158,7 +157,7 @@ async fn above_the_bound_of_rows_the_oldest_go_although_their_days_are_not_over(
     drop(db);
     settled(&journal, 2, "FLAN", (2, 2)).await;
     let nothing_old = Clean { before: Wall(0), most: 9, dry_run: false };
-    assert_eq!(journal.history_clean(nothing_old, Wall(3)).await.unwrap().removed, 1);
+    assert_eq!(journal.history_clean(nothing_old, || Wall(3)).await.unwrap().removed, 1);
 }
 
 #[tokio::test]

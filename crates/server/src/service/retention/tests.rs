@@ -341,6 +341,23 @@ async fn a_step_is_bounded_and_what_was_removed_is_given_back_to_the_file_system
 }
 
 #[tokio::test]
+async fn a_stream_that_fails_is_told_and_keeps_nothing_else_from_being_cleaned() {
+    let kept = Kept::three().await.restarted(|path| {
+        lose(path);
+        std::fs::write(path, [7; 8_192]).unwrap();
+    });
+    let erp = &kept.stage.trial.caller.erp;
+    for swept in [kept.retention.due(day(9)).await, kept.retention.run(day(9)).await] {
+        let swept = swept.unwrap();
+        assert_eq!(swept.failed.len(), 1, "{swept:?}");
+        assert_eq!(&swept.failed[0].erp, erp);
+        assert!(swept.removed.is_nothing() && !swept.more);
+    }
+    assert_eq!(kept.bodies(), 3);
+    assert!(!kept.retention.shrink().await.unwrap());
+}
+
+#[tokio::test]
 async fn what_a_person_orders_is_in_the_audit_and_nothing_of_the_audit_goes() {
     let kept = Kept::three().await;
     let retention = kept.retention.by("ana");

@@ -5,16 +5,17 @@
 //! Never: decides when to try again (`model::delivery` does); logs an address, a body or a secret.
 
 use metrics::{counter, gauge, histogram};
-use protocol::Result;
+use protocol::{Code, Result};
 use runtime::{
     clock::{Mono, Wall},
-    entropy,
+    entropy, failpoint,
 };
 use secrecy::SecretString;
 
 use super::{Webhooks, label, post::Post, sign};
 use crate::model::{
     delivery::{Next, Outcome},
+    stream::StreamId,
     webhook::Claim,
 };
 
@@ -31,17 +32,25 @@ impl Deliverer {
         Ok(Self { webhooks: webhooks.clone(), post })
     }
 
-    /// Lets go what waited for rows that are staged now.
+    /// Lets go what waited for rows that are staged now. A stream that fails holds back only itself.
     ///
     /// # Errors
-    /// The stores' own.
+    /// The stores' own: the first one, once every other stream was looked at.
     pub async fn release(&self) -> Result<()> {
-        let Webhooks { store, staging, .. } = &self.webhooks;
-        for stream in store.held_streams().await? {
-            let staged = staging.applied(stream.environment, &stream.erp).await?;
-            store.release_staged(stream, (staged.applied, staged.complete_batch)).await?;
+        let mut outcome = Ok(());
+        for stream in self.webhooks.store.held_streams().await? {
+            let place = format!("stream {} {}", stream.environment, stream.erp);
+            let released = self.release_stream(stream).await;
+            outcome = outcome.and(released.map_err(|error| error.at(place)));
         }
-        Ok(())
+        outcome
+    }
+
+    async fn release_stream(&self, stream: StreamId) -> Result<()> {
+        let Webhooks { store, staging, .. } = &self.webhooks;
+        failpoint::pass("webhook.release", Code::StoreFailed).await?;
+        let staged = staging.applied(stream.environment, &stream.erp).await?;
+        store.release_staged(stream, (staged.applied, staged.complete_batch)).await.map(|_| ())
     }
 
     /// Takes deliveries that are due, at most so many.
@@ -54,7 +63,11 @@ impl Deliverer {
         }
         let moment = (Wall::now(), entropy::fraction());
         let Webhooks { store, calling, .. } = &self.webhooks;
-        store.claim_deliveries(room, calling.schedule, moment).await
+        let claims = store.claim_deliveries(room, calling.schedule, moment).await?;
+        if !claims.is_empty() {
+            failpoint::pass("webhook.claimed", Code::StoreFailed).await?;
+        }
+        Ok(claims)
     }
 
     /// Makes one try and writes down what it came to.
@@ -67,7 +80,12 @@ impl Deliverer {
         let moment = (Wall::now(), entropy::fraction());
         let told = (outcome, words.clone());
         let words = words.unwrap_or_default();
-        match store.settle_delivery(*receipt, told, schedule, moment).await {
+        let called = failpoint::pass("webhook.called", Code::StoreFailed).await;
+        let noted = match called {
+            Ok(()) => store.settle_delivery(*receipt, told, schedule, moment).await,
+            Err(error) => Err(error),
+        };
+        match noted {
             Ok(Some(Next::Done)) => {
                 counter!("malote_webhook_tries_total", "outcome" => "done").increment(1);
             }

@@ -152,6 +152,28 @@ async fn a_complete_batch_is_told_once_its_rows_are_staged_and_not_before() {
 }
 
 #[tokio::test]
+async fn a_stream_whose_staging_file_is_damaged_holds_back_only_itself() {
+    let scene = Scene::new().await;
+    let webhook = scene.told("etl").await;
+    scene.batch(100).await;
+    let (environment, erp, _) = scene.stage.place();
+    // Another environment, looked at first.
+    let other = "00000000-0000-0000-0000-000000000000";
+    let folder = scene.stage.trial.data().join("staging").join(other);
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join(format!("{erp}.sqlite")), [7; 8_192]).unwrap();
+    scene.stage.trial.run(&format!(
+        "INSERT INTO webhook_event (id, tenant_id, type, environment_id, erp, batch, at, data, held_for)
+         SELECT '{other}', tenant_id, type, '{other}', erp, batch, at, data, held_for FROM webhook_event
+         WHERE environment_id = '{environment}'"
+    ));
+    scene.stage.caught_up().await;
+    let failed = scene.webhooks.deliverer().unwrap().release().await.unwrap_err();
+    assert!(failed.message.contains(other), "{failed:?}");
+    assert!(!scene.deliveries(&webhook).await[0].waits_for_staging, "the other stream is let go");
+}
+
+#[tokio::test]
 async fn what_is_missing_is_told_when_a_summary_is_refused_and_when_a_batch_is_given_up() {
     let scene = Scene::new().await;
     let webhook = scene.told("etl").await;

@@ -50,6 +50,24 @@ pub struct Sweep {
     pub tombstones_to: AcceptSeq,
 }
 
+/// Gives some free pages of a file back; `false` where there are none, or the file keeps them for itself.
+pub(super) fn shrink(tx: &Transaction<'_>) -> Result<bool> {
+    let free = || -> Result<u32> {
+        tx.pragma_query_value(None, "freelist_count", |row| row.get(0)).map_err(failed)
+    };
+    let before = free()?;
+    if before == 0 {
+        return Ok(false);
+    }
+    let sql = format!("PRAGMA incremental_vacuum({STEP_PAGES})");
+    let mut statement = tx.prepare(&sql).map_err(failed)?;
+    // A page is moved with each step of the statement.
+    let mut rows = statement.query([]).map_err(failed)?;
+    while rows.next().map_err(failed)?.is_some() {}
+    drop(rows);
+    Ok(free()? < before)
+}
+
 impl Store {
     /// Looks how far the bodies of a stream may go.
     ///
@@ -109,23 +127,7 @@ impl Store {
     /// # Errors
     /// The store's own.
     pub async fn shrink_step(&self) -> Result<bool> {
-        self.write(|tx| {
-            let free = |tx: &Transaction<'_>| -> Result<u32> {
-                tx.pragma_query_value(None, "freelist_count", |row| row.get(0)).map_err(failed)
-            };
-            let before = free(tx)?;
-            if before == 0 {
-                return Ok(false);
-            }
-            let sql = format!("PRAGMA incremental_vacuum({STEP_PAGES})");
-            let mut statement = tx.prepare(&sql).map_err(failed)?;
-            // A page is moved with each step of the statement.
-            let mut rows = statement.query([]).map_err(failed)?;
-            while rows.next().map_err(failed)?.is_some() {}
-            drop(rows);
-            Ok(free(tx)? < before)
-        })
-        .await
+        self.write(shrink).await
     }
 
     /// Notes that a person runs retention.

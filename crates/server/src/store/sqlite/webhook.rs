@@ -38,7 +38,7 @@ const SELECT: &str =
           + (SELECT count(*) FROM webhook_delivery d WHERE d.tenant_id = w.tenant_id AND d.webhook_id = w.id
                 AND d.state = 'leased'),
             (SELECT count(*) FROM webhook_delivery d INDEXED BY webhook_delivery_dead
-              WHERE d.tenant_id = w.tenant_id AND d.webhook_id = w.id AND d.state = 'dead')
+              WHERE d.tenant_id = w.tenant_id AND d.webhook_id = w.id AND d.state = 'dead' AND d.test = 0)
        FROM webhook w";
 
 impl Store {

@@ -13,6 +13,7 @@ use super::{
     failed,
     tables::{self, StagedTable},
 };
+use crate::store::sqlite::retention::shrink;
 
 /// Tombstones of one step.
 const STEP: usize = 1_000;
@@ -47,6 +48,14 @@ impl StagingFile {
                 Ok(gone as u64)
             })
             .await
+    }
+
+    /// Gives some free pages back to the file system; `false` where there are none.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn shrink_step(&self) -> Result<bool> {
+        self.file.write(shrink).await
     }
 }
 

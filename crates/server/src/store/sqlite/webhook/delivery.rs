@@ -313,7 +313,7 @@ const PAST: &str = "FROM (
      SELECT d.tenant_id, d.webhook_id, d.event_seq FROM webhook_event e JOIN webhook_delivery d ON d.event_seq = e.seq
       WHERE e.at <= :all AND d.state <> 'leased') d";
 
-const ENDED: &str = "state IN ('done', 'dead') AND (:id IS NULL OR event_seq = (SELECT seq FROM webhook_event WHERE id = :id))
+const ENDED: &str = "state IN ('done', 'dead') AND (:id IS NOT NULL OR test = 0) AND (:id IS NULL OR event_seq = (SELECT seq FROM webhook_event WHERE id = :id))
    AND (:state IS NULL OR state = :state)
    AND event_seq IN (SELECT seq FROM webhook_event WHERE at >= :since)";
 
