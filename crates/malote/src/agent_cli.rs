@@ -318,14 +318,15 @@ fn show_check(checked: &app::Checked, as_json: bool, lang: Lang) -> u8 {
     } else {
         out::data(format!("{} {}", checked.identity.kind, checked.identity.version));
         for shape in &checked.shapes {
-            out::data(table_line(shape));
+            out::data(table_line(shape, lang));
         }
         for Finding { table, words, .. } in checked.findings.iter().filter(|f| f.code.is_none()) {
             out::data(format!("ok    {}{words}", place(table.as_ref())));
         }
         for (table, error) in &faults {
             let hint = lang.pick(error.code.hint(), error.code.hint_pt());
-            out::data(format!("FOUND {}{error}\n      {hint}", place(*table)));
+            let found = lang.pick("FOUND", "ACHADO");
+            out::data(format!("{found} {}{error}\n      {hint}", place(*table)));
         }
     }
     if faults.is_empty() { exit::OK } else { exit::FINDINGS }
@@ -375,7 +376,7 @@ fn table_json(shape: &TableShape) -> Value {
     })
 }
 
-fn table_line(shape: &TableShape) -> String {
+fn table_line(shape: &TableShape, lang: Lang) -> String {
     let stamp = shape.stamp.as_ref().map_or("-", |stamp| stamp.column.as_str());
     let soft = shape.soft_delete.as_ref().map_or("-", |(column, _)| column.as_str());
     let masks: Vec<String> = shape
@@ -383,15 +384,19 @@ fn table_line(shape: &TableShape) -> String {
         .iter()
         .filter_map(|column| Some(format!("{} {}", column.name, column.mask.as_ref()?.rule())))
         .collect();
+    let masked = lang.pick("masked", "mascaradas");
     let masks =
-        if masks.is_empty() { String::new() } else { format!(", masked: {}", masks.join(", ")) };
-    format!(
-        "table {} ({}): {}, key {}, stamp {stamp}, soft delete {soft}, {} columns{masks}",
-        shape.wire,
-        physical(shape),
-        mode(shape),
-        key(shape).join("+"),
-        shape.columns.len(),
+        if masks.is_empty() { String::new() } else { format!(", {masked}: {}", masks.join(", ")) };
+    let (name, source, mode, key) =
+        (&shape.wire, physical(shape), mode(shape), key(shape).join("+"));
+    let columns = shape.columns.len();
+    lang.pick(
+        format!(
+            "table {name} ({source}): {mode}, key {key}, stamp {stamp}, soft delete {soft}, {columns} columns{masks}"
+        ),
+        format!(
+            "tabela {name} ({source}): {mode}, chave {key}, stamp {stamp}, exclusão lógica {soft}, {columns} colunas{masks}"
+        ),
     )
 }
 
@@ -482,6 +487,6 @@ mod tests {
             "{faults:?}"
         );
         assert_eq!(show_check(&checked, true, Lang::En), exit::FINDINGS);
-        assert!(table_line(&checked.shapes[0]).contains("SNAPSHOT_DIFF, key K"));
+        assert!(table_line(&checked.shapes[0], Lang::En).contains("SNAPSHOT_DIFF, key K"));
     }
 }

@@ -64,11 +64,14 @@ impl Lang {
         if yes { self.pick("yes", "sim") } else { self.pick("no", "não") }
     }
 
-    /// An error as people read it: code and words, then what to do.
+    /// An error as people read it: code and words, where something else caused it that too, then what to do.
     pub(crate) fn explain(self, error: &Error) -> String {
         let hint = self.pick(error.code.hint(), error.code.hint_pt());
         let (head, what) = self.pick(("error", "what to do"), ("erro", "o que fazer"));
-        format!("{head}: {error}\n{what}: {hint}\n")
+        let cause = error.cause().filter(|cause| !error.message.contains(cause.as_str()));
+        let of = self.pick("cause", "causa");
+        let cause = cause.map(|cause| format!("{of}: {cause}\n")).unwrap_or_default();
+        format!("{head}: {error}\n{cause}{what}: {hint}\n")
     }
 }
 

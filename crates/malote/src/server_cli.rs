@@ -20,7 +20,7 @@ mod webhook;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use protocol::{Code, Error, Result};
+use protocol::{Code, Coded as _, Error, Result};
 use runtime::{exit, shutdown, telemetry};
 use server::{
     app,
@@ -213,7 +213,9 @@ impl ServerNoun {
 
 fn must_be_there(config: &ServerConfig, lang: Lang) -> Result<()> {
     let store = config.store();
-    if store.exists() {
+    // A folder that may not be looked into is no missing store.
+    let cannot = || format!("cannot look for the store {}", store.display());
+    if store.try_exists().coded(Code::StoreFailed, cannot())? {
         return Ok(());
     }
     let store = store.display();

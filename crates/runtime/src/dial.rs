@@ -64,6 +64,12 @@ fn of_tls(error: &Tls) -> &'static str {
             CertificateError::UnknownIssuer => {
                 "nobody trusted here has signed its certificate: name the authority in ca_file"
             }
+            // webpki has no variant of rustls for it.
+            CertificateError::Other(other)
+                if format!("{other:?}").contains("CaUsedAsEndEntity") =>
+            {
+                "its certificate is an authority's own: the server needs one that the authority signed"
+            }
             _ => "its certificate is not accepted",
         },
         Tls::InvalidMessage(_) => "what listens there does not speak TLS",

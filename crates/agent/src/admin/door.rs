@@ -1,6 +1,6 @@
 //! Door: the routes and who may use them.
 //!
-//! Promises: `/v1` needs the token; errors have the contract's body; bodies are bounded.
+//! Promises: `/v1` needs the token, `/` tells without one which keys of a configuration are missing; errors have the contract's body; bodies are bounded.
 //! Never: answers a page of another origin (no CORS).
 
 use std::{path::Path, sync::Arc};
@@ -11,7 +11,7 @@ use axum::{
     extract::{DefaultBodyLimit, FromRef, Request, State},
     http::{StatusCode, header},
     middleware::{self, Next},
-    response::{IntoResponse, Response},
+    response::{Html, IntoResponse, Response},
     routing,
 };
 use protocol::{Code, Error, Result, json::ErrorBody, limits, names::TableName};
@@ -77,8 +77,27 @@ pub(super) fn router(behind: Behind, token: Arc<AdminToken>) -> Router {
         .merge(guarded)
         .route("/metrics", routing::get(async || runtime::telemetry::render_metrics()))
         .route("/healthz", routing::get(async || "ok"))
+        .route("/", routing::get(start))
         .fallback(async || Refusal(Error::new(Code::NotFound, "there is no such page")))
         .with_state(behind)
+}
+
+/// Where a link leads that an agent without configuration gives: what is missing, and how to go on. Nothing else of the
+/// agent is told here, since no token is asked for.
+async fn start(State(behind): State<Behind>) -> Html<String> {
+    let missing = behind.unconfigured.as_ref().map(|why| why.missing.join(", "));
+    let (state, estado) = match missing {
+        Some(_) => (
+            "This agent does nothing yet: its configuration is incomplete.",
+            "Este agente ainda não faz nada: a configuração está incompleta.",
+        ),
+        None => (
+            "This agent is configured; malote agent status tells what it does.",
+            "Este agente está configurado; malote agent status mostra o que ele faz.",
+        ),
+    };
+    let page = include_str!("start.html").replace("{state}", state).replace("{estado}", estado);
+    Html(page.replace("{missing}", missing.as_deref().unwrap_or("–")))
 }
 
 async fn guard(State(token): State<Arc<AdminToken>>, request: Request, next: Next) -> Response {

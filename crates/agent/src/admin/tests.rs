@@ -208,6 +208,8 @@ async fn a_door_without_configuration_tells_what_is_missing_and_links_itself_for
         let told = Client::open(folder.path(), ANY).unwrap().status().await.unwrap();
         assert!(!told.configured);
         assert_eq!(told.missing, ["source.url"]);
+        let page = reqwest::get(&own).await.unwrap().text().await.unwrap();
+        assert!(page.contains("source.url") && page.contains("pt-BR"), "{page}");
         assert_eq!(told.configurator_url, Some(link.unwrap_or(own)));
         trigger.drain();
         task.join().await.unwrap().unwrap();

@@ -51,7 +51,8 @@ pub(super) fn read(folder: &Path) -> Result<SecretString> {
             format!("no {FILE} in the data folder: the agent never ran there"),
         )),
         Err(cause) => {
-            Err(Error::new(Code::ConfigInvalid, format!("cannot read {FILE}")).because(cause))
+            let words = format!("cannot read {}", folder.join(FILE).display());
+            Err(Error::new(Code::ConfigInvalid, words).because(cause))
         }
     }
 }

@@ -154,6 +154,12 @@ impl AgentConfig {
         }
         url.set_username("").and_then(|()| url.set_password(None)).ok()?;
         url.set_query(None);
+        // The registry's own path answers programs; people are answered one floor up.
+        if let Some(front) =
+            url.path().strip_suffix("/api/v1/services").map(|head| format!("{head}/"))
+        {
+            url.set_path(&front);
+        }
         Some(url.into())
     }
 }
@@ -227,6 +233,8 @@ mod tests {
             link(" https://u:canary@malote.example/api?key=canary").as_deref(),
             Some("https://malote.example/api")
         );
+        let services = "http://127.0.0.1:7480/api/v1/services";
+        assert_eq!(link(services).as_deref(), Some("http://127.0.0.1:7480/"));
         for none in ["", "malote.example", "file:///x", "x"] {
             assert_eq!(link(none), None, "{none}");
         }

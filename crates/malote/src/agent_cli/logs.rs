@@ -29,7 +29,7 @@ pub(super) enum LogsCommand {
         #[arg(long, value_enum, default_value = "debug")]
         level: Level,
         /// How long it is on: a number with s, m or h, up to 24h.
-        #[arg(long = "for", value_name = "TIME", default_value = "30m", value_parser = seconds)]
+        #[arg(long = "for", value_name = "DURATION", default_value = "30m", value_parser = seconds)]
         time: u64,
         /// How long the file may become: a number with KB, MB or GB, 64KB to 1GB.
         #[arg(long, value_name = "SIZE", default_value = "50MB", value_parser = bytes)]

@@ -24,6 +24,8 @@ pub(super) const TWINS: super::Twins = twins! {
     "Arquivo de configuração (agent.toml); cada chave vale também como MALOTE_AGENT_… no ambiente do sistema";
     "DAYS"
     "DIAS";
+    "DURATION"
+    "DURAÇÃO";
     "Days that stay; else history.keep_days of the configuration"
     "Dias que ficam; se omitido, history.keep_days da configuração";
     "End the detailed log; what was written stays until the next one begins"

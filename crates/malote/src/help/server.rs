@@ -42,6 +42,10 @@ pub(super) const TWINS: super::Twins = twins! {
     "Por id ou nome";
     "CLIENT"
     "CLIENT_ID";
+    "CODE"
+    "CÓDIGO";
+    "Change an app's name or what it is for; what is left out stays"
+    "Muda o nome de um aplicativo ou para que serve; o que for omitido fica como está";
     "Check that no entry was changed or taken out"
     "Confere se nenhum registro foi alterado ou retirado";
     "Client id"
@@ -170,6 +174,10 @@ pub(super) const TWINS: super::Twins = twins! {
     "Um objeto JSON por linha em stdout";
     "One row with its columns as they came"
     "Uma linha com as colunas como chegaram";
+    "Only rows of this table"
+    "Só as linhas desta tabela";
+    "Only rows refused with this code"
+    "Só as linhas recusadas com este código";
     "Only those that are open, stalled, incomplete or complete"
     "Só os que estão open (abertos), stalled (parados), incomplete (incompletos) ou complete (completos)";
     "Only what concerns this tenant, by id or name"

@@ -204,6 +204,10 @@ impl AuditCommand {
             }
             Self::Verify => match services.access.first_broken_audit().await? {
                 None => {
+                    if form.json {
+                        out::data(serde_json::json!({ "intact": true }).to_string());
+                        return Ok(());
+                    }
                     form.talk(
                         "every entry follows from the one before it",
                         "nenhum registro foi alterado nem retirado: cada um decorre do anterior",

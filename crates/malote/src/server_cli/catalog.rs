@@ -8,7 +8,7 @@ use protocol::{Result, names::ErpName};
 use serde_json::json;
 use server::{
     model::catalog::{App, Credential, Environment, EnvironmentType, Holder, Installation, Tenant},
-    service::{Services, access::NewCredential},
+    service::{Services, access::NewCredential, catalog::AppChange},
 };
 
 use super::{
@@ -134,6 +134,19 @@ pub(super) enum AppCommand {
     },
     /// Apps of a tenant.
     List(ListOf),
+    /// Change an app's name or what it is for; what is left out stays.
+    Edit {
+        /// App, by id or name.
+        app: String,
+        /// Its new name.
+        #[arg(long, required_unless_present = "description")]
+        name: Option<String>,
+        /// What it is for.
+        #[arg(long)]
+        description: Option<String>,
+        #[command(flatten)]
+        of: OfTenant,
+    },
     /// Let an app's clients in again.
     Activate {
         /// App, by id or name.
@@ -169,6 +182,12 @@ impl AppCommand {
             Self::List(ListOf { of, paging }) => {
                 let tenant = of.find(services).await?.id;
                 show_page(form, &catalog.apps(tenant, paging.page()).await?, APP, paging.limit);
+                return Ok(());
+            }
+            Self::Edit { app, name, description, of } => {
+                let app = catalog.app(of.find(services).await?.id, &app).await?;
+                let change = AppChange { name, description, active: None };
+                show(form, &[catalog.change_app(&app, change).await?], APP);
                 return Ok(());
             }
             Self::Delete { app, of } => {

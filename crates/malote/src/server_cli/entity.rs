@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use protocol::{Code, Coded as _, Error, Result, limits, names::TableName};
 use serde_json::json;
 use server::{
@@ -32,7 +32,10 @@ const ENTITY: &[Column<Entity>] = &[
         if e.force_reload() {
             format!("{} ({})", lang.pick("asked", "pedida"), e.generation)
         } else {
-            format!("{} ({})", lang.pick("done", "feita"), e.done_generation)
+            match e.done_generation {
+                protocol::ids::Generation(0) => lang.pick("-", "-").to_owned(),
+                done => format!("{} ({done})", lang.pick("done", "feita")),
+            }
         }
     }),
     (["CUSTOM", "PRÓPRIA"], |e, lang| lang.yes(e.is_custom).to_owned()),
@@ -182,11 +185,15 @@ fn outcome(changes: usize, applied: bool, lang: Lang) -> String {
     }
 }
 
-fn warn(services: &Services, (table, filter): (&TableName, Option<&str>), form: Form) {
+pub(super) fn warn(services: &Services, (table, filter): (&TableName, Option<&str>), form: Form) {
     let Some(warning) = services.catalog.warning(table, filter) else { return };
     let words = match warning {
         Warning::NoFilter => {
             "sem filtro: a carga inicial leva todas as linhas da tabela".to_owned()
+        }
+        Warning::NoLowerBound => {
+            "o filtro cita um dia, mas nenhum limite para linhas antigas; a carga inicial leva também as mais antigas"
+                .to_owned()
         }
         Warning::ReachesBack(from) => format!(
             "o filtro alcança desde {from}, mais de {YEARS} anos; a carga inicial leva tudo isso"
@@ -233,6 +240,10 @@ impl EntityCommand {
                 catalog.set_filter(&place, &table, filter).await?;
                 let entity = catalog.entity(&place, &table).await?;
                 warn(services, (&table, entity.filter.as_deref()), form);
+                if form.json {
+                    show(form, &[entity], ENTITY);
+                    return Ok(());
+                }
                 form.talk(
                     "kept; it counts from the next base load on (malote server reload)",
                     "gravado; vale a partir da próxima carga inicial (malote server reload)",
@@ -245,13 +256,12 @@ impl EntityCommand {
 
 /// `malote server reload`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(group(ArgGroup::new("which").required(true).args(["table", "all"])), after_help = "Examples:
   malote server reload FLAN
   malote server reload --all --environment production
   malote server reload FLAN --rebuild    # the answer to PRIMARY_KEY_CHANGED")]
 pub(super) struct Reload {
     /// The table.
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
     table: Option<TableName>,
     /// Every shared table.
     #[arg(long)]

@@ -4,15 +4,15 @@
 //! a row that is given up is kept in the audit with the reason.
 //! Never: shows values in a list; `show` alone does.
 
-use clap::{Args, Subcommand};
-use protocol::{Result, names::TableName};
+use clap::{ArgGroup, Args, Subcommand};
+use protocol::{Code, Result, names::TableName};
 use runtime::clock::Wall;
 use serde_json::{Map, Value, json};
 use server::{
     model::catalog::{At, Page},
     service::{
         Services,
-        staging::{Outcome, Quarantined, Shown, Tried, which},
+        staging::{Outcome, Quarantined, Shown, Tried, code, which},
     },
 };
 
@@ -26,6 +26,12 @@ use crate::{lang::Lang, out};
 pub(super) enum QuarantineCommand {
     /// Rows in quarantine, the newest batch first; `show` tells their values.
     List {
+        /// Only rows of this table.
+        #[arg(long)]
+        table: Option<TableName>,
+        /// Only rows refused with this code.
+        #[arg(long, value_parser = code)]
+        code: Option<Code>,
         #[command(flatten)]
         rows: RowPaging,
         #[command(flatten)]
@@ -57,12 +63,12 @@ pub(super) enum QuarantineCommand {
 
 /// `quarantine retry`.
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("which").required(true).args(["row", "table", "all"])))]
 pub(super) struct Retry {
     /// The row, as the list names it.
-    #[arg(required_unless_present_any = ["table", "all"], conflicts_with_all = ["table", "all"])]
     row: Option<String>,
     /// Every row of a table.
-    #[arg(long, conflicts_with = "all")]
+    #[arg(long)]
     table: Option<TableName>,
     /// Every row.
     #[arg(long)]
@@ -77,7 +83,9 @@ pub(super) struct Retry {
 impl QuarantineCommand {
     pub(super) async fn run(self, services: &Services, form: Form) -> Result<()> {
         match self {
-            Self::List { rows, at } => list(services, &at, rows.page(), form).await,
+            Self::List { table, code, rows, at } => {
+                list(services, &at, ((table, code), rows.page()), form).await
+            }
             Self::Show { row, at } => {
                 let place = at.find(services).await?;
                 show(&services.staging.quarantined_row(&place, &row).await?, form);
@@ -100,10 +108,15 @@ impl QuarantineCommand {
 }
 
 /// Prints a page of rows that could not be staged.
-pub(super) async fn list(services: &Services, at: &OfPlace, page: Page, form: Form) -> Result<()> {
+pub(super) async fn list(
+    services: &Services,
+    at: &OfPlace,
+    (which, page): ((Option<TableName>, Option<Code>), Page),
+    form: Form,
+) -> Result<()> {
     let place = at.find(services).await?;
     let limit = page.limit as usize;
-    let found = services.staging.quarantined(&place, page).await?;
+    let found = services.staging.quarantined(&place, which, page).await?;
     if let Some(last) = found.last().filter(|_| found.len() >= limit && !form.json) {
         form.more(&last.id());
     }

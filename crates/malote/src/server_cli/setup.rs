@@ -17,7 +17,7 @@ use server::{
     },
 };
 
-use super::lists::Form;
+use super::{entity, lists::Form};
 use crate::{lang::Lang, out};
 
 /// `malote server setup`.
@@ -77,7 +77,7 @@ impl Setup {
             .filter(|table| !shared.iter().any(|entity| entity.table == *table))
             .map(new)
             .collect();
-        catalog.add_entities(&place, missing).await?;
+        let added = catalog.add_entities(&place, missing).await?;
         let made = services
             .access
             .create_credential(tenant.id, Holder::Installation(installation.id))
@@ -96,6 +96,9 @@ impl Setup {
         } else {
             lines.iter().for_each(|(name, value)| out::data(format!("{name:<15} {value}")));
             form.only_now("secret");
+        }
+        for entity in &added {
+            entity::warn(services, (&entity.table, entity.filter.as_deref()), form);
         }
         Ok(())
     }

@@ -76,7 +76,7 @@ impl StagingCommand {
                 Ok(())
             }
             Self::Quarantine { rows, at } => {
-                super::quarantine::list(services, &at, rows.page(), form).await
+                super::quarantine::list(services, &at, ((None, None), rows.page()), form).await
             }
         }
     }

@@ -17,7 +17,7 @@ use server::{
 };
 
 use super::{
-    OfPlace, OfTenant, Paging, RowPaging,
+    OfPlace, OfTenant, RowPaging,
     lists::{Column, Form, print, show, show_page},
 };
 use crate::out;
@@ -126,7 +126,7 @@ pub(super) enum BatchesCommand {
         #[command(flatten)]
         at: OfPlace,
         #[command(flatten)]
-        paging: Paging,
+        rows: RowPaging,
     },
     /// Messages of a batch.
     Show {
@@ -135,7 +135,7 @@ pub(super) enum BatchesCommand {
         #[command(flatten)]
         at: OfPlace,
         #[command(flatten)]
-        paging: Paging,
+        rows: RowPaging,
     },
     /// Rows of a message as they were sent, while its body is kept.
     Rows {
@@ -153,16 +153,15 @@ pub(super) enum BatchesCommand {
 impl BatchesCommand {
     pub(super) async fn run(self, services: &Services, form: Form) -> Result<()> {
         match self {
-            Self::List { state, at, paging } => {
+            Self::List { state, at, rows } => {
                 let place = at.find(services).await?;
-                let found = services.overview.batches(place, state, paging.page()).await?;
-                show_page(form, &found, BATCH, paging.limit);
+                let found = services.overview.batches(place, state, rows.page()).await?;
+                show_page(form, &found, BATCH, rows.limit);
             }
-            Self::Show { batch, at, paging } => {
+            Self::Show { batch, at, rows } => {
                 let place = at.find(services).await?;
-                let found =
-                    services.overview.messages(place, BatchId(batch), paging.page()).await?;
-                show_page(form, &found, MESSAGE, paging.limit);
+                let found = services.overview.messages(place, BatchId(batch), rows.page()).await?;
+                show_page(form, &found, MESSAGE, rows.limit);
             }
             Self::Rows { batch, number, rows, at } => {
                 let (place, of) = (at.find(services).await?, (BatchId(batch), number));

@@ -202,8 +202,8 @@ codes! {
         "Check the name or id; list commands show what exists."
         "Confira o nome ou id; os comandos list mostram o que existe.";
     PermissionDenied "PERMISSION_DENIED" Operator PermissionDenied 403
-        "Check the credential's binding, its ERP and the entity list of that ERP."
-        "Confira o vínculo da credencial, o ERP e a lista de entidades desse ERP.";
+        "Of a sender, check the credential's binding, its ERP and the entity list of that ERP; of an administrator, the token's role and tenant."
+        "De um remetente, confira o vínculo da credencial, o ERP e a lista de entidades desse ERP; de um administrador, o papel e o tenant do token.";
     PrimaryKeyChanged "PRIMARY_KEY_CHANGED" Operator Ok 200
         "The key differs from the staging table's. If the new key is right, order a reload: malote server reload."
         "A chave difere da chave da tabela staging. Se a nova estiver certa, ordene uma recarga: malote server reload.";
@@ -286,8 +286,8 @@ codes! {
         "The outcome is unknown: send the same bytes again."
         "O resultado é desconhecido: envie os mesmos bytes de novo.";
     Unauthenticated "UNAUTHENTICATED" Caller Unauthenticated 401
-        "Ask for a new token with the client id and secret, and repeat the call."
-        "Peça um novo token com o client id e o secret e repita a chamada.";
+        "A sender asks for a new token with client id and secret and repeats the call; an administrator's token is made by malote server admin token create."
+        "Um remetente pede um novo token com client id e secret e repete a chamada; o token de um administrador é criado por malote server admin token create.";
     Unavailable "UNAVAILABLE" Transient Unavailable 503
         "Send the same bytes again with growing pauses; if it lasts, look at the server's log."
         "Envie os mesmos bytes de novo com pausas crescentes; se persistir, veja o log do servidor.";

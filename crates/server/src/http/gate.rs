@@ -1,7 +1,8 @@
 //! Gate: who may call which route, read from the document that describes the routes.
 //!
 //! Promises: a route that declares no access is refused; whoever lacks a token, its role or the tenant of the path is
-//! told so before the call is looked at any further.
+//! told so before the call is looked at any further; a query that administration does not know is refused, since a
+//! misspelt `dryRun` would be a real change.
 //! Never: lets a call through whose access it does not know; says whether another's tenant exists.
 
 use std::{
@@ -10,8 +11,8 @@ use std::{
 };
 
 use axum::{
-    extract::{MatchedPath, RawPathParams, Request, State},
-    http::{HeaderMap, Method, header, request::Parts},
+    extract::{MatchedPath, Query, RawPathParams, Request, State},
+    http::{HeaderMap, Method, Uri, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -45,6 +46,8 @@ pub(super) enum Needs {
 #[derive(Debug, Default)]
 pub(super) struct Gates {
     needs: HashMap<(Method, String), Needs>,
+    /// Names of the query, of the same operations.
+    queries: HashMap<(Method, String), Vec<String>>,
     paths: HashSet<String>,
 }
 
@@ -58,6 +61,7 @@ impl Gates {
             for (method, operation) in item.as_object().into_iter().flatten() {
                 let method = Method::from_bytes(method.to_ascii_uppercase().as_bytes());
                 if let (Ok(method), Some(needs)) = (method, needs(operation)) {
+                    gates.queries.insert((method.clone(), path.clone()), queries(operation));
                     gates.needs.insert((method, path.clone()), needs);
                 }
             }
@@ -65,8 +69,24 @@ impl Gates {
         gates
     }
 
+    /// Refuses a query of other names than the operation's.
+    fn check_query(&self, method: &Method, path: &str, uri: &Uri) -> Result<()> {
+        let known = self.queries.get(&(described(method), path.to_owned()));
+        let known = known.map(Vec::as_slice).unwrap_or_default();
+        let asked = Query::<Vec<(String, String)>>::try_from_uri(uri)
+            .map_err(|bad| Error::new(Code::BadRequest, bad.body_text()))?;
+        for (name, _) in asked.0 {
+            if !known.contains(&name) {
+                let takes = if known.is_empty() { "nothing".into() } else { known.join(", ") };
+                let words = format!("unknown name in the query: {name:?}; it takes {takes}");
+                return Err(Error::new(Code::BadRequest, words));
+            }
+        }
+        Ok(())
+    }
+
     fn find(&self, method: &Method, path: &str) -> Result<Needs> {
-        let method = if method == Method::HEAD { Method::GET } else { method.clone() };
+        let method = described(method);
         if let Some(needs) = self.needs.get(&(method, path.to_owned())) {
             return Ok(*needs);
         }
@@ -76,6 +96,17 @@ impl Gates {
         }
         Err(Error::new(Code::Internal, "the route declares no access"))
     }
+}
+
+/// The method under which an operation is described.
+fn described(method: &Method) -> Method {
+    if method == Method::HEAD { Method::GET } else { method.clone() }
+}
+
+fn queries(operation: &Value) -> Vec<String> {
+    let parameters = operation["parameters"].as_array().into_iter().flatten();
+    let of_query = parameters.filter(|parameter| parameter["in"] == "query");
+    of_query.filter_map(|parameter| parameter["name"].as_str().map(str::to_owned)).collect()
 }
 
 /// What an operation declares: `security: [{}]`, `[{"sender": []}]`, or `[{"administrator": [role, "every-tenant"]}]`.
@@ -187,6 +218,7 @@ async fn admit(
                 Some(key) => Some(services.catalog.tenant_for(token.tenant, key).await?),
                 None => None,
             };
+            gates.check_query(request.method(), &path, request.uri())?;
             request.extensions_mut().insert(Act { services, token, tenant, parts: parts.into() });
         }
     }

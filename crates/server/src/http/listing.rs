@@ -30,8 +30,8 @@ pub(super) struct Listing<T> {
 
 impl<T> Listing<T> {
     /// Cuts what was read with one item more than asked for.
-    pub(super) fn cut(mut items: Vec<T>, paging: &Paging, key: impl Fn(&T) -> String) -> Self {
-        let limit = paging.limit() as usize;
+    pub(super) fn cut(mut items: Vec<T>, limit: u32, key: impl Fn(&T) -> String) -> Self {
+        let limit = limit as usize;
         let more = items.len() > limit;
         items.truncate(limit);
         let next = items.last().filter(|_| more).map(key);
@@ -58,7 +58,7 @@ pub(super) struct Paging {
 
 impl Paging {
     pub(super) fn limit(&self) -> u32 {
-        self.limit.unwrap_or(LIMIT).min(limits::ADMIN_PAGE)
+        self.limit.unwrap_or(LIMIT)
     }
 
     pub(super) fn after(&self) -> &str {
@@ -76,6 +76,42 @@ impl Paging {
             limit: self.limit() + 1,
             search: self.search().to_owned(),
         }
+    }
+}
+
+/// Which page of what has no name to search.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct RowPaging {
+    /// At most this many items.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<u32>,
+    /// `next` of the page before.
+    after: Option<String>,
+}
+
+impl RowPaging {
+    pub(super) fn limit(&self) -> u32 {
+        self.limit.unwrap_or(LIMIT)
+    }
+
+    pub(super) fn after(&self) -> &str {
+        self.after.as_deref().unwrap_or_default()
+    }
+
+    /// The page and one item more, which tells whether there is a page behind.
+    pub(super) fn page(&self) -> Page {
+        Page { after: self.after().to_owned(), limit: self.limit() + 1, ..Page::default() }
+    }
+}
+
+fn within_a_page(limit: Option<u32>) -> Result<()> {
+    match limit {
+        Some(limit) if !(1..=limits::ADMIN_PAGE).contains(&limit) => {
+            let words = format!("limit is 1 to {}", limits::ADMIN_PAGE);
+            Err(Error::new(Code::BadRequest, words))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -97,13 +133,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Paging {
     type Rejection = Refusal;
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         let Asked(paging) = Asked::<Self>::from_request_parts(parts, state).await?;
-        match paging.limit {
-            Some(limit) if !(1..=limits::ADMIN_PAGE).contains(&limit) => {
-                let words = format!("limit is 1 to {}", limits::ADMIN_PAGE);
-                Err(Error::new(Code::BadRequest, words).into())
-            }
-            _ => Ok(paging),
-        }
+        within_a_page(paging.limit)?;
+        Ok(paging)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for RowPaging {
+    type Rejection = Refusal;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let Asked(paging) = Asked::<Self>::from_request_parts(parts, state).await?;
+        within_a_page(paging.limit)?;
+        Ok(paging)
     }
 }
 
@@ -136,7 +176,17 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Items<T> {
 
 fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
     serde_json::from_slice(bytes)
-        .map_err(|cause| Error::new(Code::BadRequest, cause.to_string()).into())
+        .map_err(|cause| Error::new(Code::BadRequest, without_text(&cause.to_string())).into())
+}
+
+/// The library's words without the text that it found where something else belonged: it may be a secret.
+fn without_text(words: &str) -> String {
+    match (words.find("string \""), words.rfind("\", expected")) {
+        (Some(from), Some(to)) if from < to => {
+            format!("{}a string{}", &words[..from], &words[to + 1..])
+        }
+        _ => words.to_owned(),
+    }
 }
 
 /// The body, read as text.

@@ -18,9 +18,9 @@ use std::sync::Arc;
 use axum::{
     Extension, Json, Router,
     extract::{DefaultBodyLimit, Request, State},
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     middleware::{self, Next},
-    response::{IntoResponse, Response},
+    response::{Html, IntoResponse, Response},
 };
 use protocol::{Code, Error, json::Service, limits};
 use runtime::shutdown::{Calls, Shutdown};
@@ -94,11 +94,15 @@ async fn admitted(State(desk): State<Desk>, request: Request, next: Next) -> Res
     }
 }
 
-/// Where each service is, as some clients ask for it.
+/// Where each service is, as some clients ask for it; a browser gets a page that says how to go on.
 #[utoipa::path(get, path = "/", tag = "senders", security(()),
-    responses((status = 200, body = Vec<Object>)))]
-async fn registry_root(desk: State<Desk>) -> impl IntoResponse {
-    registry(desk).await
+    responses((status = 200, content((Vec<Object> = "application/json"), (String = "text/html")))))]
+async fn registry_root(desk: State<Desk>, headers: HeaderMap) -> Response {
+    let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    if accepts.is_some_and(|kinds| kinds.contains("text/html")) {
+        return Html(include_str!("start.html")).into_response();
+    }
+    registry(desk).await.into_response()
 }
 
 /// Where each service is.

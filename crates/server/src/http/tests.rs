@@ -31,6 +31,9 @@ async fn the_registry_names_every_address_at_both_paths_without_a_token() {
             json::find_service(&services, key).unwrap();
         }
     }
+    let browser = running.web.get(running.url("/")).header(header::ACCEPT, "text/html,*/*;q=0.8");
+    let page = browser.send().await.unwrap().text().await.unwrap();
+    assert!(page.contains("malote server setup") && page.contains("pt-BR"), "{page}");
 }
 
 #[tokio::test]

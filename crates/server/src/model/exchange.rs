@@ -120,20 +120,13 @@ pub fn read(text: &str, format: Format) -> Result<Vec<Listed>> {
     let text = text.trim_start_matches('\u{feff}');
     let rows: Vec<Row> = match format {
         Format::Toml => toml::from_str::<Tables>(text).map_err(|cause| bad(&cause))?.table,
-        Format::Csv => csv::ReaderBuilder::new()
-            .trim(csv::Trim::All)
-            .from_reader(text.as_bytes())
-            .deserialize::<Line>()
-            .map(|line| {
-                let Line { table, filter, custom } = line.map_err(|cause| bad(&cause))?;
-                Ok(Row { name: table, filter, custom: custom.unwrap_or(false) })
-            })
-            .collect::<Result<_>>()?,
+        Format::Csv => read_csv(text)?,
     };
     let mut seen = BTreeSet::new();
     let mut list = Vec::with_capacity(rows.len());
-    for Row { name, filter, custom } in rows {
-        let table: TableName = name.parse()?;
+    for (at, Row { name, filter, custom }) in rows.into_iter().enumerate() {
+        let entry = |error: Error| error.at(format!("table {} of the list", at + 1));
+        let table: TableName = name.parse().map_err(entry)?;
         if !seen.insert(table.clone()) {
             return Err(bad(&format!("table {table} stands twice in the list")));
         }
@@ -141,6 +134,37 @@ pub fn read(text: &str, format: Format) -> Result<Vec<Listed>> {
         list.push(Listed { table, filter, is_custom: custom });
     }
     Ok(list)
+}
+
+/// The lines of a CSV text, separated by commas or, as spreadsheets in Portuguese write it, by semicolons.
+fn read_csv(text: &str) -> Result<Vec<Row>> {
+    let bad = |cause: &dyn fmt::Display| Error::new(Code::BadRequest, cause.to_string());
+    let head = text.lines().next().unwrap_or_default();
+    let delimiter = if head.contains(';') && !head.contains(',') { b';' } else { b',' };
+    let mut reader = csv::ReaderBuilder::new()
+        .trim(csv::Trim::All)
+        .delimiter(delimiter)
+        .from_reader(text.as_bytes());
+    let names = reader.headers().map_err(|cause| bad(&cause))?;
+    let odd = names.iter().find(|name| !["table", "filter", "custom"].contains(name));
+    if odd.is_some() || !names.iter().any(|name| name == "table") {
+        let found = if head.trim().is_empty() { "nothing" } else { head.trim() };
+        let words = format!(
+            "line 1 names the columns: table, and filter and custom if wanted; it holds {found:?}"
+        );
+        return Err(Error::new(Code::BadRequest, words));
+    }
+    // The library takes the end of the text for the end of the field: half a file would pass for a whole one.
+    if text.bytes().filter(|byte| *byte == b'"').count() % 2 == 1 {
+        return Err(Error::new(Code::BadRequest, "a quotation mark is opened and never closed"));
+    }
+    let lines = reader.deserialize::<Line>();
+    lines
+        .map(|line| {
+            let Line { table, filter, custom } = line.map_err(|cause| bad(&cause))?;
+            Ok(Row { name: table, filter, custom: custom.unwrap_or(false) })
+        })
+        .collect()
 }
 
 /// One difference between what is shared and what a list wants.
@@ -193,6 +217,8 @@ impl From<&Entity> for Listed {
 pub enum Warning {
     /// The base load takes every row.
     NoFilter,
+    /// The filter names a day, and lets rows through however old they are.
+    NoLowerBound,
     /// The filter lets rows from this day on through, more than [`YEARS`] ago.
     ReachesBack(Date),
 }
@@ -201,6 +227,9 @@ impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoFilter => f.write_str("no filter: the base load takes every row of the table"),
+            Self::NoLowerBound => f.write_str(
+                "the filter names a day but none that rows must not be older than; the base load takes the oldest too",
+            ),
             Self::ReachesBack(from) => write!(
                 f,
                 "the filter reaches back to {from}, more than {YEARS} years; the base load takes all of it"
@@ -215,8 +244,24 @@ pub fn warning(filter: Option<&Filter>, now: At) -> Option<Warning> {
     let Some(filter) = filter else { return Some(Warning::NoFilter) };
     let today = TimeZone::UTC.to_datetime(Timestamp::from_microsecond(now.0).ok()?).date();
     let limit = today.checked_sub(Span::new().years(YEARS)).ok()?;
-    let from = earliest(filter.root())?;
-    (from < limit).then_some(Warning::ReachesBack(from))
+    match earliest(filter.root()) {
+        Some(from) => (from < limit).then_some(Warning::ReachesBack(from)),
+        None => names_a_day(filter.root()).then_some(Warning::NoLowerBound),
+    }
+}
+
+/// Whether any literal of the predicate is a day.
+fn names_a_day(expr: &Expr) -> bool {
+    let is_day =
+        |operand: &Operand| matches!(operand, Operand::Literal(literal) if day(literal).is_some());
+    match expr {
+        Expr::And(parts) | Expr::Or(parts) => parts.iter().any(names_a_day),
+        Expr::Not(inner) => names_a_day(inner),
+        Expr::Compare { left, right, .. } => is_day(left) || is_day(right),
+        Expr::Between { low, high, .. } => is_day(low) || is_day(high),
+        Expr::In { list, .. } => list.iter().any(|literal| day(literal).is_some()),
+        _ => false,
+    }
 }
 
 /// The day before which the predicate lets nothing through, where it says so.
@@ -287,6 +332,10 @@ mod tests {
             "A > '2026-01-01' OR A = '1999-12-31'",
             "A IN ('2026-01-01', '2012-05-05')",
             "A > '2020-01-01' AND B > 5",
+            "A < '2026-01-01'",
+            "A <> '2026-01-01'",
+            "A > '2026-01-01' OR B = 1",
+            "NOT A > '2001-01-01'",
         ] {
             assert!(said(far).is_some(), "{far}");
         }
@@ -295,8 +344,7 @@ mod tests {
             "A > 1000",
             "A > '2020-01-01' AND A > '2026-01-01'",
             "A < '2001-01-01' AND A > '2026-01-01'",
-            "A > '2026-01-01' OR B = 1",
-            "NOT A > '2001-01-01'",
+            "A > 1000 OR B = 1",
             "A = '99999999'",
         ] {
             assert!(said(near).is_none(), "{near}");
@@ -312,10 +360,16 @@ mod tests {
             "[[table]]\nname = 'FLAN'\nfilter = 'FLAN.A > 1'\n[[table]]\nname='ZZZ'\ncustom=true";
         assert_eq!(read(toml, Format::Toml).unwrap().len(), 2);
         assert_eq!(read("table\nFLAN\n", Format::Csv).unwrap(), [listed("FLAN", None, false)]);
+        let of_a_spreadsheet =
+            "table;filter;custom\r\nFLAN;\"FLAN.A > 'x,\"\"y'\";\r\nZZZ;;true\r\n";
+        assert_eq!(read(of_a_spreadsheet, Format::Csv).unwrap(), expected);
         for (text, format) in [
             ("table,filter\nA,1,2\n", Format::Csv),
             ("name,filter\nA,\n", Format::Csv),
             ("table,custom\nA,perhaps\n", Format::Csv),
+            ("", Format::Csv),
+            ("filter\nx\n", Format::Csv),
+            ("table\nCUSTOMER\n\"CUST\n", Format::Csv),
             ("table\nA\na\n", Format::Csv),
             ("[[table]]\nnam='A'", Format::Toml),
             ("[[table]]\nname='A'\nextra=1", Format::Toml),

@@ -359,7 +359,7 @@ pub(super) fn pick<T>(
 ) -> Result<T> {
     let many = |count: usize| {
         let words = format!(
-            "there are {count} of kind {what}: name one, by its name or id: --{what} NAME on the command line; malote server {what} list shows them"
+            "there are {count}: name one {what}, by its name or id; malote server {what} list shows them"
         );
         Error::new(Code::BadRequest, words)
     };

@@ -22,7 +22,7 @@ use protocol::{
 use runtime::clock::Wall;
 
 pub use look::{Rows, Shape};
-pub use quarantine::{Outcome, Quarantined, Retried, RowAt, Shown, Tried, Which, which};
+pub use quarantine::{Outcome, Quarantined, Retried, RowAt, Shown, Tried, Which, code, which};
 
 use crate::{
     model::{catalog::Place, stream::StreamId},

@@ -47,10 +47,11 @@ async fn me(act: Act) -> Answer<Json<AdminToken>> {
     responses((status = 200, body = Listing<Administrator>)))]
 async fn list(act: Act, paging: Paging) -> Answer<Json<Listing<Administrator>>> {
     let found = act.services.access.administrators(paging.page()).await?;
-    Ok(Json(Listing::cut(found, &paging, |administrator| administrator.name.clone())))
+    Ok(Json(Listing::cut(found, paging.limit(), |administrator| administrator.name.clone())))
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct NewAdministrator {
     #[schema(min_length = 1, max_length = 128)]
     name: String,
@@ -91,11 +92,11 @@ async fn revoke(act: Act) -> Answer<Json<Administrator>> {
 async fn list_tokens(act: Act, paging: Paging) -> Answer<Json<Listing<AdminToken>>> {
     let of = act.part("administrator")?;
     let found = act.services.access.admin_tokens(of, paging.page()).await?;
-    Ok(Json(Listing::cut(found, &paging, |token| token.name.clone())))
+    Ok(Json(Listing::cut(found, paging.limit(), |token| token.name.clone())))
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct NewToken {
     #[schema(min_length = 1, max_length = 128)]
     name: String,
@@ -170,7 +171,7 @@ async fn entries(
     let query =
         AuditQuery { tenant, search, below: below(paging.after())?, limit: paging.limit() + 1 };
     let found = act.services.access.audit(query).await?;
-    Ok(Json(Listing::cut(found, paging, |entry| entry.seq.to_string())))
+    Ok(Json(Listing::cut(found, paging.limit(), |entry| entry.seq.to_string())))
 }
 
 fn below(after: &str) -> Result<i64> {

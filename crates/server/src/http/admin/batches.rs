@@ -15,7 +15,7 @@ use super::super::{
     Desk,
     answer::Answer,
     gate::Act,
-    listing::{Asked, Listing, Paging},
+    listing::{Asked, Listing, RowPaging},
 };
 use crate::model::{
     catalog::At,
@@ -86,18 +86,18 @@ impl Batch {
 
 /// Batches, the newest first; `after` is the number of the last one seen.
 #[utoipa::path(get, path = "/tenants/{tenant}/environments/{environment}/erps/{erp}/batches",
-    tag = "batches", params(Paging, State), security(("administrator" = ["read-only"])),
+    tag = "batches", params(RowPaging, State), security(("administrator" = ["read-only"])),
     responses((status = 200, body = Listing<Batch>)))]
 async fn list(
     act: Act,
-    paging: Paging,
+    paging: RowPaging,
     Asked(State { state }): Asked<State>,
 ) -> Answer<Json<Listing<Batch>>> {
     let place = act.place().await?;
     let state = state.map(|word| word.parse()).transpose()?;
     let found = act.services.overview.batches(place, state, paging.page()).await?;
     let found = found.into_iter().map(Batch::of).collect();
-    Ok(Json(Listing::cut(found, &paging, |batch: &Batch| batch.batch.batch.to_string())))
+    Ok(Json(Listing::cut(found, paging.limit(), |batch: &Batch| batch.batch.batch.to_string())))
 }
 
 /// A batch.
@@ -111,12 +111,12 @@ async fn show(act: Act) -> Answer<Json<Batch>> {
 /// Messages of a batch in order; `after` is the number of the last one seen.
 #[utoipa::path(get,
     path = "/tenants/{tenant}/environments/{environment}/erps/{erp}/batches/{batch}/messages",
-    tag = "batches", params(Paging), security(("administrator" = ["read-only"])),
+    tag = "batches", params(RowPaging), security(("administrator" = ["read-only"])),
     responses((status = 200, body = Listing<MessageView>)))]
-async fn messages(act: Act, paging: Paging) -> Answer<Json<Listing<MessageView>>> {
+async fn messages(act: Act, paging: RowPaging) -> Answer<Json<Listing<MessageView>>> {
     let (place, batch) = (act.place().await?, BatchId(act.number("batch")?));
     let found = act.services.overview.messages(place, batch, paging.page()).await?;
-    Ok(Json(Listing::cut(found, &paging, |message| message.number.to_string())))
+    Ok(Json(Listing::cut(found, paging.limit(), |message| message.number.to_string())))
 }
 
 /// A message of a batch.
@@ -167,9 +167,9 @@ impl Sent {
 /// last one seen. A page of large rows may hold fewer than `limit`.
 #[utoipa::path(get,
     path = "/tenants/{tenant}/environments/{environment}/erps/{erp}/batches/{batch}/messages/{message}/rows",
-    tag = "batches", params(Paging), security(("administrator" = ["read-only"])),
+    tag = "batches", params(RowPaging), security(("administrator" = ["read-only"])),
     responses((status = 200, body = Listing<Sent>)))]
-async fn sent_rows(act: Act, paging: Paging) -> Answer<Json<Listing<Sent>>> {
+async fn sent_rows(act: Act, paging: RowPaging) -> Answer<Json<Listing<Sent>>> {
     let (place, batch) = (act.place().await?, BatchId(act.number("batch")?));
     let of = (batch, act.number("message")?);
     let page = (paging.after(), paging.limit());

@@ -24,7 +24,7 @@ async fn show(act: Act) -> Answer<Json<CarolCredential>> {
 }
 
 #[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Given {
     /// Address that ends in `/api`.
     endpoint: String,

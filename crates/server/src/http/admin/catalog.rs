@@ -31,10 +31,11 @@ pub(super) fn routes() -> OpenApiRouter<Desk> {
     security(("administrator" = ["read-only"])), responses((status = 200, body = Listing<Environment>)))]
 async fn list_environments(act: Act, paging: Paging) -> Answer<Json<Listing<Environment>>> {
     let found = act.services.catalog.environments(act.tenant_id()?, paging.page()).await?;
-    Ok(Json(Listing::cut(found, &paging, |environment| environment.name.clone())))
+    Ok(Json(Listing::cut(found, paging.limit(), |environment| environment.name.clone())))
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct NewEnvironment {
     #[schema(min_length = 1, max_length = 128)]
     name: String,
@@ -69,6 +70,7 @@ async fn show_environment(act: Act) -> Answer<Json<Environment>> {
 
 /// A name.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct Renamed {
     #[schema(min_length = 1, max_length = 128)]
     name: String,
@@ -97,10 +99,11 @@ async fn remove_environment(act: Act) -> Answer<StatusCode> {
     security(("administrator" = ["read-only"])), responses((status = 200, body = Listing<Installation>)))]
 async fn list_installations(act: Act, paging: Paging) -> Answer<Json<Listing<Installation>>> {
     let found = act.services.catalog.installations(act.tenant_id()?, paging.page()).await?;
-    Ok(Json(Listing::cut(found, &paging, |installation| installation.name.clone())))
+    Ok(Json(Listing::cut(found, paging.limit(), |installation| installation.name.clone())))
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct NewInstallation {
     #[schema(min_length = 1, max_length = 128)]
     name: String,
@@ -159,6 +162,7 @@ async fn remove_installation(act: Act) -> Answer<StatusCode> {
 
 /// Where an installation is bound.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct Bound {
     /// Environment, by id or name.
     environment: String,

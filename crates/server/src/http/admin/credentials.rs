@@ -48,11 +48,12 @@ impl From<&NewCredential> for Secret {
     security(("administrator" = ["read-only"])), responses((status = 200, body = Listing<Credential>)))]
 async fn list(act: Act, paging: Paging) -> Answer<Json<Listing<Credential>>> {
     let found = act.services.catalog.credentials(act.tenant_id()?, paging.page()).await?;
-    Ok(Json(Listing::cut(found, &paging, |credential| credential.client.to_string())))
+    Ok(Json(Listing::cut(found, paging.limit(), |credential| credential.client.to_string())))
 }
 
 /// Whose: one of both.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct Of {
     /// Installation, by id or name.
     installation: Option<String>,

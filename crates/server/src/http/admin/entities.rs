@@ -67,11 +67,13 @@ async fn list(
     let place = act.place().await?;
     let found = act.services.catalog.entities(&place, which.withdrawn, paging.page()).await?;
     let found = found.into_iter().map(|entity| told(&act, entity)).collect();
-    Ok(Json(Listing::cut(found, &paging, |told: &SharedTable| told.entity.table.to_string())))
+    Ok(Json(Listing::cut(found, paging.limit(), |told: &SharedTable| {
+        told.entity.table.to_string()
+    })))
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Shared {
     #[schema(value_type = String)]
     table: TableName,
@@ -109,6 +111,7 @@ async fn show(act: Act) -> Answer<Json<SharedTable>> {
 
 /// A filter; absent or empty: none.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct Filtered {
     filter: Option<String>,
 }
@@ -134,6 +137,7 @@ async fn withdraw(act: Act) -> Answer<StatusCode> {
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct Reload {
     /// The table; absent: every shared table.
     #[schema(value_type = Option<String>)]

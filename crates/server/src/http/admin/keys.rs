@@ -8,24 +8,29 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::super::{Desk, answer::Answer, gate::Act, listing::Body};
+use super::super::{
+    Desk,
+    answer::Answer,
+    gate::Act,
+    listing::{Body, Listing},
+};
 use crate::model::access::SigningKey;
 
 pub(super) fn routes() -> OpenApiRouter<Desk> {
     OpenApiRouter::new().routes(routes!(list, rotate))
 }
 
-/// Keys that sign tokens or did, the newest first.
+/// Keys that sign tokens or did, the newest first. All of them: there are few.
 #[utoipa::path(get, path = "/signing-keys", tag = "administrators",
     security(("administrator" = ["read-only", "every-tenant"])),
-    responses((status = 200, body = Vec<SigningKey>)))]
-async fn list(act: Act) -> Answer<Json<Vec<SigningKey>>> {
-    Ok(Json(act.services.access.signing_keys().await?))
+    responses((status = 200, body = Listing<SigningKey>)))]
+async fn list(act: Act) -> Answer<Json<Listing<SigningKey>>> {
+    Ok(Json(Listing::whole(act.services.access.signing_keys().await?)))
 }
 
 /// How the keys of before end.
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Rotation {
     /// They verify no token any more; else they do until their last token has ended.
     #[serde(default)]

@@ -15,7 +15,7 @@ use super::super::{
     Desk,
     answer::Answer,
     gate::Act,
-    listing::{Asked, Body, Listing, Paging},
+    listing::{Asked, Body, Listing, RowPaging},
 };
 use crate::{
     model::catalog::At,
@@ -60,15 +60,31 @@ impl Refused {
     }
 }
 
+/// Which rows of the quarantine.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Held {
+    /// Only rows of this table.
+    table: Option<String>,
+    /// Only rows refused with this code.
+    code: Option<String>,
+}
+
 /// Rows that could not be staged, the newest batch first.
 #[utoipa::path(get, path = "/tenants/{tenant}/environments/{environment}/erps/{erp}/quarantine",
-    tag = "staging", params(Paging), security(("administrator" = ["read-only"])),
+    tag = "staging", params(RowPaging, Held), security(("administrator" = ["read-only"])),
     responses((status = 200, body = Listing<Refused>)))]
-async fn quarantine(act: Act, paging: Paging) -> Answer<Json<Listing<Refused>>> {
+async fn quarantine(
+    act: Act,
+    paging: RowPaging,
+    Asked(Held { table, code }): Asked<Held>,
+) -> Answer<Json<Listing<Refused>>> {
     let place = act.place().await?;
-    let found = act.services.staging.quarantined(&place, paging.page()).await?;
+    let table = table.map(|name| name.parse()).transpose()?;
+    let code = code.map(|word| staging::code(&word)).transpose()?;
+    let found = act.services.staging.quarantined(&place, (table, code), paging.page()).await?;
     let found = found.into_iter().map(Refused::of).collect();
-    Ok(Json(Listing::cut(found, &paging, |row: &Refused| row.id.clone())))
+    Ok(Json(Listing::cut(found, paging.limit(), |row: &Refused| row.id.clone())))
 }
 
 /// A row in quarantine with its columns.
@@ -107,7 +123,7 @@ async fn held(act: Act) -> Answer<Json<HeldRow>> {
 
 /// Which rows: one of `row`, `table` and `all`.
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Wish {
     /// The row's id.
     row: Option<String>,

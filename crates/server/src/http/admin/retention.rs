@@ -56,7 +56,7 @@ async fn retention(act: Act) -> Answer<Json<Standing>> {
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Run {
     /// Tell what would be removed, and remove nothing.
     #[serde(default)]

@@ -14,7 +14,7 @@ use super::super::{
     Desk,
     answer::Answer,
     gate::Act,
-    listing::{Listing, Paging},
+    listing::{Listing, Paging, RowPaging},
 };
 use crate::service::staging;
 
@@ -59,7 +59,9 @@ async fn list(act: Act, paging: Paging) -> Answer<Json<Listing<Staged>>> {
     let place = act.place().await?;
     let found = act.services.staging.shapes(&place, paging.page()).await?;
     let found = found.into_iter().map(staged).collect();
-    Ok(Json(Listing::cut(found, &paging, |staged: &Staged| staged.table.folded().to_owned())))
+    Ok(Json(Listing::cut(found, paging.limit(), |staged: &Staged| {
+        staged.table.folded().to_owned()
+    })))
 }
 
 /// Columns and key of a staged table.
@@ -75,9 +77,9 @@ async fn show(act: Act) -> Answer<Json<Staged>> {
 /// large rows may hold fewer than `limit`.
 #[utoipa::path(get,
     path = "/tenants/{tenant}/environments/{environment}/erps/{erp}/staging/tables/{table}/rows",
-    tag = "staging", params(Paging), security(("administrator" = ["read-only"])),
+    tag = "staging", params(RowPaging), security(("administrator" = ["read-only"])),
     responses((status = 200, body = Listing<Object>)))]
-async fn rows(act: Act, paging: Paging) -> Answer<Json<Listing<Map<String, Value>>>> {
+async fn rows(act: Act, paging: RowPaging) -> Answer<Json<Listing<Map<String, Value>>>> {
     let (place, table) = (act.place().await?, act.table()?);
     let page = (paging.after(), paging.limit());
     let found = act.services.staging.rows(&place, &table, page).await?;

@@ -29,6 +29,7 @@ pub(super) fn routes() -> OpenApiRouter<Desk> {
 
 /// A name for something new, or a new one for something old.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct Named {
     #[schema(min_length = 1, max_length = 128)]
     name: String,
@@ -39,7 +40,7 @@ struct Named {
     security(("administrator" = ["read-only"])), responses((status = 200, body = Listing<Tenant>)))]
 async fn list(act: Act, paging: Paging) -> Answer<Json<Listing<Tenant>>> {
     let found = act.services.catalog.tenants_for(act.token.tenant, paging.page()).await?;
-    Ok(Json(Listing::cut(found, &paging, |tenant| tenant.name.clone())))
+    Ok(Json(Listing::cut(found, paging.limit(), |tenant| tenant.name.clone())))
 }
 
 /// Makes a tenant.
@@ -77,10 +78,11 @@ async fn remove(act: Act) -> Answer<StatusCode> {
     security(("administrator" = ["read-only"])), responses((status = 200, body = Listing<App>)))]
 async fn list_apps(act: Act, paging: Paging) -> Answer<Json<Listing<App>>> {
     let found = act.services.catalog.apps(act.tenant_id()?, paging.page()).await?;
-    Ok(Json(Listing::cut(found, &paging, |app| app.name.clone())))
+    Ok(Json(Listing::cut(found, paging.limit(), |app| app.name.clone())))
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct NewApp {
     #[schema(min_length = 1, max_length = 128)]
     name: String,
@@ -106,6 +108,7 @@ async fn show_app(act: Act) -> Answer<Json<App>> {
 
 /// What is left out stays.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct ChangedApp {
     name: Option<String>,
     description: Option<String>,

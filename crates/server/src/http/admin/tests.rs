@@ -120,6 +120,10 @@ async fn what_cannot_be_read_is_refused_with_a_code_and_words_that_name_it() {
         ("PUT", "/tenants", Value::Null, 405, "METHOD_NOT_ALLOWED"),
         ("GET", "/nothing", Value::Null, 404, "NOT_FOUND"),
         ("POST", "/tenants/Loja/credentials", json!({}), 400, "BAD_REQUEST"),
+        ("GET", "/tenants?limit=1&serach=x", Value::Null, 400, "BAD_REQUEST"),
+        ("GET", "/tenants/Loja?after=x", Value::Null, 400, "BAD_REQUEST"),
+        ("POST", "/tenants?dryRun=true", json!({ "name": "New" }), 400, "BAD_REQUEST"),
+        ("POST", "/tenants", json!({ "name": "New", "nmae": 1 }), 400, "BAD_REQUEST"),
         ("POST", "/tenants/Loja/environments", json!({"name":"x","type":"y"}), 400, "BAD_REQUEST"),
     ];
     for (method, path, body, status, code) in cases {
@@ -137,6 +141,8 @@ async fn what_cannot_be_read_is_refused_with_a_code_and_words_that_name_it() {
         ("staging/tables/FLAN", 404, "NOT_FOUND"),
         ("staging/tables/FLAN/rows", 404, "NOT_FOUND"),
         ("quarantine?after=1.x.2", 400, "BAD_ID"),
+        ("quarantine?code=NO_SUCH", 400, "BAD_REQUEST"),
+        ("quarantine?search=x", 400, "BAD_REQUEST"),
     ];
     for (path, status, code) in cases {
         let (got, answer) = desk.call("GET", &format!("{PLACE}/{path}"), Value::Null).await;
@@ -144,6 +150,11 @@ async fn what_cannot_be_read_is_refused_with_a_code_and_words_that_name_it() {
     }
     let (status, words) = desk.call("POST", "/tenants", json!({ "name": 5 })).await;
     assert!(status == 400 && words["message"].as_str().unwrap().contains("column"), "{words}");
+    for body in [json!("canary"), json!({ "name": "X", "events": "canary\", expected", "url": "" })]
+    {
+        let (status, words) = desk.call("POST", "/tenants/Loja/webhooks", body).await;
+        assert!(status == 400 && !words.to_string().contains("canary"), "{words}");
+    }
     let large = json!({ "name": "x".repeat(2 << 20) });
     assert_eq!(desk.call("POST", "/tenants", large).await.1["code"], "BODY_TOO_LARGE");
 }

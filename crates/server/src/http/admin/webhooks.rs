@@ -17,7 +17,7 @@ use super::super::{
     Desk,
     answer::Answer,
     gate::Act,
-    listing::{Asked, Body, Listing, Paging},
+    listing::{Asked, Body, Listing, Paging, RowPaging},
 };
 use crate::{
     model::{
@@ -60,11 +60,12 @@ impl From<WithSecret> for WebhookSecret {
     security(("administrator" = ["read-only"])), responses((status = 200, body = Listing<Webhook>)))]
 async fn list(act: Act, paging: Paging) -> Answer<Json<Listing<Webhook>>> {
     let found = act.services.webhooks.list(act.tenant_id()?, paging.page()).await?;
-    Ok(Json(Listing::cut(found, &paging, |webhook| webhook.name.clone())))
+    Ok(Json(Listing::cut(found, paging.limit(), |webhook| webhook.name.clone())))
 }
 
 /// A webhook to be made.
 #[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct HookWish {
     #[schema(min_length = 1, max_length = 128)]
     name: String,
@@ -103,6 +104,7 @@ async fn show(act: Act) -> Answer<Json<Webhook>> {
 
 /// What is absent stays.
 #[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct ChangedHook {
     name: Option<String>,
     url: Option<String>,
@@ -140,7 +142,7 @@ async fn remove(act: Act) -> Answer<StatusCode> {
 
 /// How the secret of before ends.
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct HookRotation {
     /// Hours for which the secret of before signs as well; 0: it is out of force at once.
     #[serde(default = "day")]
@@ -201,18 +203,18 @@ struct Wanted {
 
 /// Deliveries of a webhook, the newest first; `after` is the id of the last one seen.
 #[utoipa::path(get, path = "/tenants/{tenant}/webhooks/{webhook}/deliveries", tag = "webhooks",
-    params(Paging, Wanted), security(("administrator" = ["read-only"])),
+    params(RowPaging, Wanted), security(("administrator" = ["read-only"])),
     responses((status = 200, body = Listing<Delivery>)))]
 async fn deliveries(
     act: Act,
-    paging: Paging,
+    paging: RowPaging,
     Asked(wanted): Asked<Wanted>,
 ) -> Answer<Json<Listing<Delivery>>> {
     let webhook = found(&act).await?;
     let state = wanted.state.map(|word| word.parse::<State>()).transpose()?;
     let kind = wanted.kind.map(|word| word.parse::<EventKind>()).transpose()?;
     let found = act.services.webhooks.deliveries(webhook, (state, kind), paging.page()).await?;
-    Ok(Json(Listing::cut(found, &paging, |delivery| delivery.id.to_string())))
+    Ok(Json(Listing::cut(found, paging.limit(), |delivery| delivery.id.to_string())))
 }
 
 /// A delivery with the body that is sent.
@@ -238,7 +240,7 @@ async fn delivery(act: Act) -> Answer<Json<DeliveryBody>> {
 
 /// Which deliveries: one, or all of a state.
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ReplayWish {
     /// One, by the event's id.
     delivery: Option<String>,

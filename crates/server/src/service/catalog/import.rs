@@ -57,6 +57,11 @@ impl Catalog {
             Error::new(Code::BadRequest, words)
         };
         let wanted = exchange::read(text, format)?;
+        if wanted.is_empty() && how.withdraw_missing {
+            // More likely a file that was not written than a wish.
+            let words = "the list is empty and would withdraw every table; withdraw them by name";
+            return Err(Error::new(Code::BadRequest, words));
+        }
         if wanted.len() > limits::STREAM_TABLES {
             return Err(too_many());
         }

@@ -68,15 +68,30 @@ pub fn which(row: Option<&str>, table: Option<TableName>, all: bool) -> Result<W
     }
 }
 
+/// The code of that name.
+///
+/// # Errors
+/// `BAD_REQUEST` where there is none.
+pub fn code(word: &str) -> Result<Code> {
+    let words = || Error::new(Code::BadRequest, format!("there is no code {word:?}"));
+    word.to_ascii_uppercase().parse().map_err(|()| words())
+}
+
 impl Staging {
-    /// Rows in quarantine, the newest batch first, behind the one that `page.after` names.
+    /// Rows in quarantine, of a table or a code where they are named, the newest batch first, behind the one that
+    /// `page.after` names.
     ///
     /// # Errors
     /// `BAD_ID` where `page.after` names none.
-    pub async fn quarantined(&self, place: &Place, page: Page) -> Result<Vec<Quarantined>> {
+    pub async fn quarantined(
+        &self,
+        place: &Place,
+        which: (Option<TableName>, Option<Code>),
+        page: Page,
+    ) -> Result<Vec<Quarantined>> {
         let after = behind(&page.after)?;
         match self.found(place.environment, &place.erp).await? {
-            Some(file) => file.quarantine((after, page.limit)).await,
+            Some(file) => file.quarantine(which, (after, page.limit)).await,
             None => Ok(Vec::new()),
         }
     }

@@ -159,7 +159,7 @@ impl Stage {
 
     pub(in crate::service) async fn quarantine(&self, after: &str, limit: u32) -> Vec<Quarantined> {
         let page = Page { after: after.into(), limit, ..Page::default() };
-        self.staging.quarantined(&self.whole_place(), page).await.unwrap()
+        self.staging.quarantined(&self.whole_place(), (None, None), page).await.unwrap()
     }
 
     /// Live rows as `name=value` texts.

@@ -150,7 +150,8 @@ fn snapshot<T>(connection: &Connection, work: impl FnOnce(&Connection) -> Result
 /// Opens a connection as every file of the server wants it; only the file's owner may read it.
 pub(crate) fn connect(path: &Path, read_only: bool) -> Result<Connection> {
     if !read_only {
-        runtime::files::database(path).coded(Code::StoreFailed, "cannot make the file")?;
+        runtime::files::database(path)
+            .coded(Code::StoreFailed, format!("cannot make the file {}", path.display()))?;
     }
     let flags = if read_only {
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX

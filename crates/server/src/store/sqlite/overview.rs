@@ -142,9 +142,14 @@ impl Store {
             }
             rows(
                 connection,
-                "SELECT number, name_folded, row_count, byte_count, is_base_load, received_at, body IS NOT NULL
-                 FROM ingest_message WHERE tenant_id = :tenant AND environment_id = :environment AND erp = :erp
-                   AND batch = :batch AND number > :above ORDER BY number LIMIT :limit",
+                // As it was shared; the ledger folds the name.
+                "SELECT m.number, coalesce(e.name, m.name_folded), m.row_count, m.byte_count, m.is_base_load,
+                        m.received_at, m.body IS NOT NULL
+                 FROM ingest_message m
+                 LEFT JOIN entity e ON (e.tenant_id, e.environment_id, e.erp, e.name_folded)
+                     = (m.tenant_id, m.environment_id, m.erp, m.name_folded)
+                 WHERE m.tenant_id = :tenant AND m.environment_id = :environment AND m.erp = :erp
+                   AND m.batch = :batch AND m.number > :above ORDER BY m.number LIMIT :limit",
                 named_params! {":tenant": tenant, ":environment": environment, ":erp": erp, ":batch": batch.0,
                     ":above": above, ":limit": page.limit},
                 |row| {

@@ -13,6 +13,21 @@ use crate::model::{
     exchange::{Change, Listed},
 };
 
+/// Which tables an import changes, for the audit: `+` added, `~` altered, `-` withdrawn; at most so many by name.
+fn named(changes: &[Change]) -> String {
+    const NAMES: usize = 50;
+    let one = |change: &Change| match change {
+        Change::Add(new) => format!("+{}", new.table),
+        Change::Alter { after, .. } => format!("~{}", after.table),
+        Change::Withdraw(old) => format!("-{}", old.table),
+    };
+    let mut words: Vec<String> = changes.iter().take(NAMES).map(one).collect();
+    if let Some(more) = changes.len().checked_sub(NAMES).filter(|more| *more > 0) {
+        words.push(format!("and {more} more"));
+    }
+    words.join(" ")
+}
+
 impl Store {
     /// Adds tables; one that was withdrawn comes back with its generations. All or none.
     pub(crate) async fn add_entities(&self, entities: Vec<Entity>, now: i64) -> Result<()> {
@@ -33,8 +48,8 @@ impl Store {
         changes: Vec<Change>,
         now: i64,
     ) -> Result<()> {
-        let deed = Deed::of("entity.import", place.tenant, place.name_of("tables"))
-            .with(format!("{} changes", changes.len()));
+        let deed =
+            Deed::of("entity.import", place.tenant, place.name_of("tables")).with(named(&changes));
         self.audited(deed, move |transaction| {
             changes.iter().try_for_each(|change| import(transaction, &place, change, now))
         })

@@ -159,19 +159,24 @@ impl StagingFile {
     /// The store's own.
     pub async fn quarantine(
         &self,
+        (table, code): (Option<TableName>, Option<Code>),
         (after, limit): (Option<RowAt>, u32),
     ) -> Result<Vec<Quarantined>> {
         self.file
             .read(move |connection| {
                 let sql = "SELECT table_folded, batch, message, row_at, code, reason, at FROM malote_quarantine
-                            WHERE batch < ?2 OR (batch = ?2 AND (message, row_at) > (?3, ?4))
+                            WHERE (batch < ?2 OR (batch = ?2 AND (message, row_at) > (?3, ?4)))
+                              AND (?5 IS NULL OR table_folded = ?5) AND (?6 IS NULL OR code = ?6)
                             ORDER BY batch DESC, message, row_at LIMIT ?1";
                 let first =
                     RowAt { batch: BatchId(i64::MAX), message: MessageNumber(0), row: i64::MIN };
                 let after = after.unwrap_or(first);
                 let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+                let (table, code) = (table.as_ref().map(TableName::folded), code.map(Code::as_str));
+                let values =
+                    params![limit, after.batch.0, after.message.0, after.row, table, code];
                 let rows = statement
-                    .query_map(params![limit, after.batch.0, after.message.0, after.row], quarantined)
+                    .query_map(values, quarantined)
                     .map_err(failed)?;
                 rows.collect::<rusqlite::Result<_>>().map_err(failed)
             })
