@@ -8,7 +8,7 @@ use std::{
     hash::Hash,
     io,
     pin::Pin,
-    sync::Mutex,
+    sync::{Arc, Mutex},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -47,6 +47,26 @@ impl<K: Hash + Eq> Count<K> {
                 counts.remove(key);
             }
         }
+    }
+}
+
+/// One that is counted until it is dropped, however that comes.
+#[derive(Debug)]
+pub(crate) struct Counted<K: Hash + Eq> {
+    counts: Arc<Count<K>>,
+    key: K,
+}
+
+impl<K: Hash + Eq + Copy> Counted<K> {
+    /// `None` where there are as many already.
+    pub(crate) fn among(counts: &Arc<Count<K>>, key: K, most: usize) -> Option<Self> {
+        counts.take(key, most).then(|| Self { counts: Arc::clone(counts), key })
+    }
+}
+
+impl<K: Hash + Eq> Drop for Counted<K> {
+    fn drop(&mut self) {
+        self.counts.give_back(&self.key);
     }
 }
 

@@ -39,7 +39,17 @@ pub async fn keep(
             Err(error) => tracing::warn!(%error, "history not cleaned"),
         }
         // Also what the known rows of a table withdrawn left free.
-        while !shutdown.is_draining() && journal.shrink_step().await? {}
+        loop {
+            match journal.shrink_step().await {
+                Ok(true) if !shutdown.is_draining() => {}
+                Ok(_) => break,
+                Err(error) if error.code == Code::JournalFailed => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%error, "the journal cannot be made smaller");
+                    break;
+                }
+            }
+        }
         tokio::select! {
             () = shutdown.draining() => return Ok(()),
             () = clock::sleep(every) => {}

@@ -99,7 +99,8 @@ async fn admitted(State(desk): State<Desk>, request: Request, next: Next) -> Res
     responses((status = 200, content((Vec<Object> = "application/json"), (String = "text/html")))))]
 async fn registry_root(desk: State<Desk>, headers: HeaderMap) -> Response {
     let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
-    if accepts.is_some_and(|kinds| kinds.contains("text/html")) {
+    // Programs in Java ask for text/html unless told otherwise; for XHTML only browsers do.
+    if accepts.is_some_and(|kinds| kinds.contains("application/xhtml+xml")) {
         return Html(include_str!("start.html")).into_response();
     }
     registry(desk).await.into_response()

@@ -23,7 +23,7 @@ use tokio::{
     sync::Semaphore,
 };
 
-use crate::peers::{ACCEPT_PAUSE, Count, Guarded};
+use crate::peers::{ACCEPT_PAUSE, Count, Counted, Guarded};
 
 /// Connections at once: enough for a thousand senders that ask now and then.
 const CONNECTIONS: usize = 512;
@@ -60,22 +60,18 @@ pub(crate) async fn serve(
             continue;
         };
         let peer = peer.ip().to_canonical();
+        let counted = Counted::among(&addresses, peer, limits::ADDRESS_HTTP_CONNECTIONS);
         // A trusted proxy brings many.
-        let counted = (!proxies.contains(&peer)).then_some(peer);
-        if counted.is_some_and(|peer| !addresses.take(peer, limits::ADDRESS_HTTP_CONNECTIONS)) {
+        if counted.is_none() && !proxies.contains(&peer) {
             metrics::counter!("malote_http_connections_refused_total").increment(1);
             continue;
         }
         let (tls, router, closing) = (tls.clone(), router.clone(), closing.clone());
-        let addresses = Arc::clone(&addresses);
         runtime::task::spawn("http-connection", async move {
             if let Some(wire) = secured(stream, tls).await {
                 connection(Guarded::new(wire, (), HEADER_TIME, BEGINNING), router, closing).await;
             }
-            if let Some(peer) = counted {
-                addresses.give_back(&peer);
-            }
-            drop(permit);
+            drop((counted, permit));
         });
     }
     drop(listener);

@@ -31,7 +31,11 @@ async fn the_registry_names_every_address_at_both_paths_without_a_token() {
             json::find_service(&services, key).unwrap();
         }
     }
-    let browser = running.web.get(running.url("/")).header(header::ACCEPT, "text/html,*/*;q=0.8");
+    let java = "text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2";
+    let program = running.web.get(running.url("/")).header(header::ACCEPT, java);
+    assert!(value(program.send().await.unwrap()).await.is_array());
+    let kinds = "text/html,application/xhtml+xml,*/*;q=0.8";
+    let browser = running.web.get(running.url("/")).header(header::ACCEPT, kinds);
     let page = browser.send().await.unwrap().text().await.unwrap();
     assert!(page.contains("malote server setup") && page.contains("pt-BR"), "{page}");
 }
