@@ -284,9 +284,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_mask_holds_a_value_of_letters_or_all_its_digits(text in "[a-z]{3,9}|[0-9]{3,20}", most in 1u8..=8) {
-            for mask in [Mask::Last(most), Mask::Hash(Some(key(7)))] {
-                prop_assert!(!masked(&mask, &text).unwrap().contains(&text));
+        fn no_mask_holds_a_value_of_letters_or_all_its_digits(text in "[a-z]{3,20}|[0-9]{3,20}", most in 1u8..=8) {
+            prop_assert!(!masked(&Mask::Last(most), &text).unwrap().contains(&text));
+            // A short one may stand in a hash by chance.
+            if text.len() >= 12 {
+                prop_assert!(!masked(&Mask::Hash(Some(key(7))), &text).unwrap().contains(&text));
             }
         }
     }
