@@ -47,11 +47,19 @@ impl SmallDisk {
         runtime::files::free(&self.folder).unwrap()
     }
 
-    /// Takes so much of the room that `left` bytes stay.
+    /// Takes so much of the room that `left` bytes stay. Others write meanwhile: what was free may be taken a moment later,
+    /// so it is looked at and tried again.
     fn fills_up_to(&self, left: u64) {
-        let take = self.free().saturating_sub(left);
-        let length = format!("{take}");
-        run(Command::new("fallocate").args(["-l", &length]).arg(self.ballast()));
+        let fills = || {
+            let take = self.free().saturating_sub(left);
+            if take == 0 {
+                return fs::File::create(self.ballast()).is_ok();
+            }
+            let mut fill = Command::new("fallocate");
+            fill.args(["-l", &take.to_string()]).arg(self.ballast());
+            fill.status().unwrap().success()
+        };
+        assert!((0..20).any(|_| fills()), "the disk cannot be filled");
     }
 
     fn empties(&self) {
