@@ -278,7 +278,7 @@ async fn what_a_command_refuses_has_its_code_on_stderr_nothing_on_stdout_and_exi
     };
     let (code, out, _) = run(format!("batches show {} --json", first.batch_id));
     let shown: Value = serde_json::from_str(&out).unwrap();
-    assert_eq!((code, &shown["number"], &shown["table"]), (Some(0), &1.into(), &"t".into()));
+    assert_eq!((code, &shown["number"], &shown["table"]), (Some(0), &1.into(), &"T".into()));
     for (line, expected) in [
         ("batches show 99", "NOT_FOUND"),
         ("batches show 99 --json", "NOT_FOUND"),
