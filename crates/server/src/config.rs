@@ -37,7 +37,8 @@ pub struct ServerConfig {
     pub public_grpc: String,
     /// Allows plain http and private addresses in the two above.
     pub allow_private: bool,
-    /// Addresses of proxies before HTTP and gRPC: they bring many senders, so connections per address are not bounded for them.
+    /// Addresses of proxies before HTTP and gRPC: they bring many senders, so connections per address are not bounded for
+    /// them.
     pub trusted_proxies: Vec<IpAddr>,
     pub log: LogConfig,
     /// Certificate and key of both listeners, where no front ends TLS; empty = they speak without.

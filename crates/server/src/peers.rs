@@ -13,8 +13,14 @@ use std::{
     time::Duration,
 };
 
-use runtime::{clock, tls::Wire};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use runtime::{
+    clock,
+    tls::{Speaks, Tls, Wire},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
 
 /// After a failed accept (no file descriptors left) the loop must not spin.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -31,7 +37,7 @@ impl<K> Default for Count<K> {
 
 impl<K: Hash + Eq> Count<K> {
     /// Whether there was room for one more.
-    pub(crate) fn take(&self, key: K, most: usize) -> bool {
+    fn take(&self, key: K, most: usize) -> bool {
         let Ok(mut counts) = self.0.lock() else { return false };
         let count = counts.entry(key).or_default();
         let fits = *count < most;
@@ -39,7 +45,7 @@ impl<K: Hash + Eq> Count<K> {
         fits
     }
 
-    pub(crate) fn give_back(&self, key: &K) {
+    fn give_back(&self, key: &K) {
         let Ok(mut counts) = self.0.lock() else { return };
         if let Some(count) = counts.get_mut(key) {
             *count = count.saturating_sub(1);
@@ -67,6 +73,25 @@ impl<K: Hash + Eq + Copy> Counted<K> {
 impl<K: Hash + Eq> Drop for Counted<K> {
     fn drop(&mut self) {
         self.counts.give_back(&self.key);
+    }
+}
+
+/// With TLS where the server speaks it; `None` where the peer did not come through the handshake in time.
+pub(crate) async fn secured(
+    stream: TcpStream,
+    tls: Option<Tls>,
+    (speaks, within): (Speaks, Duration),
+) -> Option<Wire> {
+    // An answer is written at once; a failure to set this costs only time.
+    let _ = stream.set_nodelay(true);
+    let Some(tls) = tls else { return Some(Wire::Plain(stream)) };
+    match tokio::time::timeout(within, tls.accept(stream, speaks)).await {
+        Ok(Ok(wire)) => Some(wire),
+        Ok(Err(cause)) => {
+            tracing::debug!(%cause, "no TLS handshake");
+            None
+        }
+        Err(_) => None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Door: the routes and who may use them.
 //!
-//! Promises: `/v1` needs the token, `/` tells without one which keys of a configuration are missing; errors have the contract's body; bodies are bounded.
+//! Promises: `/v1` needs the token, `/` tells without one which keys of a configuration are missing; errors have the
+//! contract's body; bodies are bounded.
 //! Never: answers a page of another origin (no CORS).
 
 use std::{path::Path, sync::Arc};

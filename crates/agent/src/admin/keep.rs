@@ -29,30 +29,34 @@ pub async fn keep(
         return Ok(());
     };
     loop {
-        let now = Wall::now();
-        match journal.history_clean(order.at(now), Wall::now).await {
-            Ok(cleaned) if cleaned.removed > 0 => {
+        let order = order.at(Wall::now());
+        let cleaned = journal.history_clean(order, Wall::now).await.map(|cleaned| {
+            if cleaned.removed > 0 {
                 tracing::info!(removed = cleaned.removed, left = cleaned.left, "history cleaned");
             }
-            Ok(_) => {}
-            Err(error) if error.code == Code::JournalFailed => return Err(error),
-            Err(error) => tracing::warn!(%error, "history not cleaned"),
-        }
-        // Also what the known rows of a table withdrawn left free.
-        loop {
-            match journal.shrink_step().await {
-                Ok(true) if !shutdown.is_draining() => {}
-                Ok(_) => break,
-                Err(error) if error.code == Code::JournalFailed => return Err(error),
-                Err(error) => {
-                    tracing::warn!(%error, "the journal cannot be made smaller");
-                    break;
-                }
-            }
-        }
+        });
+        survived(cleaned, "history not cleaned")?;
+        survived(shrink(&journal, &shutdown).await, "the journal cannot be made smaller")?;
         tokio::select! {
             () = shutdown.draining() => return Ok(()),
             () = clock::sleep(every) => {}
         }
+    }
+}
+
+/// Gives back what the cleaning left free, and what the known rows of a table withdrawn did.
+async fn shrink(journal: &Journal, shutdown: &Shutdown) -> Result<()> {
+    while journal.shrink_step().await? && !shutdown.is_draining() {}
+    Ok(())
+}
+
+/// Tells what failed; only a journal that is closed ends the task.
+fn survived(outcome: Result<()>, words: &str) -> Result<()> {
+    match outcome {
+        Err(error) if error.code != Code::JournalFailed => {
+            tracing::warn!(%error, "{words}");
+            Ok(())
+        }
+        outcome => outcome,
     }
 }

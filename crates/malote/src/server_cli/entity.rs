@@ -33,7 +33,7 @@ const ENTITY: &[Column<Entity>] = &[
             format!("{} ({})", lang.pick("asked", "pedida"), e.generation)
         } else {
             match e.done_generation {
-                protocol::ids::Generation(0) => lang.pick("-", "-").to_owned(),
+                protocol::ids::Generation(0) => "-".to_owned(),
                 done => format!("{} ({done})", lang.pick("done", "feita")),
             }
         }

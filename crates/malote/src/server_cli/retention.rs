@@ -47,15 +47,15 @@ impl RetentionCommand {
             }
             all
         };
-        let failed = swept.failed.clone();
-        show(form, &[swept], SWEPT);
+        show(form, std::slice::from_ref(&swept), SWEPT);
         if dry_run && !form.json {
             form.talk("dry run: nothing was removed", "simulação: nada foi removido");
         } else if !form.json {
             form.talk("removed", "removido");
         }
+        let failed = &swept.failed;
         let Some(first) = failed.first() else { return Ok(()) };
-        for FailedStream { environment, erp, code, message } in &failed {
+        for FailedStream { environment, erp, code, message } in failed {
             form.talk(
                 format!("not cleaned: {erp} of environment {environment}: {code}: {message}"),
                 format!("não limpo: {erp} do ambiente {environment}: {code}: {message}"),

@@ -5,7 +5,7 @@
 //! Never: trusts an address that a header names.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     io,
     net::IpAddr,
     sync::{
@@ -23,7 +23,7 @@ use futures_util::{
 use protocol::{ids::TenantId, limits};
 use runtime::{
     clock,
-    tls::{Speaks, Tls, Wire},
+    tls::{Speaks, Tls},
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -31,7 +31,7 @@ use tokio::{
 };
 use tonic::transport::server::Connected;
 
-use crate::peers::{ACCEPT_PAUSE, Count, Guarded};
+use crate::peers::{ACCEPT_PAUSE, Count, Counted, Guarded, secured};
 
 /// Connections at once, of all tenants.
 const CONNECTIONS: usize = 1_024;
@@ -45,38 +45,35 @@ static NEXT: AtomicU64 = AtomicU64::new(1);
 
 #[derive(Debug, Default)]
 struct Counts {
-    all: Count<()>,
-    addresses: Count<IpAddr>,
-    tenants: Count<TenantId>,
+    all: Arc<Count<()>>,
+    addresses: Arc<Count<IpAddr>>,
+    tenants: Arc<Count<TenantId>>,
 }
 
 /// An accepted connection, shared by its calls.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) id: u64,
-    counts: Arc<Counts>,
+    _among_all: Counted<()>,
     /// `None` for a trusted proxy, which brings many senders.
-    address: Option<IpAddr>,
-    tenants: Mutex<BTreeSet<TenantId>>,
+    _of_address: Option<Counted<IpAddr>>,
+    of_tenants: Arc<Count<TenantId>>,
+    tenants: Mutex<BTreeMap<TenantId, Counted<TenantId>>>,
     calls: Arc<Semaphore>,
 }
 
 impl Connection {
-    fn open(counts: &Arc<Counts>, peer: IpAddr, proxies: &[IpAddr]) -> Option<Arc<Self>> {
-        if !counts.all.take((), CONNECTIONS) {
-            return None;
-        }
-        let address = (!proxies.contains(&peer.to_canonical())).then_some(peer);
-        if let Some(address) = address
-            && !counts.addresses.take(address, limits::ADDRESS_CONNECTIONS)
-        {
-            counts.all.give_back(&());
-            return None;
-        }
+    fn open(counts: &Counts, peer: IpAddr, proxies: &[IpAddr]) -> Option<Arc<Self>> {
+        let among_all = Counted::among(&counts.all, (), CONNECTIONS)?;
+        let of_address = match proxies.contains(&peer.to_canonical()) {
+            true => None,
+            false => Some(Counted::among(&counts.addresses, peer, limits::ADDRESS_CONNECTIONS)?),
+        };
         Some(Arc::new(Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            counts: Arc::clone(counts),
-            address,
+            _among_all: among_all,
+            _of_address: of_address,
+            of_tenants: Arc::clone(&counts.tenants),
             tenants: Mutex::default(),
             calls: Arc::new(Semaphore::new(limits::CONNECTION_CALLS)),
         }))
@@ -90,26 +87,13 @@ impl Connection {
     /// Counts this connection among the tenant's, once.
     pub(super) fn admit(&self, tenant: TenantId) -> bool {
         let Ok(mut tenants) = self.tenants.lock() else { return false };
-        if tenants.contains(&tenant) {
+        if tenants.contains_key(&tenant) {
             return true;
         }
-        let admitted = self.counts.tenants.take(tenant, limits::TENANT_CONNECTIONS);
-        if admitted {
-            tenants.insert(tenant);
-        }
+        let counted = Counted::among(&self.of_tenants, tenant, limits::TENANT_CONNECTIONS);
+        let admitted = counted.is_some();
+        tenants.extend(counted.map(|counted| (tenant, counted)));
         admitted
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.counts.all.give_back(&());
-        if let Some(address) = &self.address {
-            self.counts.addresses.give_back(address);
-        }
-        if let Ok(tenants) = self.tenants.lock() {
-            tenants.iter().for_each(|tenant| self.counts.tenants.give_back(tenant));
-        }
     }
 }
 
@@ -119,8 +103,13 @@ pub(super) fn incoming(
     (listener, tls): (TcpListener, Option<Tls>),
     proxies: Arc<[IpAddr]>,
 ) -> impl Stream<Item = io::Result<Guarded<Arc<Connection>>>> {
-    let door =
-        Door { listener, tls, proxies, counts: Arc::default(), shaking: FuturesUnordered::new() };
+    let door = Door {
+        listener,
+        tls,
+        proxies,
+        counts: Counts::default(),
+        shaking: FuturesUnordered::new(),
+    };
     stream::unfold(door, |mut door| async move {
         loop {
             tokio::select! {
@@ -143,7 +132,7 @@ struct Door {
     listener: TcpListener,
     tls: Option<Tls>,
     proxies: Arc<[IpAddr]>,
-    counts: Arc<Counts>,
+    counts: Counts,
     /// Connections, counted already, whose handshake is under way.
     shaking: FuturesUnordered<BoxFuture<'static, Option<Guarded<Arc<Connection>>>>>,
 }
@@ -154,24 +143,9 @@ impl Door {
             metrics::counter!("malote_grpc_connections_refused_total").increment(1);
             return;
         };
-        // A failure to set this costs only time.
-        let _ = stream.set_nodelay(true);
         let tls = self.tls.clone();
         self.shaking.push(Box::pin(async move {
-            let wire = match tls {
-                None => Wire::Plain(stream),
-                Some(tls) => {
-                    let shaking = tls.accept(stream, Speaks::Grpc);
-                    match tokio::time::timeout(HANDSHAKE, shaking).await {
-                        Ok(Ok(wire)) => wire,
-                        Ok(Err(cause)) => {
-                            tracing::debug!(%cause, "no TLS handshake");
-                            return None;
-                        }
-                        Err(_) => return None,
-                    }
-                }
-            };
+            let wire = secured(stream, tls, (Speaks::Grpc, HANDSHAKE)).await?;
             Some(Guarded::new(wire, connection, HANDSHAKE, HANDSHAKE_BYTES))
         }));
     }
@@ -191,7 +165,7 @@ mod tests {
 
     #[test]
     fn connections_are_counted_per_address_and_tenant_and_given_back() {
-        let counts = Arc::<Counts>::default();
+        let counts = Counts::default();
         let peer = IpAddr::from([127, 0, 0, 1]);
         let tenant = TenantId(runtime::entropy::uuid());
         let mut open: Vec<_> = (0..limits::ADDRESS_CONNECTIONS)
@@ -216,7 +190,7 @@ mod tests {
 
     #[test]
     fn calls_of_one_connection_are_bounded() {
-        let one = Connection::open(&Arc::default(), IpAddr::from([127, 0, 0, 1]), &[]).unwrap();
+        let one = Connection::open(&Counts::default(), IpAddr::from([127, 0, 0, 1]), &[]).unwrap();
         let slots: Vec<_> = std::iter::from_fn(|| one.call_slot()).collect();
         assert_eq!(slots.len(), limits::CONNECTION_CALLS);
         drop(slots);

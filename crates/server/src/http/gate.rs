@@ -45,10 +45,16 @@ pub(super) enum Needs {
 /// Access of every operation.
 #[derive(Debug, Default)]
 pub(super) struct Gates {
-    needs: HashMap<(Method, String), Needs>,
-    /// Names of the query, of the same operations.
-    queries: HashMap<(Method, String), Vec<String>>,
+    operations: HashMap<(Method, String), Gate>,
     paths: HashSet<String>,
+}
+
+/// What is asked of the callers of one operation.
+#[derive(Debug)]
+struct Gate {
+    needs: Needs,
+    /// Names that its query may hold.
+    query: Vec<String>,
 }
 
 impl Gates {
@@ -61,34 +67,18 @@ impl Gates {
             for (method, operation) in item.as_object().into_iter().flatten() {
                 let method = Method::from_bytes(method.to_ascii_uppercase().as_bytes());
                 if let (Ok(method), Some(needs)) = (method, needs(operation)) {
-                    gates.queries.insert((method.clone(), path.clone()), queries(operation));
-                    gates.needs.insert((method, path.clone()), needs);
+                    let gate = Gate { needs, query: names_of_query(operation) };
+                    gates.operations.insert((method, path.clone()), gate);
                 }
             }
         }
         gates
     }
 
-    /// Refuses a query of other names than the operation's.
-    fn check_query(&self, method: &Method, path: &str, uri: &Uri) -> Result<()> {
-        let known = self.queries.get(&(described(method), path.to_owned()));
-        let known = known.map(Vec::as_slice).unwrap_or_default();
-        let asked = Query::<Vec<(String, String)>>::try_from_uri(uri)
-            .map_err(|bad| Error::new(Code::BadRequest, bad.body_text()))?;
-        for (name, _) in asked.0 {
-            if !known.contains(&name) {
-                let takes = if known.is_empty() { "nothing".into() } else { known.join(", ") };
-                let words = format!("unknown name in the query: {name:?}; it takes {takes}");
-                return Err(Error::new(Code::BadRequest, words));
-            }
-        }
-        Ok(())
-    }
-
-    fn find(&self, method: &Method, path: &str) -> Result<Needs> {
-        let method = described(method);
-        if let Some(needs) = self.needs.get(&(method, path.to_owned())) {
-            return Ok(*needs);
+    fn find(&self, method: &Method, path: &str) -> Result<&Gate> {
+        let method = if method == Method::HEAD { Method::GET } else { method.clone() };
+        if let Some(gate) = self.operations.get(&(method, path.to_owned())) {
+            return Ok(gate);
         }
         if self.paths.contains(path) {
             let words = "this address takes another method";
@@ -98,12 +88,22 @@ impl Gates {
     }
 }
 
-/// The method under which an operation is described.
-fn described(method: &Method) -> Method {
-    if method == Method::HEAD { Method::GET } else { method.clone() }
+impl Gate {
+    /// Refuses a query of other names than the operation's.
+    fn check_query(&self, uri: &Uri) -> Result<()> {
+        let Query(asked) = Query::<Vec<(String, String)>>::try_from_uri(uri)
+            .map_err(|bad| Error::new(Code::BadRequest, bad.body_text()))?;
+        let Some((name, _)) = asked.iter().find(|(name, _)| !self.query.contains(name)) else {
+            return Ok(());
+        };
+        let takes =
+            if self.query.is_empty() { "nothing".to_owned() } else { self.query.join(", ") };
+        let words = format!("unknown name in the query: {name:?}; it takes {takes}");
+        Err(Error::new(Code::BadRequest, words))
+    }
 }
 
-fn queries(operation: &Value) -> Vec<String> {
+fn names_of_query(operation: &Value) -> Vec<String> {
     let parameters = operation["parameters"].as_array().into_iter().flatten();
     let of_query = parameters.filter(|parameter| parameter["in"] == "query");
     of_query.filter_map(|parameter| parameter["name"].as_str().map(str::to_owned)).collect()
@@ -198,7 +198,8 @@ async fn admit(
     request: &mut Request,
 ) -> Result<()> {
     let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str).to_owned();
-    match gates.find(request.method(), &path)? {
+    let gate = gates.find(request.method(), &path)?;
+    match gate.needs {
         Needs::Nothing => {}
         Needs::Sender => {
             let token = bearer(request.headers())?;
@@ -218,7 +219,7 @@ async fn admit(
                 Some(key) => Some(services.catalog.tenant_for(token.tenant, key).await?),
                 None => None,
             };
-            gates.check_query(request.method(), &path, request.uri())?;
+            gate.check_query(request.uri())?;
             request.extensions_mut().insert(Act { services, token, tenant, parts: parts.into() });
         }
     }

@@ -11,7 +11,10 @@ use axum::{
 };
 use protocol::{Code, Error, Result, limits};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::{
+    IntoParams, ToSchema,
+    openapi::path::{Parameter, ParameterIn},
+};
 
 use super::answer::Refusal;
 use crate::model::catalog::Page;
@@ -43,42 +46,6 @@ impl<T> Listing<T> {
     }
 }
 
-/// Which page.
-#[derive(Debug, Default, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(super) struct Paging {
-    /// At most this many items.
-    #[param(minimum = 1, maximum = 1000, default = 100)]
-    limit: Option<u32>,
-    /// `next` of the page before.
-    after: Option<String>,
-    /// Only what holds this in its name, in any case.
-    search: Option<String>,
-}
-
-impl Paging {
-    pub(super) fn limit(&self) -> u32 {
-        self.limit.unwrap_or(LIMIT)
-    }
-
-    pub(super) fn after(&self) -> &str {
-        self.after.as_deref().unwrap_or_default()
-    }
-
-    pub(super) fn search(&self) -> &str {
-        self.search.as_deref().unwrap_or_default()
-    }
-
-    /// The page and one item more, which tells whether there is a page behind.
-    pub(super) fn page(&self) -> Page {
-        Page {
-            after: self.after().to_owned(),
-            limit: self.limit() + 1,
-            search: self.search().to_owned(),
-        }
-    }
-}
-
 /// Which page of what has no name to search.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -105,13 +72,44 @@ impl RowPaging {
     }
 }
 
-fn within_a_page(limit: Option<u32>) -> Result<()> {
-    match limit {
-        Some(limit) if !(1..=limits::ADMIN_PAGE).contains(&limit) => {
-            let words = format!("limit is 1 to {}", limits::ADMIN_PAGE);
-            Err(Error::new(Code::BadRequest, words))
-        }
-        _ => Ok(()),
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Search {
+    /// Only what holds this in its name, in any case.
+    search: Option<String>,
+}
+
+/// Which page.
+#[derive(Debug)]
+pub(super) struct Paging {
+    rows: RowPaging,
+    search: Search,
+}
+
+impl IntoParams for Paging {
+    fn into_params(place: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let mut params = RowPaging::into_params(&place);
+        params.extend(Search::into_params(&place));
+        params
+    }
+}
+
+impl Paging {
+    pub(super) fn limit(&self) -> u32 {
+        self.rows.limit()
+    }
+
+    pub(super) fn after(&self) -> &str {
+        self.rows.after()
+    }
+
+    pub(super) fn search(&self) -> &str {
+        self.search.search.as_deref().unwrap_or_default()
+    }
+
+    /// As [`RowPaging::page`].
+    pub(super) fn page(&self) -> Page {
+        Page { search: self.search().to_owned(), ..self.rows.page() }
     }
 }
 
@@ -129,21 +127,26 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Asked<T> {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Paging {
-    type Rejection = Refusal;
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
-        let Asked(paging) = Asked::<Self>::from_request_parts(parts, state).await?;
-        within_a_page(paging.limit)?;
-        Ok(paging)
-    }
-}
-
 impl<S: Send + Sync> FromRequestParts<S> for RowPaging {
     type Rejection = Refusal;
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         let Asked(paging) = Asked::<Self>::from_request_parts(parts, state).await?;
-        within_a_page(paging.limit)?;
-        Ok(paging)
+        match paging.limit {
+            Some(limit) if !(1..=limits::ADMIN_PAGE).contains(&limit) => {
+                let words = format!("limit is 1 to {}", limits::ADMIN_PAGE);
+                Err(Error::new(Code::BadRequest, words).into())
+            }
+            _ => Ok(paging),
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Paging {
+    type Rejection = Refusal;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let rows = RowPaging::from_request_parts(parts, state).await?;
+        let Asked(search) = Asked::<Search>::from_request_parts(parts, state).await?;
+        Ok(Self { rows, search })
     }
 }
 

@@ -16,14 +16,11 @@ use protocol::limits;
 use runtime::{
     clock,
     shutdown::Shutdown,
-    tls::{Speaks, Tls, Wire},
+    tls::{Speaks, Tls},
 };
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-};
+use tokio::{net::TcpListener, sync::Semaphore};
 
-use crate::peers::{ACCEPT_PAUSE, Count, Counted, Guarded};
+use crate::peers::{ACCEPT_PAUSE, Count, Counted, Guarded, secured};
 
 /// Connections at once: enough for a thousand senders that ask now and then.
 const CONNECTIONS: usize = 512;
@@ -68,7 +65,7 @@ pub(crate) async fn serve(
         }
         let (tls, router, closing) = (tls.clone(), router.clone(), closing.clone());
         runtime::task::spawn("http-connection", async move {
-            if let Some(wire) = secured(stream, tls).await {
+            if let Some(wire) = secured(stream, tls, (Speaks::Http, HEADER_TIME)).await {
                 connection(Guarded::new(wire, (), HEADER_TIME, BEGINNING), router, closing).await;
             }
             drop((counted, permit));
@@ -77,21 +74,6 @@ pub(crate) async fn serve(
     drop(listener);
     // All permits back means that every connection has ended.
     let _ = room.acquire_many(u32::try_from(CONNECTIONS).unwrap_or(u32::MAX)).await;
-}
-
-/// With TLS where the server speaks it; `None` where the peer did not come through the handshake in time.
-async fn secured(stream: TcpStream, tls: Option<Tls>) -> Option<Wire> {
-    // An answer is written at once; a failure to set this costs only time.
-    let _ = stream.set_nodelay(true);
-    let Some(tls) = tls else { return Some(Wire::Plain(stream)) };
-    match tokio::time::timeout(HEADER_TIME, tls.accept(stream, Speaks::Http)).await {
-        Ok(Ok(wire)) => Some(wire),
-        Ok(Err(cause)) => {
-            tracing::debug!(%cause, "no TLS handshake");
-            None
-        }
-        Err(_) => None,
-    }
 }
 
 async fn connection(stream: Guarded<()>, router: Router, mut closing: Shutdown) {

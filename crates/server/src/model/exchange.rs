@@ -110,12 +110,16 @@ pub fn write(list: &[Listed], format: Format) -> Result<String> {
     }
 }
 
+/// A list that cannot be read, in the words of what read it.
+fn bad(cause: &dyn fmt::Display) -> Error {
+    Error::new(Code::BadRequest, cause.to_string())
+}
+
 /// Reads a list; an empty filter is none.
 ///
 /// # Errors
 /// `BAD_REQUEST` where it is malformed or names a table twice, `BAD_NAME`.
 pub fn read(text: &str, format: Format) -> Result<Vec<Listed>> {
-    let bad = |cause: &dyn fmt::Display| Error::new(Code::BadRequest, cause.to_string());
     // Spreadsheets put a mark before the first letter.
     let text = text.trim_start_matches('\u{feff}');
     let rows: Vec<Row> = match format {
@@ -138,7 +142,6 @@ pub fn read(text: &str, format: Format) -> Result<Vec<Listed>> {
 
 /// The lines of a CSV text, separated by commas or, as spreadsheets in Portuguese write it, by semicolons.
 fn read_csv(text: &str) -> Result<Vec<Row>> {
-    let bad = |cause: &dyn fmt::Display| Error::new(Code::BadRequest, cause.to_string());
     let head = text.lines().next().unwrap_or_default();
     let delimiter = if head.contains(';') && !head.contains(',') { b';' } else { b',' };
     let mut reader = csv::ReaderBuilder::new()

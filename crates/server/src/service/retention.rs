@@ -172,25 +172,19 @@ impl Retention {
         }
     }
 
-    /// Gives some of what became free in the store and in each staging file back to the file system; `false` = there is
-    /// nothing more. A staging file that fails holds back only itself.
+    /// Gives some of what became free in the store back to the file system; `false` = there is nothing more.
     ///
     /// # Errors
     /// The store's own.
     pub async fn shrink(&self) -> Result<bool> {
-        let mut more = self.store.shrink_step().await?;
-        for stream in self.streams().await? {
-            match self.shrink_staging(&stream).await {
-                Ok(some) => more |= some,
-                Err(error) => {
-                    tracing::warn!(erp = %stream.erp, code = %error.code, chain = error.chain(), "a staging file cannot be made smaller");
-                }
-            }
-        }
-        Ok(more)
+        self.store.shrink_step().await
     }
 
-    async fn shrink_staging(&self, stream: &StreamId) -> Result<bool> {
+    /// As [`Self::shrink`], of a stream's staging file.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn shrink_staging(&self, stream: &StreamId) -> Result<bool> {
         failpoint::pass("retention.shrink", Code::StoreFailed).await?;
         match self.staging.found(stream.environment, &stream.erp).await? {
             Some(file) => file.shrink_step().await,
@@ -236,7 +230,8 @@ impl Retention {
         let mut steps = 0;
         for stream in self.streams().await? {
             let done = self.sweep_whole(&stream, now, (&mut steps, &mut swept.removed)).await;
-            if let Err(error) = done {
+            let smaller = self.shrink_whole(&stream, &mut steps).await;
+            if let Err(error) = done.and(smaller) {
                 swept.failed.push(FailedStream::of(&stream, error));
             }
         }
@@ -271,6 +266,13 @@ impl Retention {
                 break;
             }
             *all += removed;
+            *steps += 1;
+        }
+        Ok(())
+    }
+
+    async fn shrink_whole(&self, stream: &StreamId, steps: &mut usize) -> Result<()> {
+        while *steps < RUN_STEPS && self.shrink_staging(stream).await? {
             *steps += 1;
         }
         Ok(())

@@ -33,7 +33,9 @@ pub async fn run(
         match retention.streams().await {
             Ok(streams) => {
                 for stream in streams {
-                    if let Err(error) = sweep(&retention, &stream, (now, &mut shutdown)).await {
+                    let done = sweep(&retention, &stream, (now, &mut shutdown)).await;
+                    let step = || retention.shrink_staging(&stream);
+                    if let Err(error) = done.and(shrink(step, &mut shutdown).await) {
                         tracing::warn!(erp = %stream.erp, code = %error.code, chain = error.chain(), "retention failed, it is tried again");
                     }
                 }
@@ -45,7 +47,7 @@ pub async fn run(
         if let Err(error) = forget_deliveries(&retention, (now, &mut shutdown)).await {
             tracing::warn!(code = %error.code, chain = error.chain(), "old deliveries cannot be removed, it is tried again");
         }
-        if let Err(error) = shrink(&retention, &mut shutdown).await {
+        if let Err(error) = shrink(|| retention.shrink(), &mut shutdown).await {
             tracing::warn!(code = %error.code, chain = error.chain(), "the store cannot be made smaller");
         }
         wait(PERIOD, &mut shutdown).await;
@@ -93,8 +95,12 @@ async fn forget_deliveries(
     Ok(())
 }
 
-async fn shrink(retention: &Retention, shutdown: &mut Shutdown) -> Result<()> {
-    while !shutdown.is_draining() && retention.shrink().await? {
+/// Steps as long as one tells that there is more.
+async fn shrink<F>(step: impl Fn() -> F, shutdown: &mut Shutdown) -> Result<()>
+where
+    F: Future<Output = Result<bool>>,
+{
+    while !shutdown.is_draining() && step().await? {
         wait(PAUSE, shutdown).await;
     }
     Ok(())
