@@ -10,8 +10,8 @@ use std::fmt;
 use crate::limits;
 
 pub use write::{
-    push_base64, push_bool, push_date, push_decimal, push_f32, push_f64, push_i64, push_time,
-    push_timestamp, push_uuid,
+    push_base64, push_bool, push_date, push_decimal, push_f32, push_f64, push_i64, push_padded,
+    push_time, push_timestamp, push_uuid,
 };
 
 /// Type names of `schema.columns`, Carol's and Malote's exact ones. An unknown name is `String`.

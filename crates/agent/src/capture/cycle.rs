@@ -17,6 +17,7 @@ use protocol::{
 use runtime::clock::{self, Mono, Wall};
 
 use super::{
+    ahead::Ahead,
     batcher::Batcher,
     cursor::Change,
     edge::{self, Pass},
@@ -114,13 +115,15 @@ impl<'a, S: Source> Cycle<'a, S> {
 
     /// One piece of work on a table; false = it has nothing more for this cycle.
     pub(super) async fn turn(&mut self, table: &mut Table) -> Turn<bool> {
+        // For this turn or for none: what is read from here on goes behind it.
+        let ahead = table.ahead.take();
         let seen = self.describe(table).await?;
         let stamped = seen.shape.stamp.is_some();
         if stamped {
             self.bound(table).await?;
         }
         if table.loads() {
-            self.chunk(table, &seen).await?;
+            self.chunk(table, &seen, ahead).await?;
         }
         if stamped && !table.delta_done {
             self.delta(table, &seen).await?;
@@ -218,21 +221,23 @@ impl<'a, S: Source> Cycle<'a, S> {
         Ok(bound)
     }
 
-    async fn chunk(&mut self, table: &mut Table, seen: &Seen) -> Turn {
+    async fn chunk(&mut self, table: &mut Table, seen: &Arc<Seen>, ahead: Option<Ahead>) -> Turn {
         if seen.shape.stamp.is_some() && table.cursor.watermark.is_none() {
             let bound = self.bound(table).await?;
             let edge = self.tools.source.watermark(&seen.shape, &bound).map_err(Fault::Table)?;
             table.cursor.watermark = Some(edge);
             table.cursor.micros = Some(bound.micros);
         }
-        let started = Mono::now();
         let after = table.cursor.load.as_ref().and_then(|load| load.after.clone());
-        let source = self.tools.source;
-        let page = source
-            .chunk(&seen.shape, after.as_ref(), seen.filter.as_ref(), table.limit())
-            .await
-            .map_err(Fault::Table)?;
-        let took = started.elapsed();
+        let (page, took) = match ahead.and_then(|ahead| ahead.page(seen, after.as_ref())) {
+            Some(read) => read,
+            None => {
+                let (started, source) = (Mono::now(), self.tools.source);
+                let filter = seen.filter.as_ref();
+                let page = source.chunk(&seen.shape, after.as_ref(), filter, table.limit()).await;
+                (page.map_err(Fault::Table)?, started.elapsed())
+            }
+        };
         table.took(took, page.len());
         tell_read(table, &page, took, "of a base load");
         for row in 0..page.len() {

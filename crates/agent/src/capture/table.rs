@@ -26,7 +26,7 @@ use runtime::{
     clock::{Mono, Wall},
 };
 
-use super::{cursor::Cursor, edge::Pass, load::Wish, recent::RecentRows, scan::Scan};
+use super::{ahead::Ahead, cursor::Cursor, edge::Pass, load::Wish, recent::RecentRows, scan::Scan};
 use crate::{
     journal::{Parked, TableStatus, key_hash, schema_mark},
     source::{Bound, Page, PageKey, ReadLimit, TableShape},
@@ -159,6 +159,8 @@ pub(super) struct Table {
     pub(super) pass: Option<Pass>,
     /// What was committed before the last pass that was read to its end; an equal state shows nothing new.
     pub(super) read: Option<String>,
+    /// The next chunk, read while the batch before it was accepted.
+    pub(super) ahead: Option<Ahead>,
     pub(super) recent: RecentRows,
     pub(super) scan: Scan,
     pub(super) park: Option<Park>,
@@ -202,6 +204,7 @@ impl Table {
             stored,
             pass: None,
             read: None,
+            ahead: None,
             recent: RecentRows::default(),
             scan: Scan::Idle { not_before: now },
             park: None,

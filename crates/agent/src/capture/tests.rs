@@ -397,6 +397,32 @@ async fn f17_a_base_load_that_is_cut_goes_on_where_the_last_accepted_batch_ended
 }
 
 #[tokio::test]
+async fn rows_of_a_chunk_that_was_read_ahead_do_not_come_after_what_they_became() {
+    let mut world = stamped(60_000).await;
+    world.plan(|_| {}).await;
+    world.sql("UPDATE T SET V = hex(zeroblob(700))");
+    world.start().await;
+    let (id, seal, tables) = world.sealed().await;
+    world.stage(&tables);
+    let next = world.base_rows + 1;
+    assert!(next < 60_000, "the load was cut: {next}");
+    // The next chunk is being read, or was; the batch is not accepted yet.
+    let now = "S = strftime('%Y-%m-%d %H:%M:%f')";
+    for round in 0..20 {
+        let (changed, gone) = (next + 10 * round, next + 10 * round + 1);
+        world.sql(&format!(
+            "UPDATE T SET V = 'new', {now} WHERE K = {changed}; DELETE FROM T WHERE K = {gone};"
+        ));
+    }
+    world.last = id;
+    world.cursors.extend(seal.cursors);
+    world.journal.complete(id, Wall(0)).await.unwrap();
+    world.until_equal(ALL).await;
+    assert_eq!(world.loads_done, 1);
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn a_dropped_batch_is_read_again_from_the_grant() {
     let mut world = World::new(PLAIN).await;
     world.sql(&fill(300, ""));

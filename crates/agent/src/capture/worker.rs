@@ -22,6 +22,7 @@ use runtime::{
 use tokio::sync::watch;
 
 use super::{
+    ahead,
     batcher::{Batcher, batch_id},
     cycle::{Cycle, Fault, Tools},
     load,
@@ -429,10 +430,21 @@ impl<S: Source> Worker<S> {
         };
         self.journal.seal(id, seal).await.map_err(Fault::Session)?;
         let mut spool = self.journal.spool();
-        let over = spool.wait_for(|state| state.batch != Some(id)).await;
-        let completed = over.map_err(|_| Fault::Session(closed()))?.completed == Some(id);
-        if !completed {
+        let over = async {
+            let over = spool.wait_for(|state| state.batch != Some(id)).await;
+            over.map(|state| state.completed).map_err(|_| Fault::Session(closed()))
+        };
+        let next = session.tables.get(session.first);
+        let ahead = async {
+            let table = next.filter(|table| !self.journal.is_halted(&table.query.table))?;
+            ahead::read(&*self.source, table).await
+        };
+        let (over, ahead) = tokio::join!(over, ahead);
+        if over? != Some(id) {
             return Err(Fault::Session(Error::new(Code::Fenced, "the batch was dropped")));
+        }
+        if let Some(table) = session.tables.get_mut(session.first) {
+            table.ahead = ahead;
         }
         let mut moved: BTreeMap<_, _> = moved.into_iter().collect();
         for table in &mut session.tables {

@@ -545,6 +545,25 @@ async fn f38_a_table_all_of_whose_messages_are_refused_is_parked_and_a_reload_tr
 }
 
 #[tokio::test]
+async fn the_cursor_is_prepared_beside_the_last_writes_and_the_summary_waits_for_them() {
+    let double = Double::start().await;
+    double.script(3, Fault::Hang);
+    let mut stage = Stage::start(double).await;
+    let grant = stage.grant(0).await;
+    let batch = stage.write(&grant, 3).await;
+    within(stage.double.until(|seen| !seen.prepared.is_empty())).await;
+    let seen = stage.double.look();
+    assert!(!seen.stored[&batch.0].contains_key(&3), "the last Write is not answered");
+    assert!(seen.summaries.is_empty() && seen.committed.is_empty());
+    stage.kill().await;
+    stage.launch();
+    stage.complete(batch).await;
+    let seen = stage.double.look();
+    assert_eq!(seen.committed, BTreeMap::from([("FLAN".to_owned(), b"cursor".to_vec())]));
+    stage.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_restart_resumes_under_the_old_epoch_and_sends_the_same_bytes_again() {
     let double = Double::start().await;
     double.script(4, Fault::Hang);

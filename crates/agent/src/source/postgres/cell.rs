@@ -3,8 +3,6 @@
 //! Promises: exact for every type listed here; every other type is selected as the database's own text.
 //! Never: takes a decimal through a float.
 
-use std::fmt::Write as _;
-
 use protocol::value::{self, ColumnType, TypeName};
 use tokio_postgres::types::{FromSql, Type};
 
@@ -159,10 +157,14 @@ fn timestamp(out: &mut String, micros: i64, instant: bool) {
 /// Seconds east of Greenwich as `+HH:MM[:SS]`.
 fn offset(out: &mut String, seconds: i32) {
     let sign = if seconds < 0 { '-' } else { '+' };
-    let seconds = seconds.unsigned_abs();
-    let _ = write!(out, "{sign}{:02}:{:02}", seconds / 3600, seconds / 60 % 60);
+    let seconds = u64::from(seconds.unsigned_abs());
+    out.push(sign);
+    value::push_padded(out, seconds / 3600, 2);
+    out.push(':');
+    value::push_padded(out, seconds / 60 % 60, 2);
     if !seconds.is_multiple_of(60) {
-        let _ = write!(out, ":{:02}", seconds % 60);
+        out.push(':');
+        value::push_padded(out, seconds % 60, 2);
     }
 }
 
@@ -187,7 +189,7 @@ fn numeric(out: &mut String, raw: &[u8]) -> Result<(), &'static str> {
     let weight = i32::from(weight.cast_signed());
     let group = |place: i32| {
         let at = usize::try_from(weight - place).ok();
-        at.and_then(|at| groups.get(at)).copied().unwrap_or(0)
+        u64::from(at.and_then(|at| groups.get(at)).copied().unwrap_or(0))
     };
     if sign == 0x4000 {
         out.push('-');
@@ -195,15 +197,15 @@ fn numeric(out: &mut String, raw: &[u8]) -> Result<(), &'static str> {
     if weight < 0 {
         out.push('0');
     } else {
-        let _ = write!(out, "{}", group(weight));
-        (0..weight).rev().for_each(|place| _ = write!(out, "{:04}", group(place)));
+        value::push_padded(out, group(weight), 1);
+        (0..weight).rev().for_each(|place| value::push_padded(out, group(place), 4));
     }
     if scale > 0 {
-        let mut digits = String::new();
-        let needed = i32::from(scale).div_euclid(4) + 1;
-        (1..=needed).for_each(|place| _ = write!(digits, "{:04}", group(-place)));
         out.push('.');
-        out.push_str(digits.get(..usize::from(scale)).ok_or(CUT)?);
+        let digits = out.len();
+        let needed = i32::from(scale).div_euclid(4) + 1;
+        (1..=needed).for_each(|place| value::push_padded(out, group(-place), 4));
+        out.truncate(digits + usize::from(scale));
     }
     Ok(())
 }

@@ -518,6 +518,7 @@ impl Double {
         }
         let entries = request.entries.into_iter().map(|entry| (entry.table, entry.value));
         self.seen().prepared.extend(entries);
+        self.tell();
         Ok(Response::new(session::PrepareResponse {}))
     }
 }
