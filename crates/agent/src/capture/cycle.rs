@@ -1,8 +1,8 @@
 //! Cycle: one batch's reading, table by table in turns.
 //!
-//! Promises: the bound is taken before any read; a table's chunk goes before the delta that is read after it; no table
-//! waits for another's base load longer than one page and its rest.
-//! Never: reads ahead of the journal: above 32 MB unacknowledged it waits.
+//! Promises: the bound is taken before any read of changes; a table's chunk goes before the delta that is read after it;
+//! no table waits for another's base load longer than one page and its rest.
+//! Never: hands on ahead of the journal: above 32 MB unacknowledged it waits.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

@@ -230,6 +230,9 @@ impl<S: Source> Worker<S> {
     /// Reads and seals one batch. True = there is more to read at once.
     async fn cycle(&self, session: &mut Session) -> Result<bool, Fault> {
         self.refresh(session).await.map_err(Fault::Session)?;
+        for table in &mut session.tables {
+            table.ahead.take_if(|ahead| ahead.is_old());
+        }
         if !self.has_room(session).await.map_err(Fault::Session)? {
             self.tell(session).await.map_err(Fault::Session)?;
             runtime::clock::sleep(LOOK).await;
@@ -437,6 +440,10 @@ impl<S: Source> Worker<S> {
         let next = session.tables.get(session.first);
         let ahead = async {
             let table = next.filter(|table| !self.journal.is_halted(&table.query.table))?;
+            let now = Wall::now();
+            if self.schedule.loads_from(now) != Some(now) {
+                return None;
+            }
             ahead::read(&*self.source, table).await
         };
         let (over, ahead) = tokio::join!(over, ahead);

@@ -8,7 +8,15 @@ use std::{sync::Arc, time::Duration};
 use bytes::{BufMut as _, Bytes};
 use http::uri::PathAndQuery;
 use prost::Message;
-use protocol::{Code, Error, Result, ids::Epoch, limits, proto::totvs};
+use protocol::{
+    Code, Error, Result,
+    ids::Epoch,
+    limits,
+    proto::{
+        ingestion::{PrepareRequest, PrepareResponse},
+        totvs,
+    },
+};
 use runtime::{dial, failpoint};
 use tonic::{
     Request, Status,
@@ -30,7 +38,7 @@ pub(super) const SUMMARY: &str = "/com.totvs.ingestion.grpc.TableStream/Summary"
 pub(super) const OPEN: &str = "/malote.ingestion.v1.Session/Open";
 pub(super) const RENEW: &str = "/malote.ingestion.v1.Session/Renew";
 pub(super) const RELEASE: &str = "/malote.ingestion.v1.Session/Release";
-pub(super) const PREPARE: &str = "/malote.ingestion.v1.Session/Prepare";
+const PREPARE: &str = "/malote.ingestion.v1.Session/Prepare";
 pub(super) const ROWS: &str = "/malote.ingestion.v1.Reconcile/Rows";
 
 /// Writes spooled messages without reading them.
@@ -124,6 +132,20 @@ impl Rpc {
             let answer = self.clone().unary(request, SUMMARY, codec).await;
             failpoint::pass("cloud.summarized", Code::CloudUnreachable).await?;
             Ok(answer.map(|answer| (answer.success, answer.errors)))
+        };
+        answered(call.await)
+    }
+
+    /// The cursor's entries, once and under this token: a call that asks for a token by itself may be waited for by who
+    /// asks for one too.
+    pub(super) async fn prepare(self, entries: PrepareRequest, bearer: Bearer) -> Outcome {
+        let request = request(entries, &bearer, None);
+        let codec = ProstCodec::<PrepareRequest, PrepareResponse>::default();
+        let call = async {
+            failpoint::pass("cloud.prepare", Code::CloudUnreachable).await?;
+            let answer = self.unary(request, PREPARE, codec).await;
+            failpoint::pass("cloud.prepared", Code::CloudUnreachable).await?;
+            Ok(answer.map(|_| (true, Vec::new())))
         };
         answered(call.await)
     }

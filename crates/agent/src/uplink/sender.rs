@@ -20,7 +20,7 @@ use protocol::{
     loads::done_entry,
     names::{ColumnName, ErpName, TableName},
     proto::{
-        ingestion::{CursorEntry, PrepareRequest, PrepareResponse},
+        ingestion::{CursorEntry, PrepareRequest},
         totvs::BatchSummary,
     },
     wire::TableView,
@@ -28,7 +28,6 @@ use protocol::{
 use runtime::{
     backoff::Backoff,
     clock::{self, Mono, Wall},
-    failpoint,
 };
 use tokio::sync::{Notify, watch};
 
@@ -37,7 +36,7 @@ use super::{
     board::Board,
     cloud::Bearer,
     decide::{Action, Outcome, Standing, code_of, decide},
-    rpc::{CallError, PREPARE, Rpc},
+    rpc::Rpc,
 };
 use crate::journal::{
     Incident, Journal, Parked, Poisoned, Retry, Seal, SpoolMessage, key_hash, schema_mark,
@@ -85,13 +84,25 @@ struct Answered {
     outcome: Outcome,
 }
 
+/// What a Prepare came to, and under which token.
+type PrepareAnswer = (Outcome, Bearer);
+
 /// The Prepare that goes ahead of the last answers.
-#[derive(Debug)]
 enum Prepared {
     Not,
-    Sent,
-    /// What it came to; taken for the answer of the one before the Summary.
-    Answered(Outcome),
+    Sent(BoxFuture<'static, PrepareAnswer>),
+    /// Taken for the answer of the one before the Summary.
+    Answered(PrepareAnswer),
+}
+
+impl Prepared {
+    /// Waits for the answer; without a call under way for ever.
+    async fn answered(&mut self) {
+        match self {
+            Self::Sent(call) => *self = Self::Answered(call.await),
+            Self::Not | Self::Answered(_) => std::future::pending().await,
+        }
+    }
 }
 
 /// One batch on its way.
@@ -103,8 +114,6 @@ struct Flight {
     /// Highest number launched.
     sent: i32,
     troubles: BTreeMap<i32, Answered>,
-    /// A Prepare on its way beside the last Writes; one at most.
-    preparing: FuturesUnordered<BoxFuture<'static, Outcome>>,
     prepared: Prepared,
     /// Rows acknowledged, by table.
     taken: BTreeMap<TableName, u64>,
@@ -121,7 +130,6 @@ impl Flight {
             queue: VecDeque::new(),
             sent: 0,
             troubles: BTreeMap::new(),
-            preparing: FuturesUnordered::new(),
             prepared: Prepared::Not,
             taken: BTreeMap::new(),
             standing: Standing::default(),
@@ -137,17 +145,17 @@ impl Flight {
     }
 
     /// What the Prepare that went ahead came to. A failure counts once: then another one goes.
-    async fn prepared(&mut self) -> Option<Outcome> {
-        while let Some(outcome) = self.preparing.next().await {
-            self.prepared = Prepared::Answered(outcome);
+    async fn prepared(&mut self) -> Option<PrepareAnswer> {
+        if matches!(self.prepared, Prepared::Sent(_)) {
+            self.prepared.answered().await;
         }
         match std::mem::replace(&mut self.prepared, Prepared::Not) {
-            Prepared::Answered(Outcome::Success) => {
-                self.prepared = Prepared::Answered(Outcome::Success);
-                Some(Outcome::Success)
+            Prepared::Answered((Outcome::Success, bearer)) => {
+                self.prepared = Prepared::Answered((Outcome::Success, bearer.clone()));
+                Some((Outcome::Success, bearer))
             }
-            Prepared::Answered(outcome) => Some(outcome),
-            Prepared::Not | Prepared::Sent => None,
+            Prepared::Answered(failed) => Some(failed),
+            Prepared::Not | Prepared::Sent(_) => None,
         }
     }
 }
@@ -208,9 +216,7 @@ impl Sender {
             }
             tokio::select! {
                 Some(answered) = flight.calls.next() => self.land(&mut flight, answered).await?,
-                Some(outcome) = flight.preparing.next() => {
-                    flight.prepared = Prepared::Answered(outcome);
-                }
+                () = flight.prepared.answered() => {}
                 changed = spool.changed() => {
                     changed.map_err(|_| Error::new(Code::JournalFailed, "the journal is closed"))?;
                 }
@@ -438,16 +444,16 @@ impl Sender {
             }
         };
         let prepared = match flight.prepared().await {
-            Some(outcome) => outcome,
-            None => self.prepare(flight.batch, &seal).await,
+            Some(answer) => answer,
+            None => self.prepare(flight.batch, &seal, bearer.clone()).await,
         };
-        let outcome = match prepared {
-            Outcome::Success => {
+        let (outcome, bearer) = match prepared {
+            (Outcome::Success, _) => {
                 let summary = summary_of(&self.erp, flight.batch, &seal);
                 let loads = if self.epoch.is_some() { loads_done(&seal) } else { String::new() };
-                self.rpc.summary(summary, &bearer, self.epoch, &loads).await
+                (self.rpc.summary(summary, &bearer, self.epoch, &loads).await, bearer)
             }
-            other => other,
+            refused => refused,
         };
         let words = outcome.words();
         let action = decide(&outcome, flight.standing);
@@ -487,19 +493,25 @@ impl Sender {
         }
     }
 
-    /// Sends the entries while the last Writes are still under way.
+    /// Sends the entries while the last Writes are still under way. Without a token the end of the batch asks for one.
     async fn prepare_ahead(&mut self, flight: &mut Flight) -> Result<()> {
         if let Some(seal) = self.journal.sealed(flight.batch).await? {
             self.wait_for_lease().await;
-            flight.prepared = Prepared::Sent;
-            flight.preparing.push(self.prepare(flight.batch, &seal));
+            if let Ok(bearer) = self.rpc.bearer().await {
+                flight.prepared = Prepared::Sent(self.prepare(flight.batch, &seal, bearer));
+            }
         }
         Ok(())
     }
 
-    fn prepare(&self, batch: BatchId, seal: &Seal) -> BoxFuture<'static, Outcome> {
+    fn prepare(
+        &self,
+        batch: BatchId,
+        seal: &Seal,
+        bearer: Bearer,
+    ) -> BoxFuture<'static, PrepareAnswer> {
         let Some(epoch) = self.epoch.filter(|_| !seal.cursors.is_empty()) else {
-            return std::future::ready(Outcome::Success).boxed();
+            return std::future::ready((Outcome::Success, bearer)).boxed();
         };
         let entry = |(table, value): &(TableName, Vec<u8>)| CursorEntry {
             table: table.to_string(),
@@ -511,15 +523,8 @@ impl Sender {
             batch_id: batch.0,
             entries: seal.cursors.iter().map(entry).collect(),
         };
-        let rpc = self.rpc.clone();
-        let call = async move {
-            let lost = |error| CallError::Before(error);
-            failpoint::pass("cloud.prepare", Code::CloudUnreachable).await.map_err(lost)?;
-            let answer = rpc.call::<_, PrepareResponse>(PREPARE, request).await;
-            failpoint::pass("cloud.prepared", Code::CloudUnreachable).await.map_err(lost)?;
-            answer
-        };
-        call.map(|called| called.map_or_else(|call| call.outcome(), |_| Outcome::Success)).boxed()
+        let call = self.rpc.clone().prepare(request, bearer.clone());
+        call.map(|outcome| (outcome, bearer)).boxed()
     }
 }
 

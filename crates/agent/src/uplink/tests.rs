@@ -326,7 +326,8 @@ async fn an_hour_without_the_cloud_is_told_asked_again_in_bounds_and_ends_in_a_s
     let state = within(link.wait_for(unreachable)).await.unwrap().clone();
     assert!(state.code.is_some() && state.hint.is_some() && state.since_micros.is_some());
     let missed = stage.double.look().missed;
-    assert!((120..3_600).contains(&missed), "{missed} calls in an hour");
+    // A call that is refused takes its own time, in which the clock runs ahead: a busy machine makes fewer.
+    assert!((30..3_600).contains(&missed), "{missed} calls in an hour");
     // The lease is long over: what was spooled is dropped, since the ERP still holds it.
     // The journal's thread takes its time beside the clock that ran ahead.
     within(stage.journal.granted().wait_for(Option::is_none)).await.unwrap();

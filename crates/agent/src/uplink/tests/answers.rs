@@ -166,6 +166,17 @@ async fn row_resource_exhausted_with_retry_info_holds_for_prepare_and_summary_to
 }
 
 #[tokio::test]
+async fn row_unauthenticated_of_a_write_and_of_the_prepare_beside_it_renews_once_and_goes_on() {
+    let double = Double::start().await;
+    double.script(2, Fault::Unauthenticated);
+    let refused = Fault::Status(Grpc::Unauthenticated, "UNAUTHENTICATED: for a test", None);
+    double.seen().prepare_script.push_back(refused);
+    let (stage, _, batch) = written(double).await;
+    let stage = stage.goes_through(batch).await;
+    assert_eq!(stage.times_written(batch, 2), 2);
+}
+
+#[tokio::test]
 async fn row_unavailable_deadline_exceeded_or_aborted_repeats_the_same_bytes() {
     for status in [Grpc::Unavailable, Grpc::DeadlineExceeded, Grpc::Aborted] {
         let (stage, _, batch) = met(Fault::Status(status, "x", None)).await;

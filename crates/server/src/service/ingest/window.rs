@@ -1,6 +1,6 @@
 //! Window: Writes of one batch on one connection that came before their predecessor (`correctness.md` g).
 //!
-//! Promises: a waiting Write is neither stored nor acknowledged; at most 32 wait, none longer than 2 s; the order in
+//! Promises: a waiting Write is neither stored nor acknowledged; at most 56 wait, none longer than 2 s; the order in
 //! which Writes go to the store is the order of their numbers where they could be ordered.
 //! Never: decides; a Write that cannot be ordered goes to the store, whose judge names the gap.
 
