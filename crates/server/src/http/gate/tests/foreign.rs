@@ -104,6 +104,7 @@ impl Operation {
             "Filtered" => vec![json!({ "filter": "ID > 1" })],
             "Reload" => vec![json!({ "table": thing("table") })],
             "String" => return vec!["table\nYET_ANOTHER\n".to_owned()],
+            "NewOrder" => vec![json!({ "verb": "RELOAD", "table": thing("table") })],
             "Wish" => vec![json!({ "all": true }), json!({ "row": thing("row") })],
             schema => panic!("{}: a body {schema} that this test does not know", self.name()),
         };
@@ -192,6 +193,8 @@ impl Stage {
         let told = self.done("GET", &deliveries, Value::Null).await;
         let delivery = told["items"][0]["id"].as_str().unwrap().to_owned();
         self.session(caller).await;
+        let order = json!({ "verb": "RELOAD", "table": table });
+        let order = self.done("POST", &format!("{place}/orders"), order).await;
         let id = |made: &Value, key: &str| made[key].as_str().unwrap().to_owned();
         Things::from([
             ("environment", caller.environment.to_string()),
@@ -204,6 +207,7 @@ impl Stage {
             ("row", format!("{batch}.{messages}.1")),
             ("webhook", webhook),
             ("delivery", delivery),
+            ("order", order["order"].to_string()),
         ])
     }
 
