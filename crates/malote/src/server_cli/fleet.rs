@@ -241,10 +241,10 @@ pub(super) struct OfTable {
 #[derive(Debug, Args)]
 pub(super) struct KeyRange {
     /// First key of the range.
-    #[arg(long, value_name = "KEY", requires = "table")]
+    #[arg(long, value_name = "KEY", conflicts_with = "all")]
     from: Option<String>,
     /// Key behind the range.
-    #[arg(long, value_name = "KEY", requires = "table")]
+    #[arg(long, value_name = "KEY", conflicts_with = "all")]
     to: Option<String>,
 }
 

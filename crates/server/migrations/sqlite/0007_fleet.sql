@@ -11,7 +11,7 @@ CREATE TABLE fleet_agent (
     environment_id  TEXT NOT NULL,
     erp             TEXT NOT NULL,
     instance        TEXT NOT NULL CHECK (length(instance) = 36),
-    -- For people: version of the agent, kind and version of its database.
+    -- For people: version of the agent, and of its database.
     version         TEXT NOT NULL,
     database        TEXT NOT NULL,
     first_at        INTEGER NOT NULL,

@@ -117,7 +117,7 @@ pub struct AgentView {
     /// Of `DATABASE_CHANGED`: which facts of its database are others than before.
     pub differs: String,
     pub version: String,
-    /// Kind and version of its database.
+    /// Version of its database.
     pub database: String,
     /// Of the lease it holds.
     #[schema(value_type = Option<i64>)]

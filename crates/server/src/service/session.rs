@@ -69,7 +69,7 @@ impl Sessions {
             sender: caller.installation,
             instance: request.instance_id.parse()?,
             version: fleet::shortened(versions.agent),
-            database: fleet::shortened(format!("{} {}", identity.kind, versions.database)),
+            database: fleet::shortened(versions.database),
         };
         if versions.protocol != limits::PROTOCOL_VERSION {
             let code = Code::VersionUnsupported;

@@ -86,7 +86,7 @@ async fn an_agent_is_shown_with_its_tables_and_a_silent_one_ends_as_such() {
     assert_eq!((&agent["link"], &agent["code"]), (&json!("sending"), &Value::Null));
     assert_eq!(agent["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(agent["epoch"], world.epoch());
-    assert!(agent["database"].as_str().unwrap().starts_with("sqlite 3"), "{agent}");
+    assert!(agent["database"].as_str().unwrap().starts_with("SQLite 3"), "{agent}");
     let streaming = |told: &[Value]| state_of(told, "t") == "STREAMING";
     let tables = until(&world, &["tables"], streaming).await;
     assert_eq!((tables.len(), &tables[0]["mode"]), (2, &json!("TIMESTAMP")));

@@ -21,7 +21,10 @@ async fn a_table_that_capture_parked_is_tried_again_when_it_is_ordered() {
     world.start().await;
     world.until_equal(ALL).await;
     world.sql("ALTER TABLE T RENAME TO AWAY");
-    world.parked("TABLE_MISSING").await;
+    let missing = |status: &TableStatus| {
+        status.parked.as_ref().is_some_and(|(code, _)| code == "TABLE_MISSING")
+    };
+    world.status(missing).await;
     world.sql("ALTER TABLE AWAY RENAME TO T");
     // By itself it would rest for minutes.
     world.retried().await;

@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    future::ready,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -57,7 +58,7 @@ impl Agent {
         if absent { Err(Status::unimplemented("no such service")) } else { Ok(()) }
     }
 
-    async fn report(
+    fn report(
         self,
         request: Request<ReportRequest>,
     ) -> std::result::Result<Response<ReportResponse>, Status> {
@@ -67,7 +68,7 @@ impl Agent {
         Ok(Response::new(ReportResponse {}))
     }
 
-    async fn commands(
+    fn commands(
         self,
         _: Request<CommandsRequest>,
     ) -> std::result::Result<Response<Orders>, Status> {
@@ -87,7 +88,7 @@ impl Agent {
         Ok(Response::new(Box::pin(orders.chain(end))))
     }
 
-    async fn progress(
+    fn progress(
         self,
         request: Request<ProgressRequest>,
     ) -> std::result::Result<Response<ProgressResponse>, Status> {
@@ -130,15 +131,18 @@ impl tower::Service<http::Request<Body>> for Agent {
             let method = request.uri().path().rsplit('/').next().unwrap().to_owned();
             Ok(match method.as_str() {
                 "Report" => {
-                    let service = tower::service_fn(move |request| this.clone().report(request));
+                    let service =
+                        tower::service_fn(move |request| ready(this.clone().report(request)));
                     Grpc::new(ProstCodec::default()).unary(service, request).await
                 }
                 "Progress" => {
-                    let service = tower::service_fn(move |request| this.clone().progress(request));
+                    let service =
+                        tower::service_fn(move |request| ready(this.clone().progress(request)));
                     Grpc::new(ProstCodec::default()).unary(service, request).await
                 }
                 _ => {
-                    let service = tower::service_fn(move |request| this.clone().commands(request));
+                    let service =
+                        tower::service_fn(move |request| ready(this.clone().commands(request)));
                     let codec = ProstCodec::<Command, CommandsRequest>::default();
                     Grpc::new(codec).server_streaming(service, request).await
                 }

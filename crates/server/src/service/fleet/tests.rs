@@ -307,7 +307,7 @@ async fn agents_are_told_by_what_they_asked_and_were_answered() {
         (holder.epoch, holder.since, holder.first_seen),
         (Some(Epoch(1)), Some(At(NOW.0)), At(NOW.0))
     );
-    assert_eq!((holder.version.as_str(), holder.database.as_str()), ("1", "sqlite 3"));
+    assert_eq!((holder.version.as_str(), holder.database.as_str()), ("1", "3"));
     assert!(holder.agent.starts_with("E/RM/") && told[1].epoch.is_none());
     let tables = vec![table("FLAN", TableState::Parked), table("TMOV", TableState::Streaming)];
     fleet(&trial).report(&trial.caller, report(Epoch(1), tables), at(9)).await.unwrap();

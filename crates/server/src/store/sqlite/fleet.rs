@@ -270,7 +270,8 @@ fn agent(row: &Row<'_>, now: Wall) -> rusqlite::Result<AgentView> {
 }
 
 fn table(row: &Row<'_>, now: Wall) -> rusqlite::Result<TableView> {
-    let text = |at: usize| row.get(at).map(|text: String| Some(text).filter(|text| !text.is_empty()));
+    let text =
+        |at: usize| row.get(at).map(|text: String| Some(text).filter(|text| !text.is_empty()));
     let reported_at = row.get(10)?;
     Ok(TableView {
         table: parsed(row, 0)?,

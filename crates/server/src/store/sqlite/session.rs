@@ -52,7 +52,7 @@ pub struct Asker {
     pub stream: StreamId,
     pub sender: InstallationId,
     pub instance: InstanceId,
-    /// For people: version of the agent, kind and version of its database.
+    /// For people: version of the agent, and of its database.
     pub version: String,
     pub database: String,
 }

@@ -223,6 +223,9 @@ impl Stage {
             let request = OpenRequest { erp, instance_id: id, nonce, database_identity, versions };
             self.running.app.services.sessions.open(caller, request, Wall::now()).await.unwrap();
         }
+        // The session ended a batch; what is staged says so before anybody looks.
+        let staging = &self.running.app.services.staging;
+        staging.catch_up(&caller.stream(), Wall::now()).await.unwrap();
     }
 
     /// What a call answers.

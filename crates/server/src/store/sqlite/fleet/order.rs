@@ -169,9 +169,7 @@ impl Store {
     ) -> Result<()> {
         self.write(move |tx| {
             failpoint::reach("fleet.progress", Code::StoreFailed)?;
-            let head = head(tx, &stream, now)?;
-            holds(tx, &stream, epoch.unwrap_or(head.epoch), now)?;
-            note(tx, &stream, id, (event, &code), now)
+            note(tx, &stream, (epoch, id), (event, &code), now)
         })
         .await
     }
@@ -294,7 +292,7 @@ fn send(tx: &Transaction<'_>, stream: &StreamId, after: i64, now: Wall) -> Resul
 fn note(
     tx: &Transaction<'_>,
     stream: &StreamId,
-    id: OrderId,
+    (epoch, id): (Option<Epoch>, OrderId),
     (event, code): (OrderEvent, &str),
     now: Wall,
 ) -> Result<()> {
@@ -310,6 +308,8 @@ fn note(
         .optional()
         .map_err(failed)?;
     let (number, state) = found.ok_or_else(missing)?;
+    let head = head(tx, stream, now)?;
+    holds(tx, stream, epoch.unwrap_or(head.epoch), now)?;
     let next = step(state, event).map_err(|_| missing())?;
     if next == state {
         return Ok(());
