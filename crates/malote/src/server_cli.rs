@@ -8,6 +8,7 @@ mod admin;
 mod carol;
 mod catalog;
 mod entity;
+mod fleet;
 mod key;
 mod lists;
 mod quarantine;
@@ -116,6 +117,9 @@ enum ServerNoun {
     /// Who sends, and what waits for a decision.
     #[command(subcommand)]
     Session(watch::SessionCommand),
+    /// Agents, their tables, and orders to them.
+    #[command(subcommand)]
+    Fleet(fleet::FleetCommand),
     /// Batches and their messages.
     #[command(subcommand)]
     Batches(watch::BatchesCommand),
@@ -278,6 +282,7 @@ async fn with_store(noun: ServerNoun, services: &Services, form: Form) -> Result
         ServerNoun::Admin(command) => command.run(services, form).await,
         ServerNoun::Audit(command) => command.run(services, form).await,
         ServerNoun::Session(command) => command.run(services, form).await,
+        ServerNoun::Fleet(command) => command.run(services, form).await,
         ServerNoun::Batches(command) => command.run(services, form).await,
         ServerNoun::Staging(command) => command.run(services, form).await,
         ServerNoun::Quarantine(command) => command.run(services, form).await,

@@ -83,6 +83,8 @@ uuid_ids! {
     InstanceId;
     /// One process of an agent; new at each start.
     Nonce;
+    /// An order to an agent.
+    OrderId;
     /// The customer, owner of every row and message.
     TenantId;
     /// An address that events are told to.

@@ -86,9 +86,10 @@ pub const CONNECTION_STREAMS: u32 = 64;
 pub const CONNECTION_CALLS: usize = 62;
 /// Bytes of Writes in flight per tenant, counted at [`DECODE_FACTOR`] times the wire.
 pub const TENANT_IN_FLIGHT_BYTES: usize = 64 * 1024 * 1024;
-/// Bytes of Prepare and Reconcile in flight per tenant, counted alike: of their own, since Writes must not stop them.
+/// Bytes of Prepare, Reconcile and reports in flight per tenant, counted alike: of their own, since Writes must not stop
+/// them.
 pub const TENANT_CONTROL_BYTES: usize = 32 * 1024 * 1024;
-/// Body of Summary, Open, Renew, Release: names, numbers, and the facts of a database.
+/// Body of Summary, Open, Renew, Release, Commands, Progress: names, numbers, and the facts of a database.
 pub const CONTROL_BYTES: usize = 64 * 1024;
 /// What decoding may cost over the wire bytes within the pre-scan's limits.
 pub const DECODE_FACTOR: usize = 4;
@@ -131,6 +132,33 @@ pub const CURSOR_BYTES: usize = 1_024;
 pub const STREAM_TABLES: usize = 2_000;
 /// Version of the session's protocol.
 pub const PROTOCOL_VERSION: u32 = 1;
+
+// --- fleet ---
+/// How often an agent reports where nothing changed (`contracts.md` 5.6).
+pub const FLEET_REPORT: Duration = Duration::from_secs(10);
+/// Two reports are no closer than this: what changes in between is told together.
+pub const FLEET_REPORT_GAP: Duration = Duration::from_secs(1);
+/// An agent that was silent for so long counts as away: a holder renews every 10 s, a refused one asks every 30 s.
+pub const FLEET_SILENT: Duration = Duration::from_secs(60);
+/// When a server without the fleet's service is asked again: it may have been updated.
+pub const FLEET_ABSENT: Duration = Duration::from_secs(3_600);
+/// A text of a report: a watermark, a session that holds the bound back, why a table is degraded.
+pub const FLEET_TEXT_BYTES: usize = 500;
+/// Instances remembered of a stream: its sender, its standbys, and those that were replaced over the years.
+pub const STREAM_INSTANCES: usize = 32;
+/// Orders of a stream that wait or are under way: a person looks at what became of some before more are given.
+pub const STREAM_ORDERS_OPEN: usize = 100;
+/// Orders of a stream that ended and are kept to be looked at; the audit keeps who gave them for ever.
+pub const STREAM_ORDERS_KEPT: usize = 1_000;
+/// One argument of an order; a key in `from` and `to` is the longest.
+pub const ORDER_ARGUMENT_BYTES: usize = 1_000;
+/// Streams of commands of one tenant: a connection needs one, and at most [`TENANT_CONNECTIONS`] are open; as many again
+/// may still be ending.
+pub const TENANT_COMMAND_STREAMS: usize = 16;
+/// A stream of commands ends after this and is asked for again, so that connections can be renewed.
+pub const COMMAND_STREAM_LIFE: Duration = Duration::from_secs(300);
+/// Orders that an agent's journal remembers after their outcome was told: ten times what a server leaves unfinished.
+pub const AGENT_ORDERS: usize = 1_000;
 
 // --- reconcile ---
 /// Bounds of one `Ranges` call.
@@ -219,6 +247,10 @@ const _: () = {
     assert!(SENDER_IN_FLIGHT_BYTES * DECODE_FACTOR <= TENANT_IN_FLIGHT_BYTES);
     assert!(SESSION_RENEW.as_secs() * 2 + SESSION_MARGIN.as_secs() < SESSION_TTL.as_secs());
     assert!(BATCH_STALLED.as_secs() < BATCH_SILENCE.as_secs());
+    assert!(SESSION_RENEW.as_secs() * 2 < FLEET_SILENT.as_secs());
+    assert!(STREAM_TABLES * (TABLE_NAME_BYTES + 4 * FLEET_TEXT_BYTES) < MESSAGE_BYTES);
+    assert!(STREAM_ORDERS_OPEN < AGENT_ORDERS);
+    assert!(TENANT_CONNECTIONS < TENANT_COMMAND_STREAMS);
     assert!(CLIENT_CACHE.as_secs() <= 60);
     assert!(TENANT_WEBHOOK_CALLS < WEBHOOK_CALLS);
     assert!(WEBHOOK_CONNECT.as_secs() < WEBHOOK_TIMEOUT.as_secs());

@@ -25,9 +25,8 @@ use runtime::{
 use serde::{Deserialize, Serialize};
 
 use super::door::{Behind, Refusal, parsed};
+use crate::journal::detail_order;
 
-/// In the data folder.
-pub(super) const FILE: &str = "detail.log";
 /// Lines where nobody says how many.
 const USUAL_LINES: usize = 200;
 
@@ -49,24 +48,7 @@ impl LogOrder {
     /// As a recording, where it is within bounds and the disk has room.
     fn checked(&self, file: &Path, free: Option<u64>) -> Result<Order> {
         let time = Duration::from_secs(self.seconds);
-        let refuse = |words: String| Err(Error::new(Code::BadRequest, words));
-        if time.is_zero() || time > limits::DETAIL_TIME {
-            let most = limits::DETAIL_TIME.as_secs();
-            return refuse(format!("a detailed log is on for 1 to {most} seconds"));
-        }
-        let (least, most) = (limits::DETAIL_LEAST_BYTES, limits::DETAIL_BYTES);
-        if !(least..=most).contains(&self.max_bytes) {
-            return refuse(format!("a detailed log has {least} to {most} bytes"));
-        }
-        let needed = self.max_bytes.saturating_add(limits::DISK_FREE_BYTES);
-        if let Some(free) = free.filter(|free| *free < needed) {
-            let words = format!(
-                "{free} bytes are free; a log of {} would leave less than reading needs",
-                self.max_bytes
-            );
-            return Err(Error::new(Code::DiskFull, words));
-        }
-        Ok(Order { file: file.to_owned(), level: self.level, time, max_bytes: self.max_bytes })
+        detail_order(file, (self.level, time), self.max_bytes, free)
     }
 }
 
@@ -191,6 +173,7 @@ fn last_lines(text: &str, lines: usize) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::DETAIL_LOG;
 
     #[test]
     fn an_order_is_taken_within_bounds_and_where_the_disk_keeps_its_room() {
@@ -215,7 +198,7 @@ mod tests {
     #[test]
     fn the_last_lines_are_shown_and_then_what_follows_in_whole_lines() {
         let home = tempfile::tempdir().unwrap();
-        let file = home.path().join(FILE);
+        let file = home.path().join(DETAIL_LOG);
         let look = |lines, from| page(&file, LogQuery { lines, from });
         assert_eq!(look(None, None).unwrap_err().code, Code::NotFound);
         std::fs::write(&file, "one\ntwo\nthree\nfo").unwrap();

@@ -103,7 +103,7 @@ impl Admin {
     pub async fn serve(self, mut shutdown: Shutdown) -> Result<()> {
         let file = self.folder.join(ADDRESS_FILE);
         tracing::info!(address = %self.address, "admin door open");
-        let log = self.folder.join(logs::FILE);
+        let log = self.journal.detail_log();
         let behind = door::Behind {
             journal: self.journal,
             unconfigured: self.unconfigured.map(Arc::new),

@@ -244,7 +244,10 @@ async fn the_detailed_log_is_switched_on_told_shown_and_switched_off_through_the
     client.log_on(&order).await.unwrap();
     running.trigger.drain();
     running.task.join().await.unwrap().unwrap();
-    assert_eq!(runtime::recording::of(&running.folder.path().join(logs::FILE)), None);
+    assert_eq!(
+        runtime::recording::of(&running.folder.path().join(crate::journal::DETAIL_LOG)),
+        None
+    );
 }
 
 #[tokio::test]

@@ -300,6 +300,19 @@ impl Table {
         }
     }
 
+    /// A person wants the table to be tried again now; with its refused rows, all rows of it are compared.
+    pub(super) fn try_again(&mut self, rows: bool) {
+        self.park = None;
+        self.backoff.reset();
+        // Described again, and with it the rows left out.
+        self.seen = None;
+        self.read = None;
+        if rows {
+            self.cursor.compare = self.cursor.loaded;
+            self.scan = Scan::Idle { not_before: Mono::now() };
+        }
+    }
+
     /// When a parked table is tried again, for people.
     fn next_try(&self, now: Wall) -> Option<String> {
         let park = self.park.as_ref()?;

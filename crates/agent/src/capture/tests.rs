@@ -40,6 +40,7 @@ use crate::{
 
 mod halting;
 mod masking;
+mod retrying;
 mod timing;
 
 type Rows = BTreeMap<String, BTreeMap<String, String>>;

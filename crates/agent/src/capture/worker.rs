@@ -283,6 +283,7 @@ impl<S: Source> Worker<S> {
     /// what is refused of them costs the others nothing.
     fn round(&self, session: &mut Session) -> Vec<usize> {
         let (suspects, alone) = (self.journal.suspects(), self.journal.alone());
+        let mut retries = self.journal.take_retries();
         let count = session.tables.len();
         let goes_alone = |table: &Table| alone.contains(&table.query.table);
         let now = Wall::now();
@@ -293,6 +294,9 @@ impl<S: Source> Worker<S> {
         for table in &mut session.tables {
             (table.delta_done, table.scan_done, table.may_load) = (false, false, may_load);
             table.suspect = suspects.contains_key(&table.query.table);
+            if let Some(rows) = retries.remove(&table.query.table) {
+                table.try_again(rows);
+            }
         }
         let place = |at: usize| (at + session.first) % count;
         let mine =

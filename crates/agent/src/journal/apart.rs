@@ -102,6 +102,8 @@ pub(super) struct Attention {
     pub capped: BTreeMap<TableName, CappedDeletes>,
     /// The server found the last batch id too far ahead of its clock (`CLOCK_AHEAD`).
     pub clock_ahead: bool,
+    /// Tables that somebody wants to be tried again at once; `true` = their refused rows too.
+    pub retries: BTreeMap<TableName, bool>,
 }
 
 impl Attention {
@@ -119,6 +121,12 @@ impl Attention {
             self.trial.insert(table.clone());
         }
         parked
+    }
+
+    /// Somebody acted: the table is tried again, and its pauses start small.
+    pub(super) fn acted(&mut self, table: &TableName) -> bool {
+        self.times.remove(table);
+        self.try_again(table)
     }
 
     fn refused(&mut self, table: TableName, taken: u64) -> Refusals {
@@ -187,10 +195,7 @@ impl Journal {
 
     /// Somebody acted: the table is tried again, and its pauses start small.
     pub fn unpark(&self, table: &TableName) {
-        self.shared.attention.send_if_modified(|attention| {
-            attention.times.remove(table);
-            attention.try_again(table)
-        });
+        self.shared.attention.send_if_modified(|attention| attention.acted(table));
     }
 
     /// Its time came: the table is tried again.

@@ -16,7 +16,7 @@ use rusqlite::{Connection, ErrorCode, functions::FunctionFlags, types::ValueRef}
 use super::{
     deletes::{self, CappedDeletes},
     halt::{self, Halts},
-    known, people, session, spool,
+    known, orders, people, session, spool,
     writer::{Desk, failed},
 };
 
@@ -74,6 +74,7 @@ pub(super) fn probe(desk: &mut Desk) -> Result<Found> {
     people::statuses(desk)?;
     people::incidents(desk, usize::MAX)?;
     people::reload_requests(desk)?;
+    orders::untold(desk)?;
     known::plan_to_learn(desk)?;
     Ok(Found { capped: deletes::all(desk)?, halts: halt::all(desk)? })
 }

@@ -50,7 +50,7 @@ impl Halts {
         self.tables.get(table).or(self.all.as_ref())
     }
 
-    fn place(&mut self, table: Option<TableName>, halt: Option<Halt>) {
+    pub(super) fn place(&mut self, table: Option<TableName>, halt: Option<Halt>) {
         match (table, halt) {
             (None, halt) => self.all = halt,
             (Some(table), Some(halt)) => {
@@ -80,13 +80,13 @@ fn number(desk: &mut Desk, table: Option<&TableName>) -> Result<i64> {
     table.map_or(Ok(ALL), |table| desk.number(table))
 }
 
-fn put(desk: &mut Desk, table: Option<&TableName>, halt: &Halt) -> Result<()> {
+pub(super) fn put(desk: &mut Desk, table: Option<&TableName>, halt: &Halt) -> Result<()> {
     let number = number(desk, table)?;
     let values = params![number, halt.who, halt.why, halt.since.0];
     desk.run("INSERT OR REPLACE INTO halt VALUES (?1, ?2, ?3, ?4)", values).map(|_| ())
 }
 
-fn lift(desk: &mut Desk, table: Option<&TableName>) -> Result<()> {
+pub(super) fn lift(desk: &mut Desk, table: Option<&TableName>) -> Result<()> {
     let number = number(desk, table)?;
     if desk.run("DELETE FROM halt WHERE table_id = ?1", [number])? > 0 {
         return Ok(());

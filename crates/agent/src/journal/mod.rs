@@ -7,15 +7,17 @@
 //! journal is moved aside and told.
 //!
 //! SEAM (fixed on day one): `capture` writes batches and reads grants, plan and known rows; `uplink` writes grants and
-//! plan, sends the spool and closes batches; `admin` reads status and asks for reloads.
+//! plan, sends the spool and closes batches, carries out what the server orders; `admin` reads status and asks for reloads.
 
 mod apart;
 mod damage;
 mod deletes;
+mod detail;
 mod halt;
 mod history;
 mod known;
 mod open;
+mod orders;
 mod people;
 mod read;
 mod session;
@@ -43,9 +45,11 @@ use tokio::sync::{Semaphore, watch};
 use apart::Attention;
 pub use apart::{Coming, Parked, Paused, Refusals, Retry, Suspect, Unread, schema_mark};
 pub use deletes::{Answer, CappedDeletes, Counted, Verdict};
+pub use detail::{DETAIL_LOG, detail_order};
 pub use halt::{Halt, Halts};
 pub use history::{CLEAN_JOB, Clean, Cleaned, HistoryRow};
 pub use known::Walked;
+pub use orders::{Deed, Outcome, Taken};
 pub use read::Selected;
 pub use types::{
     Grant, Incident, LinkPhase, LinkState, Poisoned, Recovery, Seal, SpoolMessage, SpoolState,
@@ -69,6 +73,7 @@ struct Shared {
     link: watch::Sender<LinkState>,
     attention: watch::Sender<Attention>,
     unread: watch::Sender<Option<Unread>>,
+    pictures: watch::Sender<u64>,
 }
 
 impl Journal {
@@ -95,6 +100,7 @@ impl Journal {
             link: watch::Sender::new(LinkState::default()),
             attention: watch::Sender::new(Attention { capped, halts, ..Attention::default() }),
             unread: watch::Sender::new(None),
+            pictures: watch::Sender::new(0),
         };
         let writer = Writer::start(opened.desk, tell, opened.lock)?;
         Ok((Self { writer, shared: Arc::new(shared) }, opened.recovery))
@@ -401,7 +407,15 @@ impl Journal {
 impl Journal {
     /// The whole picture; replaces the last one.
     pub async fn save_status(&self, statuses: Vec<TableStatus>) -> Result<()> {
-        self.run(move |desk| people::save_status(desk, &statuses)).await
+        self.run(move |desk| people::save_status(desk, &statuses)).await?;
+        self.shared.pictures.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
+    /// Changes with every picture that is saved.
+    #[must_use]
+    pub fn pictures(&self) -> watch::Receiver<u64> {
+        self.shared.pictures.subscribe()
     }
 
     pub async fn statuses(&self) -> Result<Vec<TableStatus>> {

@@ -6,11 +6,12 @@
 //!
 //! Rooms: `hosts` is the allow-list · `web` connects · `cloud` asks over HTTP · `rpc` calls over gRPC · `plan` follows
 //! Entities · `session` holds the lease · `sender` empties the spool · `decide` is the contract's table of answers ·
-//! `rebuild` learns what is staged · `board` tells people.
+//! `rebuild` learns what is staged · `fleet` reports and takes orders · `board` tells people.
 
 mod board;
 mod cloud;
 mod decide;
+mod fleet;
 pub(crate) mod hosts;
 mod plan;
 pub(crate) mod proxy;
@@ -97,7 +98,7 @@ where
     };
     let plan = Box::pin(plan.follow(shutdown.clone()));
     let link = session::Link::new(
-        session::Means { journal, cloud, board, reread, config },
+        session::Means { journal, cloud, board, reread, config, fleet: fleet::Fleet::default() },
         identity,
         shutdown,
     );

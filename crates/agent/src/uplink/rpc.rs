@@ -19,7 +19,7 @@ use protocol::{
 };
 use runtime::{dial, failpoint};
 use tonic::{
-    Request, Status,
+    Request, Status, Streaming,
     client::Grpc,
     codec::{Codec, EncodeBuf, Encoder},
     metadata::MetadataMap,
@@ -40,6 +40,9 @@ pub(super) const RENEW: &str = "/malote.ingestion.v1.Session/Renew";
 pub(super) const RELEASE: &str = "/malote.ingestion.v1.Session/Release";
 const PREPARE: &str = "/malote.ingestion.v1.Session/Prepare";
 pub(super) const ROWS: &str = "/malote.ingestion.v1.Reconcile/Rows";
+pub(super) const REPORT: &str = "/malote.fleet.v1.Agent/Report";
+pub(super) const COMMANDS: &str = "/malote.fleet.v1.Agent/Commands";
+pub(super) const PROGRESS: &str = "/malote.fleet.v1.Agent/Progress";
 
 /// Writes spooled messages without reading them.
 #[derive(Clone, Copy, Debug, Default)]
@@ -150,7 +153,7 @@ impl Rpc {
         answered(call.await)
     }
 
-    /// A call of Malote's own; a refused token is renewed and the call repeated once.
+    /// A call of Malote's own.
     pub(super) async fn call<Q, A>(
         &self,
         path: &'static str,
@@ -160,12 +163,56 @@ impl Rpc {
         Q: Wire + Clone,
         A: Wire + Default,
     {
+        self.call_under(path, message, None).await
+    }
+
+    /// As [`Rpc::call`], with the session's epoch where the message itself has no place for it.
+    pub(super) async fn call_under<Q, A>(
+        &self,
+        path: &'static str,
+        message: Q,
+        epoch: Option<Epoch>,
+    ) -> std::result::Result<A, CallError>
+    where
+        Q: Wire + Clone,
+        A: Wire + Default,
+    {
+        self.authorized(|bearer| {
+            let request = request(message.clone(), &bearer, epoch);
+            self.clone().unary(request, path, ProstCodec::<Q, A>::default())
+        })
+        .await
+    }
+
+    /// A call that is answered by one message after another, for as long as both sides like.
+    pub(super) async fn stream<Q, A>(
+        &self,
+        path: &'static str,
+        message: Q,
+    ) -> std::result::Result<Streaming<A>, CallError>
+    where
+        Q: Wire + Clone,
+        A: Wire + Default,
+    {
+        self.authorized(|bearer| {
+            let request = request(message.clone(), &bearer, None);
+            self.clone().streaming(request, path, ProstCodec::<Q, A>::default())
+        })
+        .await
+    }
+
+    /// A refused token is renewed and the call repeated once.
+    async fn authorized<A, F>(
+        &self,
+        call: impl Fn(Bearer) -> F,
+    ) -> std::result::Result<A, CallError>
+    where
+        F: Future<Output = std::result::Result<A, Status>>,
+    {
         let mut renewed = false;
         loop {
             let bearer = self.bearer().await.map_err(CallError::Before)?;
-            let request = request(message.clone(), &bearer, None);
-            let codec = ProstCodec::<Q, A>::default();
-            match self.clone().unary(request, path, codec).await {
+            match call(bearer.clone()).await {
                 Ok(answer) => return Ok(answer),
                 Err(status) if status.code() == tonic::Code::Unauthenticated && !renewed => {
                     renewed = true;
@@ -201,6 +248,28 @@ impl Rpc {
             }
             let answer = self.grpc.unary(request, PathAndQuery::from_static(path), codec).await;
             answer.map_err(|status| unconnected(&status).unwrap_or(status))
+        };
+        match tokio::time::timeout(limits::CALL_TIMEOUT, call).await {
+            Ok(answer) => answer.map(tonic::Response::into_inner),
+            Err(_) => Err(Status::deadline_exceeded("TIMEOUT: no answer in time")),
+        }
+    }
+
+    /// Its begin has a deadline; what follows comes when there is something to say.
+    async fn streaming<Q, A>(
+        mut self,
+        request: Request<Q>,
+        path: &'static str,
+        codec: ProstCodec<Q, A>,
+    ) -> std::result::Result<Streaming<A>, Status>
+    where
+        Q: Wire,
+        A: Wire + Default,
+    {
+        let call = async {
+            let ready = self.grpc.ready().await;
+            ready.map_err(|cause| Status::unavailable(chain(&cause)))?;
+            self.grpc.server_streaming(request, PathAndQuery::from_static(path), codec).await
         };
         match tokio::time::timeout(limits::CALL_TIMEOUT, call).await {
             Ok(answer) => answer.map(tonic::Response::into_inner),

@@ -30,6 +30,7 @@ use super::{
     Identity, UplinkConfig,
     board::{Board, phase_of},
     cloud::Cloud,
+    fleet::{self, Fleet},
     rebuild,
     rpc::{CallError, OPEN, RELEASE, RENEW, Rpc},
     sender::{Sender, Stop},
@@ -54,6 +55,7 @@ pub(super) struct Means {
     pub board: Arc<Board>,
     pub reread: Arc<Notify>,
     pub config: UplinkConfig,
+    pub fleet: Fleet,
 }
 
 pub(super) struct Link<I> {
@@ -379,6 +381,7 @@ where
         let stop = tokio::select! {
             lost = self.keep(rpc, lease, kept) => return Ok(End::Lost(lost)),
             unread = self.unread() => return Ok(End::Unread(unread)),
+            failed = self.steered(rpc, epoch) => return Err(failed),
             stop = work => stop?,
         };
         if sender.completed {
@@ -397,6 +400,19 @@ where
             stop = sender.run() => stop,
             failed = rebuild::follow(journal, rpc, &config.erp) => Err(failed),
         }
+    }
+
+    /// Reports and carries out orders for as long as the lease is held. Ends by a fault of the journal alone.
+    async fn steered(&self, rpc: &Rpc, epoch: Epoch) -> Error {
+        let Means { journal, config, fleet, .. } = &self.means;
+        let line = fleet::Line {
+            journal: journal.clone(),
+            rpc: rpc.clone(),
+            erp: config.erp.to_string(),
+            epoch,
+            version: config.agent_version.clone(),
+        };
+        Box::pin(fleet.follow(&line)).await
     }
 
     fn sender(

@@ -16,6 +16,7 @@ use crate::journal::{Grant, LinkPhase, Recovery, Seal, SpoolMessage};
 
 mod answers;
 mod double;
+mod steered;
 
 use double::Fault;
 

@@ -201,6 +201,9 @@ codes! {
     NotFound "NOT_FOUND" Caller NotFound 404
         "Check the name or id; list commands show what exists."
         "Confira o nome ou id; os comandos list mostram o que existe.";
+    OrderSent "ORDER_SENT" Caller FailedPrecondition 409
+        "An agent has the order already, so it cannot be withdrawn. Order what undoes it, such as resume after pause."
+        "Um agente já tem a ordem, por isso ela não pode ser retirada. Ordene o que a desfaz, como resume depois de pause.";
     PermissionDenied "PERMISSION_DENIED" Operator PermissionDenied 403
         "Of a sender, check the credential's binding, its ERP and the entity list of that ERP; of an administrator, the token's role and tenant."
         "De um remetente, confira o vínculo da credencial, o ERP e a lista de entidades desse ERP; de um administrador, o papel e o tenant do token.";
@@ -300,6 +303,9 @@ codes! {
     ValueUnfit "VALUE_UNFIT" Operator InvalidArgument 422
         "The value cannot travel without change, so its row is quarantined. Mend it in the ERP."
         "O valor não pode viajar sem alteração, por isso a linha está em quarentena. Corrija no ERP.";
+    VerbUnsupported "VERB_UNSUPPORTED" Operator Unimplemented 501
+        "The agent does not know this order. Update it, or do on its machine what was ordered."
+        "O agente não conhece esta ordem. Atualize-o, ou faça na máquina dele o que foi ordenado.";
     VersionUnsupported "VERSION_UNSUPPORTED" Operator FailedPrecondition 409
         "Agent and server do not speak the same protocol version. Update the older one."
         "Agente e servidor não falam a mesma versão do protocolo. Atualize o mais antigo.";

@@ -196,7 +196,7 @@ fn token(request: &http::Request<Body>) -> Result<&str> {
 
 /// A bounded set of labels, whatever path is called.
 fn label(path: &str) -> &'static str {
-    const METHODS: [&str; 9] = [
+    const METHODS: [&str; 12] = [
         "TableStream/Write",
         "TableStream/Summary",
         "Session/Open",
@@ -205,6 +205,9 @@ fn label(path: &str) -> &'static str {
         "Session/Prepare",
         "Reconcile/Ranges",
         "Reconcile/Rows",
+        "Agent/Report",
+        "Agent/Commands",
+        "Agent/Progress",
         "Health/Check",
     ];
     METHODS.into_iter().find(|method| path.ends_with(method)).unwrap_or("other")

@@ -31,7 +31,8 @@ pub(super) fn share(path: &str) -> Option<Share> {
         "/com.totvs.ingestion.grpc.TableStream/Write" => Some(Share::Writes),
         "/malote.ingestion.v1.Session/Prepare"
         | "/malote.ingestion.v1.Reconcile/Ranges"
-        | "/malote.ingestion.v1.Reconcile/Rows" => Some(Share::Control),
+        | "/malote.ingestion.v1.Reconcile/Rows"
+        | "/malote.fleet.v1.Agent/Report" => Some(Share::Control),
         _ => None,
     }
 }

@@ -15,20 +15,19 @@ use crate::{app::fixture::Running, model::admin::Role};
 enum Asks {
     /// The token of an installation that may send the ERP named.
     Sender,
-    /// Described for agents of a later day; not served.
-    Absent,
 }
 
 const SERVICES: [(&str, Asks); 4] = [
     ("com.totvs.ingestion.grpc.TableStream", Asks::Sender),
     ("malote.ingestion.v1.Session", Asks::Sender),
     ("malote.ingestion.v1.Reconcile", Asks::Sender),
-    ("malote.fleet.v1.Agent", Asks::Absent),
+    ("malote.fleet.v1.Agent", Asks::Sender),
 ];
 
 const UNAUTHENTICATED: &str = "16";
 const DENIED: &str = "7";
 const UNIMPLEMENTED: &str = "12";
+const NOT_FOUND: &str = "5";
 
 /// Path and the field of the message that names the ERP.
 fn rpcs() -> Vec<(String, Asks, u8)> {
@@ -55,13 +54,17 @@ fn rpcs() -> Vec<(String, Asks, u8)> {
 async fn status(running: &Running, rpc: &(String, Asks, u8), token: Option<&str>) -> String {
     let web = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
     let message = [rpc.2 << 3 | 2, 2, b'R', b'M'];
-    // Renew reads its nonce before it looks whose stream it is.
-    let nonce = match rpc.0.ends_with("/Renew") {
-        true => [&[3 << 3 | 2, 36][..], runtime::entropy::uuid().to_string().as_bytes()].concat(),
-        false => Vec::new(),
+    // Renew and Progress read an id before they look whose stream it is.
+    let id = |field: u8| {
+        [&[field << 3 | 2, 36][..], runtime::entropy::uuid().to_string().as_bytes()].concat()
     };
-    let length = u8::try_from(message.len() + nonce.len()).unwrap();
-    let body = [&[0, 0, 0, 0, length][..], &message, &nonce].concat();
+    let message = match rpc.0.rsplit('/').next().unwrap() {
+        "Renew" => [&message[..], &id(3)].concat(),
+        "Progress" => id(1),
+        _ => message.to_vec(),
+    };
+    let length = u8::try_from(message.len()).unwrap();
+    let body = [&[0, 0, 0, 0, length][..], &message].concat();
     let mut request = web
         .post(format!("http://{}{}", running.app.grpc, rpc.0))
         .header("content-type", "application/grpc")
@@ -112,8 +115,11 @@ async fn every_rpc_answers_every_kind_of_caller_as_its_service_asks() {
         for (who, token, refusal) in &callers {
             let got = status(&running, &rpc, token.as_deref()).await;
             let fits = match (rpc.1, *refusal) {
-                (Asks::Absent, _) => got == UNIMPLEMENTED || got == *refusal,
-                (Asks::Sender, "") => ![UNAUTHENTICATED, DENIED].contains(&got.as_str()),
+                // It names an order, not an ERP; whose it is, is looked at there.
+                (Asks::Sender, DENIED | "") if rpc.0.ends_with("/Progress") => got == NOT_FOUND,
+                (Asks::Sender, "") => {
+                    ![UNAUTHENTICATED, DENIED, UNIMPLEMENTED].contains(&got.as_str())
+                }
                 (Asks::Sender, refusal) => got == refusal,
             };
             if !fits {

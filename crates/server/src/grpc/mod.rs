@@ -1,5 +1,5 @@
-//! gRPC: table messages and Summaries as document 001 has them, sessions and reconcile as Malote adds them, reflection
-//! and health.
+//! gRPC: table messages and Summaries as document 001 has them, sessions, reconcile and the fleet as Malote adds them,
+//! reflection and health.
 //!
 //! Promises: a caller is known before a byte of the body is read; every limit of HTTP/2 is set here, none is left to a
 //! library's default; an error is `CODE: words`, with retry info where the caller shall wait.
@@ -7,6 +7,7 @@
 
 mod codec;
 mod connection;
+mod fleet;
 mod gate;
 mod ingestion;
 mod intake;
@@ -60,9 +61,11 @@ pub(crate) async fn serve(
     health.set_serving::<table_stream::TableStream>().await;
     health.set_serving::<ingestion::Session>().await;
     health.set_serving::<ingestion::Reconcile>().await;
+    health.set_serving::<fleet::Agent>().await;
     let mut routes = Routes::new(table_stream::TableStream::new(services.clone()))
         .add_service(ingestion::Session::new(services.clone()))
         .add_service(ingestion::Reconcile::new(services.clone()))
+        .add_service(fleet::Agent::new(services.fleet.clone(), calls.clone()))
         .add_service(health_service.max_decoding_message_size(SMALL_MESSAGE));
     match (reflection().build_v1(), reflection().build_v1alpha()) {
         (Ok(v1), Ok(v1alpha)) => {
@@ -80,6 +83,7 @@ pub(crate) async fn serve(
         health.set_not_serving::<table_stream::TableStream>().await;
         health.set_not_serving::<ingestion::Session>().await;
         health.set_not_serving::<ingestion::Reconcile>().await;
+        health.set_not_serving::<fleet::Agent>().await;
         health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
         closing.draining().await;
     };

@@ -1,3 +1,5 @@
+mod fleet;
+
 use std::time::Duration;
 
 use prost::Message;

@@ -8,6 +8,8 @@ pub mod catalog;
 pub mod content;
 pub mod delivery;
 pub mod exchange;
+pub mod fleet;
+pub mod order;
 pub mod overview;
 pub mod retention;
 pub mod schema;

@@ -22,7 +22,7 @@ pub(super) const NO_ROOM: Duration = Duration::from_millis(500);
 pub enum Share {
     /// Table messages.
     Writes,
-    /// Prepare and Reconcile.
+    /// Prepare, Reconcile and reports.
     Control,
 }
 

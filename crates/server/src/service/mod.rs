@@ -5,6 +5,7 @@
 pub mod access;
 pub mod budget;
 pub mod catalog;
+pub mod fleet;
 pub mod ingest;
 pub mod overview;
 pub mod reconcile;
@@ -64,6 +65,7 @@ pub struct Services {
     pub retention: retention::Retention,
     pub budget: budget::Budget,
     pub webhooks: webhooks::Webhooks,
+    pub fleet: fleet::Fleet,
 }
 
 impl Services {
@@ -95,6 +97,7 @@ impl Services {
             staging: self.staging.by(who),
             retention: self.retention.by(who),
             webhooks: self.webhooks.by(who),
+            fleet: self.fleet.by(who),
             ..self.clone()
         }
     }
@@ -116,6 +119,7 @@ impl Services {
             webhooks,
             catalog: catalog::Catalog::new(store.clone()),
             budget: ingest.budget(),
+            fleet: fleet::Fleet::new(store.clone()),
             ingest,
             overview: overview::Overview::new(store.clone(), sessions.clone()),
             retention: retention::Retention::new(store, staging.clone()),

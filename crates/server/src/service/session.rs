@@ -4,7 +4,7 @@
 //! are opaque and hold only with the Summary of their batch.
 //! Never: knows a transport.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use metrics::counter;
 use prost::Message as _;
@@ -23,10 +23,10 @@ use runtime::{clock::Wall, failpoint};
 
 use super::Caller;
 use crate::{
-    model::{session::Event, stream::StreamId},
+    model::{fleet, session::Event, stream::StreamId},
     store::{
         Store,
-        sqlite::session::{Asking, Entry, Grant, Opened},
+        sqlite::session::{Asker, Asking, Entry, Grant, Opened},
     },
 };
 
@@ -62,29 +62,31 @@ impl Sessions {
         now: Wall,
     ) -> Result<OpenResponse> {
         let stream = stream(caller, &request.erp)?;
-        let version = request.versions.as_ref().map_or(0, |versions| versions.protocol);
-        if version != limits::PROTOCOL_VERSION {
-            let words = format!(
-                "the server speaks protocol {}, the agent {version}",
-                limits::PROTOCOL_VERSION
-            );
-            return Ok(refused(Code::VersionUnsupported, words));
-        }
+        let versions = request.versions.unwrap_or_default();
         let identity = request.database_identity.unwrap_or_default();
+        let by = Asker {
+            stream,
+            sender: caller.installation,
+            instance: request.instance_id.parse()?,
+            version: fleet::shortened(versions.agent),
+            database: fleet::shortened(versions.database),
+        };
+        if versions.protocol != limits::PROTOCOL_VERSION {
+            let code = Code::VersionUnsupported;
+            self.store.note_refused(by, code, now).await?;
+            let (ours, theirs) = (limits::PROTOCOL_VERSION, versions.protocol);
+            let words = format!("the server speaks protocol {ours}, the agent {theirs}");
+            return Ok(refused(code, words));
+        }
         if identity.kind.is_empty() {
             return Err(invalid("database_identity.kind is empty"));
         }
         if identity.encoded_len() > IDENTITY_BYTES {
             return Err(invalid("database_identity is too long"));
         }
-        let asking = Asking {
-            stream,
-            sender: caller.installation,
-            instance: request.instance_id.parse()?,
-            nonce: request.nonce.parse()?,
-            identity: identity.encode_to_vec(),
-        };
-        match self.store.open_session(asking, may_follow, now).await? {
+        let nonce = request.nonce.parse()?;
+        let asking = Asking { by, nonce, identity: identity.encode_to_vec() };
+        match self.store.open_session(asking, differences, now).await? {
             Opened::Granted(grant) => {
                 failpoint::pass("lease.opened", Code::StoreFailed).await?;
                 counter!("malote_sessions_opened_total").increment(1);
@@ -200,12 +202,13 @@ fn entry(entry: CursorEntry) -> Result<Entry> {
     Ok(Entry { table, value: entry.value.to_vec() })
 }
 
-/// All facts equal, and a log position that does not go back; a database that stopped telling its position is another.
-fn may_follow(stored: &[u8], offered: &[u8]) -> bool {
+/// What keeps a database from following the one before: facts that differ, or a log position that goes back; one that
+/// stopped telling its position is another.
+fn differences(stored: &[u8], offered: &[u8]) -> Vec<String> {
     let (Ok(stored), Ok(offered)) =
         (DatabaseIdentity::decode(stored), DatabaseIdentity::decode(offered))
     else {
-        return false;
+        return vec!["identity".to_owned()];
     };
     let position = |identity: &DatabaseIdentity| {
         let bytes = identity.position.clone();
@@ -213,9 +216,18 @@ fn may_follow(stored: &[u8], offered: &[u8]) -> bool {
         let digits = bytes.iter().skip(zeros).copied().collect::<Vec<_>>();
         (digits.len(), digits)
     };
-    stored.kind == offered.kind
-        && stored.facts == offered.facts
-        && position(&stored) <= position(&offered)
+    let mut found = Vec::new();
+    if stored.kind != offered.kind {
+        found.push("kind".to_owned());
+    }
+    let names: BTreeSet<&String> = stored.facts.keys().chain(offered.facts.keys()).collect();
+    let other =
+        names.into_iter().filter(|name| stored.facts.get(*name) != offered.facts.get(*name));
+    found.extend(other.cloned());
+    if position(&stored) > position(&offered) {
+        found.push("position".to_owned());
+    }
+    found
 }
 
 fn granted(grant: Grant) -> OpenResponse {

@@ -87,6 +87,10 @@ impl Trial {
         self.connection().query_row(sql, [], |row| row.get(0)).unwrap()
     }
 
+    pub(super) fn text(&self, sql: &str) -> String {
+        self.connection().query_row(sql, [], |row| row.get(0)).unwrap()
+    }
+
     /// What a sender asks with; instance and nonce by small numbers.
     pub(super) fn request(instance: u128, nonce: u128) -> OpenRequest {
         let facts = [("file_id".to_owned(), "7".to_owned())].into();

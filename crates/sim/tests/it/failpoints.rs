@@ -206,6 +206,11 @@ impl Tended {
                     ["server", "--config", "server.toml", "session", "release", "--erp", "LOGIX"];
                 let _ = process::command(self.world.cloud.folder.path(), &words);
             }
+            3 => {
+                // So many wait already where the agent could take none of them.
+                let words = ["server", "--config", "server.toml", "fleet", "order", "retry", "t"];
+                let _ = process::command(self.world.cloud.folder.path(), &words);
+            }
             4 if !self.world.agent_ended() => {
                 self.world.kill_agent();
                 self.tend_logs();

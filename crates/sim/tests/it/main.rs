@@ -27,6 +27,8 @@ mod failpoints;
 #[cfg(test)]
 mod faults_keys;
 #[cfg(test)]
+mod fleet;
+#[cfg(test)]
 mod foreign;
 #[cfg(test)]
 mod fuzz;

@@ -39,10 +39,14 @@ async fn f51_a_file_that_is_replaced_under_the_agent_is_told_and_waits_for_a_per
     fs::rename(&copy, &path).unwrap();
     world.status_says("DATABASE_CHANGED", WAIT).await;
     assert_eq!(world.staged_count("SELECT count(*) FROM t WHERE v = 'b'"), 1, "nothing is taken");
+    let agents = world.cloud.command(&["fleet", "agents", "--json"]);
+    assert!(agents.contains("\"code\":\"DATABASE_CHANGED\""), "{agents}");
     // A person says that it is the same ERP: now it is followed, and equal.
     world.erp = Erp::sqlite(&path);
     world.cloud.command(&["session", "accept"]);
     world.equal(WAIT).await;
+    let agents = world.cloud.command(&["fleet", "agents", "--json"]);
+    assert!(agents.contains("\"link\":\"sending\",\"code\":null"), "{agents}");
     assert_eq!(world.staged_count("SELECT count(*) FROM t WHERE v = 'b' AND _deleted = 0"), 0);
 }
 

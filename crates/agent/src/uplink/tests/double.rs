@@ -106,6 +106,7 @@ pub(super) struct Seen {
     pub malformed: Option<&'static str>,
     /// Calls of `Rows`, by table.
     pub rows_asked: BTreeMap<String, u32>,
+    pub fleet: super::steered::Seen,
 }
 
 #[derive(Clone)]
@@ -118,15 +119,20 @@ pub(super) struct Double {
 
 impl Double {
     pub(super) async fn start() -> Self {
-        Self::with(true).await
+        Self::with(true, false).await
+    }
+
+    /// With the fleet's service.
+    pub(super) async fn steering() -> Self {
+        Self::with(true, true).await
     }
 
     /// Without `Session` and `Reconcile`.
     pub(super) async fn foreign() -> Self {
-        Self::with(false).await
+        Self::with(false, false).await
     }
 
-    async fn with(sessions: bool) -> Self {
+    async fn with(sessions: bool, fleet: bool) -> Self {
         let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let grpc = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let seen = Seen {
@@ -150,6 +156,9 @@ impl Double {
             routes =
                 routes.add_service(Session(double.clone())).add_service(Reconcile(double.clone()));
         }
+        if fleet {
+            routes = routes.add_service(super::steered::Agent(double.clone()));
+        }
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(grpc);
         let server = tonic::transport::Server::builder().add_routes(routes);
         runtime::task::spawn("double grpc", server.serve_with_incoming(incoming));
@@ -169,7 +178,7 @@ impl Double {
         self.seen().clone()
     }
 
-    fn tell(&self) {
+    pub(super) fn tell(&self) {
         self.changed.send_modify(|count| *count += 1);
     }
 

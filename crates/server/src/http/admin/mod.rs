@@ -9,6 +9,7 @@ mod carol;
 mod catalog;
 mod credentials;
 mod entities;
+mod fleet;
 mod keys;
 mod quarantine;
 mod retention;
@@ -33,6 +34,7 @@ pub(super) fn routes() -> OpenApiRouter<Desk> {
         .merge(carol::routes())
         .merge(entities::routes())
         .merge(batches::routes())
+        .merge(fleet::routes())
         .merge(staging::routes())
         .merge(quarantine::routes())
         .merge(retention::routes())

@@ -1,3 +1,4 @@
+mod fleet;
 mod webhooks;
 
 use serde_json::{Value, json};

@@ -9,6 +9,7 @@ mod admin;
 mod audit;
 mod carol;
 mod catalog;
+pub mod fleet;
 pub mod ingest;
 mod migrate;
 mod overview;

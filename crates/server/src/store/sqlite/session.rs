@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::{
     Store,
     audit::Deed,
-    failed,
+    failed, fleet,
     ingest::{abandon, bound, head, names},
 };
 use crate::model::{
@@ -46,28 +46,46 @@ pub enum Opened {
     Refused(Code),
 }
 
-/// Who asks for a session, with the encoded identity of its database.
+/// Who asks for a session.
 #[derive(Clone, Debug)]
-pub struct Asking {
+pub struct Asker {
     pub stream: StreamId,
     pub sender: InstallationId,
     pub instance: InstanceId,
+    /// For people: version of the agent, and of its database.
+    pub version: String,
+    pub database: String,
+}
+
+/// A session that is asked for, with the encoded identity of the asker's database.
+#[derive(Clone, Debug)]
+pub struct Asking {
+    pub by: Asker,
     pub nonce: Nonce,
     pub identity: Vec<u8>,
 }
 
 impl Store {
-    /// Opens a session. `same` tells whether the identity offered may follow the one stored.
+    /// Opens a session. `differs` names what keeps the identity offered from following the one stored; nothing: it may.
     ///
     /// # Errors
     /// The store's own.
     pub async fn open_session(
         &self,
         asking: Asking,
-        same: impl Fn(&[u8], &[u8]) -> bool + Send + 'static,
+        differs: impl Fn(&[u8], &[u8]) -> Vec<String> + Send + 'static,
         now: Wall,
     ) -> Result<Opened> {
-        self.write(move |tx| open(tx, &asking, same, now)).await
+        self.write(move |tx| {
+            let (opened, found) = open(tx, &asking, differs, now)?;
+            let refused = match opened {
+                Opened::Granted(_) => None,
+                Opened::Refused(code) => Some((code, found.join(", "))),
+            };
+            fleet::seen(tx, &asking.by, refused, now)?;
+            Ok(opened)
+        })
+        .await
     }
 
     /// Renews or releases. What the step refuses is the inner error's code; its new state is stored all the same.
@@ -136,13 +154,13 @@ impl Store {
 fn open(
     tx: &Transaction<'_>,
     asking: &Asking,
-    same: impl Fn(&[u8], &[u8]) -> bool,
+    differs: impl Fn(&[u8], &[u8]) -> Vec<String>,
     now: Wall,
-) -> Result<Opened> {
+) -> Result<(Opened, Vec<String>)> {
     failpoint::reach("lease.open", Code::StoreFailed)?;
-    let stream = &asking.stream;
+    let stream = &asking.by.stream;
     let head = head(tx, stream, now)?;
-    bound(tx, stream, asking.sender)?;
+    bound(tx, stream, asking.by.sender)?;
     let [tenant, environment, erp] = &names(stream);
     let whole = params![tenant, environment, erp, asking.identity];
     // The identity comes before the lease: a clone must not be able to stop the original (F51).
@@ -153,17 +171,18 @@ fn open(
             |row| row.get(0),
         )
         .map_err(failed)?;
-    if stored.is_some_and(|stored| !same(&stored, &asking.identity)) {
+    let found = stored.map_or_else(Vec::new, |stored| differs(&stored, &asking.identity));
+    if !found.is_empty() {
         let sql = "UPDATE ingest_stream SET offered = ?4 WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3)";
         tx.execute(sql, whole).map_err(failed)?;
-        return Ok(Opened::Refused(Code::DatabaseChanged));
+        return Ok((Opened::Refused(Code::DatabaseChanged), found));
     }
-    let event = Event::Open { by: asking.instance, nonce: asking.nonce };
+    let event = Event::Open { by: asking.by.instance, nonce: asking.nonce };
     let (state, answer) = step(load(tx, stream)?, event, now);
     save(tx, stream, &state)?;
     let effects = match answer {
         Ok(effects) => effects,
-        Err(code) => return Ok(Opened::Refused(code)),
+        Err(code) => return Ok((Opened::Refused(code), found)),
     };
     if effects.contains(&Effect::Abandon) {
         abandon(tx, stream, now)?;
@@ -172,7 +191,8 @@ fn open(
                 WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3)";
     tx.execute(sql, whole).map_err(failed)?;
     let cursor = cursor(tx, stream)?;
-    Ok(Opened::Granted(Grant { epoch: state.epoch(), cursor, last_batch: head.last_batch }))
+    let grant = Grant { epoch: state.epoch(), cursor, last_batch: head.last_batch };
+    Ok((Opened::Granted(grant), found))
 }
 
 /// Ends whatever sends the stream: its open batch, its lease and, by a new epoch, every call still under way (F52).

@@ -104,6 +104,7 @@ impl Operation {
             "Filtered" => vec![json!({ "filter": "ID > 1" })],
             "Reload" => vec![json!({ "table": thing("table") })],
             "String" => return vec!["table\nYET_ANOTHER\n".to_owned()],
+            "NewOrder" => vec![json!({ "verb": "RELOAD", "table": thing("table") })],
             "Wish" => vec![json!({ "all": true }), json!({ "row": thing("row") })],
             schema => panic!("{}: a body {schema} that this test does not know", self.name()),
         };
@@ -192,6 +193,8 @@ impl Stage {
         let told = self.done("GET", &deliveries, Value::Null).await;
         let delivery = told["items"][0]["id"].as_str().unwrap().to_owned();
         self.session(caller).await;
+        let order = json!({ "verb": "RELOAD", "table": table });
+        let order = self.done("POST", &format!("{place}/orders"), order).await;
         let id = |made: &Value, key: &str| made[key].as_str().unwrap().to_owned();
         Things::from([
             ("environment", caller.environment.to_string()),
@@ -204,6 +207,7 @@ impl Stage {
             ("row", format!("{batch}.{messages}.1")),
             ("webhook", webhook),
             ("delivery", delivery),
+            ("order", order["order"].to_string()),
         ])
     }
 
@@ -219,6 +223,9 @@ impl Stage {
             let request = OpenRequest { erp, instance_id: id, nonce, database_identity, versions };
             self.running.app.services.sessions.open(caller, request, Wall::now()).await.unwrap();
         }
+        // The session ended a batch; what is staged says so before anybody looks.
+        let staging = &self.running.app.services.staging;
+        staging.catch_up(&caller.stream(), Wall::now()).await.unwrap();
     }
 
     /// What a call answers.

@@ -1,0 +1,255 @@
+//! Orders: what somebody ordered through the server, kept so that each order is carried out once.
+//!
+//! Promises: an order is on disk before anything is done for it; what it does to the journal and its outcome are one
+//! transaction, so that a kill between the two neither loses nor repeats it; an outcome stays until the server took it.
+//! Never: asks the server; carries out what is not the journal's own work.
+
+use std::collections::BTreeMap;
+
+use protocol::{Code, Error, Result, ids::OrderId, limits, names::TableName};
+use runtime::{clock::Wall, failpoint};
+use rusqlite::params;
+
+use super::{
+    Halt, Journal,
+    apart::Attention,
+    halt, people, session, spool,
+    writer::{Desk, failed},
+};
+
+/// What is to be done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Deed {
+    /// Load a table again, or (`None`) all of the plan.
+    Reload(Option<TableName>),
+    /// Leave a table, or all, alone.
+    Pause(Option<TableName>, Halt),
+    /// Lift the halt of a table, or every halt.
+    Resume(Option<TableName>),
+    /// Try again what was set apart of a table, or of all: the table itself and its refused rows.
+    Retry(Option<TableName>),
+    /// Whatever it was is done already, or failed with that code.
+    Ended(Option<Code>),
+}
+
+/// How an order stood when it came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Taken {
+    New,
+    /// It came before, and its outcome is not known.
+    Begun,
+    /// It was carried out; its outcome is told again.
+    Ended,
+}
+
+/// What became of an order, for the server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Outcome {
+    pub id: OrderId,
+    /// Why it failed.
+    pub code: Option<Code>,
+}
+
+impl Journal {
+    /// Keeps an order's id, before anything is done for it.
+    pub async fn take_order(&self, id: OrderId, at: Wall) -> Result<Taken> {
+        self.run(move |desk| take(desk, id, at)).await
+    }
+
+    /// Carries an order out that was taken, once: one that has an outcome is left as it is. Gives the code it failed with.
+    ///
+    /// # Errors
+    /// The journal's own; then nothing was done and the order can be carried out again.
+    pub async fn carry_out(&self, id: OrderId, deed: Deed) -> Result<Option<Code>> {
+        let told = deed.clone();
+        let done = self.run(move |desk| carry_out(desk, id, deed)).await?;
+        if let Some(retries) = done.retries {
+            self.shared.attention.send_modify(|attention| attention.follow(told, retries));
+        }
+        Ok(done.code)
+    }
+
+    /// Outcomes that the server did not take yet, the oldest first.
+    pub async fn untold_orders(&self) -> Result<Vec<Outcome>> {
+        self.run(|desk| untold(desk)).await
+    }
+
+    /// The server took the outcome.
+    pub async fn order_told(&self, id: OrderId) -> Result<()> {
+        self.run(move |desk| told(desk, id)).await
+    }
+
+    /// Tables to try again at once since the last look; `true` = refused rows of it too.
+    #[must_use]
+    pub fn take_retries(&self) -> BTreeMap<TableName, bool> {
+        let mut taken = BTreeMap::new();
+        self.shared.attention.send_if_modified(|attention| {
+            taken = std::mem::take(&mut attention.retries);
+            false
+        });
+        taken
+    }
+}
+
+impl Attention {
+    /// What the file holds by now, in memory.
+    fn follow(&mut self, deed: Deed, retries: BTreeMap<TableName, bool>) {
+        match deed {
+            Deed::Reload(table) => {
+                self.acted_on(table.as_ref());
+            }
+            Deed::Pause(table, halt) => self.halts.place(table, Some(halt)),
+            Deed::Resume(None) => self.halts = super::Halts::default(),
+            Deed::Resume(table) => self.halts.place(table, None),
+            Deed::Retry(table) => {
+                for table in self.acted_on(table.as_ref()) {
+                    self.retries.entry(table).or_default();
+                }
+                self.retries.extend(retries);
+            }
+            Deed::Ended(_) => {}
+        }
+    }
+
+    /// Somebody acted on a table, or on all of them: gives those that were parked.
+    fn acted_on(&mut self, table: Option<&TableName>) -> Vec<TableName> {
+        let parked = self.parked.keys().filter(|of| table.is_none_or(|table| table == *of));
+        let parked: Vec<TableName> = parked.cloned().collect();
+        for table in &parked {
+            self.acted(table);
+        }
+        parked
+    }
+}
+
+fn take(desk: &Desk, id: OrderId, at: Wall) -> Result<Taken> {
+    failpoint::reach("journal.order", Code::DiskFull)?;
+    let sql = "INSERT OR IGNORE INTO fleet_order (id, at_micros) VALUES (?1, ?2)";
+    if desk.run(sql, params![id.to_string(), at.0])? > 0 {
+        return Ok(Taken::New);
+    }
+    // Whoever gives it again did not hear what became of it.
+    let again = "UPDATE fleet_order SET told = 0 WHERE id = ?1 AND outcome IS NOT NULL";
+    Ok(if desk.run(again, [id.to_string()])? > 0 { Taken::Ended } else { Taken::Begun })
+}
+
+/// What was done.
+struct Done {
+    code: Option<Code>,
+    /// `None` = nothing was done now.
+    retries: Option<BTreeMap<TableName, bool>>,
+}
+
+fn carry_out(desk: &mut Desk, id: OrderId, deed: Deed) -> Result<Done> {
+    let known = desk
+        .rows("SELECT outcome FROM fleet_order WHERE id = ?1", [id.to_string()], |row| {
+            row.get::<_, Option<String>>(0)
+        })?
+        .pop();
+    let Some(outcome) = known else {
+        return Err(Error::new(Code::Internal, "an order was not taken before it is carried out"));
+    };
+    if let Some(outcome) = outcome {
+        return Ok(Done { code: code_of(&outcome), retries: None });
+    }
+    let (code, retries) = match act(desk, deed) {
+        Ok(retries) => (None, Some(retries)),
+        // It can be done later, and is not done by halves: the whole job is taken back.
+        Err(error) if matches!(error.code, Code::JournalFailed | Code::DiskFull) => {
+            return Err(error);
+        }
+        Err(error) => {
+            tracing::warn!(order = %id, %error, "an order cannot be carried out");
+            (Some(error.code), None)
+        }
+    };
+    let text = code.map_or("", Code::as_str);
+    desk.run("UPDATE fleet_order SET outcome = ?2 WHERE id = ?1", params![id.to_string(), text])?;
+    Ok(Done { code, retries })
+}
+
+/// Does it, or nothing of it: whatever can be refused is looked at first.
+fn act(desk: &mut Desk, deed: Deed) -> Result<BTreeMap<TableName, bool>> {
+    let mut retries = BTreeMap::new();
+    match deed {
+        Deed::Reload(table) => {
+            planned(desk, table.as_ref())?;
+            people::request_reload(desk, table.as_ref())?;
+        }
+        Deed::Pause(table, halt) => {
+            planned(desk, table.as_ref())?;
+            halt::put(desk, table.as_ref(), &halt)?;
+        }
+        Deed::Resume(Some(table)) => halt::lift(desk, Some(&table))?,
+        Deed::Resume(None) => {
+            desk.run("DELETE FROM halt", [])?;
+        }
+        Deed::Retry(table) => {
+            planned(desk, table.as_ref())?;
+            retries = retry(desk, table)?;
+        }
+        Deed::Ended(Some(code)) => return Err(Error::new(code, "the order was not carried out")),
+        Deed::Ended(None) => {}
+    }
+    Ok(retries)
+}
+
+/// A table that is named must be one of the plan, where there is a plan.
+fn planned(desk: &Desk, table: Option<&TableName>) -> Result<()> {
+    let Some(table) = table else { return Ok(()) };
+    match session::plan(desk)? {
+        Some(plan) if !plan.queries.iter().any(|query| query.table == *table) => {
+            Err(Error::new(Code::NotFound, format!("table {table} is not in the plan")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Forgets which rows were refused, and names the tables that have something to try again.
+fn retry(desk: &mut Desk, table: Option<TableName>) -> Result<BTreeMap<TableName, bool>> {
+    let sql = "SELECT name FROM named WHERE id IN (SELECT table_id FROM quarantine
+                 UNION SELECT table_id FROM incident WHERE key_hash IS NOT NULL)";
+    let refused = desk.rows(sql, [], |row| row.get::<_, String>(0))?;
+    let mut tables = BTreeMap::new();
+    for status in people::statuses(desk)? {
+        if status.parked.is_some() {
+            tables.insert(status.table, false);
+        }
+    }
+    for name in refused {
+        tables.insert(spool::stored(&name)?, true);
+    }
+    if let Some(table) = table {
+        let rows = tables.get(&table).copied().unwrap_or_default();
+        tables = BTreeMap::from([(table, rows)]);
+    }
+    for table in tables.keys() {
+        people::forgive_all(desk, table)?;
+    }
+    Ok(tables)
+}
+
+fn code_of(outcome: &str) -> Option<Code> {
+    (!outcome.is_empty()).then(|| outcome.parse().unwrap_or(Code::Internal))
+}
+
+/// Read whole when the journal is opened, too.
+pub(super) fn untold(desk: &Desk) -> Result<Vec<Outcome>> {
+    let sql = "SELECT id, outcome FROM fleet_order WHERE outcome IS NOT NULL AND told = 0 ORDER BY at_micros, id";
+    desk.rows(sql, [], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?
+        .into_iter()
+        .map(|(id, outcome)| {
+            let damaged = |_| Error::new(Code::JournalFailed, "an order's id is damaged");
+            Ok(Outcome { id: id.parse().map_err(damaged)?, code: code_of(&outcome) })
+        })
+        .collect()
+}
+
+fn told(desk: &Desk, id: OrderId) -> Result<()> {
+    let sql = "UPDATE fleet_order SET told = 1 WHERE id = ?1 AND outcome IS NOT NULL";
+    desk.run(sql, [id.to_string()])?;
+    let surplus = "DELETE FROM fleet_order WHERE told = 1 AND id NOT IN (
+                     SELECT id FROM fleet_order WHERE told = 1 ORDER BY at_micros DESC, id LIMIT ?1)";
+    let kept = i64::try_from(limits::AGENT_ORDERS).unwrap_or(i64::MAX);
+    desk.db.execute(surplus, [kept]).map_err(failed).map(|_| ())
+}

@@ -1,0 +1,159 @@
+//! Orders of the server are carried out once, whatever dies in between.
+
+use protocol::ids::OrderId;
+use uuid::Uuid;
+
+use super::*;
+
+const MINE: OrderId = OrderId(Uuid::from_u128(7));
+
+async fn planned(place: &Place) -> Journal {
+    let journal = place.open().await;
+    let plan = r#"{"uploadVersion":2,"queries":[{"table":"FLAN","filter":null,"forceReload":false},
+                   {"table":"TMOV","filter":null,"forceReload":false}]}"#;
+    journal.save_plan(serde_json::from_str(plan).unwrap()).await.unwrap();
+    journal
+}
+
+async fn done(journal: &Journal, id: OrderId, deed: Deed) -> Option<Code> {
+    assert_eq!(journal.take_order(id, Wall(1)).await.unwrap(), Taken::New);
+    journal.carry_out(id, deed).await.unwrap()
+}
+
+fn new() -> OrderId {
+    OrderId(runtime::entropy::uuid())
+}
+
+#[tokio::test]
+async fn an_order_is_carried_out_once_although_the_process_dies_after_each_step() {
+    let place = Place::new();
+    let journal = planned(&place).await;
+    let reload = Deed::Reload(Some(table("FLAN")));
+    assert_eq!(journal.take_order(MINE, Wall(1)).await.unwrap(), Taken::New);
+    drop(journal);
+    // Killed behind the id: it is not known to be done, and is done now.
+    let journal = place.open().await;
+    assert!(journal.untold_orders().await.unwrap().is_empty());
+    assert!(journal.reload_requests().await.unwrap().is_empty());
+    assert_eq!(journal.take_order(MINE, Wall(2)).await.unwrap(), Taken::Begun);
+    assert_eq!(journal.carry_out(MINE, reload.clone()).await.unwrap(), None);
+    let asked = journal.reload_requests().await.unwrap();
+    drop(journal);
+    // Killed before the server heard of it: it is told, and not done again.
+    let journal = place.open().await;
+    assert_eq!(journal.untold_orders().await.unwrap(), [Outcome { id: MINE, code: None }]);
+    assert_eq!(journal.take_order(MINE, Wall(3)).await.unwrap(), Taken::Ended);
+    assert_eq!(journal.carry_out(MINE, reload.clone()).await.unwrap(), None);
+    assert_eq!(journal.reload_requests().await.unwrap(), asked);
+    journal.order_told(MINE).await.unwrap();
+    assert!(journal.untold_orders().await.unwrap().is_empty());
+    // A server that lost the answer gives it again.
+    assert_eq!(journal.take_order(MINE, Wall(4)).await.unwrap(), Taken::Ended);
+    assert_eq!(journal.untold_orders().await.unwrap().len(), 1);
+    assert_eq!(done(&journal, new(), reload).await, None);
+    assert!(journal.reload_requests().await.unwrap()[&table("FLAN")] > asked[&table("FLAN")]);
+}
+
+#[tokio::test]
+async fn an_order_that_cannot_be_carried_out_keeps_its_code_and_changes_nothing() {
+    let place = Place::new();
+    let journal = planned(&place).await;
+    let nowhere = Some(table("NOPE"));
+    let halt = Halt::new("ana", "", Wall(0));
+    for deed in [
+        Deed::Reload(nowhere.clone()),
+        Deed::Pause(nowhere.clone(), halt),
+        Deed::Resume(nowhere.clone()),
+        Deed::Retry(nowhere),
+    ] {
+        assert_eq!(done(&journal, new(), deed.clone()).await, Some(Code::NotFound), "{deed:?}");
+    }
+    let ended = Deed::Ended(Some(Code::VerbUnsupported));
+    assert_eq!(done(&journal, MINE, ended).await, Some(Code::VerbUnsupported));
+    assert!(journal.reload_requests().await.unwrap().is_empty());
+    assert_eq!((journal.halts(), journal.take_retries().len()), (Halts::default(), 0));
+    let untold = journal.untold_orders().await.unwrap();
+    assert_eq!(untold.len(), 5);
+    drop(journal);
+    assert_eq!(place.open().await.untold_orders().await.unwrap(), untold);
+    let journal = place.open().await;
+    assert_eq!(journal.carry_out(new(), Deed::Ended(None)).await.unwrap_err().code, Code::Internal);
+}
+
+#[tokio::test]
+async fn pause_and_resume_by_order_are_those_of_people_beside_the_agent() {
+    let place = Place::new();
+    let journal = planned(&place).await;
+    let halt = |who: &str| Halt::new(who, "why", Wall(7));
+    let (flan, tmov) = (table("FLAN"), table("TMOV"));
+    done(&journal, new(), Deed::Pause(Some(flan.clone()), halt("ana"))).await;
+    done(&journal, new(), Deed::Pause(None, halt("rui"))).await;
+    assert!(journal.is_halted(&tmov));
+    assert_eq!(journal.halts().of(&flan).unwrap().who, "ana");
+    drop(journal);
+    let journal = place.open().await;
+    assert_eq!(journal.halts().all.unwrap().who, "rui");
+    done(&journal, new(), Deed::Resume(Some(flan.clone()))).await;
+    assert_eq!(journal.halts().tables.len(), 0);
+    done(&journal, new(), Deed::Resume(None)).await;
+    assert!(!journal.is_halted(&flan) && !journal.is_halted(&tmov));
+    assert_eq!(done(&journal, MINE, Deed::Resume(None)).await, None, "nothing is paused any more");
+}
+
+#[tokio::test]
+async fn a_retry_lifts_what_is_parked_forgives_rows_and_tells_capture_once() {
+    let place = Place::new();
+    let journal = planned(&place).await;
+    let (flan, tmov) = (table("FLAN"), table("TMOV"));
+    let poisoned = Poisoned {
+        table: flan.clone(),
+        key: key("1"),
+        hash: hash(1),
+        code: Code::ValueUnfit,
+        words: "refused".into(),
+        at_micros: 1,
+    };
+    journal.quarantine(poisoned, key_hash(&key("1")), 0).await.unwrap();
+    let parked = apart::Parked {
+        code: Code::PermissionDenied,
+        words: "no".into(),
+        retry: None,
+        schema: None,
+    };
+    journal.park(&tmov, parked, Wall(1)).await.unwrap();
+    done(&journal, new(), Deed::Retry(None)).await;
+    assert!(journal.parked().is_empty() && journal.quarantined(&flan).await.unwrap().is_empty());
+    let wanted = BTreeMap::from([(flan.clone(), true), (tmov.clone(), false)]);
+    assert_eq!(journal.take_retries(), wanted);
+    assert!(journal.take_retries().is_empty(), "once");
+    done(&journal, new(), Deed::Retry(Some(tmov.clone()))).await;
+    assert_eq!(journal.take_retries(), BTreeMap::from([(tmov, false)]));
+}
+
+#[tokio::test]
+async fn orders_that_were_told_are_remembered_up_to_a_number_and_untold_ones_all() {
+    let place = Place::new();
+    let journal = planned(&place).await;
+    let most = protocol::limits::AGENT_ORDERS;
+    for at in 0..most + 3 {
+        let id = OrderId(Uuid::from_u128(at as u128 + 1));
+        journal.take_order(id, Wall(i64::try_from(at).unwrap())).await.unwrap();
+        journal.carry_out(id, Deed::Ended(None)).await.unwrap();
+        if at > 0 {
+            journal.order_told(id).await.unwrap();
+        }
+    }
+    let first = OrderId(Uuid::from_u128(1));
+    assert_eq!(journal.untold_orders().await.unwrap(), [Outcome { id: first, code: None }]);
+    let again = |number: u128| journal.take_order(OrderId(Uuid::from_u128(number)), Wall(0));
+    assert_eq!(again(2).await.unwrap(), Taken::New, "the oldest that was told is forgotten");
+    assert_eq!(again(most as u128 + 3).await.unwrap(), Taken::Ended);
+}
+
+#[tokio::test]
+async fn f63_an_order_whose_id_is_damaged_makes_the_journal_begin_anew() {
+    let sql = "INSERT INTO fleet_order VALUES (printf('%036d', 1), 1, '', 0);
+               UPDATE fleet_order SET id = replace(id, '0', 'x')";
+    let (_place, journal) = changed(sql).await;
+    assert_eq!(journal.last_epoch().await.unwrap(), None);
+}

@@ -1,0 +1,133 @@
+//! Act: reads an order of the server as what the journal is to do.
+//!
+//! Promises: an order that does not read, or that this agent does not know, has an outcome with a code.
+//! Never: touches a table; what is not the journal's own (the detailed log) is done here, and is the same done twice.
+
+use std::{path::Path, time::Duration};
+
+use protocol::{
+    Code, Error, Result, limits,
+    names::TableName,
+    proto::fleet::{Command, Verb},
+};
+use runtime::{
+    clock::Wall,
+    files,
+    recording::{self, Detail},
+};
+
+use crate::journal::{Deed, Halt, detail_order};
+
+/// Minutes of a detailed log where the order names none.
+const USUAL_MINUTES: u64 = 30;
+/// Bytes of a detailed log that was ordered; a person on the machine may ask for more.
+const LOG_BYTES: u64 = 50_000_000;
+
+/// What is to be done for an order.
+pub(super) fn deed(command: &Command, log: &Path, now: Wall) -> Deed {
+    read(command, log, now).unwrap_or_else(|error| {
+        tracing::warn!(%error, "an order cannot be carried out");
+        Deed::Ended(Some(error.code))
+    })
+}
+
+fn read(command: &Command, log: &Path, now: Wall) -> Result<Deed> {
+    let table = match command.table.as_str() {
+        "" => None,
+        name => Some(name.parse::<TableName>()?),
+    };
+    let word = |name: &str| command.args.get(name).map(String::as_str);
+    match Verb::try_from(command.verb).unwrap_or(Verb::Unspecified) {
+        Verb::Reload => Ok(Deed::Reload(table)),
+        Verb::Pause => {
+            let who = word("who").unwrap_or("an operator of the server");
+            Ok(Deed::Pause(table, Halt::new(who, word("why").unwrap_or_default(), now)))
+        }
+        Verb::Resume => Ok(Deed::Resume(table)),
+        Verb::Retry => Ok(Deed::Retry(table)),
+        Verb::LogLevel => {
+            record(log, word("level").unwrap_or_default(), word("minutes"))?;
+            Ok(Deed::Ended(None))
+        }
+        Verb::Verify => compare(table, (word("from"), word("to")), false),
+        Verb::Repair => compare(table, (word("from"), word("to")), true),
+        Verb::Unspecified => {
+            let words = format!("this agent knows no order {}", command.verb);
+            Err(Error::new(Code::VerbUnsupported, words))
+        }
+    }
+}
+
+/// Verification and repair of a table, or of all, within a range of keys. This agent has neither.
+fn compare(
+    _table: Option<TableName>,
+    (_from, _to): (Option<&str>, Option<&str>),
+    repair: bool,
+) -> Result<Deed> {
+    let what = if repair { "repair" } else { "verify" };
+    Err(Error::new(Code::VerbUnsupported, format!("this agent cannot {what}")))
+}
+
+fn record(log: &Path, level: &str, minutes: Option<&str>) -> Result<()> {
+    let level = match level.to_ascii_lowercase().as_str() {
+        "off" => {
+            let _ = recording::end(log);
+            return Ok(());
+        }
+        "info" => Detail::Info,
+        "debug" => Detail::Debug,
+        "trace" => Detail::Trace,
+        _ => return Err(Error::new(Code::BadRequest, "a level is info, debug, trace or off")),
+    };
+    let bad = |_| Error::new(Code::BadRequest, "minutes is a number");
+    let minutes = minutes.map_or(Ok(USUAL_MINUTES), |text| text.parse().map_err(bad))?;
+    let most = limits::DETAIL_TIME.as_secs() / 60;
+    let time = Duration::from_secs(minutes.min(most + 1) * 60);
+    let free = log.parent().and_then(files::free);
+    recording::begin(detail_order(log, (level, time), LOG_BYTES, free)?)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ordered(verb: i32, table: &str, args: &[(&str, &str)]) -> Deed {
+        let args = args.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let command = Command { id: "x".into(), verb, table: table.into(), args };
+        let folder = tempfile::tempdir().unwrap();
+        deed(&command, &folder.path().join("detail.log"), Wall(7))
+    }
+
+    #[test]
+    fn an_order_is_read_with_its_table_or_for_all() {
+        let table: TableName = "FLAN".parse().unwrap();
+        assert_eq!(ordered(Verb::Reload.into(), "FLAN", &[]), Deed::Reload(Some(table.clone())));
+        assert_eq!(ordered(Verb::Reload.into(), "", &[]), Deed::Reload(None));
+        assert_eq!(ordered(Verb::Resume.into(), "FLAN", &[]), Deed::Resume(Some(table.clone())));
+        assert_eq!(ordered(Verb::Retry.into(), "", &[]), Deed::Retry(None));
+        let halt = Halt::new("ana (laptop)", "month end", Wall(7));
+        let args = [("who", "ana (laptop)"), ("why", "month end")];
+        assert_eq!(ordered(Verb::Pause.into(), "FLAN", &args), Deed::Pause(Some(table), halt));
+    }
+
+    #[test]
+    fn what_this_agent_does_not_know_or_cannot_read_fails_with_a_code() {
+        let code = |verb: i32, table: &str, args: &[(&str, &str)]| match ordered(verb, table, args)
+        {
+            Deed::Ended(code) => code,
+            other => panic!("{other:?}"),
+        };
+        for verb in [0, 8, -1, Verb::Verify.into(), Verb::Repair.into()] {
+            assert_eq!(code(verb, "FLAN", &[]), Some(Code::VerbUnsupported), "{verb}");
+        }
+        assert_eq!(code(Verb::Reload.into(), "a\0b", &[]), Some(Code::BadName));
+        let log = |args: &[(&str, &str)]| code(Verb::LogLevel.into(), "", args);
+        assert_eq!(log(&[("level", "loud")]), Some(Code::BadRequest));
+        for minutes in ["0", "1441", "18446744073709551615", "soon"] {
+            let args = [("level", "debug"), ("minutes", minutes)];
+            assert_eq!(log(&args), Some(Code::BadRequest), "{minutes}");
+        }
+        assert_eq!(log(&[("level", "off")]), None);
+    }
+}

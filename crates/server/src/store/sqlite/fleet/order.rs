@@ -1,0 +1,346 @@
+//! Orders in the embedded store: given by people, taken by the holder of a stream's lease, ended by its word.
+//!
+//! Promises: an order is noted as sent before it leaves; each step is judged by `model::order` under the store's one
+//! writer; giving and withdrawing stand in the audit with who did it.
+//! Never: forgets an order that has not ended.
+
+use protocol::{
+    Code, Error, Result,
+    ids::{Epoch, OrderId},
+    limits,
+};
+use runtime::{clock::Wall, failpoint};
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, named_params, params};
+
+use super::holds;
+use crate::model::{
+    catalog::{At, Page, Place},
+    order::{Order, OrderEvent, OrderQuery, OrderState, OrderView, OrderWish, Verb, step},
+    stream::StreamId,
+};
+use crate::store::sqlite::{
+    Store,
+    audit::Deed,
+    catalog::{parsed, rows, text_as, time},
+    failed,
+    ingest::{head, names},
+};
+
+const SELECT: &str = "SELECT seq, verb, name, args, state, code, who, ordered_at, sent_at, ended_at FROM fleet_order";
+
+impl Store {
+    /// Who acts through this handle.
+    #[must_use]
+    pub(crate) fn who(&self) -> &str {
+        &self.who
+    }
+
+    /// Whether an order may be given: its table is shared, and the stream has room for one more.
+    ///
+    /// # Errors
+    /// `NOT_FOUND`, `RATE_LIMITED`.
+    pub(crate) async fn may_order(&self, place: Place, wish: OrderWish) -> Result<()> {
+        self.read(move |connection| fits(connection, &place, &wish)).await
+    }
+
+    /// Keeps an order; the oldest that ended go.
+    ///
+    /// # Errors
+    /// As [`Store::may_order`].
+    pub(crate) async fn add_order(
+        &self,
+        place: Place,
+        (id, wish): (OrderId, OrderWish),
+        now: Wall,
+    ) -> Result<OrderView> {
+        let table = wish.table.as_ref().map_or("all tables", |table| table.as_str());
+        let detail: Vec<_> =
+            wish.args.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let deed = Deed::of("fleet.order", place.tenant, place.name_of(table))
+            .with(format!("{} {}", wish.verb.as_str(), detail.join(" ")).trim());
+        let who = self.who.to_string();
+        self.audited(deed, move |tx| {
+            fits(tx, &place, &wish)?;
+            add(tx, &place, (id, &wish, &who), now)
+        })
+        .await
+    }
+
+    /// Takes an order back that no agent has.
+    ///
+    /// # Errors
+    /// `NOT_FOUND`, `ORDER_SENT`.
+    pub(crate) async fn withdraw_order(
+        &self,
+        place: Place,
+        number: i64,
+        now: Wall,
+    ) -> Result<OrderView> {
+        let deed =
+            Deed::of("fleet.withdraw", place.tenant, place.name_of(format!("order {number}")));
+        self.audited(deed, move |tx| {
+            let found = one(tx, &place, number)?;
+            let state = step(found.state, OrderEvent::Withdraw).map_err(|code| {
+                Error::new(code, format!("order {number} is {}", found.state.as_str()))
+            })?;
+            let ended_at = found.ended_at.unwrap_or(At(now.0));
+            let sql = "UPDATE fleet_order SET state = ?2, ended_at = ?3 WHERE seq = ?1";
+            tx.execute(sql, params![number, state.as_str(), ended_at.0]).map_err(failed)?;
+            Ok(OrderView { state, ended_at: Some(ended_at), ..found })
+        })
+        .await
+    }
+
+    /// Orders of a stream, the newest first; the page goes on below the number given as `after`.
+    pub(crate) async fn order_views(
+        &self,
+        place: Place,
+        query: OrderQuery,
+        page: Page,
+    ) -> Result<Vec<OrderView>> {
+        let bad = |_| Error::new(Code::BadId, "an order's number is a number");
+        let below: i64 = match page.after.trim() {
+            "" => i64::MAX,
+            text => text.parse().map_err(bad)?,
+        };
+        self.read(move |connection| {
+            let sql = format!(
+                "{SELECT} WHERE tenant_id = :tenant AND environment_id = :environment AND erp = :erp AND seq < :below
+                    AND (:state IS NULL OR state = :state) AND (:verb IS NULL OR verb = :verb)
+                  ORDER BY seq DESC LIMIT :limit"
+            );
+            rows(
+                connection,
+                &sql,
+                named_params! {":tenant": place.tenant.to_string(), ":environment": place.environment.to_string(),
+                    ":erp": place.erp.as_str(), ":below": below, ":limit": page.limit,
+                    ":state": query.state.map(OrderState::as_str), ":verb": query.verb.map(Verb::as_str)},
+                view,
+            )
+        })
+        .await
+    }
+
+    /// An order of a stream.
+    ///
+    /// # Errors
+    /// `NOT_FOUND`.
+    pub(crate) async fn order_view(&self, place: Place, number: i64) -> Result<OrderView> {
+        self.read(move |connection| one(connection, &place, number)).await
+    }
+
+    /// Number of the newest order of all streams; 0 = none was ever given.
+    pub(crate) async fn newest_order(&self) -> Result<i64> {
+        self.read(|connection| {
+            let sql = "SELECT coalesce(max(seq), 0) FROM fleet_order";
+            connection.query_row(sql, [], |row| row.get(0)).map_err(failed)
+        })
+        .await
+    }
+
+    /// Orders of a stream numbered above `after` that have not ended, in order; they count as sent from now on.
+    ///
+    /// # Errors
+    /// `FENCED` where the epoch does not hold a live lease.
+    pub(crate) async fn take_orders(
+        &self,
+        stream: StreamId,
+        (epoch, after): (Epoch, i64),
+        now: Wall,
+    ) -> Result<Vec<Order>> {
+        self.write(move |tx| {
+            failpoint::reach("fleet.orders", Code::StoreFailed)?;
+            holds(tx, &stream, epoch, now)?;
+            send(tx, &stream, after, now)
+        })
+        .await
+    }
+
+    /// What an agent says of an order of its stream. Without an epoch it is taken while a lease is live.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` where its stream was not given that order, `FENCED` where the epoch does not hold a live lease.
+    pub(crate) async fn progress(
+        &self,
+        stream: StreamId,
+        (epoch, id): (Option<Epoch>, OrderId),
+        (event, code): (OrderEvent, String),
+        now: Wall,
+    ) -> Result<()> {
+        self.write(move |tx| {
+            failpoint::reach("fleet.progress", Code::StoreFailed)?;
+            note(tx, &stream, (epoch, id), (event, &code), now)
+        })
+        .await
+    }
+}
+
+fn fits(connection: &Connection, place: &Place, wish: &OrderWish) -> Result<()> {
+    let of =
+        [place.tenant.to_string(), place.environment.to_string(), place.erp.as_str().to_owned()];
+    let [tenant, environment, erp] = &of;
+    if let Some(table) = &wish.table {
+        let sql = "SELECT EXISTS (SELECT 1 FROM entity WHERE withdrawn_at IS NULL
+                     AND (tenant_id, environment_id, erp, name_folded) = (?1, ?2, ?3, ?4))";
+        let shared: bool = connection
+            .prepare_cached(sql)
+            .map_err(failed)?
+            .query_row(params![tenant, environment, erp, table.folded()], |row| row.get(0))
+            .map_err(failed)?;
+        if !shared {
+            return Err(Error::new(Code::NotFound, format!("table {table} is not shared")));
+        }
+    }
+    let sql =
+        "SELECT count(*) FROM fleet_order WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3)
+                 AND state IN ('waiting', 'sent', 'under-way')";
+    let open: i64 = connection
+        .prepare_cached(sql)
+        .map_err(failed)?
+        .query_row(params![tenant, environment, erp], |row| row.get(0))
+        .map_err(failed)?;
+    if open >= i64::try_from(limits::STREAM_ORDERS_OPEN).unwrap_or(i64::MAX) {
+        let words = format!("{open} orders of this stream have not ended; withdraw some, or wait");
+        return Err(Error::new(Code::RateLimited, words));
+    }
+    Ok(())
+}
+
+fn add(
+    tx: &Transaction<'_>,
+    place: &Place,
+    (id, wish, who): (OrderId, &OrderWish, &str),
+    now: Wall,
+) -> Result<OrderView> {
+    let of =
+        [place.tenant.to_string(), place.environment.to_string(), place.erp.as_str().to_owned()];
+    let [tenant, environment, erp] = &of;
+    let args = serde_json::to_string(&wish.args)
+        .map_err(|cause| Error::new(Code::Internal, "an order cannot be written").because(cause))?;
+    let sql = "INSERT INTO fleet_order (id, tenant_id, environment_id, erp, verb, name, args, who, ordered_at, state)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 'waiting')";
+    let name = wish.table.as_ref().map(|table| table.as_str());
+    let values = params![
+        id.to_string(),
+        tenant,
+        environment,
+        erp,
+        wish.verb.as_str(),
+        name,
+        args,
+        who,
+        now.0
+    ];
+    tx.execute(sql, values).map_err(failed)?;
+    let number = tx.last_insert_rowid();
+    let surplus = "DELETE FROM fleet_order WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3) AND ended_at IS NOT NULL
+                     AND seq < (SELECT min(seq) FROM (SELECT seq FROM fleet_order
+                                 WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3) AND ended_at IS NOT NULL
+                                 ORDER BY seq DESC LIMIT ?4))";
+    let kept = i64::try_from(limits::STREAM_ORDERS_KEPT).unwrap_or(i64::MAX);
+    tx.execute(surplus, params![tenant, environment, erp, kept]).map_err(failed)?;
+    one(tx, place, number)
+}
+
+fn one(connection: &Connection, place: &Place, number: i64) -> Result<OrderView> {
+    let sql =
+        format!("{SELECT} WHERE seq = ?1 AND (tenant_id, environment_id, erp) = (?2, ?3, ?4)");
+    let values = params![
+        number,
+        place.tenant.to_string(),
+        place.environment.to_string(),
+        place.erp.as_str()
+    ];
+    let found = connection
+        .prepare_cached(&sql)
+        .map_err(failed)?
+        .query_row(values, view)
+        .optional()
+        .map_err(failed)?;
+    found.ok_or_else(|| Error::new(Code::NotFound, format!("there is no order {number}")))
+}
+
+fn send(tx: &Transaction<'_>, stream: &StreamId, after: i64, now: Wall) -> Result<Vec<Order>> {
+    let [tenant, environment, erp] = &names(stream);
+    let found = rows(
+        tx,
+        "SELECT seq, id, verb, name, args, who, state FROM fleet_order
+          WHERE (tenant_id, environment_id, erp) = (:tenant, :environment, :erp) AND seq > :after
+            AND state IN ('waiting', 'sent', 'under-way') ORDER BY seq",
+        named_params! {":tenant": tenant, ":environment": environment, ":erp": erp, ":after": after},
+        |row| {
+            let wish =
+                OrderWish { verb: parsed(row, 2)?, table: text_as(row, 3)?, args: args(row, 4)? };
+            let (number, id) = (row.get(0)?, parsed(row, 1)?);
+            Ok((Order { number, id, wish, who: row.get(5)? }, parsed::<OrderState>(row, 6)?))
+        },
+    )?;
+    let mut orders = Vec::with_capacity(found.len());
+    for (order, state) in found {
+        let Ok(next) = step(state, OrderEvent::Send) else { continue };
+        let sql =
+            "UPDATE fleet_order SET state = ?2, sent_at = coalesce(sent_at, ?3) WHERE seq = ?1";
+        tx.prepare_cached(sql)
+            .map_err(failed)?
+            .execute(params![order.number, next.as_str(), now.0])
+            .map_err(failed)?;
+        orders.push(order);
+    }
+    Ok(orders)
+}
+
+fn note(
+    tx: &Transaction<'_>,
+    stream: &StreamId,
+    (epoch, id): (Option<Epoch>, OrderId),
+    (event, code): (OrderEvent, &str),
+    now: Wall,
+) -> Result<()> {
+    let [tenant, environment, erp] = &names(stream);
+    let missing = || Error::new(Code::NotFound, "this stream was not given such an order");
+    let sql = "SELECT seq, state FROM fleet_order WHERE id = ?4 AND (tenant_id, environment_id, erp) = (?1, ?2, ?3)";
+    let found: Option<(i64, OrderState)> = tx
+        .prepare_cached(sql)
+        .map_err(failed)?
+        .query_row(params![tenant, environment, erp, id.to_string()], |row| {
+            Ok((row.get(0)?, parsed(row, 1)?))
+        })
+        .optional()
+        .map_err(failed)?;
+    let (number, state) = found.ok_or_else(missing)?;
+    let head = head(tx, stream, now)?;
+    holds(tx, stream, epoch.unwrap_or(head.epoch), now)?;
+    let next = step(state, event).map_err(|_| missing())?;
+    if next == state {
+        return Ok(());
+    }
+    let code = (next == OrderState::Failed).then_some(code);
+    let sql = "UPDATE fleet_order SET state = ?2, code = ?3, ended_at = ?4 WHERE seq = ?1";
+    tx.prepare_cached(sql)
+        .map_err(failed)?
+        .execute(params![number, next.as_str(), code, next.is_over().then_some(now.0)])
+        .map_err(failed)?;
+    Ok(())
+}
+
+fn args(row: &Row<'_>, at: usize) -> rusqlite::Result<std::collections::BTreeMap<String, String>> {
+    let text: String = row.get(at)?;
+    serde_json::from_str(&text).map_err(|cause| {
+        rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, Box::new(cause))
+    })
+}
+
+fn view(row: &Row<'_>) -> rusqlite::Result<OrderView> {
+    Ok(OrderView {
+        order: Some(row.get(0)?),
+        verb: parsed(row, 1)?,
+        table: text_as(row, 2)?,
+        args: args(row, 3)?,
+        state: parsed(row, 4)?,
+        code: row.get(5)?,
+        who: row.get(6)?,
+        ordered_at: At(row.get(7)?),
+        sent_at: time(row, 8)?,
+        ended_at: time(row, 9)?,
+    })
+}
