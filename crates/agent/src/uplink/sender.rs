@@ -173,6 +173,7 @@ impl Sender {
                 }
             }
             tokio::select! {
+                biased;
                 Some(answered) = flight.calls.next() => self.land(&mut flight, answered).await?,
                 changed = spool.changed() => {
                     changed.map_err(|_| Error::new(Code::JournalFailed, "the journal is closed"))?;
