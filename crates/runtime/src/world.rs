@@ -54,7 +54,7 @@ pub trait World {
     /// Whether the named failpoint fails at this visit.
     fn fails(&self, place: &'static str) -> bool;
 
-    /// The wrong variant of a design that stands in its place; `""` = none.
+    /// Wrong variants of designs that stand in their place, with `+` between them; `""` = none.
     fn mutant(&self) -> &str {
         ""
     }

@@ -15,9 +15,7 @@ use server::{
 };
 
 use super::{
-    Sim, erp::TABLES,
-    here,
-    machine::{Host, OUTSIDE},
+    Sim, erp::TABLES, here, machine::Host,
 };
 
 /// Where the registry is.
@@ -177,10 +175,4 @@ pub async fn reload(stream: usize) -> Result<()> {
         services.catalog.reload(&place, None, false).await?;
     }
     Ok(())
-}
-
-/// Whether a host is nobody's: calls of the world itself are not checked.
-#[must_use]
-pub fn is_outside(host: Host) -> bool {
-    host == OUTSIDE
 }

@@ -20,7 +20,6 @@ pub mod trouble;
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
     rc::Rc,
     time::Duration,
 };
@@ -58,7 +57,6 @@ pub struct Sim {
     trace: RefCell<Vec<String>>,
     loud: bool,
     healing: Cell<bool>,
-    visits: RefCell<BTreeMap<&'static str, u64>>,
 }
 
 /// The world of this thread.
@@ -164,7 +162,6 @@ impl runtime::world::World for Door {
     }
 
     fn fails(&self, place: &'static str) -> bool {
-        *self.0.visits.borrow_mut().entry(place).or_default() += 1;
         let Plan { faults, .. } = &self.0.plan;
         let disk = ["store.", "journal.", "staging.", "ledger.", "lease."];
         let quiet = faults.disk == 0 || self.0.is_healing();

@@ -109,19 +109,15 @@ async fn deliver(
     if fate.lost {
         return lose(fate, tell).await;
     }
-    let call = {
-        let sim = here();
-        let Some(peer) = cloud::peer(&sim, from) else {
-            sim.tell(format!("nobody answers {}", words(&request)));
-            let refused = io::Error::new(io::ErrorKind::ConnectionRefused, "nothing listens there");
-            drop(tell.map(|tell| tell.send(Err(refused))));
-            return;
-        };
-        let server = sim.cloud.borrow().host;
-        let answering = answer(from, peer, request, (fate, tell));
-        sim.spawn(server, Box::pin(answering))
+    let sim = here();
+    let Some(peer) = cloud::peer(&sim, from) else {
+        sim.tell(format!("nobody answers {}", words(&request)));
+        let refused = io::Error::new(io::ErrorKind::ConnectionRefused, "nothing listens there");
+        drop(tell.map(|tell| tell.send(Err(refused))));
+        return;
     };
-    let _number = call;
+    let server = sim.cloud.borrow().host;
+    sim.spawn(server, Box::pin(answer(from, peer, request, (fate, tell))));
 }
 
 /// Whoever waits hears of the break at once or when it gave up long ago.

@@ -102,7 +102,6 @@ async fn world(order: Order) -> Result<Outcome> {
         lines: Default::default(),
         trace: Default::default(),
         healing: false.into(),
-        visits: Default::default(),
         machine,
         plan,
         doubles,

@@ -26,11 +26,11 @@ pub fn start(sim: &Sim) {
     spawn(sim, faults.server_pause, move || Box::pin(pause(server, PAUSE / 2)));
     spawn(sim, faults.erp_away, || Box::pin(leave_erp()));
     spawn(sim, faults.reload, || Box::pin(reload()));
-    spawn(sim, faults.clock, move || Box::pin(step_clock(server)));
+    spawn(sim, faults.clock, move || Box::pin(async move { step_clock(server) }));
     for host in sim.agents.borrow().hosts() {
         spawn(sim, faults.agent_crash, move || Box::pin(crash_agent(host)));
         spawn(sim, faults.agent_pause, move || Box::pin(pause(host, PAUSE)));
-        spawn(sim, faults.clock, move || Box::pin(step_clock(host)));
+        spawn(sim, faults.clock, move || Box::pin(async move { step_clock(host) }));
         spawn(sim, sim.plan.net.partition, move || Box::pin(cut_off(host)));
     }
 }
@@ -106,7 +106,7 @@ async fn pause(host: Host, most: u64) {
     sim.machine.pause(host, false);
 }
 
-async fn step_clock(host: Host) {
+fn step_clock(host: Host) {
     let sim = here();
     let off = i64::try_from(sim.below(2 * CLOCK + 1)).unwrap_or(0) - i64::try_from(CLOCK).unwrap_or(0);
     sim.tell(format!("the clock of {} is off by {off} s", sim.machine.name(host)));
@@ -115,16 +115,14 @@ async fn step_clock(host: Host) {
 
 async fn cut_off(host: Host) {
     let time = seconds(180);
-    let cut = {
+    {
         let sim = here();
         let cut = *[(true, true), (true, false), (false, true)]
             .get(usize::try_from(sim.below(3)).unwrap_or(0))
             .unwrap_or(&(true, true));
         sim.tell(format!("{} is cut off (calls, answers: {cut:?}) for {time:?}", sim.machine.name(host)));
         sim.lines.borrow_mut().cut.insert(host, cut);
-        cut
-    };
-    let _ = cut;
+    }
     clock::sleep(time).await;
     let sim = here();
     sim.tell(format!("{} is reached again", sim.machine.name(host)));

@@ -70,3 +70,5 @@ mod tls;
 mod webhooks;
 #[cfg(test)]
 mod whole;
+#[cfg(test)]
+mod world;

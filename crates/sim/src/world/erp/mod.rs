@@ -107,6 +107,9 @@ impl Engine {
     /// `e` in microseconds.
     #[must_use]
     pub fn allowance(&self) -> i64 {
+        if runtime::mutant::is("no_allowance") {
+            return 0;
+        }
         i64::try_from(self.plan.allowance).unwrap_or(0) * 1_000_000
     }
 
@@ -191,9 +194,9 @@ impl Engine {
         (oldest.map_or(now, |begun| begun.min(now)), oldest.is_some_and(|begun| begun < now))
     }
 
-    /// Kept for a lagging replica alone.
+    /// Kept for mutants alone.
     fn remember(&mut self, now: i64) {
-        if runtime::mutant::is("lagging_replica") {
+        if runtime::mutant::is("lagging_replica") || runtime::mutant::is("late_chunk") {
             self.past.push((now, self.tables.clone()));
             let surplus = self.past.len().saturating_sub(200);
             self.past.drain(..surplus);
@@ -203,9 +206,20 @@ impl Engine {
     /// Rows as a read sees them.
     #[must_use]
     pub fn seen(&self, table: TableAt, now: i64) -> &BTreeMap<i64, Row> {
-        /// How far a replica is behind.
-        const LAG: i64 = 8_000_000;
-        let behind = self.past.iter().find(|(until, _)| *until > now - LAG);
+        let lag = if runtime::mutant::is("lagging_replica") { 8_000_000 } else { 0 };
+        self.seen_then(table, now - lag)
+    }
+
+    /// Rows of a base load as it sees them.
+    #[must_use]
+    pub fn loaded(&self, table: TableAt, now: i64) -> &BTreeMap<i64, Row> {
+        // Another task read them and sends them two cycles later.
+        let lag = if runtime::mutant::is("late_chunk") { 20_000_000 } else { 0 };
+        self.seen_then(table, now - lag)
+    }
+
+    fn seen_then(&self, table: TableAt, then: i64) -> &BTreeMap<i64, Row> {
+        let behind = self.past.iter().find(|(until, _)| *until > then);
         match behind {
             Some((_, tables)) => &tables[usize::from(table.0 == 1)],
             None => self.rows(table),

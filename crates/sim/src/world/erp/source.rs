@@ -5,6 +5,7 @@
 //! Never: shows what is not committed.
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -44,7 +45,7 @@ impl Double {
         Ok(())
     }
 
-    async fn read<T>(&self, work: impl FnOnce(&Engine, i64) -> T + Send) -> Result<T> {
+    async fn read<T: Send>(&self, work: impl FnOnce(&Engine, i64) -> T + Send) -> Result<T> {
         self.pass().await?;
         let now = here().machine.true_micros();
         let read = work(&self.held(), now);
@@ -122,13 +123,11 @@ fn limited(limit: ReadLimit) -> ReadLimit {
 
 /// Live rows behind a place, in the order of their keys.
 fn live(
-    engine: &Engine,
-    now: i64,
-    table: TableAt,
+    rows: &BTreeMap<i64, Row>,
     after: Option<i64>,
 ) -> impl Iterator<Item = (&i64, &Row)> {
     let from = after.map_or(i64::MIN, |after| after.saturating_add(1));
-    engine.seen(table, now).range(from..).filter(|(_, row)| !row.marked)
+    rows.range(from..).filter(|(_, row)| !row.marked)
 }
 
 impl Source for Double {
@@ -165,7 +164,7 @@ impl Source for Double {
             page_key: vec!["ID".to_owned()],
             stamp: Some(StampShape {
                 column: "STAMP".to_owned(),
-                allowance: Duration::from_secs(engine.plan().allowance),
+                allowance: Duration::from_micros(engine.allowance().unsigned_abs()),
                 form: String::new(),
                 nullable: true,
             }),
@@ -210,7 +209,7 @@ impl Source for Double {
     ) -> Result<Page> {
         let (table, after) = (table_of(shape), after.map(place).transpose()?);
         let filling = Filling::new(limited(limit), true, i64::MIN);
-        self.read(|engine, now| filling.all(live(engine, now, table, after))).await?
+        self.read(|engine, now| filling.all(live(engine.loaded(table, now), after))).await?
     }
 
     async fn delta(
@@ -250,7 +249,7 @@ impl Source for Double {
     ) -> Result<Page> {
         let (table, after) = (table_of(shape), after.map(place).transpose()?);
         let filling = Filling::new(limited(limit), false, i64::MIN);
-        self.read(|engine, now| filling.all(live(engine, now, table, after))).await?
+        self.read(|engine, now| filling.all(live(engine.seen(table, now), after))).await?
     }
 
     async fn unstamped(
@@ -262,7 +261,7 @@ impl Source for Double {
         let (table, after) = (table_of(shape), after.map(place).transpose()?);
         let filling = Filling::new(limited(limit), true, i64::MIN);
         let none = |(_, row): &(&i64, &Row)| row.stamp.is_none();
-        self.read(|engine, now| filling.all(live(engine, now, table, after).filter(none))).await?
+        self.read(|engine, now| filling.all(live(engine.seen(table, now), after).filter(none))).await?
     }
 
     async fn by_keys(&self, shape: &TableShape, keys: &[KeyBytes]) -> Result<Page> {
@@ -276,7 +275,7 @@ impl Source for Double {
         let filling = Filling::new(limit, true, i64::MIN);
         self.read(|engine, now| {
             let asked = |(id, _): &(&i64, &Row)| ids.binary_search(id).is_ok();
-            filling.all(live(engine, now, table, None).filter(asked))
+            filling.all(live(engine.seen(table, now), None).filter(asked))
         })
         .await?
     }

@@ -89,7 +89,8 @@ fn write(double: &Double, tx: Tx, chance: &mut Chance) {
         let name = format!("t{}:{}", engine.tenant, words(chance));
         let stamped = !chance.percent(unstamped);
         let old = chance.pick(&there).copied();
-        let fresh = i64::try_from(chance.below(1_000_000)).unwrap_or(0);
+        // Few enough keys that some come back.
+        let fresh = i64::try_from(chance.below(1_000)).unwrap_or(0);
         match (chance.below(10), old) {
             (0..2, _) | (_, None) => {
                 engine.put((now, tx), (table, fresh), name, (stamped, false));
