@@ -13,6 +13,7 @@ use http_body_util::{BodyExt as _, Full};
 use protocol::{Code, Coded as _, Result};
 use runtime::world;
 use tonic::{body::Body, transport::Channel};
+use tower::Service;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -24,16 +25,14 @@ pub(super) enum Line {
     World(Uri),
 }
 
-impl tower::Service<http::Request<Body>> for Line {
+impl Service<http::Request<Body>> for Line {
     type Response = http::Response<Body>;
     type Error = Failure;
     type Future = BoxFuture<'static, Result<http::Response<Body>, Failure>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         match self {
-            Self::Dialled(channel) => {
-                tower::Service::poll_ready(channel, context).map_err(Into::into)
-            }
+            Self::Dialled(channel) => channel.poll_ready(context).map_err(Into::into),
             Self::World(_) => Poll::Ready(Ok(())),
         }
     }
@@ -41,7 +40,7 @@ impl tower::Service<http::Request<Body>> for Line {
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         match self {
             Self::Dialled(channel) => {
-                let answer = tower::Service::call(channel, request);
+                let answer = channel.call(request);
                 Box::pin(async move { Ok(answer.await?) })
             }
             Self::World(service) => Box::pin(carried(service.clone(), request)),

@@ -8,6 +8,20 @@ use std::time::Duration;
 
 use crate::chance::Chance;
 
+/// Whose reads and bounds the ERP has. What SQL Server and Oracle do is taken from their documents and was never compared
+/// with a real one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// A statement sees what was committed when it began; the bound knows every open transaction, idle ones included.
+    Postgres,
+    /// SQL Server without row versions: a read waits for rows that others hold, and is refused after two seconds.
+    Locking,
+    /// SQL Server with row versions: a statement sees what was committed when it began.
+    Versioned,
+    /// A transaction is known from its first change on, to the second.
+    Oracle,
+}
+
 /// Where a row's stamp comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stamps {
@@ -37,6 +51,7 @@ pub struct Plan {
 
 #[derive(Clone, Debug)]
 pub struct Erp {
+    pub kind: Kind,
     pub stamps: Stamps,
     /// Stamps are cut to this, microseconds.
     pub grain: i64,
@@ -135,7 +150,7 @@ impl Plan {
     #[must_use]
     pub fn words(&self) -> String {
         let Self { agents, erp, net, faults, .. } = self;
-        let Erp { stamps, grain, allowance, writers, long, soft_delete, .. } = erp;
+        let Erp { kind, stamps, grain, allowance, writers, long, soft_delete, .. } = erp;
         let mut on = Vec::new();
         let mut note = |is: bool, word: &'static str| {
             if is {
@@ -156,7 +171,7 @@ impl Plan {
         note(net.doubled > 0, "doubled calls");
         note(!net.jitter.is_zero(), "reordering");
         format!(
-            "agents {agents:?}, stamps {stamps:?} grain {grain} us e {allowance} s, {writers} writers, {long} % long, soft delete {soft_delete}; {}",
+            "agents {agents:?}, {kind:?}, stamps {stamps:?} grain {grain} us e {allowance} s, {writers} writers, {long} % long, soft delete {soft_delete}; {}",
             on.join(", ")
         )
     }
@@ -173,17 +188,28 @@ fn often(chance: &mut Chance, percent: u64, (from, to): (u64, u64)) -> Often {
 }
 
 fn erp(chance: &mut Chance) -> Erp {
-    let grain = *chance.pick(&[1, 1, 1_000, 3_333, 1_000_000]).unwrap_or(&1);
+    let kind = match chance.below(20) {
+        0..11 => Kind::Postgres,
+        11..14 => Kind::Locking,
+        14..17 => Kind::Versioned,
+        _ => Kind::Oracle,
+    };
     let (stamps, skew) = match chance.below(4) {
-        0 | 1 => (Stamps::Transaction, 0),
-        2 => (Stamps::Statement, 0),
+        // Only PostgreSQL has a time of the transaction to stamp with.
+        0 | 1 if kind == Kind::Postgres => (Stamps::Transaction, 0),
+        0..3 => (Stamps::Statement, 0),
         _ => (Stamps::Application(1_900_000), 2),
     };
+    let grain = match kind {
+        Kind::Locking | Kind::Versioned => 3_333,
+        _ => *chance.pick(&[1, 1, 1_000, 1_000_000]).unwrap_or(&1),
+    };
     Erp {
+        kind,
         stamps,
         grain,
-        // Any grain above a microsecond costs a second of allowance at most.
-        allowance: skew + u64::from(grain > 1),
+        // Any grain above a microsecond costs a second of allowance at most; Oracle's own is two.
+        allowance: skew + if kind == Kind::Oracle { 2 } else { u64::from(grain > 1) },
         rows: 20 + chance.below(280),
         writers: 1 + usize::try_from(chance.below(4)).unwrap_or(0),
         pause: Duration::from_millis(500 + chance.below(9_500)),

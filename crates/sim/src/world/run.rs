@@ -145,7 +145,8 @@ async fn scenario(sim: &Rc<Sim>) -> Result<()> {
         if !go_on(sim, LOOK).await {
             return Ok(());
         }
-        match sim.check.borrow_mut().unsettled() {
+        let unsettled = sim.check.borrow_mut().unsettled();
+        match unsettled {
             None => {
                 sim.check.borrow_mut().all_is_stored();
                 sim.tell("the world is at rest".to_owned());

@@ -1,8 +1,8 @@
 //! ERP: a semantic double of a database with many writers, as far as reading it depends on it.
 //!
 //! Promises: transactions are atomic and isolated (read committed); a writer waits for nobody, it leaves a row alone that
-//! another one holds; stamps are set as the plan says, never from the commit. Bounds are those of PostgreSQL: the start
-//! of the oldest open transaction, idle ones included.
+//! another one holds; stamps are set as the plan says, never from the commit. The bound is the start of the oldest open
+//! transaction that this kind of database tells of: idle ones included in PostgreSQL, from the first change on elsewhere.
 //! Never: is asked by what it checks for anything but its rows.
 
 pub mod source;
@@ -10,7 +10,7 @@ pub mod work;
 
 use std::collections::BTreeMap;
 
-use super::plan::{Erp, Stamps};
+use super::plan::{Erp, Kind, Stamps};
 
 /// A committed row.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -188,10 +188,23 @@ impl Engine {
     /// `B`: start of the oldest open transaction, at most `now`; and whether one holds it back.
     #[must_use]
     pub fn bound(&self, now: i64) -> (i64, bool) {
-        let writers = runtime::mutant::is("bound_of_writers_only");
-        let counts = |open: &&Open| !writers || open.wrote.is_some();
-        let oldest = self.open.values().filter(counts).map(|open| open.begun).min();
+        let kind = self.plan.kind;
+        let all = kind == Kind::Postgres && !runtime::mutant::is("bound_of_writers_only");
+        let start = |open: &Open| match (kind, open.wrote) {
+            (_, None) if all => Some(open.begun),
+            (_, None) => None,
+            (Kind::Oracle, Some(wrote)) => Some(wrote.div_euclid(1_000_000) * 1_000_000),
+            (_, Some(_)) => Some(open.begun),
+        };
+        let oldest = self.open.values().filter_map(start).min();
         (oldest.map_or(now, |begun| begun.min(now)), oldest.is_some_and(|begun| begun < now))
+    }
+
+    /// Whether a read of the table has to wait for rows that a transaction holds.
+    #[must_use]
+    pub fn is_held(&self, table: TableAt) -> bool {
+        let holds = |open: &Open| open.writes.keys().any(|(of, _)| *of == table);
+        self.plan.kind == Kind::Locking && self.open.values().any(holds)
     }
 
     /// Kept for mutants alone.
@@ -237,7 +250,7 @@ mod tests {
     #[test]
     fn a_transaction_is_seen_whole_and_holds_the_bound_from_its_begin() {
         let mut plan = Plan::of(1, std::time::Duration::ZERO).erp;
-        (plan.stamps, plan.grain) = (Stamps::Transaction, 1);
+        (plan.kind, plan.stamps, plan.grain) = (Kind::Postgres, Stamps::Transaction, 1);
         let mut engine = Engine::new(0, plan);
         let idle = engine.begin(10, 0);
         let tx = engine.begin(20, 0);

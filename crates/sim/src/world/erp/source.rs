@@ -45,6 +45,19 @@ impl Double {
         Ok(())
     }
 
+    /// Waits for rows that a transaction holds, as long as a lock is waited for.
+    async fn unlocked(&self, table: TableAt) -> Result<()> {
+        /// `LOCK_TIMEOUT`.
+        const LONGEST: u32 = 20;
+        for _tenth in 0..LONGEST {
+            if !self.held().is_held(table) {
+                return Ok(());
+            }
+            clock::sleep(Duration::from_millis(100)).await;
+        }
+        Err(Error::new(Code::SourceTimeout, "rows are held by another transaction"))
+    }
+
     async fn read<T: Send>(&self, work: impl FnOnce(&Engine, i64) -> T + Send) -> Result<T> {
         self.pass().await?;
         let now = here().machine.true_micros();
@@ -208,6 +221,7 @@ impl Source for Double {
         limit: ReadLimit,
     ) -> Result<Page> {
         let (table, after) = (table_of(shape), after.map(place).transpose()?);
+        self.unlocked(table).await?;
         let filling = Filling::new(limited(limit), true, i64::MIN);
         self.read(|engine, now| filling.all(live(engine.loaded(table, now), after))).await?
     }
@@ -220,6 +234,7 @@ impl Source for Double {
         limit: ReadLimit,
     ) -> Result<Page> {
         let table = table_of(shape);
+        self.unlocked(table).await?;
         let allowance = self.held().allowance();
         let from = match from {
             From::At(watermark) => (number(&watermark.0)? - allowance, i64::MIN),
@@ -248,6 +263,7 @@ impl Source for Double {
         limit: ReadLimit,
     ) -> Result<Page> {
         let (table, after) = (table_of(shape), after.map(place).transpose()?);
+        self.unlocked(table).await?;
         let filling = Filling::new(limited(limit), false, i64::MIN);
         self.read(|engine, now| filling.all(live(engine.seen(table, now), after))).await?
     }
@@ -259,6 +275,7 @@ impl Source for Double {
         limit: ReadLimit,
     ) -> Result<Page> {
         let (table, after) = (table_of(shape), after.map(place).transpose()?);
+        self.unlocked(table).await?;
         let filling = Filling::new(limited(limit), true, i64::MIN);
         let none = |(_, row): &(&i64, &Row)| row.stamp.is_none();
         self.read(|engine, now| filling.all(live(engine.seen(table, now), after).filter(none))).await?
@@ -266,6 +283,7 @@ impl Source for Double {
 
     async fn by_keys(&self, shape: &TableShape, keys: &[KeyBytes]) -> Result<Page> {
         let table = table_of(shape);
+        self.unlocked(table).await?;
         let mut ids = Vec::new();
         for key in keys {
             ids.push(number(key.values()?.first().copied().unwrap_or_default())?);
