@@ -9,7 +9,8 @@
 #[cfg(feature = "mutants")]
 #[must_use]
 pub fn is(name: &str) -> bool {
-    crate::world::current().is_some_and(|world| world.mutant().split('+').any(|mutant| mutant == name))
+    crate::world::current()
+        .is_some_and(|world| world.mutant().split('+').any(|mutant| mutant == name))
 }
 
 /// Whether the wrong variant of that name is in force: never in this build.

@@ -83,7 +83,9 @@ where
     F::Output: Send + 'static,
 {
     let Some(world) = world::current() else {
-        return Task(Running::Tokio(tokio::spawn(work.instrument(tracing::info_span!("task", name)))));
+        return Task(Running::Tokio(tokio::spawn(
+            work.instrument(tracing::info_span!("task", name)),
+        )));
     };
     let (tell, told) = oneshot::channel();
     let over = Arc::new(AtomicBool::new(false));

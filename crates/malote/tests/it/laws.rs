@@ -210,7 +210,9 @@ fn law_a_select_has_its_order() {
     let broken: Vec<String> = files
         .iter()
         .filter(mine)
-        .flat_map(|file| found(&file.text).into_iter().map(|at| format!("{}:{}", file.path, at + 1)))
+        .flat_map(|file| {
+            found(&file.text).into_iter().map(|at| format!("{}:{}", file.path, at + 1))
+        })
         .collect();
     obey(
         "every select! begins with biased",

@@ -71,9 +71,8 @@ impl Inside {
     /// # Errors
     /// `RATE_LIMITED` where there are too many.
     pub fn connect(&self) -> Result<Peer> {
-        let connection = Connection::open(&self.counts, HERE, &[]).ok_or_else(|| {
-            Error::new(Code::RateLimited, "no room for one more connection")
-        })?;
+        let connection = Connection::open(&self.counts, HERE, &[])
+            .ok_or_else(|| Error::new(Code::RateLimited, "no room for one more connection"))?;
         Ok(Peer { router: self.router.clone(), gate: self.gate.clone(), connection })
     }
 }

@@ -63,8 +63,8 @@ pub(crate) async fn serve(
     health.set_serving::<table_stream::TableStream>().await;
     health.set_serving::<ingestion::Session>().await;
     health.set_serving::<ingestion::Reconcile>().await;
-    let mut routes = of_senders(&services)
-        .add_service(health_service.max_decoding_message_size(SMALL_MESSAGE));
+    let mut routes =
+        of_senders(&services).add_service(health_service.max_decoding_message_size(SMALL_MESSAGE));
     match (reflection().build_v1(), reflection().build_v1alpha()) {
         (Ok(v1), Ok(v1alpha)) => {
             routes = routes

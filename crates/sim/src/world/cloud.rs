@@ -14,9 +14,7 @@ use server::{
     service::catalog::NewEntity,
 };
 
-use super::{
-    Sim, erp::TABLES, here, machine::Host,
-};
+use super::{Sim, erp::TABLES, here, machine::Host};
 
 /// Where the registry is.
 pub const REGISTRY: &str = "http://cloud.example:7480/api/v1/services";

@@ -165,7 +165,10 @@ impl runtime::world::World for Door {
         let Plan { faults, .. } = &self.0.plan;
         let disk = ["store.", "journal.", "staging.", "ledger.", "lease."];
         let quiet = faults.disk == 0 || self.0.is_healing();
-        if quiet || self.0.machine.current() == OUTSIDE || !disk.iter().any(|room| place.starts_with(room)) {
+        if quiet
+            || self.0.machine.current() == OUTSIDE
+            || !disk.iter().any(|room| place.starts_with(room))
+        {
             return false;
         }
         let fails = self.0.below(100_000) < faults.disk;

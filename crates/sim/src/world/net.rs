@@ -19,8 +19,7 @@ use tokio::sync::oneshot;
 use super::{
     Sim,
     check::Call,
-    cloud,
-    here,
+    cloud, here,
     machine::{Host, OUTSIDE},
 };
 

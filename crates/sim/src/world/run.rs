@@ -190,7 +190,8 @@ async fn begin(sim: &Rc<Sim>) -> Result<()> {
             drop(tell.send(up));
         }),
     );
-    told.await.map_err(|_| Error::new(Code::Internal, "the server of the world did not start"))??;
+    told.await
+        .map_err(|_| Error::new(Code::Internal, "the server of the world did not start"))??;
     let streams = {
         let cloud = sim.cloud.borrow();
         let keys = cloud.tenants.iter().map(|tenant| {

@@ -108,7 +108,8 @@ async fn pause(host: Host, most: u64) {
 
 fn step_clock(host: Host) {
     let sim = here();
-    let off = i64::try_from(sim.below(2 * CLOCK + 1)).unwrap_or(0) - i64::try_from(CLOCK).unwrap_or(0);
+    let off =
+        i64::try_from(sim.below(2 * CLOCK + 1)).unwrap_or(0) - i64::try_from(CLOCK).unwrap_or(0);
     sim.tell(format!("the clock of {} is off by {off} s", sim.machine.name(host)));
     sim.machine.set_offset(host, off * 1_000_000);
 }
@@ -120,7 +121,10 @@ async fn cut_off(host: Host) {
         let cut = *[(true, true), (true, false), (false, true)]
             .get(usize::try_from(sim.below(3)).unwrap_or(0))
             .unwrap_or(&(true, true));
-        sim.tell(format!("{} is cut off (calls, answers: {cut:?}) for {time:?}", sim.machine.name(host)));
+        sim.tell(format!(
+            "{} is cut off (calls, answers: {cut:?}) for {time:?}",
+            sim.machine.name(host)
+        ));
         sim.lines.borrow_mut().cut.insert(host, cut);
     }
     clock::sleep(time).await;

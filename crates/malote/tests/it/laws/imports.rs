@@ -159,8 +159,10 @@ fn law_wrong_variants_are_the_simulators_alone() {
     assert!(asks("sim"), "the law can fail");
     let own = CRATES.iter().map(|(name, _)| *name);
     // `runtime` declares the feature and does not turn it on.
-    let broken: Vec<String> =
-        own.filter(|name| !["sim", "runtime"].contains(name) && asks(name)).map(str::to_owned).collect();
+    let broken: Vec<String> = own
+        .filter(|name| !["sim", "runtime"].contains(name) && asks(name))
+        .map(str::to_owned)
+        .collect();
     obey(
         "no program that is shipped holds a wrong variant",
         "only the simulator turns the feature of runtime on",

@@ -290,9 +290,7 @@ fn known(tx: &Transaction<'_>, message: &Incoming) -> Result<Known> {
         .map_err(failed)?;
     Ok(match found {
         None => Known::Nothing,
-        Some((_, Some(same))) => {
-            Known::Message { same: same || mutant::is("any_content") }
-        }
+        Some((_, Some(same))) => Known::Message { same: same || mutant::is("any_content") },
         Some((state, None)) => {
             Known::Batch(BatchState::parse(&state).unwrap_or(BatchState::Abandoned))
         }

@@ -13,7 +13,8 @@ use sim::world::{
     run::{Order, run},
 };
 
-const USAGE: &str = "usage: world (--seed N | --seeds A..B) [--minutes M | --hours H] [--mutant NAME] [--calm]";
+const USAGE: &str =
+    "usage: world (--seed N | --seeds A..B) [--minutes M | --hours H] [--mutant NAME] [--calm]";
 
 /// Simulated minutes with faults where nobody says otherwise.
 const MINUTES: u64 = 30;

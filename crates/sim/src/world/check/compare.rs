@@ -31,7 +31,9 @@ impl Check {
                     let row: RowAt = (table, id);
                     let before = stream.staged.get(&row).copied().unwrap_or(i64::MIN);
                     if version < before {
-                        let words = format!("stream {at} {row:?} is staged as v{version}, it was v{before}");
+                        let words = format!(
+                            "stream {at} {row:?} is staged as v{version}, it was v{before}"
+                        );
                         faults.push(("I7", words));
                     }
                     stream.staged.insert(row, version.max(before));
@@ -97,7 +99,6 @@ fn staged(stream: &Stream, table: TableAt) -> rusqlite::Result<Staged> {
     }
     let sql = format!("SELECT ID, NAME, VER FROM \"{name}\" WHERE _deleted = 0");
     let mut statement = connection.prepare(&sql)?;
-    let rows =
-        statement.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?;
     rows.collect()
 }

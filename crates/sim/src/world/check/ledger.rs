@@ -34,10 +34,10 @@ impl Check {
             Some("Write") => {
                 let sha = Sha256::digest(&call.message).to_vec();
                 let epoch = call.epoch.unwrap_or_default();
-                let known = self.delivered.entry(sha).or_insert_with(|| Delivered {
-                    message: call.message.clone(),
-                    epoch,
-                });
+                let known = self
+                    .delivered
+                    .entry(sha)
+                    .or_insert_with(|| Delivered { message: call.message.clone(), epoch });
                 known.epoch = known.epoch.max(epoch);
             }
             Some("Summary") => {
@@ -98,7 +98,9 @@ impl Check {
         });
         self.connection = Some(connection);
         if !matches!(found, Some(Ok(stored)) if stored == *sha) {
-            let words = format!("stream {stream} batch {batch} message {number} is acknowledged and not stored");
+            let words = format!(
+                "stream {stream} batch {batch} message {number} is acknowledged and not stored"
+            );
             self.fault("I1", words);
         }
     }
@@ -139,7 +141,10 @@ impl Check {
     fn message(&mut self, at: usize, stored: &Stored, epoch: u64) {
         let Stored { batch, number, seq, .. } = *stored;
         let Some(delivered) = self.delivered.get(&stored.sha).cloned() else {
-            return self.fault("I2", format!("stream {at} batch {batch} message {number} was sent by nobody"));
+            return self.fault(
+                "I2",
+                format!("stream {at} batch {batch} message {number} was sent by nobody"),
+            );
         };
         if delivered.epoch < epoch {
             let words = format!(
@@ -161,11 +166,17 @@ impl Check {
             self.fault("I6", format!("stream {at}: batch {batch} began after batch {last}"));
         }
         if number != expected {
-            self.fault("I3", format!("stream {at} batch {batch}: message {number} is stored, {expected} was next"));
+            self.fault(
+                "I3",
+                format!(
+                    "stream {at} batch {batch}: message {number} is stored, {expected} was next"
+                ),
+            );
         }
         match sent(&delivered) {
             Some(sent) => self.rows(at, &sent),
-            None => self.fault("I17", format!("stream {at} batch {batch} message {number} cannot be read")),
+            None => self
+                .fault("I17", format!("stream {at} batch {batch} message {number} cannot be read")),
         }
     }
 
@@ -178,7 +189,10 @@ impl Check {
             let row: RowAt = (sent.table, *id);
             let before = stream.versions.get(&row).copied().unwrap_or(i64::MIN);
             if version < before {
-                faults.push(("I7", format!("stream {at} {row:?} goes from v{before} back to v{version}")));
+                faults.push((
+                    "I7",
+                    format!("stream {at} {row:?} goes from v{before} back to v{version}"),
+                ));
             }
             if !name.starts_with(&format!("t{at}:")) {
                 faults.push(("I12", format!("stream {at} {row:?} holds {name:?}")));
@@ -198,7 +212,8 @@ impl Check {
         }
         self.seen.2 += 1;
         let Batch { messages: own, rows: counted, .. } = *batch;
-        let told = i32::try_from(counted).is_ok_and(|rows| stream.summaries.contains(&(id, own, rows)));
+        let told =
+            i32::try_from(counted).is_ok_and(|rows| stream.summaries.contains(&(id, own, rows)));
         if !told || (messages, rows) != (own, counted) {
             let words = format!(
                 "stream {at} batch {id} is complete with {own} messages and {counted} rows; the ledger says {messages} and {rows}, told by a summary: {told}"
@@ -213,9 +228,10 @@ impl Check {
             return;
         }
         let complete = |id: &i64| stream.batches.get(id).is_some_and(|batch| batch.complete);
-        let due = stream.prepared.iter().any(|(id, of, value)| {
-            *of == table && *value == entry && complete(id)
-        });
+        let due = stream
+            .prepared
+            .iter()
+            .any(|(id, of, value)| *of == table && *value == entry && complete(id));
         let place = Place::read(&entry);
         match &place {
             Some(place) => drop(stream.places.insert(table, place.clone())),
@@ -224,7 +240,10 @@ impl Check {
         stream.cursors.insert(table, entry);
         let passed = place.and_then(|place| left_behind(stream, table, &place));
         if !due {
-            self.fault("I10", format!("stream {at}: the cursor of {table:?} moved without its summary"));
+            self.fault(
+                "I10",
+                format!("stream {at}: the cursor of {table:?} moved without its summary"),
+            );
         }
         if let Some(words) = passed {
             self.fault("I9", format!("stream {at} {table:?}: {words}"));
@@ -242,13 +261,19 @@ fn left_behind(stream: &Stream, table: TableAt, place: &Place) -> Option<String>
         // A marked row that never was in the cloud needs not be told.
         let told = row.marked && accepted.is_none();
         let loads = !row.marked && place.will_load(**id);
-        needed && !told && !loads && row.stamp.is_some_and(|stamp| place.passed(stamp, **id, allowance))
+        needed
+            && !told
+            && !loads
+            && row.stamp.is_some_and(|stamp| place.passed(stamp, **id, allowance))
     });
     let (id, row) = lost?;
     Some(format!("{id} v{} with stamp {:?} was left behind by {place:?}", row.version, row.stamp))
 }
 
-fn epoch(connection: &Connection, [tenant, environment, erp]: &[String; 3]) -> rusqlite::Result<u64> {
+fn epoch(
+    connection: &Connection,
+    [tenant, environment, erp]: &[String; 3],
+) -> rusqlite::Result<u64> {
     let sql = "SELECT coalesce(max(epoch), 0) FROM ingest_stream WHERE tenant_id = ?1 AND environment_id = ?2 AND erp = ?3";
     let mut statement = connection.prepare_cached(sql)?;
     statement.query_row([tenant, environment, erp], |row| Ok(row.get::<_, i64>(0)?.unsigned_abs()))
@@ -283,9 +308,8 @@ fn completed(
                 WHERE tenant_id = ?1 AND environment_id = ?2 AND erp = ?3 AND state = 'complete'
                 ORDER BY id DESC LIMIT 4";
     let mut statement = connection.prepare_cached(sql)?;
-    let rows = statement.query_map([tenant, environment, erp], |row| {
-        Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-    })?;
+    let rows = statement
+        .query_map([tenant, environment, erp], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     rows.collect()
 }
 

@@ -15,7 +15,9 @@ use agent::source::{
     Bound, ColumnShape, ColumnSource, Finding, From, Identity, Page, PageBuilder, PageKey,
     ReadLimit, Source, StampShape, TableShape, TableSpec, Watermark,
 };
-use protocol::{Code, Error, Result, filter::Filter, key::KeyBytes, names::TableName, value::TypeName};
+use protocol::{
+    Code, Error, Result, filter::Filter, key::KeyBytes, names::TableName, value::TypeName,
+};
 use runtime::clock;
 
 use super::{Engine, Row, TABLES, TableAt};
@@ -135,10 +137,7 @@ fn limited(limit: ReadLimit) -> ReadLimit {
 }
 
 /// Live rows behind a place, in the order of their keys.
-fn live(
-    rows: &BTreeMap<i64, Row>,
-    after: Option<i64>,
-) -> impl Iterator<Item = (&i64, &Row)> {
+fn live(rows: &BTreeMap<i64, Row>, after: Option<i64>) -> impl Iterator<Item = (&i64, &Row)> {
     let from = after.map_or(i64::MIN, |after| after.saturating_add(1));
     rows.range(from..).filter(|(_, row)| !row.marked)
 }
@@ -278,7 +277,8 @@ impl Source for Double {
         self.unlocked(table).await?;
         let filling = Filling::new(limited(limit), true, i64::MIN);
         let none = |(_, row): &(&i64, &Row)| row.stamp.is_none();
-        self.read(|engine, now| filling.all(live(engine.seen(table, now), after).filter(none))).await?
+        self.read(|engine, now| filling.all(live(engine.seen(table, now), after).filter(none)))
+            .await?
     }
 
     async fn by_keys(&self, shape: &TableShape, keys: &[KeyBytes]) -> Result<Page> {
@@ -298,7 +298,10 @@ impl Source for Double {
         .await?
     }
 
-    fn findings(&self, _shapes: &[TableShape]) -> impl Future<Output = Result<Vec<Finding>>> + Send {
+    fn findings(
+        &self,
+        _shapes: &[TableShape],
+    ) -> impl Future<Output = Result<Vec<Finding>>> + Send {
         std::future::ready(Ok(Vec::new()))
     }
 }

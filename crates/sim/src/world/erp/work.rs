@@ -144,8 +144,7 @@ fn end(double: &Double, tx: Tx, commits: bool) {
 fn words(chance: &mut Chance) -> String {
     const WORDS: [&str; 8] = ["ação", "nota", "título", "Ωmega", "a|b", "  x ", "\u{1F69A}", "1,5"];
     let count = 1 + chance.below(3);
-    let drawn: Vec<&str> =
-        (0..count).filter_map(|_| chance.pick(&WORDS).copied()).collect();
+    let drawn: Vec<&str> = (0..count).filter_map(|_| chance.pick(&WORDS).copied()).collect();
     format!("{} {}", drawn.join(" "), chance.below(1_000))
 }
 

@@ -91,8 +91,10 @@ fn a_calm_world_comes_to_rest_with_all_that_the_erp_has() {
 #[test]
 fn seeds_that_once_failed_hold() {
     let kept = include_str!("seeds.txt").lines().filter(|line| !line.starts_with('#'));
-    let seeds: Vec<u64> =
-        kept.filter_map(|line| line.split_whitespace().next()).map(|seed| seed.parse().unwrap()).collect();
+    let seeds: Vec<u64> = kept
+        .filter_map(|line| line.split_whitespace().next())
+        .map(|seed| seed.parse().unwrap())
+        .collect();
     all_hold(&seeds);
 }
 
