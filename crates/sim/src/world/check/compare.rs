@@ -93,7 +93,7 @@ fn staged(stream: &Stream, table: TableAt) -> rusqlite::Result<Staged> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(&stream.staging, flags)?;
     let name = TABLES[table.0];
-    let there = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1)";
+    let there = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE)";
     if !connection.query_row(there, [name], |row| row.get::<_, bool>(0))? {
         return Ok(Staged::new());
     }

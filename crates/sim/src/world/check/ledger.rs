@@ -185,8 +185,12 @@ impl Check {
         let mut faults = Vec::new();
         let Some(stream) = self.streams.get_mut(at) else { return };
         for (id, version, name) in &sent.rows {
-            let Some(version) = *version else { continue };
             let row: RowAt = (sent.table, *id);
+            let Some(version) = *version else {
+                stream.gone.insert(row);
+                continue;
+            };
+            stream.gone.remove(&row);
             let before = stream.versions.get(&row).copied().unwrap_or(i64::MIN);
             if version < before {
                 faults.push((
@@ -256,15 +260,15 @@ fn left_behind(stream: &Stream, table: TableAt, place: &Place) -> Option<String>
     let engine = stream.erp.held();
     let allowance = engine.allowance();
     let lost = engine.rows(table).iter().find(|(id, row)| {
-        let accepted = stream.versions.get(&(table, **id)).copied();
-        let needed = accepted.is_none_or(|version| version < row.version);
-        // A marked row that never was in the cloud needs not be told.
-        let told = row.marked && accepted.is_none();
+        let at = (table, **id);
+        let accepted = stream.versions.get(&at).copied();
+        let needed = match (row.marked, accepted) {
+            (false, accepted) => accepted.is_none_or(|version| version < row.version),
+            // One that never was in the cloud needs not be told.
+            (true, accepted) => accepted.is_some() && !stream.gone.contains(&at),
+        };
         let loads = !row.marked && place.will_load(**id);
-        needed
-            && !told
-            && !loads
-            && row.stamp.is_some_and(|stamp| place.passed(stamp, **id, allowance))
+        needed && !loads && row.stamp.is_some_and(|stamp| place.passed(stamp, **id, allowance))
     });
     let (id, row) = lost?;
     Some(format!("{id} v{} with stamp {:?} was left behind by {place:?}", row.version, row.stamp))
