@@ -112,7 +112,9 @@ async fn deliver(
     let Some(peer) = cloud::peer(&sim, from) else {
         sim.tell(format!("nobody answers {}", words(&request)));
         let refused = io::Error::new(io::ErrorKind::ConnectionRefused, "nothing listens there");
-        drop(tell.map(|tell| tell.send(Err(refused))));
+        if let Some(tell) = tell {
+            let _ = tell.send(Err(refused));
+        }
         return;
     };
     let server = sim.cloud.borrow().host;
@@ -169,8 +171,10 @@ async fn bring(
     if fate.answer_lost {
         return lose(fate, tell).await;
     }
-    // Nobody waits any more: the caller gave up or crashed.
-    drop(tell.map(|tell| tell.send(Ok(answered))));
+    if let Some(tell) = tell {
+        // Nobody waits any more: the caller gave up or crashed.
+        let _ = tell.send(Ok(answered));
+    }
 }
 
 fn call_of(from: Host, request: &http::Request<Bytes>) -> Option<Call> {
