@@ -163,6 +163,7 @@ pub async fn drive(
     };
     let mut outcome = Ok(());
     tokio::select! {
+        biased;
         () = shutdown.draining() => {}
         error = journal.failed() => outcome = Err(error),
         () = first => {}

@@ -10,6 +10,8 @@ use std::{
 
 use tokio::time::Instant;
 
+use crate::world;
+
 /// Microseconds since 1970-01-01T00:00:00Z by the machine's wall clock.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Wall(pub i64);
@@ -17,6 +19,9 @@ pub struct Wall(pub i64);
 impl Wall {
     #[must_use]
     pub fn now() -> Self {
+        if let Some(world) = world::current() {
+            return Self(world.wall_micros());
+        }
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
     }

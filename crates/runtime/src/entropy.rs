@@ -5,6 +5,8 @@
 
 use uuid::Uuid;
 
+use crate::world;
+
 /// Fills `N` random bytes.
 ///
 /// # Panics
@@ -13,6 +15,10 @@ use uuid::Uuid;
 #[expect(clippy::expect_used, reason = "without entropy no id, nonce or secret may be made")]
 pub fn bytes<const N: usize>() -> [u8; N] {
     let mut out = [0; N];
+    if let Some(world) = world::current() {
+        world.fill(&mut out);
+        return out;
+    }
     getrandom::fill(&mut out).expect("the operating system gives entropy");
     out
 }

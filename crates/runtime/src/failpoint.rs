@@ -2,7 +2,8 @@
 //!
 //! Promises: where nothing is ordered a place costs one look at a constant; each place that did something says so in
 //! the log, by its name.
-//! Never: exists in a release build; does anything that was not ordered by `MALOTE_FAILPOINTS` when the process began.
+//! Never: exists in a release build; does anything that was not ordered, by `MALOTE_FAILPOINTS` when the process began
+//! or by the simulated world that this thread is in.
 //!
 //! The variable holds orders with commas between them: `NAME=ACTION@N`. The action is `error` (the place fails once, at
 //! its N-th visit), `crash` (the process ends there without a word, as `kill -9` would end it) or `delay:MILLIS`
@@ -21,7 +22,7 @@ use std::{
 
 use protocol::{Code, Error, Result};
 
-use crate::{clock, config};
+use crate::{clock, config, world};
 
 /// Environment variable with the orders.
 const ORDERS: &str = "MALOTE_FAILPOINTS";
@@ -83,6 +84,9 @@ fn crash() -> ! {
 fn due(name: &'static str) -> Option<Action> {
     if cfg!(not(debug_assertions)) {
         return None;
+    }
+    if let Some(world) = world::current() {
+        return world.fails(name).then_some(Action::Error);
     }
     static ALL: OnceLock<Vec<Order>> = OnceLock::new();
     let all = ALL.get_or_init(|| parse(&config::variable(ORDERS).unwrap_or_default()));

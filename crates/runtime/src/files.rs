@@ -91,6 +91,10 @@ fn sync_folder(_path: &Path) -> io::Result<()> {
 #[cfg(unix)]
 #[must_use]
 pub fn free(folder: &Path) -> Option<u64> {
+    if crate::world::is_on() {
+        // The machine's own disk is not the simulated one.
+        return None;
+    }
     let disk = rustix::fs::statvfs(folder).ok()?;
     Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }

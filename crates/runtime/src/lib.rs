@@ -1,5 +1,5 @@
 //! How a process of Malote's lives: clock, entropy, tasks, backoff, configuration, addresses, dialling, telemetry, files,
-//! heap, keys, failpoints, shutdown, exit codes.
+//! heap, keys, failpoints, shutdown, exit codes; and the door by which a simulator takes the place of all of them.
 //!
 //! Promises: the only crate that reads the clock, the environment or entropy, and the only one that spawns.
 //! Never: knows what is integrated.
@@ -15,8 +15,10 @@ pub mod failpoint;
 pub mod files;
 pub mod heap;
 pub mod keyfile;
+pub mod mutant;
 pub mod recording;
 pub mod shutdown;
 pub mod task;
 pub mod telemetry;
 pub mod tls;
+pub mod world;

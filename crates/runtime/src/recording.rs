@@ -164,6 +164,7 @@ pub fn of(file: &Path) -> Option<Recording> {
 /// Waits until the tape is gone, or its time is over.
 async fn watch_over(file: PathBuf, time: Duration, mut gone: watch::Receiver<()>) {
     tokio::select! {
+        biased;
         // The sender never sends: an answer means that it is gone.
         _ = gone.changed() => {}
         () = clock::sleep(time) => {}

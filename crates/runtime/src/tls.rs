@@ -167,8 +167,9 @@ impl Tls {
 pub async fn follow(mut renewal: Renewal, mut shutdown: Shutdown) {
     loop {
         tokio::select! {
-            () = clock::sleep(LOOK) => renewal.look(),
+            biased;
             () = shutdown.draining() => return,
+            () = clock::sleep(LOOK) => renewal.look(),
         }
     }
 }

@@ -106,21 +106,12 @@ impl App {
             Some(lock) => lock,
             None => lock(&config.data)?,
         };
-        prepare(&config.store())?;
-        let services = Services::open(&config.data, addresses.issuer()).await?;
-        let services = services.allowing_private(config.allow_private).keeping(config.retention);
-        let services = services.calling(calling);
+        let services = ready(config, &addresses).await?.calling(calling);
         let deliverer = services.webhooks.deliverer()?;
         let (trigger, shutdown) = shutdown::channel();
         let (closing, closed) = shutdown::channel();
         let calls = Calls::new(shutdown.clone());
-        let desk = http::Desk {
-            services: services.by("an unknown caller"),
-            registry: catalog::registry(&addresses.http, &addresses.grpc).into(),
-            issuer: addresses.issuer().into(),
-            shutdown: shutdown.clone(),
-            calls: calls.clone(),
-        };
+        let desk = desk(&services, &addresses, (&calls, &shutdown));
         let proxies: Arc<[_]> = config.trusted_proxies.clone().into();
         let edges = (calls.clone(), closed.clone());
         let mut parts = vec![
@@ -134,21 +125,9 @@ impl App {
                 ),
             ),
             task::spawn("grpc", grpc::serve((grpc, certificate), services.clone(), proxies, edges)),
-            task::spawn(
-                "apply",
-                tasks::apply::run(
-                    services.staging.clone(),
-                    services.ingest.hint(),
-                    shutdown.clone(),
-                ),
-            ),
-            task::spawn(
-                "retention",
-                tasks::retention::run(services.retention.clone(), Wall::now, shutdown.clone()),
-            ),
-            task::spawn("silence", tasks::silence::run(services.ingest.clone(), shutdown.clone())),
             task::spawn("webhooks", tasks::webhooks::run(deliverer, shutdown.clone())),
         ];
+        parts.extend(reconcilers(&services, &shutdown));
         parts.extend(renewal.map(|renewal| task::spawn("tls", tls::follow(renewal, shutdown))));
         let (http, grpc) = bound;
         Ok(Self { http, grpc, addresses, services, trigger, calls, closing, parts, _lock: lock })
@@ -176,6 +155,38 @@ impl App {
             parts.iter().for_each(Task::abort);
         }
     }
+}
+
+/// The services over the folder's store, which is made where there is none.
+async fn ready(config: &ServerConfig, addresses: &Addresses) -> Result<Services> {
+    prepare(&config.store())?;
+    let services = Services::open(&config.data, addresses.issuer()).await?;
+    Ok(services.allowing_private(config.allow_private).keeping(config.retention))
+}
+
+/// What the routes of HTTP work with.
+fn desk(
+    services: &Services,
+    addresses: &Addresses,
+    (calls, shutdown): (&Calls, &Shutdown),
+) -> http::Desk {
+    http::Desk {
+        services: services.by("an unknown caller"),
+        registry: catalog::registry(&addresses.http, &addresses.grpc).into(),
+        issuer: addresses.issuer().into(),
+        shutdown: shutdown.clone(),
+        calls: calls.clone(),
+    }
+}
+
+/// The tasks that bring about what the store says is due.
+fn reconcilers(services: &Services, shutdown: &Shutdown) -> [Task<()>; 3] {
+    let Services { staging, ingest, retention, .. } = services.clone();
+    [
+        task::spawn("apply", tasks::apply::run(staging, ingest.hint(), shutdown.clone())),
+        task::spawn("retention", tasks::retention::run(retention, Wall::now, shutdown.clone())),
+        task::spawn("silence", tasks::silence::run(ingest, shutdown.clone())),
+    ]
 }
 
 /// Waits on a task without taking it, so that it can still be aborted.
@@ -240,5 +251,6 @@ fn address(listener: &TcpListener) -> Result<SocketAddr> {
 
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod inside;
 #[cfg(test)]
 mod tests;

@@ -38,6 +38,7 @@ pub async fn keep(
         survived(cleaned, "history not cleaned")?;
         survived(shrink(&journal, &shutdown).await, "the journal cannot be made smaller")?;
         tokio::select! {
+            biased;
             () = shutdown.draining() => return Ok(()),
             () = clock::sleep(every) => {}
         }

@@ -14,7 +14,10 @@ use protocol::{
     loads::done_entry,
     names::TableName,
 };
-use runtime::clock::{self, Mono, Wall};
+use runtime::{
+    clock::{self, Mono, Wall},
+    mutant,
+};
 
 use super::{
     ahead::Ahead,
@@ -250,7 +253,12 @@ impl<'a, S: Source> Cycle<'a, S> {
                 load.after = Some(place.key.clone());
             }
         }
-        if ends(&page)? {
+        if ends(&page)? || mutant::is("load_ends_early") {
+            if mutant::is("load_bound_at_end") {
+                let bound = self.tools.source.bound().await.map_err(Fault::Table)?;
+                let edge = self.tools.source.watermark(&seen.shape, &bound);
+                table.cursor.watermark = Some(edge.map_err(Fault::Table)?);
+            }
             if table.cursor.load.as_ref().is_some_and(|load| load.rows == 0) {
                 // The end of an empty table's load travels too: its request ends, and staging has the table.
                 self.batch.turn_to(&table.query.table, &seen.schema, true, table.suspect);
@@ -299,6 +307,11 @@ impl<'a, S: Source> Cycle<'a, S> {
                     // A message that is not full yet does not wait for what is compared next.
                     self.batch.finish();
                     self.spool().await?;
+                    if mutant::is("bound_after_rows") {
+                        let bound = self.tools.source.bound().await.map_err(Fault::Table)?;
+                        let edge = self.tools.source.watermark(&seen.shape, &bound);
+                        (pass.bound, pass.edge) = (bound, edge.map_err(Fault::Table)?);
+                    }
                     pass.finish(&mut table.cursor);
                     table.recent.turn();
                     table.read = pass.bound.committed;

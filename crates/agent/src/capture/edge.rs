@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use runtime::mutant;
+
 use super::cursor::{Cursor, Cut};
 use crate::source::{Bound, From, PageKey, Watermark};
 
@@ -53,6 +55,13 @@ impl Pass {
 
     /// The pass reached the end: everything not seen has a stamp of at least `B - e`.
     pub(super) fn finish(&self, cursor: &mut Cursor) {
+        if mutant::is("naive_watermark") {
+            if let Some((stamp, key, _)) = &self.last {
+                cursor.watermark = Some(stamp.clone());
+                cursor.cut = Some(Cut { key: key.clone(), allowance: u64::MAX });
+            }
+            return;
+        }
         cursor.watermark = Some(self.edge.clone());
         cursor.micros = Some(self.bound.micros);
         cursor.cut = None;
@@ -64,12 +73,16 @@ impl Pass {
         match &self.last {
             // Nothing was sent in this batch: the cursor stays and so does the place.
             None => Some(self),
-            Some((stamp, key, true)) => {
+            Some((_, _, true)) if mutant::is("cut_moves_to_bound") => {
+                self.finish(cursor);
+                None
+            }
+            Some((stamp, key, below)) if *below || mutant::is("key_in_hot_group") => {
                 cursor.watermark = Some(stamp.clone());
                 cursor.cut = Some(Cut { key: key.clone(), allowance: micros(allowance) });
                 None
             }
-            Some((_, _, false)) => {
+            Some(_) => {
                 self.finish(cursor);
                 Some(self)
             }

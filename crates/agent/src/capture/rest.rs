@@ -53,7 +53,7 @@ impl<S: Source> Worker<S> {
                 break;
             }
             tokio::select! {
-                () = clock::sleep(left.min(LOOK)) => {}
+                biased;
                 changed = session.plan.changed() => {
                     session.planned = session.planned && changed.is_err();
                     if !self.schedule.recurs() {
@@ -62,6 +62,7 @@ impl<S: Source> Worker<S> {
                     self.show(session).await?;
                     end = self.until(session, now);
                 }
+                () = clock::sleep(left.min(LOOK)) => {}
             }
             let orders = self.journal.reload_requests().await.unwrap_or_default();
             // A person waits for what was ordered, and to see in the status what was paused.

@@ -8,7 +8,10 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use protocol::{Code, Error, hash::RowHash, key::KeyBytes};
-use runtime::clock::{Mono, Wall};
+use runtime::{
+    clock::{Mono, Wall},
+    mutant,
+};
 
 use super::{
     cycle::{Cycle, Fault, Kind, LOOK_UP, Turn, ends},
@@ -89,7 +92,9 @@ impl<S: Source> Cycle<'_, S> {
     pub(super) async fn scan(&mut self, table: &mut Table, seen: &Seen) -> Turn {
         let now = Mono::now();
         match std::mem::replace(&mut table.scan, Scan::Idle { not_before: now }) {
-            Scan::Idle { not_before } if not_before > now && !self.is_confirmed(table) => {
+            Scan::Idle { not_before }
+                if not_before > now && !self.is_confirmed(table) || mutant::is("no_key_scan") =>
+            {
                 table.scan = Scan::Idle { not_before };
                 table.scan_done = true;
                 Ok(())
@@ -151,8 +156,9 @@ impl<S: Source> Cycle<'_, S> {
         let told = self.tools.journal.scan_seen(&table.query.table, keys).await;
         told.map_err(Fault::Session)?;
         let busy = busy + took;
-        table.scan = if ends(&page)? {
-            if seen.shape.stamp.as_ref().is_some_and(|stamp| stamp.nullable) {
+        table.scan = if ends(&page)? || mutant::is("incomplete_scan") {
+            let nullable = seen.shape.stamp.as_ref().is_some_and(|stamp| stamp.nullable);
+            if nullable && !mutant::is("no_unstamped_scan") {
                 Scan::Unstamped { after: None, started, busy }
             } else {
                 Scan::Complete { started, busy }
@@ -354,6 +360,9 @@ impl<S: Source> Cycle<'_, S> {
         seen: &Seen,
         keys: &[KeyBytes],
     ) -> Turn<(Vec<KeyBytes>, usize)> {
+        if mutant::is("blind_delete") {
+            return Ok((keys.to_vec(), keys.len()));
+        }
         let (live, answered) = self.look_up(seen, keys).await?;
         let keys = keys.get(..answered).unwrap_or(keys);
         let found: Vec<KeyBytes> = (0..live.len()).map(|row| seen.key(&live, row)).collect();

@@ -101,6 +101,7 @@ impl<S: Source> Worker<S> {
             let grant = {
                 let mut draining = self.shutdown.clone();
                 tokio::select! {
+                    biased;
                     () = draining.draining() => return Ok(()),
                     grant = granted.wait_for(Option::is_some) => {
                         let grant = grant.map_err(|_| closed())?.clone();
@@ -112,6 +113,7 @@ impl<S: Source> Worker<S> {
             let mut draining = self.shutdown.clone();
             let mut changed = granted.clone();
             let ended = tokio::select! {
+                biased;
                 () = draining.draining() => return Ok(()),
                 _ = changed.changed() => continue,
                 ended = self.session(&grant) => ended,
@@ -178,6 +180,7 @@ impl<S: Source> Worker<S> {
     async fn next_grant(&mut self, granted: &mut watch::Receiver<Option<Arc<Grant>>>) {
         let mut draining = self.shutdown.clone();
         tokio::select! {
+            biased;
             () = draining.draining() => {}
             _ = granted.changed() => {}
             () = runtime::clock::sleep(FAULT_PAUSE) => {}

@@ -13,7 +13,7 @@ use protocol::{
     limits,
     names::TableName,
 };
-use runtime::{clock::Wall, failpoint};
+use runtime::{clock::Wall, failpoint, mutant};
 use rusqlite::{OptionalExtension as _, params};
 
 use super::{
@@ -269,8 +269,9 @@ pub(super) fn discard(desk: &mut Desk, why: (Code, &str), at: Wall) -> Result<()
     for number in 1..=desk.state.spool.appended {
         match pending(desk, number) {
             Ok((table, rows)) => {
-                for (key, _) in rows {
-                    known::put(desk, table, (&key, ZERO), None)?;
+                for (key, hash) in rows {
+                    let hash = hash.filter(|_| mutant::is("known_before_summary"));
+                    known::put(desk, table, (&key, hash.unwrap_or(ZERO)), None)?;
                 }
             }
             // Which keys became unsure cannot be read: the known rows no longer match any session and are rebuilt.

@@ -9,13 +9,13 @@ use std::{
     collections::BTreeMap,
     fs::File,
     sync::{
-        Arc,
-        mpsc::{self, Receiver, Sender},
+        Arc, Mutex, PoisonError,
+        mpsc::{self, Sender},
     },
 };
 
 use protocol::{Code, Error, Result, ids::Epoch, names::TableName};
-use runtime::failpoint;
+use runtime::{failpoint, world};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 use tokio::sync::{oneshot, watch};
 
@@ -138,11 +138,11 @@ impl Desk {
     fn group(
         &mut self,
         first: Job,
-        queue: &Receiver<Job>,
+        more: impl FnMut() -> Option<Job>,
         answers: &mut Vec<Answer>,
     ) -> Result<()> {
         let before = self.state.clone();
-        let outcome = self.group_in_transaction(first, queue, answers);
+        let outcome = self.group_in_transaction(first, more, answers);
         if outcome.is_err() {
             self.state = before;
             self.numbers.clear();
@@ -155,7 +155,7 @@ impl Desk {
     fn group_in_transaction(
         &mut self,
         first: Job,
-        queue: &Receiver<Job>,
+        mut more: impl FnMut() -> Option<Job>,
         answers: &mut Vec<Answer>,
     ) -> Result<()> {
         // Where BEGIN fails the job still runs, so that its caller is answered; nothing of it can stay.
@@ -168,7 +168,7 @@ impl Desk {
             answers.push(answer);
             fault = fault.or(code.filter(|code| *code == Code::JournalFailed));
             if answers.len() < GROUP && fault.is_none() && begun.is_ok() {
-                next = queue.try_recv().ok();
+                next = more();
             }
         }
         begun?;
@@ -202,21 +202,57 @@ impl Tell {
     }
 }
 
-/// Handle on the thread; it ends when the last handle is dropped.
+/// Handle on the writer; it ends when the last handle is dropped.
 #[derive(Clone, Debug)]
-pub(super) struct Writer {
-    jobs: Sender<Job>,
+pub(super) struct Writer(Way);
+
+#[derive(Clone, Debug)]
+enum Way {
+    Thread(Sender<Job>),
+    /// In a simulated world, which has one thread: jobs are done where they are asked for. `None` after a fault.
+    Here(Arc<Mutex<Option<Seat>>>),
+}
+
+/// All that the writer works with; the folder's lock is freed with it.
+#[derive(Debug)]
+struct Seat {
+    desk: Desk,
+    tell: Arc<Tell>,
+    _lock: Arc<File>,
 }
 
 impl Writer {
     /// The thread holds the folder's lock too: the file closes a moment after the last handle went.
     pub(super) fn start(desk: Desk, tell: Arc<Tell>, lock: Arc<File>) -> Result<Self> {
+        let mut seat = Seat { desk, tell, _lock: lock };
+        if world::is_on() {
+            return Ok(Self(Way::Here(Arc::new(Mutex::new(Some(seat))))));
+        }
         let (jobs, queue) = mpsc::channel();
         runtime::task::thread("journal", move || {
-            serve(desk, &queue, &tell);
-            drop(lock);
+            while let Ok(first) = queue.recv() {
+                if seat.serve(first, || queue.try_recv().ok()).is_err() {
+                    return seat.leave();
+                }
+            }
         })?;
-        Ok(Self { jobs })
+        Ok(Self(Way::Thread(jobs)))
+    }
+
+    /// Hands a job over; `None` where nobody does it any more.
+    fn hand_over(&self, job: Job) -> Option<()> {
+        match &self.0 {
+            Way::Thread(jobs) => jobs.send(job).ok(),
+            Way::Here(seat) => {
+                let mut held = seat.lock().unwrap_or_else(PoisonError::into_inner);
+                if held.as_mut()?.serve(job, || None).is_err()
+                    && let Some(seat) = held.take()
+                {
+                    seat.leave();
+                }
+                Some(())
+            }
+        }
     }
 
     pub(super) async fn run<T: Send + 'static>(
@@ -241,16 +277,19 @@ impl Writer {
             (answer, code)
         });
         let gone = || Error::new(Code::JournalFailed, "the journal is closed after a fault");
-        self.jobs.send(job).map_err(|_| gone())?;
+        self.hand_over(job).ok_or_else(gone)?;
+        world::committed().await;
         told.await.map_err(|_| gone())?
     }
 }
 
-fn serve(mut desk: Desk, queue: &Receiver<Job>, tell: &Tell) {
-    while let Ok(first) = queue.recv() {
+impl Seat {
+    /// Does a group of jobs. An error is one after which nothing may be written any more.
+    fn serve(&mut self, first: Job, more: impl FnMut() -> Option<Job>) -> Result<(), ()> {
+        let Self { desk, tell, .. } = self;
         let seen = (desk.state.grant_serial, desk.state.plan_serial);
         let mut answers = Vec::new();
-        let outcome = desk.group(first, queue, &mut answers);
+        let outcome = desk.group(first, more, &mut answers);
         let error = outcome.err();
         let fatal = error.as_ref().filter(|error| error.code == Code::JournalFailed);
         // Before anybody hears of it: who hears may end the process.
@@ -261,13 +300,15 @@ fn serve(mut desk: Desk, queue: &Receiver<Job>, tell: &Tell) {
         for answer in answers {
             answer(error.as_ref());
         }
-        if let Some(error) = fatal {
-            tracing::error!(code = %error.code, cause = error.cause(), "journal failed; the process must end");
-            tell.fault.send_replace(Some(error.to_string()));
-            // Closing would checkpoint pages that may be lost already.
-            std::mem::forget(desk.db);
-            return;
-        }
+        let Some(error) = fatal else { return Ok(()) };
+        tracing::error!(code = %error.code, cause = error.cause(), "journal failed; the process must end");
+        tell.fault.send_replace(Some(error.to_string()));
+        Err(())
+    }
+
+    /// Closing would checkpoint pages that may be lost already.
+    fn leave(self) {
+        std::mem::forget(self.desk.db);
     }
 }
 

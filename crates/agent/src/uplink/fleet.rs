@@ -70,6 +70,7 @@ impl Fleet {
         loop {
             self.until_asked_again().await;
             let end = tokio::select! {
+                biased;
                 end = line.report() => end,
                 end = line.obey(&untold) => end,
                 end = line.tell(&untold) => end,
@@ -132,6 +133,7 @@ impl Line {
             }
             let since = told.as_ref().map_or(Duration::ZERO, |(_, at)| at.elapsed());
             tokio::select! {
+                biased;
                 changed = news.changed() => {
                     if changed.is_err() {
                         return End::Failed(closed());

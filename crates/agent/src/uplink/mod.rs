@@ -4,7 +4,7 @@
 //! known is asked again with the same bytes; whatever goes wrong otherwise ends in one path: drop, Open, read again.
 //! Never: reads the ERP or decides what is sent; sends after its lease may have lapsed.
 //!
-//! Rooms: `hosts` is the allow-list · `web` connects · `cloud` asks over HTTP · `rpc` calls over gRPC · `plan` follows
+//! Rooms: `hosts` is the allow-list · `web` connects, `line` is what it connects by · `cloud` asks over HTTP · `rpc` calls over gRPC · `plan` follows
 //! Entities · `session` holds the lease · `sender` empties the spool · `decide` is the contract's table of answers ·
 //! `rebuild` learns what is staged · `fleet` reports and takes orders · `board` tells people.
 
@@ -13,6 +13,7 @@ mod cloud;
 mod decide;
 mod fleet;
 pub(crate) mod hosts;
+mod line;
 mod plan;
 pub(crate) mod proxy;
 mod rebuild;
@@ -103,6 +104,7 @@ where
         shutdown,
     );
     tokio::select! {
+        biased;
         result = Box::pin(link.run()) => result,
         // The plan ends with the drain; the link ends after it, once it gave its lease back.
         ended = async { plan.await; std::future::pending().await } => ended,

@@ -58,9 +58,10 @@ impl Plan {
                 }
             };
             tokio::select! {
+                biased;
                 () = shutdown.draining() => return,
-                () = self.try_denied_for(pause) => {}
                 () = self.reread.notified() => {}
+                () = self.try_denied_for(pause) => {}
             }
         }
     }

@@ -46,6 +46,7 @@ pub(super) async fn follow(journal: &Journal, rpc: &Rpc, erp: &ErpName) -> Error
             pauses.reset();
         }
         tokio::select! {
+            biased;
             changed = changed.changed() => {
                 if changed.is_err() {
                     return Error::new(Code::JournalFailed, "the journal is closed");

@@ -23,13 +23,13 @@ use tonic::{
     client::Grpc,
     codec::{Codec, EncodeBuf, Encoder},
     metadata::MetadataMap,
-    transport::Channel,
 };
 use tonic_prost::{ProstCodec, ProstDecoder};
 
 use super::{
     cloud::{Bearer, Cloud},
     decide::Outcome,
+    line::Line,
     proxy,
 };
 
@@ -81,15 +81,15 @@ impl<T: Message + Send + Sync + 'static> Wire for T {}
 /// One connection to the ingestion service.
 #[derive(Clone, Debug)]
 pub(super) struct Rpc {
-    grpc: Grpc<Channel>,
+    grpc: Grpc<Line>,
     /// Address of the service, for people.
     target: Arc<str>,
     cloud: Arc<Cloud>,
 }
 
 impl Rpc {
-    pub(super) fn new(channel: Channel, target: &str, cloud: Arc<Cloud>) -> Self {
-        Self { grpc: Grpc::new(channel), target: target.into(), cloud }
+    pub(super) fn new(line: Line, target: &str, cloud: Arc<Cloud>) -> Self {
+        Self { grpc: Grpc::new(line), target: target.into(), cloud }
     }
 
     pub(super) async fn bearer(&self) -> Result<Bearer> {
@@ -243,8 +243,8 @@ impl Rpc {
         };
         let call = async {
             if let Err(cause) = self.grpc.ready().await {
-                let status = unconnected(&cause);
-                return Err(status.unwrap_or_else(|| Status::unavailable(chain(&cause))));
+                let status = unconnected(&*cause);
+                return Err(status.unwrap_or_else(|| Status::unavailable(chain(&*cause))));
             }
             let answer = self.grpc.unary(request, PathAndQuery::from_static(path), codec).await;
             answer.map_err(|status| unconnected(&status).unwrap_or(status))

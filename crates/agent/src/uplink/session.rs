@@ -238,8 +238,9 @@ where
                 return Error::new(found.code, found.words);
             }
             tokio::select! {
-                () = clock::sleep(left) => {}
+                biased;
                 _ = unread.changed() => {}
+                () = clock::sleep(left) => {}
             }
         }
     }
@@ -259,8 +260,8 @@ where
             return Ok(rpc.clone());
         }
         let target = self.means.cloud.address(service::INGESTION).await?;
-        let channel = self.means.cloud.web.channel(&target)?;
-        let rpc = Rpc::new(channel, &target, Arc::clone(&self.means.cloud));
+        let line = self.means.cloud.web.line(&target)?;
+        let rpc = Rpc::new(line, &target, Arc::clone(&self.means.cloud));
         self.rpc = Some(rpc.clone());
         Ok(rpc)
     }
@@ -379,6 +380,8 @@ where
             self.send(&mut sender, rpc).await
         };
         let stop = tokio::select! {
+            // A lease that is lost ends the sending, whatever else came of it.
+            biased;
             lost = self.keep(rpc, lease, kept) => return Ok(End::Lost(lost)),
             unread = self.unread() => return Ok(End::Unread(unread)),
             failed = self.steered(rpc, epoch) => return Err(failed),
@@ -397,6 +400,7 @@ where
     async fn send(&self, sender: &mut Sender, rpc: &Rpc) -> Result<Stop> {
         let Means { journal, config, .. } = &self.means;
         tokio::select! {
+            biased;
             stop = sender.run() => stop,
             failed = rebuild::follow(journal, rpc, &config.erp) => Err(failed),
         }

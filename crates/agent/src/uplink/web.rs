@@ -16,12 +16,13 @@ use http::Uri;
 use hyper_util::rt::TokioIo;
 use protocol::{Code, Coded as _, Error, Result, limits};
 use reqwest::{RequestBuilder, StatusCode, Url, dns};
-use runtime::{address::is_public, dial};
+use runtime::{address::is_public, dial, world};
 use tokio::net::TcpStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
 use super::{
     hosts::Hosts,
+    line::{self, Line},
     proxy::{self, Proxy},
 };
 
@@ -97,6 +98,10 @@ impl Web {
         let request = request.coded(Code::Internal, "the call cannot be made")?;
         // Not the whole URL: it may hold what a person typed.
         let place = request.url().origin().ascii_serialization();
+        if world::is_on() {
+            let (status, body) = line::fetch(request).await.map_err(|error| error.at(&place))?;
+            return Ok((status, body.to_vec()));
+        }
         let lost = |cause| unreachable(cause, &place);
         let mut answer = client.execute(request).await.map_err(lost)?;
         let status = answer.status();
@@ -138,15 +143,29 @@ impl Web {
         }
     }
 
-    /// A channel to a gRPC target `https://host[:port]`; connects when it is first used, and again when it broke.
-    pub(super) fn channel(&self, target: &str) -> Result<Channel> {
+    /// A line to a gRPC target `https://host[:port]`.
+    pub(super) fn line(&self, target: &str) -> Result<Line> {
+        if world::is_on() {
+            return self.checked_target(target).map(Line::World);
+        }
+        self.channel(target).map(Line::Dialled)
+    }
+
+    fn checked_target(&self, target: &str) -> Result<Uri> {
         let uri: Uri = target
             .parse()
             .coded(Code::RegistryInvalid, "the gRPC target is not a URL")
             .map_err(|error| error.at(target))?;
-        let scheme = uri.scheme_str().unwrap_or_default().to_owned();
-        self.check(&scheme, uri.host().unwrap_or_default(), port_of(&uri))
+        let scheme = uri.scheme_str().unwrap_or_default();
+        self.check(scheme, uri.host().unwrap_or_default(), port_of(&uri))
             .map_err(|error| error.at(target))?;
+        Ok(uri)
+    }
+
+    /// A channel to a gRPC target; connects when it is first used, and again when it broke.
+    fn channel(&self, target: &str) -> Result<Channel> {
+        let uri = self.checked_target(target)?;
+        let scheme = uri.scheme_str().unwrap_or_default().to_owned();
         let mut endpoint = Endpoint::from(uri)
             .connect_timeout(CONNECT)
             .tcp_nodelay(true)

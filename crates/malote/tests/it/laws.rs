@@ -192,6 +192,36 @@ fn law_tests_wait_on_states_and_never_sleep() {
 }
 
 #[test]
+fn law_a_select_has_its_order() {
+    let found = |text: &str| -> Vec<usize> {
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        let begins = |line: &str| line.ends_with("select! {");
+        let next = |at: usize| {
+            let rest = lines.iter().skip(at + 1);
+            rest.copied().find(|line| !line.starts_with("//")).unwrap_or_default()
+        };
+        (0..lines.len()).filter(|at| begins(lines[*at]) && next(*at) != "biased;").collect()
+    };
+    let (without, with) = (["tokio::select", "! {\n    x"], ["select", "! {\n // why\n biased;"]);
+    assert_eq!((found(&without.concat()).len(), found(&with.concat()).len()), (1, 0));
+    let simulated = ["agent", "server", "runtime"];
+    let mine = |file: &&File| file.production && simulated.contains(&file.krate.as_str());
+    let files = tree::rust_files();
+    let broken: Vec<String> = files
+        .iter()
+        .filter(mine)
+        .flat_map(|file| {
+            found(&file.text).into_iter().map(|at| format!("{}:{}", file.path, at + 1))
+        })
+        .collect();
+    obey(
+        "every select! begins with biased",
+        "write `biased;` and order the branches: the drain first, then what must not wait (without, tokio draws one, and no seed repeats it)",
+        &broken,
+    );
+}
+
+#[test]
 fn law_f13_no_sql_reads_what_is_not_committed() {
     let asks =
         [["no", "lock"], ["read", "past"], ["read uncom", "mitted"], ["read_uncom", "mitted"]];

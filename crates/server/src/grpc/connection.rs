@@ -43,8 +43,9 @@ const HANDSHAKE_BYTES: usize = 24 + 9;
 /// Numbers are unique in the process, also over two servers in it.
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
+/// Who is connected.
 #[derive(Debug, Default)]
-struct Counts {
+pub(crate) struct Counts {
     all: Arc<Count<()>>,
     addresses: Arc<Count<IpAddr>>,
     tenants: Arc<Count<TenantId>>,
@@ -52,7 +53,7 @@ struct Counts {
 
 /// An accepted connection, shared by its calls.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(crate) struct Connection {
     pub(super) id: u64,
     _among_all: Counted<()>,
     /// `None` for a trusted proxy, which brings many senders.
@@ -63,7 +64,8 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    fn open(counts: &Counts, peer: IpAddr, proxies: &[IpAddr]) -> Option<Arc<Self>> {
+    /// `None` where there is no room for one more.
+    pub(crate) fn open(counts: &Counts, peer: IpAddr, proxies: &[IpAddr]) -> Option<Arc<Self>> {
         let among_all = Counted::among(&counts.all, (), CONNECTIONS)?;
         let of_address = match proxies.contains(&peer.to_canonical()) {
             true => None,
@@ -113,15 +115,17 @@ pub(super) fn incoming(
     stream::unfold(door, |mut door| async move {
         loop {
             tokio::select! {
-                accepted = door.listener.accept() => match accepted {
-                    Err(_) => clock::sleep(ACCEPT_PAUSE).await,
-                    Ok((stream, peer)) => door.begin(stream, peer.ip()),
-                },
+                // Before any more: however many dial, whoever has shaken hands is let in.
+                biased;
                 Some(shaken) = door.shaking.next() => {
                     if let Some(guarded) = shaken {
                         return Some((Ok(guarded), door));
                     }
                 }
+                accepted = door.listener.accept() => match accepted {
+                    Err(_) => clock::sleep(ACCEPT_PAUSE).await,
+                    Ok((stream, peer)) => door.begin(stream, peer.ip()),
+                },
             }
         }
     })

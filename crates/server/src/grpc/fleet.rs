@@ -63,6 +63,7 @@ fn outgoing(commands: Commands, calls: Calls) -> Outgoing {
     let next = |state: Option<(Commands, Calls)>| async move {
         let (mut commands, calls) = state?;
         let next = tokio::select! {
+            biased;
             () = calls.draining() => return None,
             next = commands.next() => next,
         };

@@ -51,7 +51,7 @@ pub(super) struct Keeper {
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Gate<S> {
+pub(crate) struct Gate<S> {
     keeper: Keeper,
     inner: S,
 }

@@ -31,6 +31,9 @@ use tonic::{
     transport::Server,
 };
 
+pub(crate) use connection::{Connection, Counts};
+pub(crate) use gate::Gate;
+
 use crate::service::Services;
 
 /// A rapid reset of streams is cut off after this many that wait (CVE-2023-44487).
@@ -61,10 +64,7 @@ pub(crate) async fn serve(
     health.set_serving::<table_stream::TableStream>().await;
     health.set_serving::<ingestion::Session>().await;
     health.set_serving::<ingestion::Reconcile>().await;
-    health.set_serving::<fleet::Agent>().await;
-    let mut routes = Routes::new(table_stream::TableStream::new(services.clone()))
-        .add_service(ingestion::Session::new(services.clone()))
-        .add_service(ingestion::Reconcile::new(services.clone()))
+    let mut routes = of_senders(&services)
         .add_service(fleet::Agent::new(services.fleet.clone(), calls.clone()))
         .add_service(health_service.max_decoding_message_size(SMALL_MESSAGE));
     match (reflection().build_v1(), reflection().build_v1alpha()) {
@@ -96,6 +96,18 @@ pub(crate) async fn serve(
     if let Err(cause) = served {
         tracing::error!(%cause, "gRPC ended");
     }
+}
+
+fn of_senders(services: &Services) -> Routes {
+    Routes::new(table_stream::TableStream::new(services.clone()))
+        .add_service(ingestion::Session::new(services.clone()))
+        .add_service(ingestion::Reconcile::new(services.clone()))
+}
+
+/// What a caller of the same process reaches: the services of senders behind their gate, without a socket.
+pub(crate) fn inside(services: &Services, calls: Calls) -> Gate<Routes> {
+    let Services { access, budget, .. } = services.clone();
+    tower::Layer::layer(&gate::Keeper { access, budget, calls }, of_senders(services))
 }
 
 /// The limits of `correctness.md` k 5. Calls per connection, time-outs and the handshake are bounded in `gate` and

@@ -45,12 +45,14 @@ pub(crate) async fn serve(
     let addresses = Arc::<Count<IpAddr>>::default();
     loop {
         let permit = tokio::select! {
-            permit = Arc::clone(&room).acquire_owned() => permit,
+            biased;
             () = closing.draining() => break,
+            permit = Arc::clone(&room).acquire_owned() => permit,
         };
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            biased;
             () = closing.draining() => break,
+            accepted = listener.accept() => accepted,
         };
         let (Ok(permit), Ok((stream, peer))) = (permit, accepted) else {
             clock::sleep(ACCEPT_PAUSE).await;
@@ -95,6 +97,7 @@ async fn connection(stream: Guarded<()>, router: Router, mut closing: Shutdown) 
     let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut serving = std::pin::pin!(serving);
     let ended = tokio::select! {
+        biased;
         ended = serving.as_mut() => Some(ended),
         () = closing.draining() => {
             serving.as_mut().graceful_shutdown();

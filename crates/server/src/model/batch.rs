@@ -15,7 +15,7 @@ use protocol::{
     ids::{BatchId, Epoch, MessageNumber},
     limits,
 };
-use runtime::clock::Wall;
+use runtime::{clock::Wall, mutant};
 
 use super::stream::{Head, Open};
 
@@ -118,7 +118,7 @@ pub fn judge(head: &Head, offer: &Offer, known: Known, now: Wall) -> Verdict {
 }
 
 fn in_open(open: Open, number: MessageNumber, last: BatchId) -> Verdict {
-    if number == open.next {
+    if number == open.next || number > open.next && mutant::is("no_gap_check") {
         Verdict::Accept { opens: false }
     } else if number > open.next {
         Verdict::Refuse(Refusal::Gap { expected: open.next })
@@ -133,6 +133,7 @@ fn in_open(open: Open, number: MessageNumber, last: BatchId) -> Verdict {
 /// `Fenced` under any other epoch than the stream's, `EpochRequired` without one while a lease is live.
 pub fn fence(head: &Head, epoch: Option<Epoch>) -> Result<(), Refusal> {
     match epoch {
+        _ if mutant::is("no_fence") => Ok(()),
         Some(own) if own == head.epoch => Ok(()),
         Some(_) => Err(Refusal::Fenced { epoch: head.epoch }),
         None if head.live => Err(Refusal::EpochRequired),
@@ -220,6 +221,7 @@ pub fn judge_summary(
     match (told, open) {
         (Told::Complete(stored), _) if stored == manifest => Duplicate,
         (Told::Complete(_), _) => Refuse(SummaryRefusal::As(Refusal::Conflict)),
+        (Told::Open, Some(_)) if mutant::is("summary_without_counts") => Complete,
         (Told::Open, Some(open)) => {
             let stored = open.next.0.saturating_sub(1);
             if manifest.messages > stored {

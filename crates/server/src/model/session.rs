@@ -16,7 +16,7 @@ use protocol::{
     ids::{Epoch, InstanceId, Nonce},
     limits,
 };
-use runtime::clock::Wall;
+use runtime::{clock::Wall, mutant};
 
 /// Nonces remembered per epoch: each is one restart within one lease.
 const FORMER: usize = 8;
@@ -99,7 +99,9 @@ pub fn step(state: State, event: Event, now: Wall) -> Step {
 }
 
 fn open(state: State, by: InstanceId, nonce: Nonce, now: Wall) -> Step {
-    let epoch = state.epoch().next();
+    let before = state.epoch();
+    let stays = mutant::is("epoch_stays") && before != Epoch(0);
+    let epoch = if stays { before } else { before.next() };
     match state {
         State::Held(held) if now < held.until && held.instance != by => {
             (State::Held(held), Err(Code::SessionHeld))

@@ -66,8 +66,9 @@ pub async fn run(staging: Staging, hint: Hint, mut shutdown: Shutdown) {
             }
         }
         tokio::select! {
-            () = beat.next(&hint) => {}
+            biased;
             () = shutdown.draining() => {}
+            () = beat.next(&hint) => {}
         }
     }
     for (_, worker) in workers.into_values() {
@@ -86,8 +87,9 @@ where
             continue;
         }
         tokio::select! {
-            () = hint.taken() => {}
+            biased;
             () = shutdown.draining() => {}
+            () = hint.taken() => {}
         }
     }
 }

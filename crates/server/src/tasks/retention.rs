@@ -108,8 +108,9 @@ where
 
 async fn wait(time: Duration, shutdown: &mut Shutdown) {
     tokio::select! {
-        () = sleep(time) => {}
+        biased;
         () = shutdown.draining() => {}
+        () = sleep(time) => {}
     }
 }
 

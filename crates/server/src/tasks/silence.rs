@@ -50,8 +50,9 @@ pub async fn run(ingest: Ingest, mut shutdown: Shutdown) {
             }
         }
         tokio::select! {
-            () = sleep(PERIOD) => {}
+            biased;
             () = shutdown.draining() => {}
+            () = sleep(PERIOD) => {}
         }
     }
 }

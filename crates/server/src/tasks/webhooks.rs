@@ -42,10 +42,11 @@ pub async fn run(deliverer: Deliverer, mut shutdown: Shutdown) {
             calls.push(call.join());
         }
         tokio::select! {
+            biased;
+            () = shutdown.draining() => {}
             // How it ended is in the store; a panic was logged.
             Some(_) = calls.next() => {}
             () = sleep(PERIOD) => {}
-            () = shutdown.draining() => {}
         }
     }
     let rest = async { while calls.next().await.is_some() {} };

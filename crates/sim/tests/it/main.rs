@@ -72,3 +72,5 @@ mod tls;
 mod webhooks;
 #[cfg(test)]
 mod whole;
+#[cfg(test)]
+mod world;

@@ -150,6 +150,27 @@ fn law_agent_and_server_never_meet() {
 }
 
 #[test]
+fn law_wrong_variants_are_the_simulators_alone() {
+    let mark = ["mut", "ants"].concat();
+    let asks = |name: &str| {
+        let path = tree::root().join("crates").join(name).join("Cargo.toml");
+        fs::read_to_string(path).expect("a manifest").contains(&mark)
+    };
+    assert!(asks("sim"), "the law can fail");
+    let own = CRATES.iter().map(|(name, _)| *name);
+    // `runtime` declares the feature and does not turn it on.
+    let broken: Vec<String> = own
+        .filter(|name| !["sim", "runtime"].contains(name) && asks(name))
+        .map(str::to_owned)
+        .collect();
+    obey(
+        "no program that is shipped holds a wrong variant",
+        "only the simulator turns the feature of runtime on",
+        &broken,
+    );
+}
+
+#[test]
 fn law_rooms_and_floors_see_only_what_they_may() {
     let files = tree::rust_files();
     let mut broken = Vec::new();

@@ -145,6 +145,7 @@ impl Turn<'_> {
                 return false;
             }
             tokio::select! {
+                biased;
                 () = moved => {}
                 () = sleep(left) => {}
             }

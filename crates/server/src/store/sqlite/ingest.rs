@@ -14,7 +14,7 @@ use protocol::{
     ids::{AcceptSeq, BatchId, Epoch, Generation, InstallationId, MessageNumber},
     names::TableName,
 };
-use runtime::{clock::Wall, failpoint};
+use runtime::{clock::Wall, failpoint, mutant};
 use rusqlite::{OptionalExtension as _, Transaction, params};
 
 use super::{Store, failed, webhook};
@@ -234,7 +234,12 @@ fn accept(tx: &Transaction<'_>, message: &Incoming, now: Wall) -> Result<Admissi
     let known = known(tx, message)?;
     let opens = match batch::judge(&head, &message.offer, known, now) {
         Verdict::Accept { opens } => opens,
-        Verdict::Duplicate => return Ok(Admission::Duplicate),
+        Verdict::Duplicate => {
+            if mutant::is("no_dedupe") {
+                take_again(tx, message)?;
+            }
+            return Ok(Admission::Duplicate);
+        }
         Verdict::Refuse(refusal) => return Ok(Admission::Refused(refusal)),
     };
     let Some(rebuilding) = entity(tx, message)? else { return Ok(Admission::NotListed) };
@@ -248,6 +253,23 @@ fn accept(tx: &Transaction<'_>, message: &Incoming, now: Wall) -> Result<Admissi
         abandon(tx, &message.stream, now)?;
     }
     store(tx, message, (opens, rebuild), now).map(|seq| Admission::Accepted { seq })
+}
+
+/// For a mutant alone: a repeat is taken as if it were new.
+fn take_again(tx: &Transaction<'_>, message: &Incoming) -> Result<()> {
+    let [tenant, environment, erp] = &names(&message.stream);
+    let Offer { batch, number, .. } = message.offer;
+    for sql in [
+        "UPDATE ingest_stream SET accept_seq = accept_seq + 1 + 0 * (?4 + ?5)
+          WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3)",
+        "UPDATE ingest_message SET accept_seq = (SELECT accept_seq FROM ingest_stream
+                 WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3))
+          WHERE (tenant_id, environment_id, erp, batch, number) = (?1, ?2, ?3, ?4, ?5)",
+    ] {
+        let mut statement = tx.prepare_cached(sql).map_err(failed)?;
+        statement.execute(params![tenant, environment, erp, batch.0, number.0]).map_err(failed)?;
+    }
+    Ok(())
 }
 
 fn known(tx: &Transaction<'_>, message: &Incoming) -> Result<Known> {
@@ -268,7 +290,7 @@ fn known(tx: &Transaction<'_>, message: &Incoming) -> Result<Known> {
         .map_err(failed)?;
     Ok(match found {
         None => Known::Nothing,
-        Some((_, Some(same))) => Known::Message { same },
+        Some((_, Some(same))) => Known::Message { same: same || mutant::is("any_content") },
         Some((state, None)) => {
             Known::Batch(BatchState::parse(&state).unwrap_or(BatchState::Abandoned))
         }

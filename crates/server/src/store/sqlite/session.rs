@@ -9,7 +9,7 @@ use protocol::{
     limits,
     names::TableName,
 };
-use runtime::{clock::Wall, failpoint};
+use runtime::{clock::Wall, failpoint, mutant};
 use rusqlite::{OptionalExtension as _, Transaction, params};
 use uuid::Uuid;
 
@@ -286,6 +286,13 @@ fn keep(tx: &Transaction<'_>, stream: &StreamId, batch: BatchId, entries: &[Entr
             .map_err(failed)?
             .execute(params![tenant, environment, erp, batch.0, folded, name, entry.value])
             .map_err(failed)?;
+        if mutant::is("cursor_before_summary") {
+            let sql = "INSERT OR REPLACE INTO cursor (tenant_id, environment_id, erp, name_folded, name, value)
+                       VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+            let mut statement = tx.prepare_cached(sql).map_err(failed)?;
+            let entry = params![tenant, environment, erp, folded, name, entry.value];
+            statement.execute(entry).map_err(failed)?;
+        }
     }
     let count = "SELECT count(*) FROM (
                    SELECT name_folded FROM cursor WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3)

@@ -8,11 +8,14 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::mpsc::{self, Receiver, Sender},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{self, Sender},
+    },
 };
 
 use protocol::{Code, Error, Result};
-use runtime::failpoint;
+use runtime::{failpoint, world};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
@@ -33,17 +36,41 @@ struct Group<'a> {
     doomed: bool,
 }
 
-/// Handle on the thread. The thread ends when the last handle is dropped.
+/// Handle on the writer, which ends when the last handle is dropped.
 #[derive(Clone, Debug)]
-pub(crate) struct Writer {
-    jobs: Sender<Job>,
+pub(crate) struct Writer(Way);
+
+#[derive(Clone, Debug)]
+enum Way {
+    Thread(Sender<Job>),
+    /// In a simulated world, which has one thread: jobs are done where they are asked for.
+    Here(Arc<Mutex<Connection>>),
 }
 
 impl Writer {
-    pub(crate) fn start(connection: Connection) -> Result<Self> {
+    pub(crate) fn start(mut connection: Connection) -> Result<Self> {
+        if world::is_on() {
+            return Ok(Self(Way::Here(Arc::new(Mutex::new(connection)))));
+        }
         let (jobs, queue) = mpsc::channel();
-        runtime::task::thread("store-writer", move || serve(connection, &queue))?;
-        Ok(Self { jobs })
+        runtime::task::thread("store-writer", move || {
+            while let Ok(first) = queue.recv() {
+                serve(&mut connection, first, || queue.try_recv().ok());
+            }
+        })?;
+        Ok(Self(Way::Thread(jobs)))
+    }
+
+    /// Hands a job over; `None` where nobody does it any more.
+    fn hand_over(&self, job: Job) -> Option<()> {
+        match &self.0 {
+            Way::Thread(jobs) => jobs.send(job).ok(),
+            Way::Here(held) => {
+                let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
+                serve(&mut held, job, || None);
+                Some(())
+            }
+        }
     }
 
     pub(crate) async fn run<T: Send + 'static>(
@@ -67,7 +94,8 @@ impl Writer {
             })
         });
         let gone = || Error::new(Code::Draining, "the store is closed");
-        self.jobs.send(job).map_err(|_| gone())?;
+        self.hand_over(job).ok_or_else(gone)?;
+        world::committed().await;
         answered.await.map_err(|_| gone())?
     }
 }
@@ -97,39 +125,37 @@ fn in_savepoint<T>(
     result.and(Err(failed(cause)))
 }
 
-fn serve(mut connection: Connection, queue: &Receiver<Job>) {
-    while let Ok(first) = queue.recv() {
-        let mut answers = Vec::new();
-        let outcome = commit_group(&mut connection, first, queue, &mut answers);
-        if let Err(error) = &outcome {
-            tracing::warn!(code = %error.code, cause = error.cause(), jobs = answers.len(), "a group was not committed");
-        }
-        if !connection.is_autocommit() {
-            connection = renewed(connection);
-        }
-        for answer in answers {
-            answer(outcome.as_ref().copied());
-        }
+/// Does a group of jobs.
+fn serve(connection: &mut Connection, first: Job, more: impl FnMut() -> Option<Job>) {
+    let mut answers = Vec::new();
+    let outcome = commit_group(connection, first, more, &mut answers);
+    if let Err(error) = &outcome {
+        tracing::warn!(code = %error.code, cause = error.cause(), jobs = answers.len(), "a group was not committed");
+    }
+    if !connection.is_autocommit() {
+        renew(connection);
+    }
+    for answer in answers {
+        answer(outcome.as_ref().copied());
     }
 }
 
 /// A connection whose transaction cannot be ended gives way to another: SQLite rolls back what a closed one left.
-fn renewed(stuck: Connection) -> Connection {
+fn renew(stuck: &mut Connection) {
     let fresh = stuck.path().map(|path| super::connect(Path::new(path), false));
     match fresh {
-        Some(Ok(fresh)) => fresh,
+        Some(Ok(fresh)) => *stuck = fresh,
         Some(Err(error)) => {
             tracing::error!(code = %error.code, cause = error.cause(), "the store cannot be opened again");
-            stuck
         }
-        None => stuck,
+        None => {}
     }
 }
 
 fn commit_group(
     connection: &mut Connection,
     first: Job,
-    queue: &Receiver<Job>,
+    mut more: impl FnMut() -> Option<Job>,
     answers: &mut Vec<Answer>,
 ) -> Result<()> {
     let begun = failpoint::reach("store.begin", Code::DiskFull).and_then(|()| {
@@ -140,13 +166,13 @@ fn commit_group(
         Err(error) => {
             // Whoever waits is told too: each with a try of its own would wait out the lock one after another.
             answers.push(first(Err(&error)));
-            answers.extend(queue.try_iter().take(GROUP).map(|job| job(Err(&error))));
+            answers.extend(std::iter::from_fn(more).take(GROUP).map(|job| job(Err(&error))));
             return Err(error);
         }
     };
     answers.push(first(Ok(&mut group)));
     while answers.len() < GROUP && !group.doomed && !group.transaction.is_autocommit() {
-        let Ok(job) = queue.try_recv() else { break };
+        let Some(job) = more() else { break };
         answers.push(job(Ok(&mut group)));
     }
     if group.doomed {
