@@ -5,9 +5,10 @@
 //! Never: talks to the cloud: the journal is the only corridor. Never keeps a place that the cursor or a new read could
 //! not give back.
 //!
-//! Rooms: `cursor` · `edge` · `load` · `batcher` · `recent` · `schedule` · `table` decide without reading; `cycle` and `scan` read;
-//! `worker` repeats, `rest` waits.
+//! Rooms: `cursor` · `edge` · `load` · `batcher` · `recent` · `schedule` · `table` decide without reading; `cycle`, `scan`
+//! and `asked` read; `worker` repeats, `rest` waits.
 
+mod asked;
 mod batcher;
 mod cursor;
 mod cycle;

@@ -89,7 +89,9 @@ impl<S: Source> Cycle<'_, S> {
     pub(super) async fn scan(&mut self, table: &mut Table, seen: &Seen) -> Turn {
         let now = Mono::now();
         match std::mem::replace(&mut table.scan, Scan::Idle { not_before: now }) {
-            Scan::Idle { not_before } if not_before > now && !self.is_confirmed(table) => {
+            Scan::Idle { not_before }
+                if not_before > now && !self.is_confirmed(table) && !table.wants_scan() =>
+            {
                 table.scan = Scan::Idle { not_before };
                 table.scan_done = true;
                 Ok(())
@@ -101,6 +103,7 @@ impl<S: Source> Cycle<'_, S> {
                 }
                 let begun = self.tools.journal.scan_begin(&table.query.table).await;
                 begun.map_err(Fault::Session)?;
+                table.scan_begun();
                 self.scan_page(table, seen, None, (now, Duration::ZERO)).await
             }
             Scan::Reading { after, started, busy } => {
@@ -393,6 +396,7 @@ impl<S: Source> Cycle<'_, S> {
         };
         table.scan = Scan::Idle { not_before };
         table.scan_done = true;
+        table.scan_ended();
         if table.cursor.compare {
             table.cursor.was_compared(seconds());
         }

@@ -10,6 +10,7 @@
 //! plan, sends the spool and closes batches; `admin` reads status and asks for reloads.
 
 mod apart;
+mod asking;
 mod damage;
 mod deletes;
 mod halt;
@@ -18,9 +19,11 @@ mod known;
 mod open;
 mod people;
 mod read;
+mod rounds;
 mod session;
 mod spool;
 mod types;
+mod verify;
 mod writer;
 
 use std::{
@@ -42,6 +45,7 @@ use tokio::sync::{Semaphore, watch};
 
 use apart::Attention;
 pub use apart::{Coming, Parked, Paused, Refusals, Retry, Suspect, Unread, schema_mark};
+pub use asking::{Asked, KeySpan, Question, StagedPage, StagedSum, Told};
 pub use deletes::{Answer, CappedDeletes, Counted, Verdict};
 pub use halt::{Halt, Halts};
 pub use history::{CLEAN_JOB, Clean, Cleaned, HistoryRow};
@@ -51,6 +55,7 @@ pub use types::{
     Grant, Incident, LinkPhase, LinkState, Poisoned, Recovery, Seal, SpoolMessage, SpoolState,
     TableStatus, key_hash,
 };
+pub use verify::{Differences, Origin, Outcome, Progress, Stage, Verification, VerifyOrder};
 use writer::{Desk, Tell, Writer};
 
 /// Handle on the journal's one writer thread; cheap to clone.
@@ -69,6 +74,11 @@ struct Shared {
     link: watch::Sender<LinkState>,
     attention: watch::Sender<Attention>,
     unread: watch::Sender<Option<Unread>>,
+    rounds: watch::Sender<rounds::Rounds>,
+    questions: asking::Questions,
+    /// Counts orders to verify.
+    verify: watch::Sender<u64>,
+    verifying: watch::Sender<Option<Progress>>,
 }
 
 impl Journal {
@@ -86,7 +96,7 @@ impl Journal {
             plan: watch::Sender::new(0),
             fault: watch::Sender::new(None),
         });
-        let damage::Found { capped, halts } = opened.found;
+        let damage::Found { capped, halts, again } = opened.found;
         let shared = Shared {
             instance: opened.instance,
             path,
@@ -95,6 +105,10 @@ impl Journal {
             link: watch::Sender::new(LinkState::default()),
             attention: watch::Sender::new(Attention { capped, halts, ..Attention::default() }),
             unread: watch::Sender::new(None),
+            rounds: watch::Sender::new(rounds::Rounds::new(again)),
+            questions: asking::Questions::new(),
+            verify: watch::Sender::new(0),
+            verifying: watch::Sender::new(None),
         };
         let writer = Writer::start(opened.desk, tell, opened.lock)?;
         Ok((Self { writer, shared: Arc::new(shared) }, opened.recovery))

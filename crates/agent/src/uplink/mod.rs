@@ -6,7 +6,7 @@
 //!
 //! Rooms: `hosts` is the allow-list · `web` connects · `cloud` asks over HTTP · `rpc` calls over gRPC · `plan` follows
 //! Entities · `session` holds the lease · `sender` empties the spool · `decide` is the contract's table of answers ·
-//! `rebuild` learns what is staged · `board` tells people.
+//! `rebuild` learns what is staged · `reconcile` asks it for verification · `board` tells people.
 
 mod board;
 mod cloud;
@@ -15,6 +15,7 @@ pub(crate) mod hosts;
 mod plan;
 pub(crate) mod proxy;
 mod rebuild;
+mod reconcile;
 mod rpc;
 mod sender;
 mod session;

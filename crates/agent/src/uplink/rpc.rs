@@ -31,6 +31,7 @@ pub(super) const OPEN: &str = "/malote.ingestion.v1.Session/Open";
 pub(super) const RENEW: &str = "/malote.ingestion.v1.Session/Renew";
 pub(super) const RELEASE: &str = "/malote.ingestion.v1.Session/Release";
 pub(super) const PREPARE: &str = "/malote.ingestion.v1.Session/Prepare";
+pub(super) const RANGES: &str = "/malote.ingestion.v1.Reconcile/Ranges";
 pub(super) const ROWS: &str = "/malote.ingestion.v1.Reconcile/Rows";
 
 /// Writes spooled messages without reading them.

@@ -30,7 +30,7 @@ use super::{
     Identity, UplinkConfig,
     board::{Board, phase_of},
     cloud::Cloud,
-    rebuild,
+    rebuild, reconcile,
     rpc::{CallError, OPEN, RELEASE, RENEW, Rpc},
     sender::{Sender, Stop},
 };
@@ -390,12 +390,13 @@ where
         })
     }
 
-    /// Sends, and beside it learns what is staged of tables that are not known.
+    /// Sends, and beside it learns what is staged of tables that are not known, and asks for verification.
     async fn send(&self, sender: &mut Sender, rpc: &Rpc) -> Result<Stop> {
         let Means { journal, config, .. } = &self.means;
         tokio::select! {
             stop = sender.run() => stop,
             failed = rebuild::follow(journal, rpc, &config.erp) => Err(failed),
+            failed = reconcile::answer(journal, rpc, &config.erp) => Err(failed),
         }
     }
 
