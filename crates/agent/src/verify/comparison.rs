@@ -7,12 +7,7 @@
 
 use std::time::Duration;
 
-use protocol::{
-    Code, Error, Result,
-    filter::Filter,
-    hash::RowHasher,
-    key::KeyBytes,
-};
+use protocol::{Code, Error, Result, filter::Filter, hash::RowHasher, key::KeyBytes};
 use runtime::{
     backoff::Backoff,
     clock::{self, Mono},
@@ -25,7 +20,10 @@ use super::{
 };
 use crate::{
     config::AgentConfig,
-    journal::{Journal, KeySpan, LinkPhase, Outcome, Progress, StagedPage, VerifyOrder, key_hash},
+    journal::{
+        Journal, KeySpan, LinkPhase, Outcome, Progress, StagedPage, StagedSum, VerifyOrder,
+        key_hash,
+    },
     source::{Page, Source, TableShape},
 };
 
@@ -111,12 +109,7 @@ impl<S: Source> Comparison<'_, S> {
         let mut ranges = Ranges::new(self.order.span.clone(), self.bounds().await?);
         self.sum(&ground, &mut ranges).await?;
         self.tell("ASK", 0);
-        let staged = self
-            .patiently(async || {
-                let bounds = ranges.bounds().to_vec();
-                self.journal.staged_sums(&self.order.table, bounds).await
-            })
-            .await?;
+        let staged = self.staged_sums(&ranges).await?;
         let places = ranges.differing(&staged);
         let mut outcome = Outcome {
             rows: ranges.rows(),
@@ -237,25 +230,36 @@ impl<S: Source> Comparison<'_, S> {
         Ok(())
     }
 
-    async fn staged(&self, span: &KeySpan, after: &KeyBytes) -> Result<StagedPage> {
-        self.patiently(async || {
-            self.journal.staged_rows(&self.order.table, span.clone(), after.clone()).await
-        })
-        .await
-    }
-
-    /// What goes by is asked again.
-    async fn patiently<T>(&self, ask: impl AsyncFn() -> Result<T>) -> Result<T> {
+    async fn staged_sums(&self, ranges: &Ranges) -> Result<Vec<StagedSum>> {
         let mut pauses = Backoff::new(PAUSES.0, PAUSES.1);
         loop {
-            match ask().await {
-                Err(error) if error.is_transient() && pauses.tries() + 1 < TRIES => {
-                    self.standing().await?;
-                    pauses.pause().await;
-                }
-                told => return told,
+            let bounds = ranges.bounds().to_vec();
+            match self.journal.staged_sums(&self.order.table, bounds).await {
+                Ok(sums) => return Ok(sums),
+                Err(error) => self.ask_again(error, &mut pauses).await?,
             }
         }
+    }
+
+    async fn staged(&self, span: &KeySpan, after: &KeyBytes) -> Result<StagedPage> {
+        let mut pauses = Backoff::new(PAUSES.0, PAUSES.1);
+        loop {
+            let (span, after) = (span.clone(), after.clone());
+            match self.journal.staged_rows(&self.order.table, span, after).await {
+                Ok(page) => return Ok(page),
+                Err(error) => self.ask_again(error, &mut pauses).await?,
+            }
+        }
+    }
+
+    /// Waits where the same question may be answered later, else gives the error back.
+    async fn ask_again(&self, error: Error, pauses: &mut Backoff) -> Result<()> {
+        if !error.is_transient() || pauses.tries() + 1 >= TRIES {
+            return Err(error);
+        }
+        self.standing().await?;
+        pauses.pause().await;
+        Ok(())
     }
 
     /// Looks at the open suspects on both sides as they are now.

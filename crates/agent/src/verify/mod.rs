@@ -74,16 +74,15 @@ impl<S: Source> Verifier<S> {
             match ran {
                 Ok(true) => continue,
                 Ok(false) => {}
-                Err(error) if error.code == Code::JournalFailed => return Err(error),
-                Err(error) => {
-                    tracing::warn!(%error, "verification could not be noted");
+                failed => {
+                    survived(failed.map(|_| ()), "a verification could not be noted")?;
                     clock::sleep(FAULT_PAUSE).await;
                 }
             }
             let now = Wall::now();
             if due.is_some_and(|due| due <= now) {
                 due = timetable.next(now, share);
-                self.order_all().await?;
+                survived(self.order_all().await, "the tables could not be ordered")?;
                 continue;
             }
             // A clock that was set back brings it nearer.
@@ -147,6 +146,17 @@ impl<S: Source> Verifier<S> {
             }
         }
         Ok(())
+    }
+}
+
+/// Tells what failed; only a journal that is closed ends the room.
+fn survived(outcome: Result<()>, words: &str) -> Result<()> {
+    match outcome {
+        Err(error) if error.code != Code::JournalFailed => {
+            tracing::warn!(%error, "{words}");
+            Ok(())
+        }
+        outcome => outcome,
     }
 }
 
