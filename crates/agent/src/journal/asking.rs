@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use super::Journal;
 
 /// How long a question waits for an answer: a session may just be opened, and the call itself has half a minute.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(45);
 
 /// Count of rows and XOR of their hashes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -40,7 +40,7 @@ const STANDING: Duration = Duration::from_secs(5);
 /// So long a session may be gone while a round is waited for.
 const AWAY: Duration = Duration::from_secs(60);
 /// Tries of one question to the cloud, and the pauses between them.
-const TRIES: u32 = 3;
+const TRIES: u32 = 2;
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
 /// A table as it is read.
