@@ -142,8 +142,8 @@ pub const RECONCILE_BYTES: usize = 1_000_000;
 pub const VERIFY_RANGE_ROWS: usize = 10_000;
 /// Bytes of the bounds that a verification asks sums for: long keys make fewer and larger ranges, far below a message.
 pub const VERIFY_BOUNDS_BYTES: usize = 1_000_000;
-/// Verifications that wait: one and a repair for every table of a stream, and room for a person who asks twice.
-pub const VERIFY_WAITING: usize = 10_000;
+/// Verifications that wait: one and a repair for every table of a stream.
+pub const VERIFY_WAITING: usize = 2 * STREAM_TABLES;
 /// Verifications kept of each table: a month of nights.
 pub const VERIFY_KEPT: usize = 30;
 

@@ -6,10 +6,14 @@
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::{
+        Path, Query, State,
+        rejection::{PathRejection, QueryRejection},
+    },
     http::StatusCode,
     routing,
 };
+use futures_util::future::try_join_all;
 use protocol::{Code, Error, Result, key::KeyBytes, names::TableName};
 use runtime::clock::Wall;
 use serde::{Deserialize, Serialize};
@@ -71,23 +75,26 @@ async fn order(
         return Err(Error::new(Code::NotFound, words).into());
     }
     let tables = if asked.tables.is_empty() { planned } else { asked.tables };
-    let mut ordered = Vec::new();
-    for table in tables {
-        let (origin, repair, span) = (Origin::Person, asked.repair, span.clone());
-        let order = VerifyOrder { table, origin, repair, span };
-        let id = journal.order_verify(order, Wall::now()).await?;
-        let Some(id) = id else { continue };
-        ordered.extend(journal.verification(id).await?);
-    }
-    let (tables, repair) = (ordered.len(), asked.repair);
+    let (now, repair) = (Wall::now(), asked.repair);
+    let orders = tables.into_iter().map(|table| {
+        let (origin, span) = (Origin::Person, span.clone());
+        journal.order_verify(VerifyOrder { table, origin, repair, span }, now)
+    });
+    // All at once: they share commits.
+    let ids = try_join_all(orders).await?;
+    let ordered = ids.into_iter().flatten().map(|id| journal.verification(id));
+    let ordered: Vec<Verification> = try_join_all(ordered).await?.into_iter().flatten().collect();
+    let tables = ordered.len();
     tracing::info!(tables, repair, "a person asked for verification");
     Ok((StatusCode::ACCEPTED, Json(ordered)))
 }
 
 async fn show(
     State(journal): State<Journal>,
-    Path(id): Path<i64>,
+    asked: Result<Path<i64>, PathRejection>,
 ) -> Result<Json<Verification>, Refusal> {
+    let Path(id) = asked
+        .map_err(|cause| Error::new(Code::BadRequest, "a verification has a number").because(cause))?;
     let found = journal.verification(id).await?;
     let words = "there is no verification of that number, or it is older than what is kept";
     Ok(Json(found.ok_or_else(|| Error::new(Code::NotFound, words))?))

@@ -7,6 +7,7 @@ use super::*;
 
 mod halting;
 mod history;
+mod verifying;
 
 fn table(name: &str) -> TableName {
     name.parse().unwrap()

@@ -198,3 +198,6 @@ fn measure(verification: &Verification) {
 fn number(count: u64) -> f64 {
     count as f64
 }
+
+#[cfg(test)]
+mod tests;
