@@ -379,3 +379,28 @@ async fn orders_are_run_one_after_the_other_and_the_drain_leaves_the_rest_for_th
     assert_eq!(one.stage, Stage::Running, "it runs again");
     assert_eq!(world.journal.repairs(&table(), None, 9).await.unwrap(), [key(1)]);
 }
+
+#[tokio::test]
+async fn by_night_every_table_that_is_streamed_is_ordered_once_and_none_by_a_standby() {
+    let world = World::new(None).await;
+    let plan = r#"{"uploadVersion":2,"queries":[{"table":"T","filter":null,"forceReload":false},
+                   {"table":"U","filter":null,"forceReload":false}]}"#;
+    world.journal.save_plan(serde_json::from_str(plan).unwrap()).await.unwrap();
+    let loading = TableStatus { table: "U".parse().unwrap(), ..status("BASE_LOAD") };
+    world.journal.save_status(vec![status("STREAMING"), loading]).await.unwrap();
+    let url = format!("sqlite:{}", world.path.display());
+    let source = source::connect(&url, Profile::Generic, &SourceOptions::default()).unwrap();
+    let (_trigger, drain) = runtime::shutdown::channel();
+    let config = Arc::new(world.config.clone());
+    let verifier = Verifier::new(Arc::new(source), world.journal.clone(), config, drain);
+    world.journal.set_link(LinkState { phase: LinkPhase::Standby, ..LinkState::default() });
+    verifier.order_all().await.unwrap();
+    assert_eq!(world.journal.verifications(9).await.unwrap(), []);
+    world.journal.set_link(LinkState::default());
+    for _night in 0..2 {
+        verifier.order_all().await.unwrap();
+        let all = world.journal.verifications(9).await.unwrap();
+        let told: Vec<_> = all.iter().map(|one| (one.table.as_str(), one.origin)).collect();
+        assert_eq!(told, [("T", Origin::Schedule)]);
+    }
+}

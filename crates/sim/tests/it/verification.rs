@@ -375,6 +375,46 @@ async fn a_verification_that_kill_9_cut_short_runs_again_and_what_it_mends_is_me
     assert_eq!(code, exit::OK, "{told} {found:?}");
 }
 
+#[tokio::test]
+async fn at_its_time_of_the_day_every_table_is_verified_by_itself() {
+    // The minute behind the next one: the agent runs by then.
+    let at = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(90);
+    let at = at.strftime("%H:%M").to_string();
+    let lines = format!("[verify]\nat = '{at}'\nspread_minutes = 0\n");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("erp.sqlite");
+    let erp = Erp::sqlite(&path);
+    erp.run(&rows(50)).await.unwrap();
+    let url = format!("sqlite:{}", path.display());
+    let plan = Plan::new(&url, &["t", "u"]).stamp("t", "changed_at").more(&lines);
+    let cloud = Cloud::start("LOGIX", &["t", "u"]).await;
+    let mut world = World::over(cloud, plan, erp);
+    world.kill_agent();
+    world.variables = vec![("MALOTE_AGENT_CAPTURE__ZONE".to_owned(), "UTC".to_owned())];
+    world.start_agent();
+    world.equal(QUICK).await;
+    world.damage("DELETE FROM u WHERE id = 8");
+    let begun = Mono::now();
+    loop {
+        let all = world.verifications().await;
+        let over = all.iter().filter(|one| one["stage"] == "DONE" && one["origin"] == "SCHEDULE");
+        let mut over: Vec<(String, u64)> = over
+            .map(|one| {
+                let missing = one["outcome"]["missing"].as_u64().unwrap();
+                (one["table"].as_str().unwrap().to_owned(), missing)
+            })
+            .collect();
+        over.sort();
+        if over.len() == 2 {
+            assert_eq!(over, [("t".to_owned(), 0), ("u".to_owned(), 1)]);
+            break;
+        }
+        assert!(begun.elapsed() < SLOW, "{all:?}\n{}", world.logs());
+        clock::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(world.agent_status().contains("DIFFERENCES_FOUND"), "{}", world.agent_status());
+}
+
 impl World {
     /// The newest verifications, as the agent's door tells them.
     async fn verifications(&self) -> Vec<Value> {
