@@ -23,13 +23,15 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// `malote verify`.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit code 0: equal; 3: differences remain; 1: a table could not be verified.
+#[command(
+    after_help = "Exit code 0: equal; 3: differences remain; 1: a table could not be verified.
 
 Examples:
   malote verify --config agent.toml
   malote verify FLAN --config agent.toml --json
   malote verify FLAN --repair --dry-run --config agent.toml
-  malote verify FLAN --repair --config agent.toml")]
+  malote verify FLAN --repair --config agent.toml"
+)]
 pub(crate) struct VerifyCommand {
     /// Tables to compare; left out: all of the plan.
     tables: Vec<TableName>,
@@ -114,10 +116,17 @@ fn step(progress: &Progress, lang: Lang) -> String {
             format!("comparando faixas que diferem, {rows} lidas"),
         ),
         "WAIT" => lang
-            .pick("waiting until what is on its way arrived", "esperando chegar o que está a caminho")
+            .pick(
+                "waiting until what is on its way arrived",
+                "esperando chegar o que está a caminho",
+            )
             .to_owned(),
-        "LOOK_AGAIN" => lang.pick(format!("looking again, {rows}"), format!("olhando de novo, {rows}")),
-        "REPAIR" => lang.pick(format!("sending again, {rows}"), format!("enviando de novo, {rows}")),
+        "LOOK_AGAIN" => {
+            lang.pick(format!("looking again, {rows}"), format!("olhando de novo, {rows}"))
+        }
+        "REPAIR" => {
+            lang.pick(format!("sending again, {rows}"), format!("enviando de novo, {rows}"))
+        }
         other => other.to_owned(),
     }
 }
@@ -189,8 +198,16 @@ pub(crate) fn result(outcome: &Outcome, lang: Lang) -> String {
             format!("reparada, {rows}: {}; agora igual", kinds(&outcome.found)),
         ),
         (Some(left), _) => lang.pick(
-            format!("DIFFERENT, {rows}: {}; after the repair {}", kinds(&outcome.found), kinds(left)),
-            format!("DIFERENTE, {rows}: {}; depois do reparo {}", kinds(&outcome.found), kinds(left)),
+            format!(
+                "DIFFERENT, {rows}: {}; after the repair {}",
+                kinds(&outcome.found),
+                kinds(left)
+            ),
+            format!(
+                "DIFERENTE, {rows}: {}; depois do reparo {}",
+                kinds(&outcome.found),
+                kinds(left)
+            ),
         ),
     };
     if outcome.unsettled > 0 {
@@ -212,7 +229,8 @@ pub(crate) fn result(outcome: &Outcome, lang: Lang) -> String {
 
 fn verdict(all: &[Verification]) -> u8 {
     let failed = all.iter().any(|one| one.stage != Stage::Done);
-    let different = |one: &Verification| one.outcome.is_some_and(|outcome| outcome.remaining().total() > 0);
+    let different =
+        |one: &Verification| one.outcome.is_some_and(|outcome| outcome.remaining().total() > 0);
     match (failed, all.iter().any(different)) {
         (true, _) => exit::FAILED,
         (false, true) => exit::DIFFERENT,
@@ -238,7 +256,10 @@ mod tests {
         let (found, left) = (kinds(found), left.map(kinds));
         let text = r#"{"id":1,"table":"FLAN","origin":"PERSON","repair":false,"part":false,"stage":"DONE","asked":"x"}"#;
         let one: Verification = serde_json::from_str(text).unwrap();
-        Verification { outcome: Some(Outcome { rows: 9, found, left, ..Outcome::default() }), ..one }
+        Verification {
+            outcome: Some(Outcome { rows: 9, found, left, ..Outcome::default() }),
+            ..one
+        }
     }
 
     fn failed() -> Verification {
@@ -249,7 +270,8 @@ mod tests {
 
     #[test]
     fn the_command_line_takes_what_goes_together_and_nothing_else() {
-        for words in ["verify", "verify A B --repair --json", "verify A --repair --dry-run --wait"] {
+        for words in ["verify", "verify A B --repair --json", "verify A --repair --dry-run --wait"]
+        {
             Line::try_parse_from(words.split(' ')).unwrap();
         }
         for words in ["verify A --dry-run", "verify --wait --no-wait", "verify --from 1"] {
@@ -274,7 +296,10 @@ mod tests {
         assert_eq!(told(&done([0; 3], None), false, Lang::Pt), "FLAN         igual, 9 linhas");
         let different = done([1, 2, 3], None);
         let english = told(&different, false, Lang::En);
-        assert!(english.starts_with("FLAN         DIFFERENT, 9 rows: 1 missing, 2 too many, 3 differ\n"));
+        assert!(
+            english
+                .starts_with("FLAN         DIFFERENT, 9 rows: 1 missing, 2 too many, 3 differ\n")
+        );
         assert!(english.ends_with("malote verify FLAN --repair sends again what differs"));
         assert!(told(&different, true, Lang::En).contains("would send 4 and delete 2"));
         let capped = done([0, 2, 0], Some([0, 2, 0]));

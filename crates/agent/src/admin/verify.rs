@@ -66,9 +66,10 @@ async fn order(
     if !span.is_whole() && asked.tables.len() != 1 {
         return Err(Error::new(Code::BadRequest, "a span is one table's").into());
     }
-    let plan = journal.plan().await?.ok_or_else(|| {
-        Error::new(Code::NotFound, "there is no plan yet, so no table to verify")
-    })?;
+    let plan = journal
+        .plan()
+        .await?
+        .ok_or_else(|| Error::new(Code::NotFound, "there is no plan yet, so no table to verify"))?;
     let planned: Vec<TableName> = plan.queries.into_iter().map(|query| query.table).collect();
     if let Some(table) = asked.tables.iter().find(|table| !planned.contains(table)) {
         let words = format!("table {table} is not in the plan");
@@ -93,8 +94,9 @@ async fn show(
     State(journal): State<Journal>,
     asked: Result<Path<i64>, PathRejection>,
 ) -> Result<Json<Verification>, Refusal> {
-    let Path(id) = asked
-        .map_err(|cause| Error::new(Code::BadRequest, "a verification has a number").because(cause))?;
+    let Path(id) = asked.map_err(|cause| {
+        Error::new(Code::BadRequest, "a verification has a number").because(cause)
+    })?;
     let found = journal.verification(id).await?;
     let words = "there is no verification of that number, or it is older than what is kept";
     Ok(Json(found.ok_or_else(|| Error::new(Code::NotFound, words))?))

@@ -134,7 +134,8 @@ impl<S: Source> Worker<S> {
         self.journal.has_rounds()
             && session.tables.iter().any(|table| {
                 let name = &table.query.table;
-                let asked = self.journal.round_of(name).is_some() || !self.journal.is_repaired(name);
+                let asked =
+                    self.journal.round_of(name).is_some() || !self.journal.is_repaired(name);
                 let can = table.cursor.load.is_none() && !table.rests(now);
                 asked && can && !self.journal.is_halted(name)
             })

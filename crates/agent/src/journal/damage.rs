@@ -78,11 +78,7 @@ pub(super) fn probe(desk: &mut Desk) -> Result<Found> {
     people::reload_requests(desk)?;
     known::plan_to_learn(desk)?;
     verify::probe(desk)?;
-    Ok(Found {
-        capped: deletes::all(desk)?,
-        halts: halt::all(desk)?,
-        again: rounds::again(desk)?,
-    })
+    Ok(Found { capped: deletes::all(desk)?, halts: halt::all(desk)?, again: rounds::again(desk)? })
 }
 
 /// A table's name and the form it is looked up by belong together.

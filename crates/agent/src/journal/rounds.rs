@@ -100,7 +100,8 @@ impl Journal {
             let table = desk.number(&table)?;
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
             let from = after.unwrap_or_default().0;
-            let sql = "SELECT key FROM repair WHERE table_id = ?1 AND key > ?2 ORDER BY key LIMIT ?3";
+            let sql =
+                "SELECT key FROM repair WHERE table_id = ?1 AND key > ?2 ORDER BY key LIMIT ?3";
             desk.rows(sql, params![table, from, limit], |row| Ok(KeyBytes(row.get(0)?)))
         })
         .await

@@ -220,8 +220,8 @@ impl Journal {
 
     fn with_progress(&self, mut found: Verification) -> Verification {
         let progress = self.shared.verifying.borrow().clone();
-        found.progress = progress
-            .filter(|progress| progress.id == found.id && found.stage == Stage::Running);
+        found.progress =
+            progress.filter(|progress| progress.id == found.id && found.stage == Stage::Running);
         found
     }
 }
@@ -237,7 +237,8 @@ fn ask(desk: &mut Desk, order: &VerifyOrder, at: Wall) -> Result<Option<i64>> {
         let found = desk.rows(sql, [of], |row| row.get(0))?;
         Ok(found.into_iter().next().unwrap_or_default())
     };
-    let open = "SELECT count(*) FROM verification WHERE table_id = ?1 AND stage IN ('WAITING', 'RUNNING')";
+    let open =
+        "SELECT count(*) FROM verification WHERE table_id = ?1 AND stage IN ('WAITING', 'RUNNING')";
     if order.origin == Origin::Schedule && counted(open, table)? > 0 {
         return Ok(None);
     }
@@ -307,7 +308,8 @@ fn take(desk: &mut Desk, at: Wall) -> Result<Option<(i64, VerifyOrder)>> {
         let span = KeySpan { from: KeyBytes(row.get(4)?), to: KeyBytes(row.get(5)?) };
         Ok((row.get(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?, row.get(3)?, span))
     };
-    let Some((id, name, origin, repair, span)) = desk.rows(sql, [], read)?.into_iter().next() else {
+    let Some((id, name, origin, repair, span)) = desk.rows(sql, [], read)?.into_iter().next()
+    else {
         return Ok(None);
     };
     let sql = "UPDATE verification SET stage = 'RUNNING', started_micros = ?2 WHERE id = ?1";
@@ -352,7 +354,8 @@ fn tell(desk: &mut Desk, was: &Verification, outcome: &Outcome, at: Wall) -> Res
         return Ok(());
     }
     let Differences { missing, extra, differing } = left;
-    let words = format!("{missing} rows are missing in the cloud, {extra} too many, {differing} differ");
+    let words =
+        format!("{missing} rows are missing in the cloud, {extra} too many, {differing} differ");
     let table = Some(was.table.clone());
     people::incident(desk, &Incident { table, key_hash: None, code, words, at_micros: at.0 })
 }

@@ -111,22 +111,19 @@ impl<S: Source> Comparison<'_, S> {
         self.tell("ASK", 0);
         let staged = self.staged_sums(&ranges).await?;
         let places = ranges.differing(&staged);
-        let mut outcome = Outcome {
-            rows: ranges.rows(),
-            ranges: ranges.count() as u64,
-            ..Outcome::default()
-        };
+        let mut outcome =
+            Outcome { rows: ranges.rows(), ranges: ranges.count() as u64, ..Outcome::default() };
         tracing::debug!(table = %self.order.table, rows = outcome.rows, ranges = outcome.ranges, differing = places.len(), "sums compared");
         if places.is_empty() {
             return Ok(Compared { outcome, scratch: None });
         }
-        let scratch = Scratch::new().await?;
-        self.gather(&ground, (&ranges, &places), &scratch).await?;
-        self.fetch((&ranges, &places), &scratch).await?;
+        let (scratch, parts) = (Scratch::new().await?, (&ranges, places.as_slice()));
+        self.gather(&ground, parts, &scratch).await?;
+        self.fetch(parts, &scratch).await?;
         if scratch.compare().await? > 0 {
             for _look in 0..LOOKS {
                 self.round().await?;
-                self.look_again(&ground, (&ranges, &places), &scratch).await?;
+                self.look_again(&ground, parts, &scratch).await?;
                 if scratch.judge().await? == 0 {
                     break;
                 }
@@ -144,7 +141,8 @@ impl<S: Source> Comparison<'_, S> {
     async fn describe(&self) -> Result<Ground> {
         let table = &self.order.table;
         let plan = self.journal.plan().await?;
-        let query = plan.and_then(|plan| plan.queries.into_iter().find(|query| query.table == *table));
+        let query =
+            plan.and_then(|plan| plan.queries.into_iter().find(|query| query.table == *table));
         let query = query.ok_or_else(|| unplanned(self.order))?;
         let shape = self.source.describe(&self.config.spec(table)).await?;
         let filter = shape.filter(query.filter.as_deref())?;
@@ -210,11 +208,7 @@ impl<S: Source> Comparison<'_, S> {
     }
 
     /// Reads what is staged of those ranges.
-    async fn fetch(
-        &self,
-        (ranges, places): (&Ranges, &[usize]),
-        scratch: &Scratch,
-    ) -> Result<()> {
+    async fn fetch(&self, (ranges, places): (&Ranges, &[usize]), scratch: &Scratch) -> Result<()> {
         for at in places {
             let (span, mut after) = (ranges.span_of(*at), KeyBytes::default());
             loop {

@@ -187,7 +187,8 @@ fn measure(verification: &Verification) {
     let name = verification.table.to_string();
     let different = outcome.remaining().total();
     metrics::gauge!("malote_verify_differences", "table" => name.clone()).set(number(different));
-    let finished = verification.finished.as_deref().and_then(|at| at.parse::<jiff::Timestamp>().ok());
+    let finished =
+        verification.finished.as_deref().and_then(|at| at.parse::<jiff::Timestamp>().ok());
     if let Some(finished) = finished {
         let seconds = u64::try_from(finished.as_second()).unwrap_or_default();
         metrics::gauge!("malote_verify_timestamp_seconds", "table" => name).set(number(seconds));

@@ -48,7 +48,10 @@ impl<'a, S: Source> Reader<'a, S> {
             Some(place) => self.after = Some(place.key.clone()),
             None if self.done => {}
             None => {
-                return Err(Error::new(Code::Internal, "a page is empty although more rows follow"));
+                return Err(Error::new(
+                    Code::Internal,
+                    "a page is empty although more rows follow",
+                ));
             }
         }
         rest(took, self.duty).await;

@@ -199,7 +199,8 @@ impl Scratch {
                    FROM suspect WHERE state = 'DIFFERENT'";
         self.run(move |db| {
             let found = db.query_row(sql, [], |row| {
-                let [missing, extra, all] = [row.get(0)?, row.get(1)?, row.get(2)?].map(i64::cast_unsigned);
+                let [missing, extra, all] =
+                    [row.get(0)?, row.get(1)?, row.get(2)?].map(i64::cast_unsigned);
                 Ok(Differences { missing, extra, differing: all - missing - extra })
             })?;
             Ok(Judged { found, skipped: count(db, "SKIPPED")?, unsettled: count(db, "OPEN")? })
@@ -259,7 +260,10 @@ mod tests {
     }
 
     fn staged(sides: &BTreeMap<u8, Sides>) -> Vec<(KeyBytes, RowHash)> {
-        sides.iter().filter_map(|(number, (_, there))| Some((key(*number), hash((*there)?)))).collect()
+        sides
+            .iter()
+            .filter_map(|(number, (_, there))| Some((key(*number), hash((*there)?))))
+            .collect()
     }
 
     fn differs((here, there): &Sides) -> bool {

@@ -106,8 +106,7 @@ impl World {
         let plan = serde_json::json!({"uploadVersion": 2, "queries": [query]});
         journal.save_plan(serde_json::from_value(plan).unwrap()).await.unwrap();
         journal.save_status(vec![status("STREAMING")]).await.unwrap();
-        let grant =
-            Grant { epoch: Epoch(1), last_batch: BatchId(0), cursors: BTreeMap::default() };
+        let grant = Grant { epoch: Epoch(1), last_batch: BatchId(0), cursors: BTreeMap::default() };
         journal.grant(grant, Wall(0)).await.unwrap();
         let staged: Staged = (1..=20).map(|number| (key(number), hash(number, "v"))).collect();
         let known = staged.iter().map(|(key, hash)| (key.clone(), *hash)).collect();

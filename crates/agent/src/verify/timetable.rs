@@ -40,7 +40,9 @@ fn read(text: &str) -> Result<Option<(i8, i8)>> {
         let digits = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
         text.parse::<i8>().ok().filter(|number| digits && *number <= most)
     };
-    let read = text.split_once(':').and_then(|(hour, minute)| Some((number(hour, 23)?, number(minute, 59)?)));
+    let read = text
+        .split_once(':')
+        .and_then(|(hour, minute)| Some((number(hour, 23)?, number(minute, 59)?)));
     read.map(Some).ok_or_else(|| wrong(format!("verify.at is 02:00 or off, not {text:?}")))
 }
 
@@ -135,7 +137,8 @@ mod tests {
     #[test]
     fn a_clock_that_is_set_forward_or_back_makes_neither_none_nor_two() {
         // In Berlin 02:00 to 03:00 does not come on 2026-03-29, and comes twice on 2026-10-25.
-        let text = "verify = { at = '02:30', spread_minutes = 0 }\ncapture = { zone = 'Europe/Berlin' }";
+        let text =
+            "verify = { at = '02:30', spread_minutes = 0 }\ncapture = { zone = 'Europe/Berlin' }";
         assert_eq!(
             runs(text, "2026-03-28T12:00:00Z", 2, 0.0),
             ["2026-03-29T01:30:00Z", "2026-03-30T00:30:00Z"]

@@ -32,7 +32,11 @@ fn rows(count: u32) -> String {
     let row = |id: u32| format!("({id}, 'v{id}', '2026-01-01 00:00:00')");
     let of_t: Vec<String> = (1..=count).map(row).collect();
     let of_u: Vec<String> = (1..=count).map(|id| format!("({id}, 'v{id}')")).collect();
-    format!("{ERP} INSERT INTO t VALUES {}; INSERT INTO u VALUES {};", of_t.join(", "), of_u.join(", "))
+    format!(
+        "{ERP} INSERT INTO t VALUES {}; INSERT INTO u VALUES {};",
+        of_t.join(", "),
+        of_u.join(", ")
+    )
 }
 
 async fn sqlite(count: u32, plan: impl FnOnce(Plan) -> Plan) -> (tempfile::TempDir, World) {
@@ -311,11 +315,8 @@ async fn a_table_that_cannot_be_verified_says_why_and_the_others_are() {
     let (code, found, told) = world.verify(&["t", "nowhere"]);
     assert_eq!((code, found.len()), (exit::FAILED, 0));
     assert!(told.contains("NOT_FOUND") && told.contains("nowhere"), "{told}");
-    process::command(
-        world.cloud.folder.path(),
-        &["agent", "pause", "t", "--config", "agent.toml"],
-    )
-    .unwrap();
+    process::command(world.cloud.folder.path(), &["agent", "pause", "t", "--config", "agent.toml"])
+        .unwrap();
     let (code, found, _) = world.verify(&[]);
     assert_eq!(code, exit::FAILED);
     let of = |table: &str| found.iter().find(|one| one["table"] == table).unwrap();
@@ -332,7 +333,8 @@ async fn a_table_that_cannot_be_verified_says_why_and_the_others_are() {
 }
 
 #[tokio::test]
-async fn without_the_cloud_a_verification_ends_with_a_code_and_no_number_and_the_next_one_is_whole() {
+async fn without_the_cloud_a_verification_ends_with_a_code_and_no_number_and_the_next_one_is_whole()
+{
     let (_folder, mut world) = sqlite(100, |plan| plan).await;
     world.equal(QUICK).await;
     world.streams().await;
@@ -442,7 +444,11 @@ impl World {
             let all = self.verifications().await;
             let one = all.iter().find(|one| one["id"] == id);
             if let Some(one) = one.filter(|one| one["stage"] == "DONE") {
-                let left = if one["outcome"]["left"].is_null() { &one["outcome"] } else { &one["outcome"]["left"] };
+                let left = if one["outcome"]["left"].is_null() {
+                    &one["outcome"]
+                } else {
+                    &one["outcome"]["left"]
+                };
                 assert_eq!((&left["missing"], &left["differing"]), (&json!(0), &json!(0)), "{one}");
                 return;
             }

@@ -26,12 +26,28 @@ const WALLS: [(&str, &str, &[&str]); 15] = [
     (
         "agent",
         "capture",
-        &["crate::uplink", "crate::admin", "crate::verify", "crate::app", "tonic", "reqwest", "axum"],
+        &[
+            "crate::uplink",
+            "crate::admin",
+            "crate::verify",
+            "crate::app",
+            "tonic",
+            "reqwest",
+            "axum",
+        ],
     ),
     (
         "agent",
         "verify",
-        &["crate::capture", "crate::uplink", "crate::admin", "crate::app", "tonic", "reqwest", "axum"],
+        &[
+            "crate::capture",
+            "crate::uplink",
+            "crate::admin",
+            "crate::app",
+            "tonic",
+            "reqwest",
+            "axum",
+        ],
     ),
     (
         "agent",
