@@ -76,8 +76,8 @@ impl Timetable {
         let mut date = self.zone.to_datetime(after).date().yesterday().ok()?;
         for _day in 0..MOST_DAYS + 3 {
             if self.is_on(date) {
-                let begun = date.at(hour, minute, 0, 0).to_zoned(self.zone.clone()).ok()?;
-                let begun = begun.timestamp().checked_add(late).ok()?;
+                let begun = self.zone.to_timestamp(date.at(hour, minute, 0, 0)).ok()?;
+                let begun = begun.checked_add(late).ok()?;
                 if begun > after {
                     return Some(Wall(begun.as_microsecond()));
                 }
