@@ -1,3 +1,5 @@
+//! What was asked for, what is under way, what came of it; questions, rounds and rows to be sent again.
+
 use futures_util::future::try_join_all;
 use protocol::limits;
 
