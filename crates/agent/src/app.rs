@@ -22,6 +22,7 @@ use crate::{
         self, AnySource, BranchLayout, Finding, Profile, Source as _, SourceOptions, TableShape,
     },
     uplink::{self, UplinkConfig, proxy::Proxy},
+    verify::Verifier,
 };
 
 /// How long the rooms may take to end.
@@ -92,6 +93,13 @@ impl Parts {
         let config = Arc::clone(&self.config);
         let erp = config.erp()?;
         Ok(Box::pin(Worker::new(source, journal, config, erp, shutdown).run()))
+    }
+
+    /// The room that verifies.
+    #[must_use]
+    pub fn verify(&self, shutdown: Shutdown) -> Room {
+        let (source, journal) = (Arc::clone(&self.source), self.journal.clone());
+        Box::pin(Verifier::new(source, journal, Arc::clone(&self.config), shutdown).run())
     }
 }
 
@@ -253,6 +261,7 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<()> {
     let rooms = vec![
         ("capture", parts.capture(drain.clone())?),
         ("uplink", parts.uplink(drain.clone())?),
+        ("verify", parts.verify(drain.clone())),
         ("keep", keep(&parts.journal, &parts.config, drain.clone())),
         ("admin", Box::pin(admin.serve(drain)) as Room),
     ];

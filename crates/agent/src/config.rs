@@ -48,6 +48,7 @@ pub struct AgentConfig {
     pub log: LogConfig,
     pub mask: MaskConfig,
     pub history: HistoryConfig,
+    pub verify: VerifyConfig,
     /// The only tables that may be shared, by wire name. Absent: every table the cloud asks for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allow: Option<Vec<TableName>>,
@@ -184,6 +185,18 @@ pub struct HistoryConfig {
     pub clean_hours: u32,
 }
 
+/// When every table is compared with what is staged of it, by itself.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct VerifyConfig {
+    /// Time of the day by `capture.zone`, `02:00`, or `off`.
+    pub at: String,
+    /// 1 = every day, 7 = one day of the week.
+    pub every_days: u32,
+    /// The begin lies up to so many minutes behind, in each agent elsewhere.
+    pub spread_minutes: u32,
+}
+
 impl HistoryConfig {
     /// Pause between two cleanings.
     #[must_use]
@@ -294,6 +307,7 @@ impl Default for AgentConfig {
             log: LogConfig::default(),
             mask: MaskConfig::default(),
             history: HistoryConfig::default(),
+            verify: VerifyConfig::default(),
             allow: None,
             tables: BTreeMap::new(),
         }
@@ -319,6 +333,12 @@ impl Default for CaptureConfig {
 impl Default for HistoryConfig {
     fn default() -> Self {
         Self { keep_days: 30, clean_rows: 100_000, clean_hours: 1 }
+    }
+}
+
+impl Default for VerifyConfig {
+    fn default() -> Self {
+        Self { at: "02:00".into(), every_days: 1, spread_minutes: 60 }
     }
 }
 

@@ -1,8 +1,9 @@
 //! What happens in the customer's building: capture from the ERP database, journal, uplink to the cloud.
 //!
 //! Rooms: `source` reads ERP databases · `capture` decides what to read and send · `journal` is what the agent owes,
-//! on disk · `uplink` is the cloud as the agent sees it · `admin` is the loopback door · `app` wires.
-//! `capture`, `uplink` and `admin` never import each other: the journal is the only corridor.
+//! on disk · `uplink` is the cloud as the agent sees it · `verify` compares both sides · `admin` is the loopback door ·
+//! `app` wires.
+//! `capture`, `uplink`, `verify` and `admin` never import each other: the journal is the only corridor.
 
 pub mod admin;
 pub mod app;
@@ -11,3 +12,4 @@ pub mod config;
 pub mod journal;
 pub mod source;
 pub mod uplink;
+pub mod verify;

@@ -14,6 +14,7 @@ mod fleet;
 mod program;
 mod refused;
 mod server;
+mod verify;
 mod webhook;
 
 use clap::{
@@ -25,8 +26,8 @@ pub(crate) use refused::told;
 
 type Twins = &'static [(&'static str, &'static str)];
 
-const TABLES: [Twins; 5] =
-    [agent::TWINS, fleet::TWINS, program::TWINS, server::TWINS, webhook::TWINS];
+const TABLES: [Twins; 6] =
+    [agent::TWINS, fleet::TWINS, program::TWINS, server::TWINS, verify::TWINS, webhook::TWINS];
 
 /// The Portuguese twin of a text.
 fn twin(text: &str) -> Option<&'static str> {

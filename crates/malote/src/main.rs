@@ -10,6 +10,7 @@ mod help;
 mod lang;
 mod out;
 mod server_cli;
+mod verify_cli;
 
 use std::process::ExitCode;
 
@@ -36,6 +37,8 @@ enum Noun {
     Agent(agent_cli::AgentCommand),
     /// Run the cloud side, or set it up.
     Server(server_cli::ServerCommand),
+    /// Compare tables of the ERP with what is staged of them, and repair what differs.
+    Verify(verify_cli::VerifyCommand),
 }
 
 fn main() -> ExitCode {
@@ -81,7 +84,7 @@ impl Noun {
     /// Whether it runs until it is stopped.
     fn stays(&self) -> bool {
         match self {
-            Self::Demo(_) => false,
+            Self::Demo(_) | Self::Verify(_) => false,
             Self::Agent(command) => command.stays(),
             Self::Server(command) => command.stays(),
         }
@@ -102,6 +105,7 @@ fn run(noun: Noun, lang: Lang) -> Result<u8> {
             Noun::Demo(command) => Box::pin(command.run(lang)).await,
             Noun::Agent(command) => Box::pin(command.run(lang)).await,
             Noun::Server(command) => Box::pin(command.run(lang)).await,
+            Noun::Verify(command) => Box::pin(command.run(lang)).await,
         }
     })
 }

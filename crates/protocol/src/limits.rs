@@ -167,6 +167,14 @@ pub const RECONCILE_BOUNDS: usize = 1_000;
 pub const RECONCILE_ROWS: usize = 10_000;
 /// Bytes of one `Rows` page.
 pub const RECONCILE_BYTES: usize = 1_000_000;
+/// Rows of one range of a verification (`correctness.md` d 4): about a page, so that one that differs is read at once.
+pub const VERIFY_RANGE_ROWS: usize = 10_000;
+/// Bytes of the bounds that a verification asks sums for: long keys make fewer and larger ranges, far below a message.
+pub const VERIFY_BOUNDS_BYTES: usize = 1_000_000;
+/// Verifications that wait: one and a repair for every table of a stream.
+pub const VERIFY_WAITING: usize = 2 * STREAM_TABLES;
+/// Verifications kept of each table: a month of nights.
+pub const VERIFY_KEPT: usize = 30;
 
 // --- identity ---
 /// Life of a token.
@@ -237,6 +245,7 @@ pub const FILTER_LITERALS: usize = 256;
 const _: () = {
     assert!(SENDER_MESSAGE_BYTES < MESSAGE_BYTES);
     assert!(SENDER_MESSAGE_ROWS <= MESSAGE_ROWS);
+    assert!(VERIFY_BOUNDS_BYTES < MESSAGE_BYTES);
     assert!(BATCH_BYTES * 2 + BATCH_MESSAGES * SENDER_MESSAGE_ROWS * 32 <= SPOOL_BYTES as usize);
     assert!(BATCH_BYTES < DISK_FREE_BYTES as usize);
     assert!(REFUSED_IN_A_ROW < REFUSED_UNACCEPTED);

@@ -17,9 +17,9 @@ use serde_json::json;
 
 use super::{
     ADDRESS_FILE, AnswerDeletes, CleanOrder, DeletesStatus, LogOrder, LogPage, LogStatus,
-    PauseOrder, ResumeOrder, Select, Status, token,
+    PauseOrder, ResumeOrder, Select, Status, VerifyTables, token,
 };
-use crate::journal::{Cleaned, HistoryRow, Selected};
+use crate::journal::{Cleaned, HistoryRow, Selected, Verification};
 
 /// The agent is on this machine.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -120,6 +120,24 @@ impl Client {
     pub async fn answer_deletes(&self, answer: &AnswerDeletes) -> Result<DeletesStatus> {
         let body = self.send(self.http.post(self.url("/v1/deletes")).json(answer)).await?;
         serde_json::from_slice(&body).coded(Code::Internal, "the agent's answer is not a count")
+    }
+
+    /// `malote verify`: gives what was ordered, table by table.
+    ///
+    /// # Errors
+    /// As [`Client::status`]; `NOT_FOUND` for a table that is not in the plan, `RATE_LIMITED` where too many wait.
+    pub async fn verify(&self, order: &VerifyTables) -> Result<Vec<Verification>> {
+        let body = self.send(self.http.post(self.url("/v1/verify")).json(order)).await?;
+        serde_json::from_slice(&body).coded(Code::Internal, "the agent's answer is not a list")
+    }
+
+    /// How one of them stands.
+    ///
+    /// # Errors
+    /// As [`Client::status`]; `NOT_FOUND` where there is none of that number.
+    pub async fn verification(&self, id: i64) -> Result<Verification> {
+        let body = self.send(self.http.get(self.url(&format!("/v1/verify/{id}")))).await?;
+        serde_json::from_slice(&body).coded(Code::Internal, "the agent's answer is no verification")
     }
 
     /// `malote agent sql`.

@@ -23,6 +23,7 @@ use super::{
     status::{self, DeletesStatus, status},
     steer,
     token::AdminToken,
+    verify,
 };
 use crate::journal::{Answer, Journal, Verdict};
 
@@ -72,6 +73,7 @@ pub(super) fn router(behind: Behind, token: Arc<AdminToken>) -> Router {
         .merge(logs::routes())
         .merge(records::routes())
         .merge(steer::routes())
+        .merge(verify::routes())
         .layer(DefaultBodyLimit::max(limits::TOKEN_BODY_BYTES))
         .layer(middleware::from_fn_with_state(token, guard));
     Router::new()

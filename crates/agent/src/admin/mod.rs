@@ -1,4 +1,5 @@
-//! Admin: the loopback door for people and their tools: status, reload, deletes above the cap, detailed log, metrics, health.
+//! Admin: the loopback door for people and their tools: status, reload, verification, deletes above the cap, detailed log,
+//! metrics, health.
 //!
 //! Promises: listens on loopback alone; what shows or changes the agent's work needs the token of its data folder.
 //! Never: shows a row's value or a secret; talks to the cloud or the ERP (the journal is the corridor).
@@ -11,6 +12,7 @@ mod records;
 mod status;
 mod steer;
 mod token;
+mod verify;
 
 use std::{
     net::SocketAddr,
@@ -28,6 +30,7 @@ pub use logs::{LogOrder, LogPage, LogStatus};
 pub use records::{CleanOrder, Select, USUAL_ROWS};
 pub use status::{DeletesStatus, IncidentStatus, PausedStatus, SpoolStatus, Status};
 pub use steer::{HaltStatus, PauseOrder, ResumeOrder};
+pub use verify::VerifyTables;
 
 use crate::journal::Journal;
 

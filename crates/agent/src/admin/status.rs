@@ -15,6 +15,7 @@ use super::{
 };
 use crate::journal::{
     Answer, CappedDeletes, Incident, Journal, LinkState, Paused, SpoolState, TableStatus,
+    Verification,
 };
 
 /// Incidents shown.
@@ -55,6 +56,9 @@ pub struct Status {
     /// Deletes above the cap, by table.
     #[serde(default)]
     pub deletes: Vec<DeletesStatus>,
+    /// The last verification of each table that is over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub verified: Vec<Verification>,
     /// The detailed log, while it is on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detailed_log: Option<LogStatus>,
@@ -194,6 +198,7 @@ pub(super) async fn status(behind: &Behind) -> Result<Status> {
         loads_from: journal.coming().loads.map(Wall::to_iso),
         halts: steer::halts(journal.halts()),
         deletes: deletes(journal),
+        verified: journal.verified().await?,
         detailed_log: logs::on(log),
         incidents: journal.incidents(INCIDENTS).await?.into_iter().map(Into::into).collect(),
     })

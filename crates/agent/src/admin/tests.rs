@@ -2,7 +2,10 @@ use protocol::ids::Epoch;
 use runtime::shutdown;
 
 use super::{client::Client, *};
-use crate::journal::{Answer, Counted, Incident, LinkPhase, LinkState, TableStatus};
+use crate::journal::{
+    Answer, Counted, Differences, Incident, LinkPhase, LinkState, Outcome, Progress, Stage,
+    TableStatus,
+};
 
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
@@ -293,6 +296,9 @@ async fn without_the_token_only_health_and_metrics_answer() {
     assert_eq!(code(web.get(url("/v1/logs"))).await, 401);
     assert_eq!(code(web.post(url("/v1/logs")).body("{}")).await, 401);
     assert_eq!(code(web.delete(url("/v1/logs"))).await, 401);
+    assert_eq!(code(web.post(url("/v1/verify")).body("{}")).await, 401);
+    assert_eq!(code(web.get(url("/v1/verify"))).await, 401);
+    assert_eq!(code(web.get(url("/v1/verify/1"))).await, 401);
     assert_eq!(code(web.get(url("/healthz"))).await, 200);
     assert_eq!(code(web.get(url("/metrics"))).await, 200);
     assert_eq!(code(web.get(url("/other"))).await, 404);
@@ -316,6 +322,63 @@ async fn without_the_token_only_health_and_metrics_answer() {
     }
     let again = token::AdminToken::obtain(running.folder.path()).unwrap();
     assert!(again.fits(&token) && !again.fits("other"), "the token is kept");
+}
+
+#[tokio::test]
+async fn verifications_are_ordered_and_looked_at_through_the_door() {
+    let running = running().await;
+    let client = Client::open(running.folder.path(), ANY).unwrap();
+    let journal = &running.journal;
+    let order = VerifyTables::default();
+    assert_eq!(client.verify(&order).await.unwrap_err().code, Code::NotFound, "no plan yet");
+    let plan = r#"{"uploadVersion":2,"queries":[{"table":"SE1","filter":null,"forceReload":false},
+                   {"table":"SE2","filter":null,"forceReload":false}]}"#;
+    journal.save_plan(serde_json::from_str(plan).unwrap()).await.unwrap();
+    let all = client.verify(&order).await.unwrap();
+    let names: Vec<_> = all.iter().map(|one| one.table.as_str()).collect();
+    assert_eq!(names, ["SE1", "SE2"]);
+    let named = |names: &[&str], repair, from: &[&str], to: &[&str]| VerifyTables {
+        tables: names.iter().map(|name| name.parse().unwrap()).collect(),
+        repair,
+        from: from.iter().map(ToString::to_string).collect(),
+        to: to.iter().map(ToString::to_string).collect(),
+    };
+    for (order, refused) in [
+        (named(&["SE1", "SE3"], false, &[], &[]), Code::NotFound),
+        (named(&[], false, &["1"], &[]), Code::BadRequest),
+        (named(&["SE1"], false, &["10"], &["2"]), Code::BadRequest),
+    ] {
+        assert_eq!(client.verify(&order).await.unwrap_err().code, refused, "{order:?}");
+    }
+    let part = client.verify(&named(&["SE2"], true, &["2"], &["10"])).await.unwrap();
+    assert_eq!((part.len(), part[0].part, part[0].repair), (1, true, true));
+    let taken = journal.next_verification(runtime::clock::Wall(1)).await.unwrap().unwrap();
+    let progress = Progress { id: taken.0, step: "READ".into(), rows: 7 };
+    journal.tell_verifying(progress.clone());
+    let shown = client.verification(all[0].id).await.unwrap();
+    assert_eq!((shown.stage, shown.progress), (Stage::Running, Some(progress)));
+    let found = Differences { missing: 1, ..Differences::default() };
+    let outcome = Outcome { rows: 9, found, ..Outcome::default() };
+    journal.end_verification(taken.0, Ok(outcome), runtime::clock::Wall(2)).await.unwrap();
+    let shown = client.verification(all[0].id).await.unwrap();
+    assert_eq!((shown.stage, shown.outcome), (Stage::Done, Some(outcome)));
+    assert_eq!(shown.progress, None);
+    let status = client.status().await.unwrap();
+    assert_eq!(status.verified, [shown]);
+    assert_eq!(status.incidents[0].code, "DIFFERENCES_FOUND");
+    assert_eq!(client.verification(99).await.unwrap_err().code, Code::NotFound);
+    let token = std::fs::read_to_string(running.folder.path().join("admin.token")).unwrap();
+    let web = reqwest::Client::builder().no_proxy().build().unwrap();
+    for path in ["/v1/verify/x", "/v1/verify?limit=x", "/v1/verify?other=1"] {
+        let url = format!("http://{}{path}", running.address);
+        assert_eq!(code(web.get(url).bearer_auth(&token)).await, 400, "{path}");
+    }
+    let url = format!("http://{}/v1/verify?limit=1", running.address);
+    let newest: Vec<crate::journal::Verification> = serde_json::from_slice(
+        &web.get(url).bearer_auth(&token).send().await.unwrap().bytes().await.unwrap(),
+    )
+    .unwrap();
+    assert_eq!(newest.iter().map(|one| one.id).collect::<Vec<_>>(), [part[0].id]);
 }
 
 #[tokio::test]

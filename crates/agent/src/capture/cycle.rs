@@ -21,6 +21,7 @@ use runtime::{
 
 use super::{
     ahead::Ahead,
+    asked::Again,
     batcher::Batcher,
     cursor::Change,
     edge::{self, Pass},
@@ -32,7 +33,7 @@ use super::{
 use crate::{
     config::AgentConfig,
     journal::{Incident, Journal, key_hash},
-    source::{Bound, Page, Source, TableShape},
+    source::{Bound, Page, Source, TableShape, rest_after},
 };
 
 /// Spooled bytes the cloud may be behind before reading waits.
@@ -131,8 +132,11 @@ impl<'a, S: Source> Cycle<'a, S> {
         if stamped && !table.delta_done {
             self.delta(table, &seen).await?;
         }
-        if table.cursor.load.is_none() && !table.scan_done {
-            self.scan(table, &seen).await?;
+        if table.cursor.load.is_none() {
+            self.send_again(table, &seen).await?;
+            if !table.scan_done {
+                self.scan(table, &seen).await?;
+            }
         }
         self.spool().await?;
         if let Some(code) = table.well() {
@@ -140,7 +144,9 @@ impl<'a, S: Source> Cycle<'a, S> {
             tracing::info!(table = %name, %code, "the table is read again");
             self.tools.journal.mended(name, code).await.map_err(Fault::Session)?;
         }
-        let scanning = !table.scan_done && table.scan.is_under_way() && !self.is_next_due();
+        let comparing = !table.scan_done && table.scan.is_under_way();
+        let again = matches!(table.again, Again::Behind(_)) && table.cursor.load.is_none();
+        let scanning = (comparing || again) && !self.is_next_due();
         Ok(table.loads() || (stamped && !table.delta_done) || scanning)
     }
 
@@ -516,8 +522,7 @@ impl<'a, S: Source> Cycle<'a, S> {
 
     /// The ERP rests after a chunk, by the duty cycle.
     pub(super) async fn rest(&self, took: Duration) {
-        let duty = self.tools.config.capture.duty_percent.clamp(1, 100);
-        let rest = took.mul_f64(f64::from(100 - duty) / f64::from(duty));
+        let rest = rest_after(took, self.tools.config.capture.duty_percent);
         if !rest.is_zero() {
             clock::sleep(rest.min(limits::BATCH_READING)).await;
         }

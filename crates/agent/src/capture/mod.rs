@@ -5,10 +5,11 @@
 //! Never: talks to the cloud: the journal is the only corridor. Never keeps a place that the cursor or a new read could
 //! not give back.
 //!
-//! Rooms: `cursor` · `edge` · `load` · `batcher` · `recent` · `schedule` · `table` decide without reading; `cycle`, `scan` and `ahead` read;
-//! `worker` repeats, `rest` waits.
+//! Rooms: `cursor` · `edge` · `load` · `batcher` · `recent` · `schedule` · `table` decide without reading; `cycle`, `scan`,
+//! `ahead` and `asked` read; `worker` repeats, `rest` waits.
 
 mod ahead;
+mod asked;
 mod batcher;
 mod cursor;
 mod cycle;

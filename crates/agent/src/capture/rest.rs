@@ -65,8 +65,9 @@ impl<S: Source> Worker<S> {
                 () = clock::sleep(left.min(LOOK)) => {}
             }
             let orders = self.journal.reload_requests().await.unwrap_or_default();
-            // A person waits for what was ordered, and to see in the status what was paused.
-            if orders != session.orders || halts != self.journal.halts() {
+            // A person waits for what was ordered, and to see in the status what was paused; so does a verification.
+            let waited_for = orders != session.orders || self.is_waited_for(session);
+            if waited_for || halts != self.journal.halts() {
                 break;
             }
         }

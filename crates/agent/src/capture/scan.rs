@@ -93,7 +93,8 @@ impl<S: Source> Cycle<'_, S> {
         let now = Mono::now();
         match std::mem::replace(&mut table.scan, Scan::Idle { not_before: now }) {
             Scan::Idle { not_before }
-                if not_before > now && !self.is_confirmed(table) || mutant::is("no_key_scan") =>
+                if not_before > now && !self.is_confirmed(table) && !table.wants_scan()
+                    || mutant::is("no_key_scan") =>
             {
                 table.scan = Scan::Idle { not_before };
                 table.scan_done = true;
@@ -106,6 +107,7 @@ impl<S: Source> Cycle<'_, S> {
                 }
                 let begun = self.tools.journal.scan_begin(&table.query.table).await;
                 begun.map_err(Fault::Session)?;
+                table.scan_begun();
                 self.scan_page(table, seen, None, (now, Duration::ZERO)).await
             }
             Scan::Reading { after, started, busy } => {
@@ -402,6 +404,7 @@ impl<S: Source> Cycle<'_, S> {
         };
         table.scan = Scan::Idle { not_before };
         table.scan_done = true;
+        table.scan_ended();
         if table.cursor.compare {
             table.cursor.was_compared(seconds());
         }

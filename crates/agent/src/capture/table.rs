@@ -15,7 +15,7 @@ use protocol::{
     hash::{RowHash, RowHasher},
     json::EntityQuery,
     key::KeyBytes,
-    names::{ColumnName, TableName},
+    names::TableName,
     proto::totvs::table::{
         Schema,
         schema::{SchemaColumn, SchemaPrimaryKey},
@@ -26,21 +26,22 @@ use runtime::{
     clock::{Mono, Wall},
 };
 
-use super::{ahead::Ahead, cursor::Cursor, edge::Pass, load::Wish, recent::RecentRows, scan::Scan};
+use super::{
+    ahead::Ahead,
+    asked::{Again, Round},
+    cursor::Cursor,
+    edge::Pass,
+    load::Wish,
+    recent::RecentRows,
+    scan::Scan,
+};
 use crate::{
     journal::{Parked, TableStatus, key_hash, schema_mark},
-    source::{Bound, Page, PageKey, ReadLimit, TableShape},
+    source::{Bound, PAGE_ROWS, Pace, Page, PageKey, ReadLimit, TableShape},
 };
 
-/// Canonical text of a page.
-const PAGE_BYTES: usize = 4 * 1024 * 1024;
 /// Encoded bytes a page may become: names count too, so tables with many columns get fewer rows.
 const PAGE_ENCODED: usize = 8 * 1024 * 1024;
-const PAGE_ROWS: usize = 5_000;
-const FIRST_ROWS: usize = 500;
-const LEAST_ROWS: usize = 50;
-/// A chunk may take this much of the ERP's time (`correctness.md` 3 b).
-const CHUNK_TIME: Duration = Duration::from_millis(200);
 /// How often a table that waits for a person is tried again.
 const OPERATOR_RETRY: Duration = Duration::from_secs(60);
 /// Rows told as skipped, remembered so that each is told once.
@@ -59,27 +60,12 @@ impl Seen {
     /// # Errors
     /// `FILTER_REFUSED`.
     pub(super) fn new(shape: TableShape, query: &EntityQuery) -> Result<Self> {
-        let names: Vec<ColumnName> =
-            shape.columns.iter().map(|column| column.name.clone()).collect();
-        let text = query.filter.as_deref().map(str::trim).filter(|text| !text.is_empty());
-        // Rows chosen by a value that stays in the building would tell it.
-        let open: Vec<ColumnName> = shape
-            .columns
-            .iter()
-            .filter(|column| column.mask.is_none())
-            .map(|column| column.name.clone())
-            .collect();
-        let filter = text.map(|text| Filter::parse(text, &shape.wire, &open)).transpose();
-        let filter = filter.map_err(|mut error| {
-            if open.len() < names.len() {
-                error.message.push_str(" (a masked column cannot be filtered by)");
-            }
-            error
-        })?;
-        let overhead: usize = names.iter().map(|name| name.as_str().len() + 8).sum();
+        let filter = shape.filter(query.filter.as_deref())?;
+        let overhead: usize =
+            shape.columns.iter().map(|column| column.name.as_str().len() + 8).sum();
         Ok(Self {
             schema: schema(&shape),
-            hasher: RowHasher::new(&names),
+            hasher: shape.hasher(),
             max_rows: (PAGE_ENCODED / overhead.max(1)).clamp(1, PAGE_ROWS),
             filter,
             shape,
@@ -88,7 +74,7 @@ impl Seen {
 
     #[must_use]
     pub(super) fn key(&self, page: &Page, row: usize) -> KeyBytes {
-        KeyBytes::of(self.shape.key.iter().map(|at| page.cell(row, *at).unwrap_or_default()))
+        self.shape.key_bytes(page, row)
     }
 
     #[must_use]
@@ -110,11 +96,7 @@ impl Seen {
     /// Whether a row passes the filter of the load.
     #[must_use]
     pub(super) fn passes(&self, page: &Page, row: usize) -> bool {
-        let cell = |name: &ColumnName| {
-            let at = self.shape.columns.iter().position(|column| column.name == *name)?;
-            page.cell(row, at)
-        };
-        self.filter.as_ref().is_none_or(|filter| filter.matches(&cell))
+        self.shape.passes(self.filter.as_ref(), page, row)
     }
 
     #[must_use]
@@ -163,6 +145,10 @@ pub(super) struct Table {
     pub(super) ahead: Option<Ahead>,
     pub(super) recent: RecentRows,
     pub(super) scan: Scan,
+    /// Verification waits for it.
+    pub(super) round: Option<Round>,
+    /// Rows that verification wants to be sent again.
+    pub(super) again: Again,
     pub(super) park: Option<Park>,
     /// Rows the server refused, by key: they go again once they changed.
     pub(super) quarantined: BTreeMap<KeyBytes, RowHash>,
@@ -188,7 +174,7 @@ pub(super) struct Table {
     pub(super) pending: (u64, u64),
     sent: (u64, u64),
     told: HashSet<String>,
-    rows: usize,
+    pace: Pace,
     backoff: Backoff,
     weak: (Option<String>, Option<String>),
 }
@@ -207,6 +193,8 @@ impl Table {
             ahead: None,
             recent: RecentRows::default(),
             scan: Scan::Idle { not_before: now },
+            round: None,
+            again: Again::default(),
             park: None,
             quarantined: BTreeMap::new(),
             refused: false,
@@ -221,7 +209,7 @@ impl Table {
             pending: (0, 0),
             sent: (0, 0),
             told: HashSet::new(),
-            rows: FIRST_ROWS,
+            pace: Pace::default(),
             backoff: Backoff::new(Duration::from_secs(1), OPERATOR_RETRY),
             weak: (None, None),
         }
@@ -246,16 +234,12 @@ impl Table {
     pub(super) fn limit(&self) -> ReadLimit {
         let most = self.seen.as_ref().map_or(PAGE_ROWS, |seen| seen.max_rows);
         let most = if self.suspect { most.min(200) } else { most };
-        ReadLimit { rows: self.rows.min(most), bytes: PAGE_BYTES }
+        self.pace.limit(most)
     }
 
-    /// Chunks grow until one takes 200 ms, no further.
+    /// A chunk was read; the next one's size follows.
     pub(super) fn took(&mut self, time: Duration, rows: usize) {
-        if time > CHUNK_TIME {
-            self.rows = (self.rows / 2).max(LEAST_ROWS);
-        } else if time < CHUNK_TIME / 2 && rows >= self.rows {
-            self.rows = (self.rows * 2).min(PAGE_ROWS);
-        }
+        self.pace.took(time, rows);
     }
 
     /// Puts the table aside. Tells whether that is news.
@@ -406,7 +390,8 @@ impl Table {
     #[must_use]
     pub(super) fn has_more(&self, now: Mono) -> bool {
         let rests = self.rests(now);
-        !rests && (self.loads() || self.pass.is_some() || self.scan.is_under_way())
+        let again = matches!(self.again, Again::Behind(_)) && self.cursor.load.is_none();
+        !rests && (self.loads() || self.pass.is_some() || self.scan.is_under_way() || again)
     }
 
     #[must_use]

@@ -38,6 +38,7 @@ use crate::{
     source::{self, Profile, SourceOptions},
 };
 
+mod asking;
 mod halting;
 mod masking;
 mod retrying;

@@ -273,6 +273,7 @@ impl<S: Source> Worker<S> {
         if cycle.is_open() {
             self.end(session, &cycle.batch, start).await?;
         }
+        self.tell_asked(session).await.map_err(Fault::Session)?;
         self.tell(session).await.map_err(Fault::Session)?;
         metrics::counter!("malote_agent_cycles_total").increment(1);
         let mono = Mono::now();
@@ -294,6 +295,7 @@ impl<S: Source> Worker<S> {
         let may_load = opens == Some(now);
         self.journal.tell_coming(Coming { cycle: None, loads: opens.filter(|_| !may_load) });
         session.apart = !session.apart && session.tables.iter().any(goes_alone);
+        self.hear(session);
         for table in &mut session.tables {
             (table.delta_done, table.scan_done, table.may_load) = (false, false, may_load);
             table.suspect = suspects.contains_key(&table.query.table);

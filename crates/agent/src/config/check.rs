@@ -16,6 +16,7 @@ use super::{AgentConfig, ProfileName, secret::is_plain_address};
 use crate::{
     capture::Schedule,
     uplink::{hosts, proxy::Proxy},
+    verify::Timetable,
 };
 
 fn wrong(words: impl Into<String>) -> Error {
@@ -120,6 +121,7 @@ impl AgentConfig {
             return Err(wrong("capture.give_up_seconds must be 5 or more"));
         }
         Schedule::of(&self.capture)?;
+        Timetable::of(self)?;
         for (table, config) in &self.tables {
             if config.stamp_none && config.stamp.is_some() {
                 return Err(wrong(format!(

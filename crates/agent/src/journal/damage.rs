@@ -16,7 +16,7 @@ use rusqlite::{Connection, ErrorCode, functions::FunctionFlags, types::ValueRef}
 use super::{
     deletes::{self, CappedDeletes},
     halt::{self, Halts},
-    known, orders, people, session, spool,
+    known, orders, people, rounds, session, spool, verify,
     writer::{Desk, failed},
 };
 
@@ -55,6 +55,8 @@ pub(super) fn add_checksum(db: &Connection) -> rusqlite::Result<()> {
 pub(super) struct Found {
     pub capped: std::collections::BTreeMap<protocol::names::TableName, CappedDeletes>,
     pub halts: Halts,
+    /// Tables with rows to be sent again.
+    pub again: std::collections::BTreeSet<protocol::names::TableName>,
 }
 
 /// Reads everything once that is read later, but for the rows of known, quarantine and history.
@@ -76,7 +78,8 @@ pub(super) fn probe(desk: &mut Desk) -> Result<Found> {
     people::reload_requests(desk)?;
     orders::untold(desk)?;
     known::plan_to_learn(desk)?;
-    Ok(Found { capped: deletes::all(desk)?, halts: halt::all(desk)? })
+    verify::probe(desk)?;
+    Ok(Found { capped: deletes::all(desk)?, halts: halt::all(desk)?, again: rounds::again(desk)? })
 }
 
 /// A table's name and the form it is looked up by belong together.

@@ -10,6 +10,7 @@
 //! plan, sends the spool and closes batches, carries out what the server orders; `admin` reads status and asks for reloads.
 
 mod apart;
+mod asking;
 mod damage;
 mod deletes;
 mod detail;
@@ -20,9 +21,11 @@ mod open;
 mod orders;
 mod people;
 mod read;
+mod rounds;
 mod session;
 mod spool;
 mod types;
+mod verify;
 mod writer;
 
 use std::{
@@ -44,17 +47,19 @@ use tokio::sync::{Semaphore, watch};
 
 use apart::Attention;
 pub use apart::{Coming, Parked, Paused, Refusals, Retry, Suspect, Unread, schema_mark};
+pub use asking::{Asked, KeySpan, Question, StagedPage, StagedSum, Told};
 pub use deletes::{Answer, CappedDeletes, Counted, Verdict};
 pub use detail::{DETAIL_LOG, detail_order};
 pub use halt::{Halt, Halts};
 pub use history::{CLEAN_JOB, Clean, Cleaned, HistoryRow};
 pub use known::Walked;
-pub use orders::{Deed, Outcome, Taken};
+pub use orders::{Deed, OrderOutcome, Taken};
 pub use read::Selected;
 pub use types::{
     Grant, Incident, LinkPhase, LinkState, Poisoned, Recovery, Seal, SpoolMessage, SpoolState,
     TableStatus, key_hash,
 };
+pub use verify::{Differences, Origin, Outcome, Progress, Stage, Verification, VerifyOrder};
 use writer::{Desk, Tell, Writer};
 
 /// Handle on the journal's one writer thread; cheap to clone.
@@ -74,6 +79,11 @@ struct Shared {
     attention: watch::Sender<Attention>,
     unread: watch::Sender<Option<Unread>>,
     pictures: watch::Sender<u64>,
+    rounds: watch::Sender<rounds::Rounds>,
+    questions: asking::Questions,
+    /// Counts orders to verify.
+    verify: watch::Sender<u64>,
+    verifying: watch::Sender<Option<Progress>>,
 }
 
 impl Journal {
@@ -91,7 +101,7 @@ impl Journal {
             plan: watch::Sender::new(0),
             fault: watch::Sender::new(None),
         });
-        let damage::Found { capped, halts } = opened.found;
+        let damage::Found { capped, halts, again } = opened.found;
         let shared = Shared {
             instance: opened.instance,
             path,
@@ -101,6 +111,10 @@ impl Journal {
             attention: watch::Sender::new(Attention { capped, halts, ..Attention::default() }),
             unread: watch::Sender::new(None),
             pictures: watch::Sender::new(0),
+            rounds: watch::Sender::new(rounds::Rounds::new(again)),
+            questions: asking::Questions::new(),
+            verify: watch::Sender::new(0),
+            verifying: watch::Sender::new(None),
         };
         let writer = Writer::start(opened.desk, tell, opened.lock)?;
         Ok((Self { writer, shared: Arc::new(shared) }, opened.recovery))

@@ -11,9 +11,9 @@ use runtime::{clock::Wall, failpoint};
 use rusqlite::params;
 
 use super::{
-    Halt, Journal,
+    Halt, Journal, KeySpan, Origin, VerifyOrder,
     apart::Attention,
-    halt, people, session, spool,
+    halt, people, session, spool, verify,
     writer::{Desk, failed},
 };
 
@@ -28,6 +28,8 @@ pub enum Deed {
     Resume(Option<TableName>),
     /// Try again what was set apart of a table, or of all: the table itself and its refused rows.
     Retry(Option<TableName>),
+    /// Compare a table, or all of the plan, with what is staged; the order is over when the last of them is.
+    Verify { table: Option<TableName>, repair: bool, span: KeySpan },
     /// Whatever it was is done already, or failed with that code.
     Ended(Option<Code>),
 }
@@ -44,7 +46,7 @@ pub enum Taken {
 
 /// What became of an order, for the server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Outcome {
+pub struct OrderOutcome {
     pub id: OrderId,
     /// Why it failed.
     pub code: Option<Code>,
@@ -63,6 +65,9 @@ impl Journal {
     pub async fn carry_out(&self, id: OrderId, deed: Deed) -> Result<Option<Code>> {
         let told = deed.clone();
         let done = self.run(move |desk| carry_out(desk, id, deed)).await?;
+        if matches!(told, Deed::Verify { .. }) {
+            self.verify_ordered();
+        }
         if let Some(retries) = done.retries {
             self.shared.attention.send_modify(|attention| attention.follow(told, retries));
         }
@@ -70,7 +75,7 @@ impl Journal {
     }
 
     /// Outcomes that the server did not take yet, the oldest first.
-    pub async fn untold_orders(&self) -> Result<Vec<Outcome>> {
+    pub async fn untold_orders(&self) -> Result<Vec<OrderOutcome>> {
         self.run(|desk| untold(desk)).await
     }
 
@@ -107,7 +112,7 @@ impl Attention {
                 }
                 self.retries.extend(retries);
             }
-            Deed::Ended(_) => {}
+            Deed::Verify { .. } | Deed::Ended(_) => {}
         }
     }
 
@@ -141,19 +146,24 @@ struct Done {
 }
 
 fn carry_out(desk: &mut Desk, id: OrderId, deed: Deed) -> Result<Done> {
-    let known = desk
-        .rows("SELECT outcome FROM fleet_order WHERE id = ?1", [id.to_string()], |row| {
-            row.get::<_, Option<String>>(0)
-        })?
-        .pop();
-    let Some(outcome) = known else {
+    let sql = "SELECT outcome, at_micros FROM fleet_order WHERE id = ?1";
+    let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, Option<String>>(0)?, Wall(row.get(1)?)));
+    let Some((outcome, at)) = desk.rows(sql, [id.to_string()], read)?.pop() else {
         return Err(Error::new(Code::Internal, "an order was not taken before it is carried out"));
     };
     if let Some(outcome) = outcome {
         return Ok(Done { code: code_of(&outcome), retries: None });
     }
-    let (code, retries) = match act(desk, deed) {
-        Ok(retries) => (None, Some(retries)),
+    let acted = match deed {
+        Deed::Verify { table, repair, span } => {
+            verify_all(desk, (id, at), table, (repair, span)).map(|()| None)
+        }
+        deed => act(desk, deed).map(Some),
+    };
+    let (code, retries) = match acted {
+        // Its verifications end it.
+        Ok(None) => return Ok(Done { code: None, retries: None }),
+        Ok(retries) => (None, retries),
         // It can be done later, and is not done by halves: the whole job is taken back.
         Err(error) if matches!(error.code, Code::JournalFailed | Code::DiskFull) => {
             return Err(error);
@@ -189,9 +199,40 @@ fn act(desk: &mut Desk, deed: Deed) -> Result<BTreeMap<TableName, bool>> {
             retries = retry(desk, table)?;
         }
         Deed::Ended(Some(code)) => return Err(Error::new(code, "the order was not carried out")),
-        Deed::Ended(None) => {}
+        // Its end is told by `verify`.
+        Deed::Verify { .. } | Deed::Ended(None) => {}
     }
     Ok(retries)
+}
+
+/// One verification for each table, or none; an order that comes again finds those it has.
+fn verify_all(
+    desk: &mut Desk,
+    (id, at): (OrderId, Wall),
+    table: Option<TableName>,
+    (repair, span): (bool, KeySpan),
+) -> Result<()> {
+    let mine = id.to_string();
+    let has = "SELECT count(*) FROM verification WHERE fleet_order = ?1";
+    if desk.rows(has, [&mine], |row| row.get::<_, i64>(0))?.pop().unwrap_or_default() > 0 {
+        return Ok(());
+    }
+    let all = || session::plan(desk).map(|plan| plan.map(|plan| plan.queries).unwrap_or_default());
+    let tables: Vec<TableName> = match table {
+        Some(table) => vec![table],
+        None => all()?.into_iter().map(|query| query.table).collect(),
+    };
+    if tables.is_empty() {
+        return Err(Error::new(Code::NotFound, "there is no plan yet, so no table to compare"));
+    }
+    for table in tables {
+        let order = VerifyOrder { table, origin: Origin::Cloud, repair, span: span.clone() };
+        if let Err(error) = verify::ask(desk, &order, Some(id), at) {
+            desk.run("DELETE FROM verification WHERE fleet_order = ?1", [mine])?;
+            return Err(error);
+        }
+    }
+    Ok(())
 }
 
 /// A table that is named must be one of the plan, where there is a plan.
@@ -234,13 +275,13 @@ fn code_of(outcome: &str) -> Option<Code> {
 }
 
 /// Read whole when the journal is opened, too.
-pub(super) fn untold(desk: &Desk) -> Result<Vec<Outcome>> {
+pub(super) fn untold(desk: &Desk) -> Result<Vec<OrderOutcome>> {
     let sql = "SELECT id, outcome FROM fleet_order WHERE outcome IS NOT NULL AND told = 0 ORDER BY at_micros, id";
     desk.rows(sql, [], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?
         .into_iter()
         .map(|(id, outcome)| {
             let damaged = |_| Error::new(Code::JournalFailed, "an order's id is damaged");
-            Ok(Outcome { id: id.parse().map_err(damaged)?, code: code_of(&outcome) })
+            Ok(OrderOutcome { id: id.parse().map_err(damaged)?, code: code_of(&outcome) })
         })
         .collect()
 }

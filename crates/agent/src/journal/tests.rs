@@ -8,6 +8,7 @@ use super::*;
 mod halting;
 mod history;
 mod orders;
+mod verifying;
 
 fn table(name: &str) -> TableName {
     name.parse().unwrap()

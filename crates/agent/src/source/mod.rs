@@ -18,7 +18,9 @@ mod any;
 mod catalogue;
 mod dialect;
 mod disclosure;
+mod image;
 mod mask;
+mod pace;
 mod page;
 mod plan;
 mod postgres;
@@ -27,6 +29,7 @@ mod sqlite;
 
 pub use any::{AnySource, SourceOptions, connect};
 pub use mask::{Disclosure, Mask, MaskKey, MaskRule};
+pub use pace::{PAGE_ROWS, Pace, rest_after};
 pub use page::{Page, PageBuilder, Place, Poison};
 pub use postgres::{PostgresSource, SAFE_BOUND_SQL};
 pub use profile::{BranchLayout, Profile};

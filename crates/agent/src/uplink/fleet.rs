@@ -33,7 +33,7 @@ use super::{
     rpc::{COMMANDS, CallError, PROGRESS, REPORT, Rpc},
     sender::PAUSES,
 };
-use crate::journal::{Journal, Outcome, Taken};
+use crate::journal::{Journal, OrderOutcome, Taken};
 use report::Picture;
 
 /// A stream of commands that lasted as long begins the pauses anew.
@@ -221,11 +221,21 @@ impl Line {
     /// Tells what became of orders until the server took it.
     async fn tell(&self, untold: &Notify) -> End {
         let mut pauses = Backoff::new(PAUSES.0, limits::FLEET_REPORT);
+        // An order to verify is over when its last verification is.
+        let mut verified = self.journal.verify_orders();
         loop {
             match self.tell_all().await {
                 Ok(()) => {
                     pauses.reset();
-                    untold.notified().await;
+                    tokio::select! {
+                        biased;
+                        () = untold.notified() => {}
+                        changed = verified.changed() => {
+                            if changed.is_err() {
+                                return End::Failed(closed());
+                            }
+                        }
+                    }
                 }
                 Err(Cut::Call(call)) if call.is_unimplemented() => return End::Absent,
                 Err(Cut::Journal(error)) if error.code == Code::JournalFailed => {
@@ -250,7 +260,7 @@ impl Line {
         Ok(())
     }
 
-    async fn progress(&self, id: OrderId, outcome: Option<Outcome>) -> Result<(), CallError> {
+    async fn progress(&self, id: OrderId, outcome: Option<OrderOutcome>) -> Result<(), CallError> {
         let code = outcome.and_then(|outcome| outcome.code);
         let request = ProgressRequest {
             id: id.to_string(),

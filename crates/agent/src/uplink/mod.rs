@@ -6,7 +6,8 @@
 //!
 //! Rooms: `hosts` is the allow-list · `web` connects, `line` is what it connects by · `cloud` asks over HTTP · `rpc` calls over gRPC · `plan` follows
 //! Entities · `session` holds the lease · `sender` empties the spool · `decide` is the contract's table of answers ·
-//! `rebuild` learns what is staged · `fleet` reports and takes orders · `board` tells people.
+//! `rebuild` learns what is staged · `reconcile` asks it for verification · `fleet` reports and takes orders · `board`
+//! tells people.
 
 mod board;
 mod cloud;
@@ -17,6 +18,7 @@ mod line;
 mod plan;
 pub(crate) mod proxy;
 mod rebuild;
+mod reconcile;
 mod rpc;
 mod sender;
 mod session;

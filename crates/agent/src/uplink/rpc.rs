@@ -39,6 +39,7 @@ pub(super) const OPEN: &str = "/malote.ingestion.v1.Session/Open";
 pub(super) const RENEW: &str = "/malote.ingestion.v1.Session/Renew";
 pub(super) const RELEASE: &str = "/malote.ingestion.v1.Session/Release";
 const PREPARE: &str = "/malote.ingestion.v1.Session/Prepare";
+pub(super) const RANGES: &str = "/malote.ingestion.v1.Reconcile/Ranges";
 pub(super) const ROWS: &str = "/malote.ingestion.v1.Reconcile/Rows";
 pub(super) const REPORT: &str = "/malote.fleet.v1.Agent/Report";
 pub(super) const COMMANDS: &str = "/malote.fleet.v1.Agent/Commands";
@@ -268,7 +269,7 @@ impl Rpc {
     {
         let call = async {
             let ready = self.grpc.ready().await;
-            ready.map_err(|cause| Status::unavailable(chain(&cause)))?;
+            ready.map_err(|cause| Status::unavailable(chain(&*cause)))?;
             self.grpc.server_streaming(request, PathAndQuery::from_static(path), codec).await
         };
         match tokio::time::timeout(limits::CALL_TIMEOUT, call).await {

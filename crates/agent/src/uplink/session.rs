@@ -31,7 +31,7 @@ use super::{
     board::{Board, phase_of},
     cloud::Cloud,
     fleet::{self, Fleet},
-    rebuild,
+    rebuild, reconcile,
     rpc::{CallError, OPEN, RELEASE, RENEW, Rpc},
     sender::{Sender, Stop},
 };
@@ -396,13 +396,14 @@ where
         })
     }
 
-    /// Sends, and beside it learns what is staged of tables that are not known.
+    /// Sends, and beside it learns what is staged of tables that are not known, and asks for verification.
     async fn send(&self, sender: &mut Sender, rpc: &Rpc) -> Result<Stop> {
         let Means { journal, config, .. } = &self.means;
         tokio::select! {
             biased;
             stop = sender.run() => stop,
             failed = rebuild::follow(journal, rpc, &config.erp) => Err(failed),
+            failed = reconcile::answer(journal, rpc, &config.erp) => Err(failed),
         }
     }
 

@@ -8,14 +8,14 @@ use std::collections::BTreeSet;
 
 use agent::{
     admin::{DeletesStatus, IncidentStatus, Status},
-    journal::{Answer, LinkState, TableStatus},
+    journal::{Answer, LinkState, TableStatus, Verification},
 };
 use protocol::{Code, Coded as _, Result};
 use runtime::exit;
 use serde_json::json;
 
 use super::{logs, place, steer};
-use crate::{lang::Lang, out};
+use crate::{lang::Lang, out, verify_cli::result};
 
 pub(super) fn show(status: &Status, as_json: bool, lang: Lang) -> Result<u8> {
     if as_json {
@@ -174,11 +174,28 @@ fn incident_lines(incidents: &[IncidentStatus], lang: Lang) -> Vec<String> {
     lines
 }
 
+/// How the last verification of a table ended.
+fn verified_line(verified: &Verification, lang: Lang) -> String {
+    let at = verified.finished.as_deref().unwrap_or("?");
+    let (head, not) = lang.pick(("verified", "not verified"), ("verificada", "não verificada"));
+    match &verified.outcome {
+        Some(outcome) => format!("{head} {at}: {}", result(outcome, lang)),
+        None => {
+            let [code, words] =
+                [&verified.code, &verified.words].map(|text| text.as_deref().unwrap_or_default());
+            format!("{not} {at}: {code}: {words}")
+        }
+    }
+}
+
 fn show_table(table: &TableStatus, status: &Status, lang: Lang) {
     let (waiting, halts) = (&status.deletes, &status.halts);
     out::data(sent_line(table));
     for words in waiting.iter().filter(|waits| waits.table == table.table) {
         out::data(format!("             {}", capped_line(words, lang)));
+    }
+    for verified in status.verified.iter().filter(|verified| verified.table == table.table) {
+        out::data(format!("             {}", verified_line(verified, lang)));
     }
     if let Some(words) = &table.degraded {
         let code = Code::BoundDegraded;

@@ -20,8 +20,6 @@ pub(super) const TWINS: super::Twins = twins! {
     "Colunas lado a lado";
     "Comma-separated, names in the first line (RFC 4180)"
     "Separado por vírgulas, com os nomes na primeira linha (RFC 4180)";
-    "Configuration file (agent.toml); each key also as MALOTE_AGENT_… in the environment"
-    "Arquivo de configuração (agent.toml); cada chave vale também como MALOTE_AGENT_… no ambiente do sistema";
     "DAYS"
     "DIAS";
     "DURATION"
@@ -80,8 +78,6 @@ pub(super) const TWINS: super::Twins = twins! {
     "NÚMERO";
     "Names and dates of the sealed secrets; values are never shown"
     "Nomes e datas dos segredos selados; os valores nunca são mostrados";
-    "One JSON object on stdout"
-    "Um objeto JSON em stdout";
     "One SELECT over GDataShareRecords or GTOTVSAPPCONCEITOHST"
     "Um SELECT sobre GDataShareRecords ou GTOTVSAPPCONCEITOHST";
     "One object with columns and rows"

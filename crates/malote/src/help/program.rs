@@ -6,6 +6,8 @@
 pub(super) const TWINS: super::Twins = twins! {
     "Carries ERP data to the cloud in numbered batches with a summary, and can always say which one is missing"
     "Leva os dados do ERP para a nuvem em pacotes numerados, com sumário, e sempre sabe dizer qual está faltando";
+    "Configuration file (agent.toml); each key also as MALOTE_AGENT_… in the environment"
+    "Arquivo de configuração (agent.toml); cada chave vale também como MALOTE_AGENT_… no ambiente do sistema";
     "Examples:"
     "Exemplos:";
     "Exit code 0: equal; 3: different. MALOTE_LOG=info shows what server and agents log."
@@ -32,6 +34,8 @@ pub(super) const TWINS: super::Twins = twins! {
     "Número do qual saem as linhas do ERP e o seu dia: a mesma semente, o mesmo ERP";
     "One JSON object a line on stdout: ready, leftOut, progress, step, difference, verified"
     "Um objeto JSON por linha em stdout: ready, leftOut, progress, step, difference, verified";
+    "One JSON object on stdout"
+    "Um objeto JSON em stdout";
     "Print help"
     "Mostra esta ajuda";
     "Print help (see a summary with '-h')"

@@ -129,6 +129,9 @@ codes! {
     DeletesCapped "DELETES_CAPPED" Operator FailedPrecondition 409
         "More rows vanished than the cap allows. If they were deleted on purpose: malote agent deletes confirm TABLE."
         "Sumiram mais linhas que o limite. Se a exclusão foi intencional: malote agent deletes confirm TABELA.";
+    DifferencesFound "DIFFERENCES_FOUND" Operator FailedPrecondition 409
+        "What is staged differs from the ERP. malote verify TABLE --repair sends again what differs; look for what caused it."
+        "O que está na staging difere do ERP. malote verify TABELA --repair envia de novo o que difere; procure a causa.";
     DiskFull "DISK_FULL" Operator ResourceExhausted 507
         "Make room on the disk; nothing acknowledged was lost, work goes on by itself."
         "Libere espaço em disco; nada confirmado se perdeu e o trabalho continua sozinho.";
@@ -282,6 +285,9 @@ codes! {
     TableNotAllowed "TABLE_NOT_ALLOWED" Operator PermissionDenied 403
         "The agent's own allow list does not hold this table. Add it in agent.toml if it may be shared."
         "A lista local do agente não contém esta tabela. Inclua no agent.toml se ela puder ser compartilhada.";
+    TableNotReady "TABLE_NOT_READY" Operator FailedPrecondition 409
+        "The table is paused or is being loaded. Try again once malote agent status shows it STREAMING."
+        "A tabela está pausada ou em carga. Tente de novo quando malote agent status a mostrar como STREAMING.";
     TableWithoutKey "TABLE_WITHOUT_KEY" Operator FailedPrecondition 409
         "No primary key in the catalogue. Declare the columns that are unique together: key = [\"…\"] below the table's own heading, such as [tables.FLAN]."
         "Sem chave primária no catálogo. Declare as colunas que juntas são únicas: key = [\"…\"] sob o título da própria tabela, como [tables.FLAN].";

@@ -69,6 +69,8 @@ mod standby;
 #[cfg(test)]
 mod tls;
 #[cfg(test)]
+mod verification;
+#[cfg(test)]
 mod webhooks;
 #[cfg(test)]
 mod whole;

@@ -41,7 +41,7 @@ async fn an_order_is_carried_out_once_although_the_process_dies_after_each_step(
     drop(journal);
     // Killed before the server heard of it: it is told, and not done again.
     let journal = place.open().await;
-    assert_eq!(journal.untold_orders().await.unwrap(), [Outcome { id: MINE, code: None }]);
+    assert_eq!(journal.untold_orders().await.unwrap(), [OrderOutcome { id: MINE, code: None }]);
     assert_eq!(journal.take_order(MINE, Wall(3)).await.unwrap(), Taken::Ended);
     assert_eq!(journal.carry_out(MINE, reload.clone()).await.unwrap(), None);
     assert_eq!(journal.reload_requests().await.unwrap(), asked);
@@ -144,7 +144,7 @@ async fn orders_that_were_told_are_remembered_up_to_a_number_and_untold_ones_all
         }
     }
     let first = OrderId(Uuid::from_u128(1));
-    assert_eq!(journal.untold_orders().await.unwrap(), [Outcome { id: first, code: None }]);
+    assert_eq!(journal.untold_orders().await.unwrap(), [OrderOutcome { id: first, code: None }]);
     let again = |number: u128| journal.take_order(OrderId(Uuid::from_u128(number)), Wall(0));
     assert_eq!(again(2).await.unwrap(), Taken::New, "the oldest that was told is forgotten");
     assert_eq!(again(most as u128 + 3).await.unwrap(), Taken::Ended);
@@ -156,4 +156,42 @@ async fn f63_an_order_whose_id_is_damaged_makes_the_journal_begin_anew() {
                UPDATE fleet_order SET id = replace(id, '0', 'x')";
     let (_place, journal) = changed(sql).await;
     assert_eq!(journal.last_epoch().await.unwrap(), None);
+}
+
+/// Ends the next verification that waits.
+async fn compared(journal: &Journal, missing: u64) {
+    let (id, order) = journal.next_verification(Wall(5)).await.unwrap().unwrap();
+    assert_eq!(order.origin, Origin::Cloud);
+    let found = Differences { missing, ..Differences::default() };
+    let outcome = Outcome { found, ..Outcome::default() };
+    journal.end_verification(id, Ok(outcome), Wall(6)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_order_to_verify_is_over_with_the_last_of_its_tables_and_asked_for_once() {
+    let place = Place::new();
+    let journal = planned(&place).await;
+    let all = Deed::Verify { table: None, repair: false, span: KeySpan::default() };
+    assert_eq!(done(&journal, MINE, all.clone()).await, None);
+    drop(journal);
+    let journal = place.open().await;
+    assert_eq!(journal.take_order(MINE, Wall(2)).await.unwrap(), Taken::Begun);
+    journal.carry_out(MINE, all.clone()).await.unwrap();
+    assert_eq!(journal.verifications(9).await.unwrap().len(), 2, "one for each table of the plan");
+    compared(&journal, 0).await;
+    assert!(journal.untold_orders().await.unwrap().is_empty(), "one table is left");
+    compared(&journal, 0).await;
+    let ended = OrderOutcome { id: MINE, code: None };
+    assert_eq!(journal.untold_orders().await.unwrap(), [ended]);
+
+    let other = new();
+    let one = Deed::Verify { table: Some(table("FLAN")), repair: false, span: KeySpan::default() };
+    assert_eq!(done(&journal, other, one).await, None);
+    compared(&journal, 3).await;
+    let differs = OrderOutcome { id: other, code: Some(Code::DifferencesFound) };
+    assert!(journal.untold_orders().await.unwrap().contains(&differs));
+
+    let nowhere =
+        Deed::Verify { table: Some(table("NOPE")), repair: true, span: KeySpan::default() };
+    assert_eq!(done(&journal, new(), nowhere).await, Some(Code::NotFound));
 }

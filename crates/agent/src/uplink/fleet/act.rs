@@ -6,7 +6,9 @@
 use std::{path::Path, time::Duration};
 
 use protocol::{
-    Code, Error, Result, limits,
+    Code, Error, Result,
+    key::KeyBytes,
+    limits,
     names::TableName,
     proto::fleet::{Command, Verb},
 };
@@ -16,7 +18,7 @@ use runtime::{
     recording::{self, Detail},
 };
 
-use crate::journal::{Deed, Halt, detail_order};
+use crate::journal::{Deed, Halt, KeySpan, detail_order};
 
 /// Minutes of a detailed log where the order names none.
 const USUAL_MINUTES: u64 = 30;
@@ -58,14 +60,30 @@ fn read(command: &Command, log: &Path, now: Wall) -> Result<Deed> {
     }
 }
 
-/// Verification and repair of a table, or of all, within a range of keys. This agent has neither.
+/// Verification, or repair, of a table within a range of keys, or of all tables.
 fn compare(
-    _table: Option<TableName>,
-    (_from, _to): (Option<&str>, Option<&str>),
+    table: Option<TableName>,
+    (from, to): (Option<&str>, Option<&str>),
     repair: bool,
 ) -> Result<Deed> {
-    let what = if repair { "repair" } else { "verify" };
-    Err(Error::new(Code::VerbUnsupported, format!("this agent cannot {what}")))
+    let span = KeySpan { from: key(from)?, to: key(to)? };
+    Ok(Deed::Verify { table, repair, span })
+}
+
+/// A key as an order names it: the value of its one column, or a JSON list of the values; nothing = no bound.
+fn key(text: Option<&str>) -> Result<KeyBytes> {
+    match text.unwrap_or_default() {
+        "" => Ok(KeyBytes::default()),
+        list if list.starts_with('[') => {
+            let unread = |cause| {
+                let words = "a key of several columns is a list of texts, as in [\"1\",\"10\"]";
+                Error::new(Code::BadRequest, words).because(cause)
+            };
+            let values: Vec<String> = serde_json::from_str(list).map_err(unread)?;
+            Ok(KeyBytes::of(values.iter().map(String::as_str)))
+        }
+        value => Ok(KeyBytes::of([value])),
+    }
 }
 
 fn record(log: &Path, level: &str, minutes: Option<&str>) -> Result<()> {
@@ -108,7 +126,15 @@ mod tests {
         assert_eq!(ordered(Verb::Retry.into(), "", &[]), Deed::Retry(None));
         let halt = Halt::new("ana (laptop)", "month end", Wall(7));
         let args = [("who", "ana (laptop)"), ("why", "month end")];
-        assert_eq!(ordered(Verb::Pause.into(), "FLAN", &args), Deed::Pause(Some(table), halt));
+        let paused = Deed::Pause(Some(table.clone()), halt);
+        assert_eq!(ordered(Verb::Pause.into(), "FLAN", &args), paused);
+        let part = [("from", "7"), ("to", "[\"1\",\"10\"]")];
+        let span = KeySpan { from: KeyBytes::of(["7"]), to: KeyBytes::of(["1", "10"]) };
+        let verify = |table, repair, span| Deed::Verify { table, repair, span };
+        let mended = verify(Some(table), true, span);
+        assert_eq!(ordered(Verb::Repair.into(), "FLAN", &part), mended);
+        let all = verify(None, false, KeySpan::default());
+        assert_eq!(ordered(Verb::Verify.into(), "", &[]), all);
     }
 
     #[test]
@@ -118,10 +144,12 @@ mod tests {
             Deed::Ended(code) => code,
             other => panic!("{other:?}"),
         };
-        for verb in [0, 8, -1, Verb::Verify.into(), Verb::Repair.into()] {
+        for verb in [0, 8, -1] {
             assert_eq!(code(verb, "FLAN", &[]), Some(Code::VerbUnsupported), "{verb}");
         }
         assert_eq!(code(Verb::Reload.into(), "a\0b", &[]), Some(Code::BadName));
+        let part = [("from", "[1,2]")];
+        assert_eq!(code(Verb::Verify.into(), "FLAN", &part), Some(Code::BadRequest));
         let log = |args: &[(&str, &str)]| code(Verb::LogLevel.into(), "", args);
         assert_eq!(log(&[("level", "loud")]), Some(Code::BadRequest));
         for minutes in ["0", "1441", "18446744073709551615", "soon"] {

@@ -22,27 +22,76 @@ const CRATES: [(&str, &[&str]); 6] = [
 ];
 
 /// (crate, room, what its code never names).
-const WALLS: [(&str, &str, &[&str]); 14] = [
+const WALLS: [(&str, &str, &[&str]); 15] = [
     (
         "agent",
         "capture",
-        &["crate::uplink", "crate::admin", "crate::app", "tonic", "reqwest", "axum"],
+        &[
+            "crate::uplink",
+            "crate::admin",
+            "crate::verify",
+            "crate::app",
+            "tonic",
+            "reqwest",
+            "axum",
+        ],
+    ),
+    (
+        "agent",
+        "verify",
+        &[
+            "crate::capture",
+            "crate::uplink",
+            "crate::admin",
+            "crate::app",
+            "tonic",
+            "reqwest",
+            "axum",
+        ],
     ),
     (
         "agent",
         "uplink",
-        &["crate::capture", "crate::admin", "crate::app", "crate::source", "rusqlite", "axum"],
+        &[
+            "crate::capture",
+            "crate::admin",
+            "crate::verify",
+            "crate::app",
+            "crate::source",
+            "rusqlite",
+            "axum",
+        ],
     ),
-    ("agent", "admin", &["crate::capture", "crate::uplink", "crate::app", "rusqlite"]),
+    (
+        "agent",
+        "admin",
+        &["crate::capture", "crate::uplink", "crate::verify", "crate::app", "rusqlite"],
+    ),
     (
         "agent",
         "journal",
-        &["crate::capture", "crate::uplink", "crate::admin", "crate::source", "tonic", "reqwest"],
+        &[
+            "crate::capture",
+            "crate::uplink",
+            "crate::admin",
+            "crate::verify",
+            "crate::source",
+            "tonic",
+            "reqwest",
+        ],
     ),
     (
         "agent",
         "source",
-        &["crate::capture", "crate::uplink", "crate::admin", "crate::journal", "tonic", "reqwest"],
+        &[
+            "crate::capture",
+            "crate::uplink",
+            "crate::admin",
+            "crate::verify",
+            "crate::journal",
+            "tonic",
+            "reqwest",
+        ],
     ),
     (
         "server",
