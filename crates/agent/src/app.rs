@@ -4,6 +4,11 @@
 //! running; a failed journal ends the process, its supervisor starts it again; one data folder has one running agent
 //! (`STORE_BUSY`).
 //! Never: decides anything of rows or batches; it wires.
+//!
+//! `backup` copies a data folder and puts copies back; `doctor` looks a machine over.
+
+pub mod backup;
+pub mod doctor;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 

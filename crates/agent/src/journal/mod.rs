@@ -10,6 +10,7 @@
 //! plan, sends the spool and closes batches; `admin` reads status and asks for reloads.
 
 mod apart;
+pub mod backup;
 mod damage;
 mod deletes;
 mod halt;

@@ -28,7 +28,7 @@ const SCHEMA: &str = include_str!("schema.sql");
 /// What follows the first schema, in order; the last one's number is the journal's version.
 const UPGRADES: [&str; 3] =
     [include_str!("schema_2.sql"), include_str!("schema_3.sql"), include_str!("schema_4.sql")];
-const VERSION: i64 = 1 + UPGRADES.len() as i64;
+pub(super) const VERSION: i64 = 1 + UPGRADES.len() as i64;
 pub(super) const FILE: &str = "journal.sqlite";
 /// A process that is ending holds the folder a moment longer than its supervisor thinks: its last write to a busy disk
 /// was seen to take more than a second.
@@ -52,6 +52,7 @@ pub(super) fn open(folder: &Path) -> Result<Opened> {
         .map_err(place)?;
     files::warn_of_open_folder(folder);
     let lock = lock(folder).map_err(place)?;
+    runtime::backup::refuse_pending(folder)?;
     let path = folder.join(FILE);
     let existed = path.exists();
     let mark = damage::mark_of(&path);
@@ -97,7 +98,7 @@ fn whole(path: &Path) -> Result<(Desk, InstanceId, Found)> {
     Ok((desk, instance, found))
 }
 
-fn lock(folder: &Path) -> Result<Arc<File>> {
+pub(super) fn lock(folder: &Path) -> Result<Arc<File>> {
     let path = folder.join("lock");
     let file = files::private(&path)
         .and_then(|()| File::options().write(true).open(&path))
@@ -115,7 +116,7 @@ fn lock(folder: &Path) -> Result<Arc<File>> {
     Err(Error::new(Code::StoreBusy, "another agent uses this data folder"))
 }
 
-fn connect(path: &Path) -> Result<Connection> {
+pub(super) fn connect(path: &Path) -> Result<Connection> {
     files::database(path).coded(Code::JournalFailed, "cannot make the journal")?;
     let db = Connection::open(path).map_err(damaged)?;
     db.set_prepared_statement_cache_capacity(64);

@@ -9,6 +9,7 @@ pub mod content;
 pub mod delivery;
 pub mod exchange;
 pub mod overview;
+pub mod restore;
 pub mod retention;
 pub mod schema;
 pub mod session;
