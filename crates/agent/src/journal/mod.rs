@@ -183,6 +183,13 @@ impl Journal {
         self.run(move |desk| session::foreign(desk, last)).await
     }
 
+    /// Whether a grant shows that the server came back from an older copy: the known rows no longer tell what is staged,
+    /// also where its last batch is this journal's own.
+    pub async fn is_set_back(&self, grant: &Grant) -> Result<bool> {
+        let grant = grant.clone();
+        self.run(move |desk| session::set_back(desk, &grant)).await
+    }
+
     /// Cursor entries of the last grant, moved on by completed batches (for a server without sessions).
     pub async fn cursors(&self) -> Result<BTreeMap<TableName, Vec<u8>>> {
         self.run(|desk| Ok(session::cursors(desk)?.into_iter().collect())).await

@@ -43,6 +43,8 @@ mod real_input;
 #[cfg(test)]
 mod replaced;
 #[cfg(test)]
+mod restored;
+#[cfg(test)]
 mod same_key;
 #[cfg(test)]
 mod sealed;
