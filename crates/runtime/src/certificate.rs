@@ -9,7 +9,15 @@ use rustls::{
     server::ParsedCertificate,
 };
 
-use crate::clock::Wall;
+use crate::{
+    clock::Wall,
+    finding::{Finding, words},
+};
+
+/// Topic of what is found of one.
+pub const TOPIC: &str = "certificate";
+/// So long before its end somebody should be told.
+const SOON_DAYS: i64 = 14;
 
 const SEQUENCE: u8 = 0x30;
 const VERSION: u8 = 0xa0;
@@ -55,6 +63,39 @@ pub fn validity(der: &[u8]) -> Option<Validity> {
     let (from, rest) = time(validity)?;
     let (to, _) = time(rest)?;
     Some(Validity { from, to })
+}
+
+/// What there is to say of a certificate at a moment.
+#[must_use]
+pub fn finding(of: &str, der: &[u8], now: Wall) -> Finding {
+    let Some(Validity { from, to }) = validity(der) else {
+        let found = words("its dates cannot be read", "as datas dele não podem ser lidas");
+        return Finding::note(TOPIC, of, found);
+    };
+    let day = |at: Wall| at.to_iso().split('T').next().unwrap_or_default().to_owned();
+    let days = to.0.saturating_sub(now.0).div_euclid(86_400_000_000);
+    let renew = words(
+        "Renew it; the server takes a renewed file up within a minute.",
+        "Renove-o; o servidor adota o arquivo renovado em até um minuto.",
+    );
+    if now < from {
+        let (en, pt) =
+            (format!("it begins only on {}", day(from)), format!("só começa em {}", day(from)));
+        let todo = words("Set this machine's clock.", "Acerte o relógio desta máquina.");
+        return Finding::mend(TOPIC, of, (words(en, pt), todo));
+    }
+    if now >= to {
+        let (en, pt) = (format!("it ended on {}", day(to)), format!("venceu em {}", day(to)));
+        return Finding::mend(TOPIC, of, (words(en, pt), renew));
+    }
+    let found = words(
+        format!("it is valid until {}, {days} days", day(to)),
+        format!("é válido até {}, {days} dias", day(to)),
+    );
+    if days < SOON_DAYS {
+        return Finding::warning(TOPIC, of, (found, renew));
+    }
+    Finding::ok(TOPIC, of, found)
 }
 
 /// Tag, content and what follows.
@@ -106,6 +147,7 @@ fn time(bytes: &[u8]) -> Option<(Wall, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::finding::Grade;
 
     const PEM: &[u8] = include_bytes!("../tests/data/first.pem");
 
@@ -125,6 +167,22 @@ mod tests {
         assert_eq!(iso(b"\x17\x0d990102030405Z").as_deref(), Some("1999-01-02T03:04:05Z"));
         assert_eq!(iso(b"\x18\x0f20500102030405Z").as_deref(), Some("2050-01-02T03:04:05Z"));
         assert_eq!(iso(b"\x17\x0d269902030405Z"), None, "there is no month 99");
+    }
+
+    #[test]
+    fn an_end_that_comes_near_is_told_before_it_comes() {
+        let der = first_of_pem(PEM).unwrap();
+        let Validity { from, to } = validity(&der).unwrap();
+        let day = 86_400_000_000;
+        for (at, grade) in [
+            (from.0 - 1, Grade::Mend),
+            (from.0, Grade::Ok),
+            (to.0 - 13 * day, Grade::Warning),
+            (to.0, Grade::Mend),
+        ] {
+            assert_eq!(finding("x", &der, Wall(at)).grade, grade, "{at}");
+        }
+        assert_eq!(finding("x", b"", Wall(0)).grade, Grade::Note);
     }
 
     #[test]

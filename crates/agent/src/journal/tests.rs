@@ -383,7 +383,7 @@ async fn a_server_of_an_older_copy_is_told_by_its_epoch_its_last_batch_or_its_cu
     for (offered, back, why) in [
         (grant(2, 9, b"a"), false, "as it was"),
         (grant(2, 11, b"b"), false, "another sender went on"),
-        (grant(1 + limits::RESTORE_EPOCHS, 99, b"a"), true, "the step of a restore"),
+        (grant(1 + protocol::limits::RESTORE_EPOCHS, 99, b"a"), true, "the step of a restore"),
         (grant(2, 8, b"a"), true, "a batch is gone"),
         (grant(2, 9, b"b"), true, "the last batch is known, and not what it committed"),
         (Grant { cursors: BTreeMap::new(), ..grant(2, 9, b"") }, true, "an entry is gone"),

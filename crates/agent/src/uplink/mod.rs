@@ -6,11 +6,12 @@
 //!
 //! Rooms: `hosts` is the allow-list · `web` connects · `cloud` asks over HTTP · `rpc` calls over gRPC · `plan` follows
 //! Entities · `session` holds the lease · `sender` empties the spool · `decide` is the contract's table of answers ·
-//! `rebuild` learns what is staged · `board` tells people.
+//! `rebuild` learns what is staged · `board` tells people · `examine` looks the way over for a person.
 
 mod board;
 mod cloud;
 mod decide;
+pub mod examine;
 pub(crate) mod hosts;
 mod plan;
 pub(crate) mod proxy;
