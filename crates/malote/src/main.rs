@@ -2,10 +2,11 @@
 //!
 //! Promises: stdout is data, stderr is talk; a failure shows code, words and what to do; exit codes are
 //! `runtime::exit`'s.
-//! Never: decides anything of integration; `server::app` and `agent::app` wire, `demo` shows.
+//! Never: decides anything of integration; `server::app` and `agent::app` wire and look over, `demo` and `doctor` show.
 
 mod agent_cli;
 mod demo;
+mod doctor;
 mod help;
 mod lang;
 mod out;
@@ -36,6 +37,8 @@ enum Noun {
     Agent(agent_cli::AgentCommand),
     /// Run the cloud side, or set it up.
     Server(server_cli::ServerCommand),
+    /// Look over what an agent or a server stands on, and say what has to be mended.
+    Doctor(doctor::DoctorCommand),
 }
 
 fn main() -> ExitCode {
@@ -81,7 +84,7 @@ impl Noun {
     /// Whether it runs until it is stopped.
     fn stays(&self) -> bool {
         match self {
-            Self::Demo(_) => false,
+            Self::Demo(_) | Self::Doctor(_) => false,
             Self::Agent(command) => command.stays(),
             Self::Server(command) => command.stays(),
         }
@@ -102,6 +105,7 @@ fn run(noun: Noun, lang: Lang) -> Result<u8> {
             Noun::Demo(command) => Box::pin(command.run(lang)).await,
             Noun::Agent(command) => Box::pin(command.run(lang)).await,
             Noun::Server(command) => Box::pin(command.run(lang)).await,
+            Noun::Doctor(command) => Box::pin(command.run(lang)).await,
         }
     })
 }

@@ -5,9 +5,10 @@
 //! meanwhile.
 //! Never: migrates a store that has data by itself; opens a data folder in which a restore was cut off.
 //!
-//! `backup` copies a data folder and puts copies back.
+//! `backup` copies a data folder and puts copies back; `doctor` looks a machine over.
 
 pub mod backup;
+pub mod doctor;
 
 use std::{
     fs::{File, TryLockError},

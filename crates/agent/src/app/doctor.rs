@@ -74,12 +74,12 @@ pub async fn doctor(config: &AgentConfig, wish: &Wish) -> Vec<Finding> {
     // What it lacks was told above.
     let unsealed = opened.unseal();
     let mut tables = None;
-    if wish.wants(&examine::TOPICS) || wish.wants(&[TABLE]) {
-        if let (Ok(()), Ok(cloud)) = (&unsealed, to_the_cloud(&opened)) {
-            let examined = Box::pin(examine::examine(&cloud, wish.patience)).await;
-            tables = examined.tables;
-            findings.extend(examined.findings);
-        }
+    if (wish.wants(&examine::TOPICS) || wish.wants(&[TABLE, LOAD]))
+        && let (Ok(()), Ok(cloud)) = (&unsealed, to_the_cloud(&opened))
+    {
+        let examined = Box::pin(examine::examine(&cloud, wish.patience)).await;
+        tables = examined.tables;
+        findings.extend(examined.findings);
     }
     if wish.wants(&[SOURCE, TABLE, LOAD, VERSION]) {
         findings.extend(Box::pin(database(&opened, wish, tables)).await);
