@@ -241,7 +241,9 @@ impl AgentCommand {
             }
             AgentNoun::Secret(command) => command.run(&load()?.data, json, lang).map(|()| exit::OK),
             AgentNoun::Backup(args) => args.run(&load()?.data, json, lang).await.map(|()| exit::OK),
-            AgentNoun::Restore(args) => args.run(&load()?.data, json, lang).await.map(|()| exit::OK),
+            AgentNoun::Restore(args) => {
+                args.run(&load()?.data, json, lang).await.map(|()| exit::OK)
+            }
             AgentNoun::Logs(command) => {
                 command.run(&client(&load()?)?, json, lang).await.map(|()| exit::OK)
             }

@@ -9,11 +9,7 @@ use std::{
     time::Duration,
 };
 
-use agent::{
-    app::doctor as of_agent,
-    config::AgentConfig,
-    uplink::examine,
-};
+use agent::{app::doctor as of_agent, config::AgentConfig, uplink::examine};
 use clap::Args;
 use protocol::{Code, Error, Result};
 use runtime::{

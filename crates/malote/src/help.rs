@@ -25,7 +25,8 @@ pub(crate) use refused::told;
 
 type Twins = &'static [(&'static str, &'static str)];
 
-const TABLES: [Twins; 5] = [agent::TWINS, care::TWINS, program::TWINS, server::TWINS, webhook::TWINS];
+const TABLES: [Twins; 5] =
+    [agent::TWINS, care::TWINS, program::TWINS, server::TWINS, webhook::TWINS];
 
 /// The Portuguese twin of a text.
 fn twin(text: &str) -> Option<&'static str> {

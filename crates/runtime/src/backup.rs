@@ -440,9 +440,10 @@ mod tests {
         assert!(!data.join("store-wal").exists() && !data.join("staging/a/c").exists());
         assert_eq!(text(data.join("key")), "kept");
         let former = data.join(former);
-        assert_eq!((text(former.join("store")).as_str(), text(former.join("store-wal")).as_str()), (
-            "old", "old wal"
-        ));
+        assert_eq!(
+            (text(former.join("store")).as_str(), text(former.join("store-wal")).as_str()),
+            ("old", "old wal")
+        );
         assert_eq!(text(former.join("staging/a/c")), "x");
         assert!(!finish(&data).unwrap());
     }

@@ -105,15 +105,15 @@ mod tests {
         let finding = Finding::error("disk", "data", &Error::new(Code::DiskFull, "no room"));
         assert_eq!((finding.grade, finding.code), (Grade::Mend, Some(Code::DiskFull)));
         let todo = finding.todo.clone().unwrap();
-        assert_eq!((todo.en.as_str(), todo.pt.as_str()), (
-            Code::DiskFull.hint(),
-            Code::DiskFull.hint_pt()
-        ));
+        assert_eq!(
+            (todo.en.as_str(), todo.pt.as_str()),
+            (Code::DiskFull.hint(), Code::DiskFull.hint_pt())
+        );
         let json = serde_json::to_value(finding.graded(Grade::Note)).unwrap();
-        assert_eq!((json["grade"].as_str(), json["code"].as_str()), (
-            Some("note"),
-            Some("DISK_FULL")
-        ));
+        assert_eq!(
+            (json["grade"].as_str(), json["code"].as_str()),
+            (Some("note"), Some("DISK_FULL"))
+        );
         let good = serde_json::to_value(Finding::ok("disk", "data", words("a", "b"))).unwrap();
         assert!(good.get("todo").is_none() && good.get("code").is_none(), "{good}");
     }

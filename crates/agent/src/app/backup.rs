@@ -170,12 +170,8 @@ mod tests {
 
     fn orders(home: &Path) -> (BackupOrder, RestoreOrder) {
         let (data, to) = (home.join("data"), home.join("backup"));
-        let restore = RestoreOrder {
-            data: data.clone(),
-            from: to.clone(),
-            replace: true,
-            dry_run: false,
-        };
+        let restore =
+            RestoreOrder { data: data.clone(), from: to.clone(), replace: true, dry_run: false };
         (BackupOrder { data, to, with_keys: false }, restore)
     }
 

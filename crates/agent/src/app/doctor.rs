@@ -109,10 +109,13 @@ fn configuration(config: &AgentConfig) -> Vec<Finding> {
         ("agent.toml", opened.unseal()),
         ("cloud.ca_file", config.cloud.ca().map(drop)),
         // One that is not there is made at the first start.
-        ("mask.key_file", match &config.mask.key_file {
-            Some(_) => config.clone().open_mask_key(),
-            None => Ok(()),
-        }),
+        (
+            "mask.key_file",
+            match &config.mask.key_file {
+                Some(_) => config.clone().open_mask_key(),
+                None => Ok(()),
+            },
+        ),
     ];
     let faults = checks.iter().filter_map(|(of, checked)| Some((of, checked.as_ref().err()?)));
     found.extend(faults.map(|(of, error)| Finding::error(CONFIG, of, error)));
@@ -126,16 +129,17 @@ fn configuration(config: &AgentConfig) -> Vec<Finding> {
 fn data_folder(data: &Path) -> Vec<Finding> {
     let (place, mut found) = (data.display().to_string(), Vec::new());
     found.push(match files::open_to_others(data) {
-        Some(mode) => Finding::warning(DATA, &place, (
-            words(
-                format!("others may look into it (mode {mode:o})"),
-                format!("outros podem olhar dentro dela (modo {mode:o})"),
+        Some(mode) => Finding::warning(
+            DATA,
+            &place,
+            (
+                words(
+                    format!("others may look into it (mode {mode:o})"),
+                    format!("outros podem olhar dentro dela (modo {mode:o})"),
+                ),
+                words(format!("chmod 700 {place}"), format!("chmod 700 {place}")),
             ),
-            words(
-                format!("chmod 700 {place}"),
-                format!("chmod 700 {place}"),
-            ),
-        )),
+        ),
         None if !data.exists() => {
             let new = words("it is made at the first start", "será criada no primeiro início");
             Finding::note(DATA, &place, new)
@@ -185,7 +189,10 @@ fn disk(data: &Path) -> Finding {
     let there = data.ancestors().find(|place| place.exists()).unwrap_or(Path::new("."));
     let place = data.display();
     let Some(free) = files::free(there) else {
-        let silent = words("this system does not tell what is free", "este sistema não informa o espaço livre");
+        let silent = words(
+            "this system does not tell what is free",
+            "este sistema não informa o espaço livre",
+        );
         return Finding::note(DISK, place, silent);
     };
     let (free_mib, least) = (free >> 20, limits::DISK_FREE_BYTES >> 20);
@@ -249,9 +256,7 @@ fn of_tables(checked: &Checked) -> Vec<Finding> {
                 let error = Error::new(Code::BoundDegraded, finding.words.clone());
                 Finding::error(SOURCE, of, &error).graded(Grade::Warning)
             }
-            (Some(code), _) => {
-                Finding::error(TABLE, of, &Error::new(code, finding.words.clone()))
-            }
+            (Some(code), _) => Finding::error(TABLE, of, &Error::new(code, finding.words.clone())),
             (None, Some(concern)) => concerned(&of, concern),
             (None, None) => Finding::ok(TABLE, of, english),
         });
@@ -275,30 +280,45 @@ fn concerned(of: &str, concern: &Concern) -> Finding {
             );
             Finding::note(TABLE, of, found)
         }
-        Concern::NoStampIndex(column) => Finding::warning(TABLE, of, (
-            words(
-                format!("stamp column {column} has no index: each cycle reads the whole table"),
-                format!("a coluna de stamp {column} não tem índice: cada ciclo lê a tabela inteira"),
+        Concern::NoStampIndex(column) => Finding::warning(
+            TABLE,
+            of,
+            (
+                words(
+                    format!("stamp column {column} has no index: each cycle reads the whole table"),
+                    format!(
+                        "a coluna de stamp {column} não tem índice: cada ciclo lê a tabela inteira"
+                    ),
+                ),
+                words(
+                    format!("Let a DBA make an index that begins with {column}."),
+                    format!("Peça ao DBA um índice que comece por {column}."),
+                ),
             ),
-            words(
-                format!("Let a DBA make an index that begins with {column}."),
-                format!("Peça ao DBA um índice que comece por {column}."),
-            ),
-        )),
+        ),
         Concern::StampNull(column) => {
             let found = words(
                 format!("rows have NULL in {column}: they are compared at each key scan"),
-                format!("há linhas com NULL em {column}: são comparadas em cada varredura de chaves"),
+                format!(
+                    "há linhas com NULL em {column}: são comparadas em cada varredura de chaves"
+                ),
             );
             Finding::note(TABLE, of, found)
         }
-        Concern::MayWrite => Finding::warning(TABLE, of, (
-            words("the login may also change its rows", "o login também pode alterar as linhas"),
-            words(
-                "Give the agent a login with SELECT alone; it never writes.",
-                "Dê ao agente um login só com SELECT; ele nunca grava.",
+        Concern::MayWrite => Finding::warning(
+            TABLE,
+            of,
+            (
+                words(
+                    "the login may also change its rows",
+                    "o login também pode alterar as linhas",
+                ),
+                words(
+                    "Give the agent a login with SELECT alone; it never writes.",
+                    "Dê ao agente um login só com SELECT; ele nunca grava.",
+                ),
             ),
-        )),
+        ),
     }
 }
 
@@ -395,9 +415,8 @@ mod tests {
         let spec = "[T]\nstamp = 'CHANGED'\n[NOWHERE]\n";
         config.tables = toml::from_str(spec).unwrap();
         let findings = doctor(&config, &wish(&[])).await;
-        let missing = |key: &str| {
-            findings.iter().any(|found| found.of == key && found.grade == Grade::Mend)
-        };
+        let missing =
+            |key: &str| findings.iter().any(|found| found.of == key && found.grade == Grade::Mend);
         for key in ["cloud.registry", "cloud.client_id", "cloud.client_secret", "source.erp"] {
             assert!(missing(key), "{key}: {findings:?}");
         }

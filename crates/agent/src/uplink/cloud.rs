@@ -198,11 +198,8 @@ pub(super) fn token_in(
     if status.is_client_error() {
         // The body's one field `error` is a word of a short list; it may be shown.
         let words = String::from_utf8_lossy(body);
-        let code = if words.contains("invalid_scope") {
-            Code::InvalidScope
-        } else {
-            Code::InvalidClient
-        };
+        let code =
+            if words.contains("invalid_scope") { Code::InvalidScope } else { Code::InvalidClient };
         let words = format!("the token call of client {} was refused", config.client_id);
         return Err(Error::new(code, words).at(shown(address)));
     }

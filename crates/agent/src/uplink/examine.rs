@@ -246,8 +246,12 @@ impl Look<'_> {
                 });
                 let host = host.unwrap_or_default();
                 finding.todo = Some(words(
-                    format!("If that host is meant, list \"{host}\" in cloud.hosts; plain http and private addresses need cloud.allow_private = true."),
-                    format!("Se esse host é o certo, inclua \"{host}\" em cloud.hosts; http simples e endereços privados exigem cloud.allow_private = true."),
+                    format!(
+                        "If that host is meant, list \"{host}\" in cloud.hosts; plain http and private addresses need cloud.allow_private = true."
+                    ),
+                    format!(
+                        "Se esse host é o certo, inclua \"{host}\" em cloud.hosts; http simples e endereços privados exigem cloud.allow_private = true."
+                    ),
                 ));
             }
             self.tell(finding);
@@ -302,8 +306,7 @@ impl Look<'_> {
     }
 
     fn tables(&mut self, address: &str, entities: Entities) {
-        let names: Vec<TableName> =
-            entities.queries.into_iter().map(|query| query.table).collect();
+        let names: Vec<TableName> = entities.queries.into_iter().map(|query| query.table).collect();
         let (erp, count) = (&self.config.erp, names.len());
         let found = words(
             format!("{count} tables of {erp} are shared"),

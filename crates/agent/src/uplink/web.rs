@@ -234,7 +234,11 @@ fn refused_by(error: &(dyn std::error::Error + 'static)) -> Option<Error> {
 
 const NOT_PUBLIC: &str = "the name leads to an address that is not public";
 
-pub(super) async fn resolve(host: &str, port: u16, allow_private: bool) -> io::Result<Vec<SocketAddr>> {
+pub(super) async fn resolve(
+    host: &str,
+    port: u16,
+    allow_private: bool,
+) -> io::Result<Vec<SocketAddr>> {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let found: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
     // One private answer spoils the name: who mixes them is up to something.

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use protocol::{Code, Error, Result};
+use serde_json::{Value, json};
 use server::{
     app::{
         self,
@@ -14,7 +15,6 @@ use server::{
     },
     config::ServerConfig,
 };
-use serde_json::{Value, json};
 
 use super::lists::{Form, print};
 use crate::out;

@@ -87,8 +87,7 @@ pub async fn doctor(config: &ServerConfig, wish: &Wish) -> Vec<Finding> {
     findings.push(disk(&config.data));
     findings.extend(certificates(config));
     if wish.wants(&[PORT]) {
-        let ports =
-            [("http_listen", config.http_listen), ("grpc_listen", config.grpc_listen)];
+        let ports = [("http_listen", config.http_listen), ("grpc_listen", config.grpc_listen)];
         for (key, address) in ports {
             findings.push(port(key, address, running).await);
         }
@@ -117,8 +116,8 @@ fn both(text: impl Into<String>) -> Words {
 }
 
 fn configuration(config: &ServerConfig) -> Vec<Finding> {
-    let level = telemetry::check(&config.log.level)
-        .map_err(|words| Error::new(Code::ConfigInvalid, words));
+    let level =
+        telemetry::check(&config.log.level).map_err(|words| Error::new(Code::ConfigInvalid, words));
     let addresses = config.addresses(config.http_listen, config.grpc_listen);
     let checks: [(&str, Result<()>); 5] = [
         ("public_http, public_grpc", addresses.map(drop)),
@@ -207,7 +206,8 @@ fn store(config: &ServerConfig) -> Vec<Finding> {
     let place = config.data.join("master.key");
     found.push(match fits {
         Ok(()) => {
-            let good = words("it opens what the store has sealed", "abre o que o armazenamento selou");
+            let good =
+                words("it opens what the store has sealed", "abre o que o armazenamento selou");
             Finding::ok(KEY, place.display(), good)
         }
         Err(error) => Finding::error(KEY, place.display(), &error),

@@ -23,6 +23,8 @@ mod demo;
 #[cfg(test)]
 mod disks;
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 mod failpoints;
 #[cfg(test)]
 mod faults_keys;

@@ -96,7 +96,8 @@ async fn of_stamp(
 
 /// Whether the login may change rows, which the agent never does.
 async fn may_write(link: &Link, table: &str) -> Result<bool, Error> {
-    let sql = "SELECT has_table_privilege($1::text, 'INSERT') OR has_table_privilege($1::text, 'UPDATE')
+    let sql =
+        "SELECT has_table_privilege($1::text, 'INSERT') OR has_table_privilege($1::text, 'UPDATE')
                       OR has_table_privilege($1::text, 'DELETE')";
     link.query_one(sql, &[&table]).await.and_then(|row| row.try_get(0)).map_err(fault)
 }
@@ -107,7 +108,8 @@ pub(super) async fn row_count(links: &Links, shape: &TableShape) -> Result<Optio
     let table = name_of(shape);
     let counted = link
         .probe(async {
-            let sql = "SELECT (SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass($1)::oid
+            let sql =
+                "SELECT (SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass($1)::oid
                                   AND relkind IN ('r', 'm'))";
             let believed: Option<i64> = link
                 .query_one(sql, &[&table])

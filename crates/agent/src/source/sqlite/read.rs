@@ -18,7 +18,8 @@ use rusqlite::{
 
 use super::{
     super::{
-        ColumnSource, Concern, Finding, From, Page, PageKey, ReadLimit, StampShape, TableShape, Watermark,
+        ColumnSource, Concern, Finding, From, Page, PageKey, ReadLimit, StampShape, TableShape,
+        Watermark,
         catalogue::Found,
         dialect::{self, Dialect, quoted},
         plan::{Assembler, ReadPlan},
