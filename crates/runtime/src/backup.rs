@@ -5,7 +5,8 @@
 //! Never: knows what is in a file; takes a path of a manifest that leads out of its folder.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read as _},
     path::{Component, Path, PathBuf},
 };
 
@@ -21,6 +22,9 @@ pub const MANIFEST: &str = "manifest.json";
 const FORMAT: u32 = 1;
 /// A manifest of a thousand staging files has some hundred KB.
 const MANIFEST_BYTES: u64 = 16 * 1024 * 1024;
+
+/// A file is read in parts of this size.
+const PART: usize = 1024 * 1024;
 
 /// In a data folder: what is to be put into place, and the mark that it is being put there.
 const DRAFT: &str = "restore.new";
@@ -119,8 +123,13 @@ fn kept(path: &Path) -> io::Result<()> {
 
 fn measured(path: &Path) -> io::Result<(u64, String)> {
     let mut file = fs::File::open(path)?;
-    let mut hash = Sha256::new();
-    let bytes = io::copy(&mut file, &mut hash)?;
+    let (mut hash, mut bytes, mut part) = (Sha256::new(), 0u64, vec![0; PART]);
+    loop {
+        let read = file.read(&mut part)?;
+        let Some(found) = part.get(..read).filter(|found| !found.is_empty()) else { break };
+        hash.update(found);
+        bytes += found.len() as u64;
+    }
     Ok((bytes, hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()))
 }
 

@@ -60,12 +60,11 @@ pub async fn make(order: BackupOrder, who: &str) -> Result<Manifest> {
     }
     backup::room(&order.to, backup::size(&order.data).saturating_add(SPARE))?;
     backup::begin(&order.to)?;
-    if state == State::Current {
-        let noted = Store::open(&store)?.by(who).note_backup(order.to.display().to_string());
-        if let Err(error) = noted.await {
-            // A full disk is no reason against a copy on another one.
-            tracing::warn!(code = %error.code, cause = error.cause(), "the audit does not tell of this backup");
-        }
+    if state == State::Current
+        && let Err(error) = note(&store, who, &order.to).await
+    {
+        // A full disk is no reason against a copy on another one.
+        tracing::warn!(code = %error.code, cause = error.cause(), "the audit does not tell of this backup");
     }
     let to = order.to.clone();
     let made = runtime::task::blocking(move || copy_all(&order)).await?;
@@ -77,6 +76,10 @@ pub async fn make(order: BackupOrder, who: &str) -> Result<Manifest> {
         }
     }
     made
+}
+
+async fn note(store: &Path, who: &str, to: &Path) -> Result<()> {
+    Store::open(store)?.by(who).note_backup(to.display().to_string()).await
 }
 
 fn copy_all(order: &BackupOrder) -> Result<Manifest> {

@@ -164,9 +164,9 @@ fn data_folder(data: &Path, running: bool) -> Finding {
 /// Store, key and what the store tells of clock and signing key.
 fn store(config: &ServerConfig) -> Vec<Finding> {
     let path = config.store();
-    let place = path.display();
+    let place = path.display().to_string();
     if let Err(error) = backup::refuse_pending(&config.data) {
-        return vec![Finding::error(STORE, place, &error)];
+        return vec![Finding::error(STORE, &place, &error)];
     }
     let of_version = |found: u32| {
         let words = format!("it has schema {found}, which is not this program's");
@@ -175,7 +175,7 @@ fn store(config: &ServerConfig) -> Vec<Finding> {
     match sqlite::state(&path) {
         Ok(State::Empty) => {
             let new = words("it is made at the first start", "será criado no primeiro início");
-            return vec![Finding::note(STORE, place, new)];
+            return vec![Finding::note(STORE, &place, new)];
         }
         Ok(State::Behind { found }) => {
             let todo = words(
@@ -185,7 +185,7 @@ fn store(config: &ServerConfig) -> Vec<Finding> {
             return vec![Finding { todo: Some(todo), ..of_version(found) }];
         }
         Ok(State::Ahead { found }) => return vec![of_version(found)],
-        Err(error) => return vec![Finding::error(STORE, place, &error)],
+        Err(error) => return vec![Finding::error(STORE, &place, &error)],
         Ok(State::Current) => {}
     }
     let mut found = Vec::new();
@@ -196,11 +196,11 @@ fn store(config: &ServerConfig) -> Vec<Finding> {
                 format!("its schema is current, {} streams, {size} MiB", seen.streams),
                 format!("o schema está atualizado, {} fluxos, {size} MiB", seen.streams),
             );
-            found.push(Finding::ok(STORE, place, told));
+            found.push(Finding::ok(STORE, &place, told));
             found.push(clock(seen.newest, Wall::now()));
             found.extend(seen.signing_key_at.map(|made| signing_key(made, Wall::now())));
         }
-        Err(error) => found.push(Finding::error(STORE, place, &error)),
+        Err(error) => found.push(Finding::error(STORE, &place, &error)),
     }
     let fits = copies::sealed_keys(&path).and_then(|keys| access::fits(&config.data, &keys));
     let place = config.data.join("master.key");
