@@ -71,14 +71,14 @@ async fn look(link: &Link, shape: &TableShape, found: &Found) -> Result<Vec<Find
 async fn of_stamp(
     link: &Link,
     shape: &TableShape,
-    table: &String,
+    table: &str,
 ) -> Result<Vec<(Option<Concern>, String)>> {
     let Some(stamp) = &shape.stamp else {
         let words = "no stamp column: changes are found by complete scans".to_owned();
         return Ok(vec![(Some(Concern::NoStamp), words)]);
     };
     let mut about = Vec::new();
-    let row = link.query_one(STAMP_INDEX, &[table, &stamp.column]).await.map_err(fault)?;
+    let row = link.query_one(STAMP_INDEX, &[&table, &stamp.column]).await.map_err(fault)?;
     let column = &stamp.column;
     if row.try_get(0).map_err(fault)? {
         about.push((None, format!("stamp column {column} has an index")));
