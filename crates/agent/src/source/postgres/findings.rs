@@ -124,9 +124,9 @@ pub(super) async fn row_count(links: &Links, shape: &TableShape) -> Result<Optio
                 link.query_one(&sql, &[]).await.and_then(|row| row.try_get(0)).map_err(fault)?;
             Ok(u64::try_from(count).ok())
         })
-        .await;
+        .await?;
     link.give_back();
-    counted
+    Ok(counted)
 }
 
 async fn exists(link: &Link, sql: &str) -> Result<bool, Error> {
