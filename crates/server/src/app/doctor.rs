@@ -142,13 +142,13 @@ fn is_held(data: &Path) -> bool {
 }
 
 fn data_folder(data: &Path, running: bool) -> Finding {
-    let place = data.display();
+    let place = data.display().to_string();
     if let Some(mode) = files::open_to_others(data) {
         let found = words(
             format!("others may look into it (mode {mode:o})"),
             format!("outros podem olhar dentro dela (modo {mode:o})"),
         );
-        return Finding::warning(DATA, place, (found, both(format!("chmod 700 {place}"))));
+        return Finding::warning(DATA, &place, (found, both(format!("chmod 700 {place}"))));
     }
     if !data.exists() {
         let new = words("it is made at the first start", "será criada no primeiro início");
