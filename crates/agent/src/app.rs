@@ -4,6 +4,11 @@
 //! running; a failed journal ends the process, its supervisor starts it again; one data folder has one running agent
 //! (`STORE_BUSY`).
 //! Never: decides anything of rows or batches; it wires.
+//!
+//! `backup` copies a data folder and puts copies back; `doctor` looks a machine over.
+
+pub mod backup;
+pub mod doctor;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -60,22 +65,7 @@ impl Parts {
     /// # Errors
     /// `CONFIG_INVALID`, `BAD_ID`.
     pub fn uplink(&self, shutdown: Shutdown) -> Result<Room> {
-        let cloud = &self.config.cloud;
-        let cycle = Duration::from_secs(self.config.capture.cycle_seconds.max(1));
-        let config = UplinkConfig {
-            registry_url: cloud.registry.clone(),
-            client_id: cloud.client_id.parse()?,
-            client_secret: cloud.secret()?,
-            erp: self.config.erp()?,
-            hosts: cloud.hosts.clone(),
-            allow_private: cloud.allow_private,
-            ca_pem: cloud.ca()?,
-            proxy: cloud.proxy.as_ref().map(|proxy| Proxy::read(proxy.expose())).transpose()?,
-            entities_every: uplink::ENTITIES_EVERY.min(cycle * 6),
-            denied_retry: uplink::DENIED_RETRY,
-            source_away: Duration::from_secs(self.config.capture.give_up_seconds),
-            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-        };
+        let config = to_the_cloud(&self.config)?;
         let source = Arc::clone(&self.source);
         let identity = move || {
             let source = Arc::clone(&source);
@@ -101,6 +91,26 @@ impl Parts {
         let (source, journal) = (Arc::clone(&self.source), self.journal.clone());
         Box::pin(Verifier::new(source, journal, Arc::clone(&self.config), shutdown).run())
     }
+}
+
+/// The way to the cloud as a configuration, opened, names it.
+fn to_the_cloud(config: &AgentConfig) -> Result<UplinkConfig> {
+    let cloud = &config.cloud;
+    let cycle = Duration::from_secs(config.capture.cycle_seconds.max(1));
+    Ok(UplinkConfig {
+        registry_url: cloud.registry.clone(),
+        client_id: cloud.client_id.parse()?,
+        client_secret: cloud.secret()?,
+        erp: config.erp()?,
+        hosts: cloud.hosts.clone(),
+        allow_private: cloud.allow_private,
+        ca_pem: cloud.ca()?,
+        proxy: cloud.proxy.as_ref().map(|proxy| Proxy::read(proxy.expose())).transpose()?,
+        entities_every: uplink::ENTITIES_EVERY.min(cycle * 6),
+        denied_retry: uplink::DENIED_RETRY,
+        source_away: Duration::from_secs(config.capture.give_up_seconds),
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+    })
 }
 
 async fn open_journal(config: &AgentConfig) -> Result<Journal> {
@@ -214,6 +224,11 @@ pub async fn check(config: &AgentConfig, tables: &[TableName]) -> Result<Checked
     let mut config = config.clone();
     config.unseal_source()?;
     let source = connect(&config.source)?;
+    look(&source, &config, tables).await
+}
+
+/// As [`check`], of a source and an opened configuration.
+async fn look(source: &AnySource, config: &AgentConfig, tables: &[TableName]) -> Result<Checked> {
     let identity = source.identity().await?;
     let mut names = tables.to_vec();
     if names.is_empty() {
@@ -240,7 +255,8 @@ pub async fn check(config: &AgentConfig, tables: &[TableName]) -> Result<Checked
     let mut findings = source.findings(&shapes).await?;
     if shapes.is_empty() && refused.is_empty() {
         let words = "the login sees no table of the database".to_owned();
-        findings.push(Finding { table: None, code: Some(Code::TableMissing), words });
+        let code = Some(Code::TableMissing);
+        findings.push(Finding { table: None, code, words, concern: None });
     }
     Ok(Checked { identity, shapes, refused, findings })
 }

@@ -34,7 +34,7 @@ use crate::source::{Disclosure, Mask, MaskKey, MaskRule, TableSpec};
 /// Prefix of the environment's variables.
 const PREFIX: &str = "MALOTE_AGENT";
 /// Key of hashed columns, in the data folder.
-const MASK_KEY_FILE: &str = "mask.key";
+pub(crate) const MASK_KEY_FILE: &str = "mask.key";
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -4,6 +4,7 @@
 //! `safe-bound` prints SQL for a DBA and runs none.
 //! Never: prints a secret or a row's value; keys alone, where `sql` is asked for them.
 
+mod backup;
 mod logs;
 mod prompt;
 mod records;
@@ -106,6 +107,10 @@ Examples:
     /// Secrets of the configuration, sealed in the data folder: {sealed:NAME} stands for one.
     #[command(subcommand)]
     Secret(SecretCommand),
+    /// Copy the journal into a folder, beside a running agent. Rows need no backup: the ERP and the server hold them.
+    Backup(backup::BackupArgs),
+    /// Put a backup in the place of the journal; stop the agent first.
+    Restore(backup::RestoreArgs),
     /// A detailed log of the running agent, on for a limited time and size.
     #[command(subcommand)]
     Logs(LogsCommand),
@@ -235,6 +240,10 @@ impl AgentCommand {
                 command.run(&client(&load()?)?, json, lang).await.map(|()| exit::OK)
             }
             AgentNoun::Secret(command) => command.run(&load()?.data, json, lang).map(|()| exit::OK),
+            AgentNoun::Backup(args) => args.run(&load()?.data, json, lang).await.map(|()| exit::OK),
+            AgentNoun::Restore(args) => {
+                args.run(&load()?.data, json, lang).await.map(|()| exit::OK)
+            }
             AgentNoun::Logs(command) => {
                 command.run(&client(&load()?)?, json, lang).await.map(|()| exit::OK)
             }
@@ -448,6 +457,9 @@ mod tests {
             "agent logs on --level trace --for 2h --max-size 1GB --config a.toml",
             "agent logs show --lines 5 --follow",
             "agent logs off",
+            "agent backup --to copy --with-keys --config a.toml",
+            "agent restore --from copy --replace --dry-run",
+            "agent restore",
         ] {
             Line::try_parse_from(words.split(' ')).unwrap();
         }

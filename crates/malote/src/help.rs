@@ -10,6 +10,7 @@ macro_rules! twins {
 }
 
 mod agent;
+mod care;
 mod fleet;
 mod program;
 mod refused;
@@ -26,8 +27,15 @@ pub(crate) use refused::told;
 
 type Twins = &'static [(&'static str, &'static str)];
 
-const TABLES: [Twins; 6] =
-    [agent::TWINS, fleet::TWINS, program::TWINS, server::TWINS, verify::TWINS, webhook::TWINS];
+const TABLES: [Twins; 7] = [
+    agent::TWINS,
+    care::TWINS,
+    fleet::TWINS,
+    program::TWINS,
+    server::TWINS,
+    verify::TWINS,
+    webhook::TWINS,
+];
 
 /// The Portuguese twin of a text.
 fn twin(text: &str) -> Option<&'static str> {

@@ -2,10 +2,11 @@
 //!
 //! Promises: stdout is data, stderr is talk; a failure shows code, words and what to do; exit codes are
 //! `runtime::exit`'s.
-//! Never: decides anything of integration; `server::app` and `agent::app` wire, `demo` shows.
+//! Never: decides anything of integration; `server::app` and `agent::app` wire and look over, `demo` and `doctor` show.
 
 mod agent_cli;
 mod demo;
+mod doctor;
 mod help;
 mod lang;
 mod out;
@@ -39,6 +40,8 @@ enum Noun {
     Server(server_cli::ServerCommand),
     /// Compare tables of the ERP with what is staged of them, and repair what differs.
     Verify(verify_cli::VerifyCommand),
+    /// Look over what an agent or a server stands on, and say what has to be mended.
+    Doctor(doctor::DoctorCommand),
 }
 
 fn main() -> ExitCode {
@@ -84,7 +87,7 @@ impl Noun {
     /// Whether it runs until it is stopped.
     fn stays(&self) -> bool {
         match self {
-            Self::Demo(_) | Self::Verify(_) => false,
+            Self::Demo(_) | Self::Verify(_) | Self::Doctor(_) => false,
             Self::Agent(command) => command.stays(),
             Self::Server(command) => command.stays(),
         }
@@ -106,6 +109,7 @@ fn run(noun: Noun, lang: Lang) -> Result<u8> {
             Noun::Agent(command) => Box::pin(command.run(lang)).await,
             Noun::Server(command) => Box::pin(command.run(lang)).await,
             Noun::Verify(command) => Box::pin(command.run(lang)).await,
+            Noun::Doctor(command) => Box::pin(command.run(lang)).await,
         }
     })
 }

@@ -5,6 +5,7 @@
 //! Never: decides; the services do.
 
 mod admin;
+mod backup;
 mod carol;
 mod catalog;
 mod entity;
@@ -80,6 +81,10 @@ enum ServerNoun {
         #[arg(long)]
         defaults: bool,
     },
+    /// Copy store and staging into a folder, beside a running server.
+    Backup(backup::BackupArgs),
+    /// Put a backup in the place of what the data folder holds; stop the server first.
+    Restore(backup::RestoreArgs),
     /// Make tenant, environment, installation, tables and credentials in one go; what is there is used.
     Setup(setup::Setup),
     /// Customers.
@@ -254,6 +259,14 @@ impl ServerCommand {
                 out::data(ServerConfig::default().dump().trim_end())
             }
             ServerNoun::Migrate => migrate(&config, form)?,
+            ServerNoun::Backup(args) => {
+                telemetry::start("warn", config.log.format);
+                Box::pin(args.run(&config, form)).await?;
+            }
+            ServerNoun::Restore(args) => {
+                telemetry::start("warn", config.log.format);
+                Box::pin(args.run(&config, form)).await?;
+            }
             noun => {
                 telemetry::start("warn", config.log.format);
                 if !noun.begins() {
@@ -288,7 +301,11 @@ async fn with_store(noun: ServerNoun, services: &Services, form: Form) -> Result
         ServerNoun::Quarantine(command) => command.run(services, form).await,
         ServerNoun::Retention(command) => command.run(services, form).await,
         ServerNoun::Webhook(command) => command.run(services, form).await,
-        ServerNoun::Run { .. } | ServerNoun::Migrate | ServerNoun::Config { .. } => Ok(()),
+        ServerNoun::Run { .. }
+        | ServerNoun::Migrate
+        | ServerNoun::Config { .. }
+        | ServerNoun::Backup(_)
+        | ServerNoun::Restore(_) => Ok(()),
     }
 }
 
@@ -303,6 +320,7 @@ async fn serve(config: ServerConfig) -> Result<u8> {
 
 fn migrate(config: &ServerConfig, form: Form) -> Result<()> {
     let store = config.store();
+    runtime::backup::refuse_pending(&config.data)?;
     runtime::files::folder(&config.data).map_err(|cause| {
         Error::new(Code::ConfigInvalid, format!("cannot make {}", config.data.display()))
             .because(cause)

@@ -117,6 +117,9 @@ pub const SESSION_TTL: Duration = Duration::from_secs(30);
 pub const SESSION_RENEW: Duration = Duration::from_secs(10);
 /// The holder stops sending this long before its lease may lapse.
 pub const SESSION_MARGIN: Duration = Duration::from_secs(5);
+/// How far a restore of the server moves each stream's epoch at least: beyond what a store of before can have granted
+/// since its copy was made, one every second for a century. A sender that sees such a step knows what happened.
+pub const RESTORE_EPOCHS: u64 = 1 << 32;
 /// Text of the base loads that end in one batch: it goes into a header of its Summary, twice this at most, well below
 /// [`HEADER_LIST_BYTES`].
 pub const LOADS_DONE_BYTES: usize = 4 * 1024;

@@ -77,13 +77,13 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 #[cfg(unix)]
-fn sync_folder(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 #[cfg(not(unix))]
-fn sync_folder(_path: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder(_path: &Path) -> io::Result<()> {
     Ok(())
 }
 
@@ -132,14 +132,16 @@ pub fn warn_of_open_folder(path: &Path) {
 
 /// The mode, where it lets others in; `None` also where nothing is there.
 #[cfg(unix)]
-fn open_to_others(path: &Path) -> Option<u32> {
+#[must_use]
+pub fn open_to_others(path: &Path) -> Option<u32> {
     use std::os::unix::fs::PermissionsExt as _;
     let mode = fs::metadata(path).ok()?.permissions().mode() & 0o7777;
     (mode & 0o077 != 0).then_some(mode)
 }
 
 #[cfg(not(unix))]
-fn open_to_others(_path: &Path) -> Option<u32> {
+#[must_use]
+pub fn open_to_others(_path: &Path) -> Option<u32> {
     None
 }
 

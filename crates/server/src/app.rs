@@ -3,7 +3,12 @@
 //! Promises: a folder has one running server (`STORE_BUSY`); a port that is taken, a store of another version or an
 //! address that may not be used is told before anything starts; a drain lets every call under way end and answers probes
 //! meanwhile.
-//! Never: migrates a store that has data by itself.
+//! Never: migrates a store that has data by itself; opens a data folder in which a restore was cut off.
+//!
+//! `backup` copies a data folder and puts copies back; `doctor` looks a machine over.
+
+pub mod backup;
+pub mod doctor;
 
 use std::{
     fs::{File, TryLockError},
@@ -73,17 +78,22 @@ pub async fn run(config: ServerConfig, mut shutdown: Shutdown) -> Result<()> {
 pub async fn open(config: &ServerConfig) -> Result<Services> {
     make_folder(&config.data)?;
     prepare(&config.store())?;
-    let who = match runtime::config::user() {
-        Some(user) => format!("command line ({user})"),
-        None => "command line".to_owned(),
-    };
     config.retention.check()?;
     // What a running server gives as the source of its events.
     let addresses = config.addresses(config.http_listen, config.grpc_listen);
     let calling = config.calling(&addresses.map(|found| found.http).unwrap_or_default())?;
     let services = Services::open(&config.data, String::new()).await?;
     let services = services.allowing_private(config.allow_private).keeping(config.retention);
-    Ok(services.calling(calling).by(&who))
+    Ok(services.calling(calling).by(&command_line()))
+}
+
+/// Who acts on the command line, for the audit.
+#[must_use]
+pub fn command_line() -> String {
+    match runtime::config::user() {
+        Some(user) => format!("command line ({user})"),
+        None => "command line".to_owned(),
+    }
 }
 
 impl App {
@@ -228,6 +238,7 @@ fn make_folder(data: &Path) -> Result<()> {
 
 /// A new store is made; an older or newer one is refused by its opener.
 fn prepare(store: &Path) -> Result<()> {
+    runtime::backup::refuse_pending(store.parent().unwrap_or(Path::new(".")))?;
     if sqlite::state(store)? == State::Empty {
         sqlite::migrate(store)?;
         tracing::info!(store = %store.display(), "a new store was made");

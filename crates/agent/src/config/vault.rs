@@ -25,8 +25,8 @@ use runtime::{
 use secrecy::{ExposeSecret as _, SecretBox, SecretString};
 use serde::{Deserialize, Serialize};
 
-const FILE: &str = "secrets.json";
-const KEY_FILE: &str = "secrets.key";
+pub(crate) const FILE: &str = "secrets.json";
+pub(crate) const KEY_FILE: &str = "secrets.key";
 const LOCK_FILE: &str = "secrets.lock";
 /// As the key file is called in errors.
 const KEY: &str = "the key of the sealed secrets";

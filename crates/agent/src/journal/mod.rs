@@ -11,6 +11,7 @@
 
 mod apart;
 mod asking;
+pub mod backup;
 mod damage;
 mod deletes;
 mod detail;
@@ -200,6 +201,13 @@ impl Journal {
     /// sender fed the stream, and the known rows no longer tell what is staged.
     pub async fn known_is_foreign(&self, last: BatchId) -> Result<bool> {
         self.run(move |desk| session::foreign(desk, last)).await
+    }
+
+    /// Whether a grant shows that the server came back from an older copy: the known rows no longer tell what is staged,
+    /// also where its last batch is this journal's own.
+    pub async fn is_set_back(&self, grant: &Grant) -> Result<bool> {
+        let grant = grant.clone();
+        self.run(move |desk| session::set_back(desk, &grant)).await
     }
 
     /// Cursor entries of the last grant, moved on by completed batches (for a server without sessions).

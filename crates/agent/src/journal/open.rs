@@ -33,7 +33,7 @@ const UPGRADES: [&str; 5] = [
     include_str!("schema_5.sql"),
     include_str!("schema_6.sql"),
 ];
-const VERSION: i64 = 1 + UPGRADES.len() as i64;
+pub(super) const VERSION: i64 = 1 + UPGRADES.len() as i64;
 pub(super) const FILE: &str = "journal.sqlite";
 /// A process that is ending holds the folder a moment longer than its supervisor thinks: its last write to a busy disk
 /// was seen to take more than a second.
@@ -57,6 +57,7 @@ pub(super) fn open(folder: &Path) -> Result<Opened> {
         .map_err(place)?;
     files::warn_of_open_folder(folder);
     let lock = lock(folder).map_err(place)?;
+    runtime::backup::refuse_pending(folder)?;
     let path = folder.join(FILE);
     let existed = path.exists();
     let mark = damage::mark_of(&path);
@@ -102,7 +103,7 @@ fn whole(path: &Path) -> Result<(Desk, InstanceId, Found)> {
     Ok((desk, instance, found))
 }
 
-fn lock(folder: &Path) -> Result<Arc<File>> {
+pub(super) fn lock(folder: &Path) -> Result<Arc<File>> {
     let path = folder.join("lock");
     let file = files::private(&path)
         .and_then(|()| File::options().write(true).open(&path))
@@ -120,7 +121,7 @@ fn lock(folder: &Path) -> Result<Arc<File>> {
     Err(Error::new(Code::StoreBusy, "another agent uses this data folder"))
 }
 
-fn connect(path: &Path) -> Result<Connection> {
+pub(super) fn connect(path: &Path) -> Result<Connection> {
     files::database(path).coded(Code::JournalFailed, "cannot make the journal")?;
     let db = Connection::open(path).map_err(damaged)?;
     db.set_prepared_statement_cache_capacity(64);

@@ -8,6 +8,7 @@ use protocol::{
     Code, Error, Result,
     ids::{BatchId, Epoch, Nonce},
     json::{Entities, Service},
+    limits,
     names::TableName,
 };
 use runtime::{clock::Wall, failpoint};
@@ -137,6 +138,24 @@ pub(super) fn cursors(desk: &Desk) -> Result<Vec<(TableName, Vec<u8>)>> {
         );
     }
     good.into_iter().map(|(name, value, _)| Ok((spool::stored(&name)?, value))).collect()
+}
+
+/// The server tells less than this journal knows it was told: it came back from an older copy. A restore makes the epoch
+/// step; where the copy was put into place by hand, the last batch lies below one that was completed, or the cursors are
+/// not those of the batch that both know as the last.
+pub(super) fn set_back(desk: &Desk, grant: &Grant) -> Result<bool> {
+    let stepped = |own: Epoch| grant.epoch.0 >= own.0.saturating_add(limits::RESTORE_EPOCHS);
+    let granted = desk.fact::<i64>("granted_batch")?;
+    if desk.epoch()?.is_some_and(stepped) || granted.is_some_and(|own| grant.last_batch.0 < own) {
+        return Ok(true);
+    }
+    let opened = desk.fact::<i64>("opened_batch")?;
+    let settled = granted == Some(grant.last_batch.0) && opened.is_none_or(|_| opened == granted);
+    if !settled {
+        return Ok(false);
+    }
+    let own = cursors(desk)?;
+    Ok(own.iter().any(|(table, value)| grant.cursors.get(table) != Some(value)))
 }
 
 /// The stream's last batch is neither the one this journal was granted or completed last nor the one it opened since.

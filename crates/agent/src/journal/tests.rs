@@ -373,6 +373,31 @@ async fn known_rows_are_foreign_only_where_another_sender_was_last() {
 }
 
 #[tokio::test]
+async fn a_server_of_an_older_copy_is_told_by_its_epoch_its_last_batch_or_its_cursors() {
+    let place = Place::new();
+    let journal = place.open().await;
+    let grant = |epoch: u64, last: i64, cursor: &[u8]| {
+        let cursors = [(table("FLAN"), cursor.to_vec())].into();
+        Grant { epoch: Epoch(epoch), last_batch: BatchId(last), cursors }
+    };
+    assert!(!journal.is_set_back(&grant(1 << 40, 9, b"a")).await.unwrap(), "nothing is known yet");
+    journal.grant(grant(1, 9, b"a"), Wall(0)).await.unwrap();
+    for (offered, back, why) in [
+        (grant(2, 9, b"a"), false, "as it was"),
+        (grant(2, 11, b"b"), false, "another sender went on"),
+        (grant(1 + protocol::limits::RESTORE_EPOCHS, 99, b"a"), true, "the step of a restore"),
+        (grant(2, 8, b"a"), true, "a batch is gone"),
+        (grant(2, 9, b"b"), true, "the last batch is known, and not what it committed"),
+        (Grant { cursors: BTreeMap::new(), ..grant(2, 9, b"") }, true, "an entry is gone"),
+    ] {
+        assert_eq!(journal.is_set_back(&offered).await.unwrap(), back, "{why}");
+    }
+    // Of a batch whose end this journal never learned the server may have committed the entries.
+    journal.open_batch(Epoch(1), BatchId(10), Wall(0)).await.unwrap();
+    assert!(!journal.is_set_back(&grant(2, 10, b"b")).await.unwrap());
+}
+
+#[tokio::test]
 async fn a_scan_finds_known_keys_that_were_not_seen() {
     let place = Place::new();
     let journal = place.open().await;

@@ -146,6 +146,10 @@ impl Source for AnySource {
         each!(self, source => source.by_keys(shape, keys).await)
     }
 
+    async fn row_count(&self, shape: &TableShape) -> Result<Option<u64>> {
+        each!(self, source => source.row_count(shape).await)
+    }
+
     async fn findings(&self, shapes: &[TableShape]) -> Result<Vec<Finding>> {
         each!(self, source => source.findings(shapes).await)
     }

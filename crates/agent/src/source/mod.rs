@@ -204,6 +204,24 @@ pub struct Finding {
     #[serde(serialize_with = "code_text")]
     pub code: Option<Code>,
     pub words: String,
+    /// What it is about, where it is neither a fault nor plainly good.
+    #[serde(skip)]
+    pub concern: Option<Concern>,
+}
+
+/// What works and yet is worth a person's while.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Concern {
+    /// The table has no row.
+    Empty,
+    /// Changes are found by scans alone.
+    NoStamp,
+    /// Each cycle reads the whole table to find what that column says is new.
+    NoStampIndex(String),
+    /// That column is NULL in rows.
+    StampNull(String),
+    /// The login may change rows.
+    MayWrite,
 }
 
 fn code_text<S: serde::Serializer>(code: &Option<Code>, to: S) -> Result<S::Ok, S::Error> {
@@ -275,6 +293,12 @@ pub trait Source: fmt::Debug + Send + Sync + 'static {
         shape: &TableShape,
         keys: &[KeyBytes],
     ) -> impl Future<Output = Result<Page>> + Send;
+
+    /// About how many rows a table has; `None` = that cannot be told within the time of a probe.
+    fn row_count(&self, shape: &TableShape) -> impl Future<Output = Result<Option<u64>>> + Send {
+        let _ = shape;
+        async { Ok(None) }
+    }
 
     /// What stands in the way or weakens a promise: rights, bound, stamp index, NULL stamps, keys.
     fn findings(&self, shapes: &[TableShape]) -> impl Future<Output = Result<Vec<Finding>>> + Send;

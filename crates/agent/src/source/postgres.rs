@@ -223,12 +223,17 @@ impl Source for PostgresSource {
         self.page(shape, Start::ByKeys(keys), limit).await
     }
 
+    async fn row_count(&self, shape: &TableShape) -> Result<Option<u64>> {
+        findings::row_count(&self.links, shape).await
+    }
+
     async fn findings(&self, shapes: &[TableShape]) -> Result<Vec<Finding>> {
         let mut all = Vec::new();
         // Tables without a stamp need no bound.
         let stamped = shapes.iter().any(|shape| shape.stamp.is_some());
         if let Some(words) = self.bound().await?.degraded.filter(|_| stamped) {
-            all.push(Finding { table: None, code: Some(Code::BoundDegraded), words });
+            let code = Some(Code::BoundDegraded);
+            all.push(Finding { table: None, code, words, concern: None });
         }
         for shape in shapes {
             let found = match self.known(shape).await {
@@ -241,6 +246,7 @@ impl Source for PostgresSource {
                     table: Some(shape.wire.clone()),
                     code: Some(error.code),
                     words: error.message,
+                    concern: None,
                 }),
             }
         }

@@ -302,11 +302,17 @@ impl Source for SqliteSource {
         self.page(Read::new(shape, Start::ByKeys(keys.to_vec()), limit)).await
     }
 
+    async fn row_count(&self, shape: &TableShape) -> Result<Option<u64>> {
+        let shape = shape.clone();
+        self.read(PROBE_TIME, move |_, connection| read::row_count(connection, &shape)).await
+    }
+
     async fn findings(&self, shapes: &[TableShape]) -> Result<Vec<Finding>> {
         let mut findings = Vec::new();
         let stamped = shapes.iter().any(|shape| shape.stamp.is_some());
         if let Some(words) = self.bound().await?.degraded.filter(|_| stamped) {
-            findings.push(Finding { table: None, code: Some(Code::BoundDegraded), words });
+            let code = Some(Code::BoundDegraded);
+            findings.push(Finding { table: None, code, words, concern: None });
         }
         for shape in shapes {
             let (owned, place) = (shape.clone(), shape.wire.clone());
@@ -320,6 +326,7 @@ impl Source for SqliteSource {
                     table: Some(place),
                     code: Some(error.code),
                     words: error.message,
+                    concern: None,
                 }),
             }
         }

@@ -11,6 +11,7 @@ use protocol::{
     json::{Entities, Service, service},
     limits,
 };
+use reqwest::{RequestBuilder, StatusCode};
 use runtime::{clock::Mono, failpoint};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Mutex;
@@ -103,21 +104,7 @@ impl Cloud {
         let place = |error: Error| error.at("registry");
         let request = self.web.get(&self.config.registry_url).map_err(place)?;
         let (status, body) = Web::send(request, limits::REGISTRY_BYTES).await.map_err(place)?;
-        let address = shown(&self.config.registry_url);
-        if !status.is_success() {
-            let error = answered(status, "registry");
-            let code = match error.code {
-                // Nothing of the kind is there: the address is wrong.
-                Code::NotFound | Code::PermissionDenied | Code::Unauthenticated => {
-                    Code::RegistryInvalid
-                }
-                code => code,
-            };
-            return Err(Error::new(code, error.message).at(address));
-        }
-        serde_json::from_slice(&body)
-            .coded(Code::RegistryInvalid, "the answer is not the registry's list of services")
-            .map_err(|error| error.at(address))
+        registry_in(status, &body, &self.config.registry_url)
     }
 
     pub(super) async fn bearer(&self) -> Result<Bearer> {
@@ -143,34 +130,10 @@ impl Cloud {
     async fn fetch_token(&self) -> Result<(SecretString, Duration)> {
         failpoint::pass("cloud.token", Code::CloudUnreachable).await?;
         let address = self.address(service::RAC_TOKEN).await?;
-        let form = [
-            ("grant_type", "client_credentials"),
-            ("scope", "authorization_api"),
-            ("client_id", self.config.client_id.as_str()),
-            ("client_secret", self.config.client_secret.expose_secret()),
-        ];
-        let request = self.web.post(&address)?.form(&form);
+        let request = self.web.post(&address)?.form(&token_form(&self.config));
         let (status, body) =
             Web::send(request, limits::REGISTRY_BYTES).await.map_err(|error| error.at("token"))?;
-        if status.is_client_error() {
-            // The body's one field `error` is a word of a short list; it may be shown.
-            let words = String::from_utf8_lossy(&body);
-            let code = if words.contains("invalid_scope") {
-                Code::InvalidScope
-            } else {
-                Code::InvalidClient
-            };
-            let words = format!("the token call of client {} was refused", self.config.client_id);
-            return Err(Error::new(code, words).at(shown(&address)));
-        }
-        if !status.is_success() {
-            return Err(answered(status, "token").at(shown(&address)));
-        }
-        let token = serde_json::from_slice::<json::Token>(&body).ok().filter(travels);
-        let token = token.ok_or_else(|| {
-            Error::new(Code::RegistryInvalid, "the token call's answer is not a token")
-                .at(shown(&address))
-        })?;
+        let token = token_in(status, &body, (&self.config, address.as_str()))?;
         tracing::debug!(expires_in = token.expires_in, "token fetched");
         let life = Duration::from_secs(token.expires_in);
         Ok((token.access_token.into(), life.clamp(TOKEN_LEAST, TOKEN_MOST)))
@@ -183,25 +146,89 @@ impl Cloud {
         let address = format!("{}/{}", address.trim_end_matches('/'), self.config.erp);
         for last in [false, true] {
             let bearer = self.bearer().await?;
-            let request = self
-                .web
-                .get(&address)?
-                .header("x-upload-version", UPLOAD_VERSION)
-                .header("authorization", bearer.value());
+            let request = entities_request(&self.web, &address, &bearer.value())?;
             let (status, body) = Web::send(request, limits::ENTITIES_BYTES)
                 .await
                 .map_err(|error| error.at("entities"))?;
-            if status == reqwest::StatusCode::UNAUTHORIZED && !last {
+            if status == StatusCode::UNAUTHORIZED && !last {
                 self.refused(&bearer).await;
                 continue;
             }
-            if !status.is_success() {
-                return Err(told(&body).unwrap_or_else(|| answered(status, "entities")));
-            }
-            return read_entities(&body);
+            return entities_in(status, &body);
         }
         Err(Error::new(Code::Unauthenticated, "entities: a new token was refused too"))
     }
+}
+
+/// The services that an answer of the registry names.
+pub(super) fn registry_in(status: StatusCode, body: &[u8], address: &str) -> Result<Vec<Service>> {
+    let address = shown(address);
+    if !status.is_success() {
+        let error = answered(status, "registry");
+        let code = match error.code {
+            // Nothing of the kind is there: the address is wrong.
+            Code::NotFound | Code::PermissionDenied | Code::Unauthenticated => {
+                Code::RegistryInvalid
+            }
+            code => code,
+        };
+        return Err(Error::new(code, error.message).at(address));
+    }
+    serde_json::from_slice(body)
+        .coded(Code::RegistryInvalid, "the answer is not the registry's list of services")
+        .map_err(|error| error.at(address))
+}
+
+/// What is asked for a token with.
+pub(super) fn token_form(config: &UplinkConfig) -> [(&'static str, &str); 4] {
+    [
+        ("grant_type", "client_credentials"),
+        ("scope", "authorization_api"),
+        ("client_id", config.client_id.as_str()),
+        ("client_secret", config.client_secret.expose_secret()),
+    ]
+}
+
+/// The token of an answer.
+pub(super) fn token_in(
+    status: StatusCode,
+    body: &[u8],
+    (config, address): (&UplinkConfig, &str),
+) -> Result<json::Token> {
+    if status.is_client_error() {
+        // The body's one field `error` is a word of a short list; it may be shown.
+        let words = String::from_utf8_lossy(body);
+        let code =
+            if words.contains("invalid_scope") { Code::InvalidScope } else { Code::InvalidClient };
+        let words = format!("the token call of client {} was refused", config.client_id);
+        return Err(Error::new(code, words).at(shown(address)));
+    }
+    if !status.is_success() {
+        return Err(answered(status, "token").at(shown(address)));
+    }
+    let token = serde_json::from_slice::<json::Token>(body).ok().filter(travels);
+    token.ok_or_else(|| {
+        Error::new(Code::RegistryInvalid, "the token call's answer is not a token")
+            .at(shown(address))
+    })
+}
+
+/// Asks for the tables of an ERP.
+pub(super) fn entities_request(
+    web: &Web,
+    address: &str,
+    authorization: &str,
+) -> Result<RequestBuilder> {
+    let request = web.get(address)?.header("x-upload-version", UPLOAD_VERSION);
+    Ok(request.header("authorization", authorization))
+}
+
+/// The tables that an answer names.
+pub(super) fn entities_in(status: StatusCode, body: &[u8]) -> Result<Entities> {
+    if status.is_success() {
+        return read_entities(body);
+    }
+    Err(told(body).unwrap_or_else(|| answered(status, "entities")))
 }
 
 /// Whether a token can go into a header: what holds a line break or nothing at all never was one.
@@ -231,7 +258,7 @@ fn read_entities(body: &[u8]) -> Result<Entities> {
 }
 
 /// An address without what a person may have typed before its host or behind its path.
-fn shown(address: &str) -> String {
+pub(super) fn shown(address: &str) -> String {
     match reqwest::Url::parse(address) {
         Ok(url) => format!("{}{}", url.origin().ascii_serialization(), url.path()),
         Err(_) => "an address that is no URL".to_owned(),
@@ -244,7 +271,7 @@ fn told(body: &[u8]) -> Option<Error> {
     Some(Error::new(body.code.parse().ok()?, body.message).at("entities"))
 }
 
-fn answered(status: reqwest::StatusCode, what: &str) -> Error {
+fn answered(status: StatusCode, what: &str) -> Error {
     let code = match status.as_u16() {
         401 => Code::Unauthenticated,
         403 => Code::PermissionDenied,

@@ -7,11 +7,12 @@
 //! Rooms: `hosts` is the allow-list · `web` connects, `line` is what it connects by · `cloud` asks over HTTP · `rpc` calls over gRPC · `plan` follows
 //! Entities · `session` holds the lease · `sender` empties the spool · `decide` is the contract's table of answers ·
 //! `rebuild` learns what is staged · `reconcile` asks it for verification · `fleet` reports and takes orders · `board`
-//! tells people.
+//! tells people · `examine` looks the way over for a person.
 
 mod board;
 mod cloud;
 mod decide;
+pub mod examine;
 mod fleet;
 pub(crate) mod hosts;
 mod line;

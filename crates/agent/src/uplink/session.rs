@@ -35,7 +35,7 @@ use super::{
     rpc::{CallError, OPEN, RELEASE, RENEW, Rpc},
     sender::{Sender, Stop},
 };
-use crate::journal::{Grant, Journal, LinkPhase};
+use crate::journal::{Grant, Incident, Journal, LinkPhase};
 
 /// When a refused Open is asked again: a person may have acted.
 const REFUSED_RETRY: Duration = Duration::from_secs(30);
@@ -364,7 +364,9 @@ where
         let mut sender = self.sender(rpc, Some(epoch), Some(valid));
         let work = async {
             if let Some(grant) = grant {
-                if journal.known_is_foreign(grant.last_batch).await? {
+                if journal.is_set_back(&grant).await? {
+                    set_back(&journal).await?;
+                } else if journal.known_is_foreign(grant.last_batch).await? {
                     journal
                         .revoke(
                             Code::SessionHeld,
@@ -538,6 +540,22 @@ where
         }
         Ok(())
     }
+}
+
+/// The server knows less than it did: what is spooled continues what it does not have, what is known may not be staged.
+async fn set_back(journal: &Journal) -> Result<()> {
+    let words = "the server came back from an older copy; what it lacks is read again";
+    tracing::error!(code = %Code::CloudSetBack, words, hint = Code::CloudSetBack.hint());
+    journal.revoke(Code::CloudSetBack, words, Wall::now()).await?;
+    journal.lose_known().await?;
+    let incident = Incident {
+        table: None,
+        key_hash: None,
+        code: Code::CloudSetBack,
+        words: words.to_owned(),
+        at_micros: Wall::now().0,
+    };
+    journal.incident(incident).await
 }
 
 fn valid_until(lease: &Lease) -> Mono {

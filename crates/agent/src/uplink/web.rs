@@ -16,7 +16,7 @@ use http::Uri;
 use hyper_util::rt::TokioIo;
 use protocol::{Code, Coded as _, Error, Result, limits};
 use reqwest::{RequestBuilder, StatusCode, Url, dns};
-use runtime::{address::is_public, dial, world};
+use runtime::{address::is_public, clock::Wall, dial, world};
 use tokio::net::TcpStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
@@ -31,6 +31,16 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_ANSWER: Duration = Duration::from_secs(10);
 /// Flow control: what the sender keeps in flight.
 const WINDOW: u32 = 16 * 1024 * 1024;
+
+/// An answer, and what beside it tells of the other side.
+pub(super) struct Seen {
+    pub status: StatusCode,
+    pub body: Vec<u8>,
+    /// The other side's clock, to the second.
+    pub date: Option<Wall>,
+    /// Its certificate (DER), where TLS was spoken.
+    pub certificate: Option<Vec<u8>>,
+}
 
 /// Who may be called.
 #[derive(Clone, Debug)]
@@ -52,6 +62,7 @@ fn client(
         .no_proxy()
         .connect_timeout(CONNECT)
         .timeout(limits::CALL_TIMEOUT)
+        .tls_info(true)
         .dns_resolver(Arc::new(Resolver { allow_private, proxy: proxy.cloned() }));
     if let Some(proxy) = proxy {
         builder = builder.proxy(proxy.of_rest()?);
@@ -94,6 +105,11 @@ impl Web {
         request: RequestBuilder,
         limit: usize,
     ) -> Result<(StatusCode, Vec<u8>)> {
+        Self::look(request, limit).await.map(|seen| (seen.status, seen.body))
+    }
+
+    /// As [`Self::send`], with what beside the answer tells of the other side.
+    pub(super) async fn look(request: RequestBuilder, limit: usize) -> Result<Seen> {
         let (client, request) = request.build_split();
         let request = request.coded(Code::Internal, "the call cannot be made")?;
         // Not the whole URL: it may hold what a person typed.
@@ -105,6 +121,13 @@ impl Web {
         let lost = |cause| unreachable(cause, &place);
         let mut answer = client.execute(request).await.map_err(lost)?;
         let status = answer.status();
+        let date = answer.headers().get(http::header::DATE).and_then(|date| date.to_str().ok());
+        let date = date.and_then(|date| {
+            let at = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(date).ok()?;
+            Some(Wall(at.as_microsecond()))
+        });
+        let tls = answer.extensions().get::<reqwest::tls::TlsInfo>();
+        let certificate = tls.and_then(|tls| tls.peer_certificate()).map(<[u8]>::to_vec);
         let mut body = Vec::new();
         while let Some(part) = answer.chunk().await.map_err(lost)? {
             if body.len() + part.len() > limit {
@@ -115,7 +138,7 @@ impl Web {
             }
             body.extend_from_slice(&part);
         }
-        Ok((status, body))
+        Ok(Seen { status, body, date, certificate })
     }
 
     fn checked(&self, address: &str) -> Result<Url> {
@@ -230,7 +253,11 @@ fn refused_by(error: &(dyn std::error::Error + 'static)) -> Option<Error> {
 
 const NOT_PUBLIC: &str = "the name leads to an address that is not public";
 
-async fn resolve(host: &str, port: u16, allow_private: bool) -> io::Result<Vec<SocketAddr>> {
+pub(super) async fn resolve(
+    host: &str,
+    port: u16,
+    allow_private: bool,
+) -> io::Result<Vec<SocketAddr>> {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let found: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
     // One private answer spoils the name: who mixes them is up to something.

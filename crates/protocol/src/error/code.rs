@@ -87,6 +87,9 @@ codes! {
     AlreadyExists "ALREADY_EXISTS" Caller AlreadyExists 409
         "Choose another name, or use the one that is there."
         "Escolha outro nome, ou use o que já existe.";
+    BackupInvalid "BACKUP_INVALID" Operator FailedPrecondition 409
+        "The backup is not whole, or not one of these. Take another one; nothing was put into place."
+        "O backup não está inteiro, ou não é deste tipo. Use outro; nada foi colocado no lugar.";
     BadId "BAD_ID" Caller InvalidArgument 400
         "Copy the id as the list command shows it."
         "Copie o id como o comando list o mostra.";
@@ -114,6 +117,9 @@ codes! {
     ClockAhead "CLOCK_AHEAD" Caller Ok 200
         "The batch id is more than a day ahead of the server. Mend the clock; use last id + 1."
         "O id do pacote está mais de um dia à frente do servidor. Acerte o relógio; use o último id + 1.";
+    CloudSetBack "CLOUD_SET_BACK" Transient Ok 200
+        "The server came back from an older copy. What it lacks is read again from the ERP by itself; look whether what was set up since the copy is there."
+        "O servidor voltou de uma cópia mais antiga. O que falta é lido de novo do ERP automaticamente; veja se está lá o que foi cadastrado depois da cópia.";
     CloudUnreachable "CLOUD_UNREACHABLE" Transient Unavailable 503
         "No usable answer came from the server. Check address and port, and whether it runs; then DNS, proxy and firewall."
         "O servidor não deu uma resposta útil. Confira endereço e porta, e se ele está no ar; depois DNS, proxy e firewall.";
@@ -222,6 +228,9 @@ codes! {
     RegistryInvalid "REGISTRY_INVALID" Operator FailedPrecondition 502
         "The registry's answer lacks a service or is not valid. Check the registry address."
         "A resposta do registry não tem um serviço ou é inválida. Confira o endereço do registry.";
+    RestoreUnfinished "RESTORE_UNFINISHED" Operator FailedPrecondition 409
+        "A restore was cut off. Run the restore command once more without options beside --config: it goes on where it was."
+        "Uma restauração foi interrompida. Execute o comando restore mais uma vez, só com --config: ele continua de onde parou.";
     RowTooLarge "ROW_TOO_LARGE" Operator ResourceExhausted 413
         "One row is larger than a message may be and is quarantined. Exclude its large column or shrink it."
         "Uma linha é maior que uma mensagem e está em quarentena. Exclua a coluna grande ou reduza-a.";

@@ -11,6 +11,7 @@ pub mod exchange;
 pub mod fleet;
 pub mod order;
 pub mod overview;
+pub mod restore;
 pub mod retention;
 pub mod schema;
 pub mod session;

@@ -38,7 +38,7 @@ use crate::{
 };
 pub use admins::{NewAdminToken, TokenWish};
 pub use carol::NewCarol;
-pub(crate) use keys::MasterKey;
+pub(crate) use keys::{MasterKey, fits};
 use signing::Signers;
 
 /// Look-ups kept at once; above it the cache starts anew.

@@ -23,6 +23,8 @@ mod demo;
 #[cfg(test)]
 mod disks;
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 mod failpoints;
 #[cfg(test)]
 mod faults_keys;
@@ -44,6 +46,8 @@ mod postgres_faults;
 mod real_input;
 #[cfg(test)]
 mod replaced;
+#[cfg(test)]
+mod restored;
 #[cfg(test)]
 mod same_key;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use protocol::{Code, Error, Result};
 
 use super::{
-    super::{Finding, TableShape, catalogue::Found, dialect::quoted, plan::is_unique},
+    super::{Concern, Finding, TableShape, catalogue::Found, dialect::quoted, plan::is_unique},
     catalogue::name_of,
     fault,
     link::{Link, Links},
@@ -28,12 +28,18 @@ pub(super) async fn of_table(
 async fn look(link: &Link, shape: &TableShape, found: &Found) -> Result<Vec<Finding>> {
     let table = name_of(shape);
     let mut findings = Vec::new();
-    let mut tell = |code: Option<Code>, words: String| {
-        findings.push(Finding { table: Some(shape.wire.clone()), code, words });
-    };
+    let of = || Some(shape.wire.clone());
+    let mut about = Vec::new();
     if !exists(link, &format!("SELECT EXISTS (SELECT * FROM {table} LIMIT 1)")).await? {
-        tell(None, "the table is empty".to_owned());
+        about.push((Some(Concern::Empty), "the table is empty".to_owned()));
     }
+    if may_write(link, &table).await? {
+        let words = "the login may also change rows here; SELECT is enough".to_owned();
+        about.push((Some(Concern::MayWrite), words));
+    }
+    let mut tell = |code: Option<Code>, words: String| {
+        findings.push(Finding { table: of(), code, words, concern: None });
+    };
     for name in shape.page_key.iter().filter(|name| found.column(name).is_none_or(|c| c.nullable)) {
         let sql = format!("SELECT EXISTS (SELECT FROM {table} WHERE {} IS NULL)", quoted(name));
         if exists(link, &sql).await? {
@@ -51,27 +57,76 @@ async fn look(link: &Link, shape: &TableShape, found: &Found) -> Result<Vec<Find
             tell(Some(Code::KeyNotUnique), words);
         }
     }
-    match &shape.stamp {
-        None => tell(None, "no stamp column: changes are found by complete scans".to_owned()),
-        Some(stamp) => {
-            let row = link.query_one(STAMP_INDEX, &[&table, &stamp.column]).await.map_err(fault)?;
-            let column = &stamp.column;
-            tell(
-                None,
-                if row.try_get(0).map_err(fault)? {
-                    format!("stamp column {column} has an index")
-                } else {
-                    format!("stamp column {column} has no index: each cycle reads the whole table")
-                },
-            );
-            let sql =
-                format!("SELECT EXISTS (SELECT FROM {table} WHERE {} IS NULL)", quoted(column));
-            if stamp.nullable && exists(link, &sql).await? {
-                tell(None, format!("rows with NULL in {column} are compared at each key scan"));
-            }
-        }
-    }
+    about.extend(of_stamp(link, shape, &table).await?);
+    findings.extend(about.into_iter().map(|(concern, words)| Finding {
+        table: of(),
+        code: None,
+        words,
+        concern,
+    }));
     Ok(findings)
+}
+
+/// What stands in the way of a quick read of what is new; an index is told as good news.
+async fn of_stamp(
+    link: &Link,
+    shape: &TableShape,
+    table: &str,
+) -> Result<Vec<(Option<Concern>, String)>> {
+    let Some(stamp) = &shape.stamp else {
+        let words = "no stamp column: changes are found by complete scans".to_owned();
+        return Ok(vec![(Some(Concern::NoStamp), words)]);
+    };
+    let mut about = Vec::new();
+    let row = link.query_one(STAMP_INDEX, &[&table, &stamp.column]).await.map_err(fault)?;
+    let column = &stamp.column;
+    if row.try_get(0).map_err(fault)? {
+        about.push((None, format!("stamp column {column} has an index")));
+    } else {
+        let words = format!("stamp column {column} has no index: each cycle reads the whole table");
+        about.push((Some(Concern::NoStampIndex(column.clone())), words));
+    }
+    let sql = format!("SELECT EXISTS (SELECT FROM {table} WHERE {} IS NULL)", quoted(column));
+    if stamp.nullable && exists(link, &sql).await? {
+        let words = format!("rows with NULL in {column} are compared at each key scan");
+        about.push((Some(Concern::StampNull(column.clone())), words));
+    }
+    Ok(about)
+}
+
+/// Whether the login may change rows, which the agent never does.
+async fn may_write(link: &Link, table: &str) -> Result<bool, Error> {
+    let sql =
+        "SELECT has_table_privilege($1::text, 'INSERT') OR has_table_privilege($1::text, 'UPDATE')
+                      OR has_table_privilege($1::text, 'DELETE')";
+    link.query_one(sql, &[&table]).await.and_then(|row| row.try_get(0)).map_err(fault)
+}
+
+/// About how many rows a table has: what the planner believes, or a count where it believes nothing yet.
+pub(super) async fn row_count(links: &Links, shape: &TableShape) -> Result<Option<u64>> {
+    let link = links.take().await?;
+    let table = name_of(shape);
+    let counted = link
+        .probe(async {
+            let sql =
+                "SELECT (SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass($1)::oid
+                                  AND relkind IN ('r', 'm'))";
+            let believed: Option<i64> = link
+                .query_one(sql, &[&table])
+                .await
+                .and_then(|row| row.try_get(0))
+                .map_err(fault)?;
+            if let Some(rows) = believed.and_then(|rows| u64::try_from(rows).ok()) {
+                return Ok(Some(rows));
+            }
+            let sql = format!("SELECT count(*) FROM {table}");
+            let count: i64 =
+                link.query_one(&sql, &[]).await.and_then(|row| row.try_get(0)).map_err(fault)?;
+            Ok(u64::try_from(count).ok())
+        })
+        .await?;
+    link.give_back();
+    Ok(counted)
 }
 
 async fn exists(link: &Link, sql: &str) -> Result<bool, Error> {

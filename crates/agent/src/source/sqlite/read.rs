@@ -18,7 +18,8 @@ use rusqlite::{
 
 use super::{
     super::{
-        ColumnSource, Finding, From, Page, PageKey, ReadLimit, StampShape, TableShape, Watermark,
+        ColumnSource, Concern, Finding, From, Page, PageKey, ReadLimit, StampShape, TableShape,
+        Watermark,
         catalogue::Found,
         dialect::{self, Dialect, quoted},
         plan::{Assembler, ReadPlan},
@@ -441,6 +442,13 @@ fn stamp_of(row: &Row<'_>, at: usize) -> Result<Option<Watermark>> {
     })
 }
 
+/// Rows of a table, counted.
+pub(super) fn row_count(connection: &Connection, shape: &TableShape) -> Result<Option<u64>> {
+    let sql = format!("SELECT count(*) FROM {}", quoted(&shape.physical.1));
+    let count: i64 = connection.query_row(&sql, [], |row| row.get(0)).map_err(fault)?;
+    Ok(u64::try_from(count).ok())
+}
+
 /// Pre-flight of one table.
 pub(super) fn findings(
     connection: &Connection,
@@ -449,7 +457,14 @@ pub(super) fn findings(
 ) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     let mut tell = |code: Option<Code>, words: String| {
-        findings.push(Finding { table: Some(shape.wire.clone()), code, words });
+        let concern = match (&shape.stamp, code) {
+            (None, None) => Some(Concern::NoStamp),
+            (Some(stamp), None) if words.contains("has no index") => {
+                Some(Concern::NoStampIndex(stamp.column.clone()))
+            }
+            _ => None,
+        };
+        findings.push(Finding { table: Some(shape.wire.clone()), code, words, concern });
     };
     let table = quoted(&shape.physical.1);
     let exists = |sql: &str| -> Result<bool> {

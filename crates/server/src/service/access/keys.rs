@@ -42,6 +42,25 @@ pub(super) fn is_there(data: &Path) -> bool {
     path(data).exists()
 }
 
+/// Whether the key file of a data folder opens what a store has sealed.
+///
+/// # Errors
+/// `CONFIG_INVALID` where it is missing, readable by others or another one's.
+pub(crate) fn fits(data: &Path, sealed: &[SealedKey]) -> Result<()> {
+    if sealed.is_empty() {
+        return Ok(());
+    }
+    if !is_there(data) {
+        let words = format!("there is no key file {}", path(data).display());
+        return Err(Error::new(
+            Code::ConfigInvalid,
+            format!("{words}, and what the store has sealed opens with it alone"),
+        ));
+    }
+    let master = MasterKey::open(data)?;
+    sealed.iter().try_for_each(|key| master.unseal(key).map(drop))
+}
+
 /// 256 random bits; everything else is derived or sealed with them.
 pub(crate) struct MasterKey {
     secrets: SecretBox<[u8; 32]>,

@@ -88,7 +88,7 @@ impl Store {
     }
 }
 
-fn note(transaction: &Transaction<'_>, who: &str, deed: Deed) -> Result<()> {
+pub(super) fn note(transaction: &Transaction<'_>, who: &str, deed: Deed) -> Result<()> {
     let Deed { action, tenant, target, detail } = deed;
     let before: Option<Vec<u8>> = transaction
         .prepare_cached("SELECT hash FROM audit WHERE tenant_id IS ?1 ORDER BY seq DESC LIMIT 1")

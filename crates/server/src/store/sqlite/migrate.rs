@@ -65,7 +65,11 @@ pub fn state(path: &Path) -> Result<State> {
     })
 }
 
-fn version(path: &Path) -> Result<u32> {
+/// The number of a store file's schema; 0 = it has none.
+///
+/// # Errors
+/// As [`state`].
+pub fn version(path: &Path) -> Result<u32> {
     let connection = connect(path, true)?;
     connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)
 }

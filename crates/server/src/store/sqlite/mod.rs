@@ -7,6 +7,7 @@
 mod access;
 mod admin;
 mod audit;
+pub mod backup;
 mod carol;
 mod catalog;
 pub mod fleet;
@@ -29,7 +30,7 @@ use protocol::{Code, Coded as _, Error, Result};
 use rusqlite::{Connection, OpenFlags, Transaction};
 use tokio::sync::Semaphore;
 
-pub use migrate::{Migration, State, migrate, state};
+pub use migrate::{Migration, State, migrate, state, version};
 pub(crate) use writer::Writer;
 
 /// How long a statement waits for another process's lock (a backup, a reader's checkpoint).

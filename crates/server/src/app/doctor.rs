@@ -1,0 +1,475 @@
+//! Doctor: looks over what a server stands on: configuration, data folder, key, store, disk, ports, addresses,
+//! certificates, clock, webhooks, signing keys.
+//!
+//! Promises: works without a running server and beside one; each finding that is worse than a note says what to do; every
+//! key of the configuration that cannot be used is told, not the first alone.
+//! Never: changes anything; opens the store to write.
+
+use std::{
+    fs::{self, File, TryLockError},
+    net::SocketAddr,
+    path::Path,
+    time::Duration,
+};
+
+use protocol::{Code, Error, Result, limits};
+use runtime::{
+    backup, certificate,
+    clock::Wall,
+    dial, files,
+    finding::{Finding, Grade, Words, words},
+    telemetry, tls,
+};
+
+use super::bind;
+use crate::{
+    config::{Addresses, ServerConfig},
+    service::access,
+    store::sqlite::{self, State, backup as copies},
+};
+
+const CONFIG: &str = "config";
+const DATA: &str = "data";
+const KEY: &str = "key";
+const STORE: &str = "store";
+const DISK: &str = "disk";
+const PORT: &str = "port";
+const ADDRESS: &str = "address";
+const CLOCK: &str = "clock";
+const WEBHOOKS: &str = "webhooks";
+const SIGNING_KEY: &str = "signing-key";
+const VERSION: &str = "version";
+
+/// What may be looked at here.
+pub const TOPICS: [&str; 12] = [
+    CONFIG,
+    DATA,
+    KEY,
+    STORE,
+    DISK,
+    PORT,
+    ADDRESS,
+    certificate::TOPIC,
+    CLOCK,
+    WEBHOOKS,
+    SIGNING_KEY,
+    VERSION,
+];
+
+/// A key that signs for longer should get a successor.
+const OLD_KEY: Duration = Duration::from_secs(365 * 86_400);
+/// Less free than this is soon none.
+const LITTLE: u64 = 1 << 30;
+/// Clocks that differ by less are alike.
+const ALIKE: Duration = Duration::from_secs(60);
+
+/// What somebody wants to know, and how long each step may take.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// Topics; none = all.
+    pub only: Vec<String>,
+    pub patience: Duration,
+}
+
+impl Wish {
+    fn wants(&self, topics: &[&str]) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| topics.contains(&only.as_str()))
+    }
+}
+
+/// Looks everything over that is wished for.
+pub async fn doctor(config: &ServerConfig, wish: &Wish) -> Vec<Finding> {
+    let mut findings = configuration(config);
+    findings.push(Finding::ok(VERSION, "server", both(env!("CARGO_PKG_VERSION"))));
+    let running = is_held(&config.data);
+    findings.push(data_folder(&config.data, running));
+    findings.extend(store(config));
+    findings.push(disk(&config.data));
+    findings.extend(certificates(config));
+    if wish.wants(&[PORT]) {
+        let ports = [("http_listen", config.http_listen), ("grpc_listen", config.grpc_listen)];
+        for (key, address) in ports {
+            findings.push(port(key, address, running).await);
+        }
+    }
+    let addresses = config.addresses(config.http_listen, config.grpc_listen);
+    if wish.wants(&[ADDRESS, certificate::TOPIC, CLOCK])
+        && let Ok(addresses) = addresses
+    {
+        if running {
+            findings.extend(Box::pin(reached(&addresses, wish.patience)).await);
+        } else {
+            let silent = words(
+                "not called: no server runs on this data folder",
+                "não chamado: nenhum servidor roda nesta pasta de dados",
+            );
+            findings.push(Finding::note(ADDRESS, addresses.http, silent));
+        }
+    }
+    findings.retain(|finding| wish.wants(&[finding.topic]));
+    findings
+}
+
+fn both(text: impl Into<String>) -> Words {
+    let text = text.into();
+    words(text.clone(), text)
+}
+
+fn configuration(config: &ServerConfig) -> Vec<Finding> {
+    let level =
+        telemetry::check(&config.log.level).map_err(|words| Error::new(Code::ConfigInvalid, words));
+    let addresses = config.addresses(config.http_listen, config.grpc_listen);
+    let checks: [(&str, Result<()>); 5] = [
+        ("public_http, public_grpc", addresses.map(drop)),
+        ("tls", tls::load(&config.tls).map(drop)),
+        ("retention", config.retention.check()),
+        ("webhooks", config.calling("").map(drop)),
+        ("log.level", level),
+    ];
+    let faults = checks.iter().filter_map(|(of, checked)| Some((of, checked.as_ref().err()?)));
+    let found: Vec<_> = faults.map(|(of, error)| Finding::error(CONFIG, of, error)).collect();
+    if found.is_empty() {
+        let good = words("it can be used", "pode ser usada");
+        return vec![Finding::ok(CONFIG, "server.toml", good)];
+    }
+    found
+}
+
+/// Whether a server has the data folder; looked at without waiting.
+fn is_held(data: &Path) -> bool {
+    let lock = File::options().write(true).open(data.join("server.lock"));
+    lock.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
+fn data_folder(data: &Path, running: bool) -> Finding {
+    let place = data.display().to_string();
+    if let Some(mode) = files::open_to_others(data) {
+        let found = words(
+            format!("others may look into it (mode {mode:o})"),
+            format!("outros podem olhar dentro dela (modo {mode:o})"),
+        );
+        return Finding::warning(DATA, &place, (found, both(format!("chmod 700 {place}"))));
+    }
+    if !data.exists() {
+        let new = words("it is made at the first start", "será criada no primeiro início");
+        return Finding::note(DATA, place, new);
+    }
+    let found = match running {
+        true => words("a server runs on it", "um servidor está rodando nela"),
+        false => words("no server runs on it", "nenhum servidor está rodando nela"),
+    };
+    Finding::ok(DATA, place, found)
+}
+
+/// Store, key and what the store tells of clock and signing key.
+fn store(config: &ServerConfig) -> Vec<Finding> {
+    let path = config.store();
+    let place = path.display().to_string();
+    if let Err(error) = backup::refuse_pending(&config.data) {
+        return vec![Finding::error(STORE, &place, &error)];
+    }
+    let of_version = |found: u32| {
+        let words = format!("it has schema {found}, which is not this program's");
+        Finding::error(STORE, &place, &Error::new(Code::StoreVersion, words))
+    };
+    match sqlite::state(&path) {
+        Ok(State::Empty) => {
+            let new = words("it is made at the first start", "será criado no primeiro início");
+            return vec![Finding::note(STORE, &place, new)];
+        }
+        Ok(State::Behind { found }) => {
+            let todo = words(
+                "Make a backup, stop the server and run malote server migrate.",
+                "Faça um backup, pare o servidor e execute malote server migrate.",
+            );
+            return vec![Finding { todo: Some(todo), ..of_version(found) }];
+        }
+        Ok(State::Ahead { found }) => return vec![of_version(found)],
+        Err(error) => return vec![Finding::error(STORE, &place, &error)],
+        Ok(State::Current) => {}
+    }
+    let mut found = Vec::new();
+    match copies::glance(&path) {
+        Ok(seen) => {
+            let size = backup::size(&path) >> 20;
+            let told = words(
+                format!("its schema is current, {} streams, {size} MiB", seen.streams),
+                format!("o schema está atualizado, {} fluxos, {size} MiB", seen.streams),
+            );
+            found.push(Finding::ok(STORE, &place, told));
+            found.push(clock(seen.newest, Wall::now()));
+            found.extend(seen.signing_key_at.map(|made| signing_key(made, Wall::now())));
+        }
+        Err(error) => found.push(Finding::error(STORE, &place, &error)),
+    }
+    let fits = copies::sealed_keys(&path).and_then(|keys| access::fits(&config.data, &keys));
+    let place = config.data.join("master.key");
+    found.push(match fits {
+        Ok(()) => {
+            let good =
+                words("it opens what the store has sealed", "abre o que o armazenamento selou");
+            Finding::ok(KEY, place.display(), good)
+        }
+        Err(error) => Finding::error(KEY, place.display(), &error),
+    });
+    found
+}
+
+/// What was written down cannot be of the future: where it is, the clock went back.
+fn clock(newest: Wall, now: Wall) -> Finding {
+    let ahead = newest.since(now);
+    if ahead < ALIKE {
+        let found = words("it does not go behind the store", "não está atrás do armazenamento");
+        return Finding::ok(CLOCK, "this machine", found);
+    }
+    let seconds = ahead.as_secs();
+    let found = words(
+        format!("the store holds a moment that is {seconds} s ahead of this machine's clock"),
+        format!("o armazenamento tem um momento {seconds} s à frente do relógio desta máquina"),
+    );
+    let todo = words(
+        "Set the clock and let it follow a time server (NTP).",
+        "Acerte o relógio e faça-o seguir um servidor de tempo (NTP).",
+    );
+    Finding::warning(CLOCK, "this machine", (found, todo))
+}
+
+fn signing_key(made: Wall, now: Wall) -> Finding {
+    let age = now.since(made);
+    let days = age.as_secs() / 86_400;
+    let found = words(format!("it is {days} days old"), format!("tem {days} dias"));
+    if age < OLD_KEY {
+        return Finding::ok(SIGNING_KEY, "tokens", found);
+    }
+    let todo = words(
+        "Give it a successor: malote server key rotate.",
+        "Crie uma sucessora: malote server key rotate.",
+    );
+    Finding::warning(SIGNING_KEY, "tokens", (found, todo))
+}
+
+fn disk(data: &Path) -> Finding {
+    let there = data.ancestors().find(|place| place.exists()).unwrap_or(Path::new("."));
+    let place = data.display();
+    let Some(free) = files::free(there) else {
+        let silent = words(
+            "this system does not tell what is free",
+            "este sistema não informa o espaço livre",
+        );
+        return Finding::note(DISK, place, silent);
+    };
+    let free_mib = free >> 20;
+    let found = words(format!("{free_mib} MiB are free"), format!("{free_mib} MiB livres"));
+    let todo = words(
+        "Make room: on a full disk the server refuses every write; nothing acknowledged is lost.",
+        "Libere espaço: com o disco cheio o servidor recusa toda gravação; nada confirmado se perde.",
+    );
+    if free < limits::STORE_FREE_BYTES {
+        return Finding::mend(DISK, place, (found, todo)).coded(Code::DiskFull);
+    }
+    if free < LITTLE {
+        return Finding::warning(DISK, place, (found, todo));
+    }
+    Finding::ok(DISK, place, found)
+}
+
+/// The certificates named in the configuration: dates, and whether the own one is made out to the public addresses.
+fn certificates(config: &ServerConfig) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let named = [
+        (certificate::TOPIC, Some(config.tls.certificate_file.clone())),
+        (WEBHOOKS, config.webhooks.ca_file.clone()),
+    ];
+    for (topic, path) in named {
+        let path = path.filter(|path| !path.as_os_str().is_empty());
+        let der = path.as_ref().and_then(|path| fs::read(path).ok());
+        let der = der.and_then(|pem| certificate::first_of_pem(&pem));
+        // A file that cannot be read is told with the configuration.
+        let (Some(path), Some(der)) = (path, der) else { continue };
+        let place = path.display().to_string();
+        found.push(Finding { topic, ..certificate::finding(&place, &der, Wall::now()) });
+        if topic == certificate::TOPIC {
+            found.extend(names(config, &place, &der));
+        }
+    }
+    found
+}
+
+fn names(config: &ServerConfig, place: &str, der: &[u8]) -> Vec<Finding> {
+    let of = |address: &String| {
+        let uri: http::Uri = address.parse().ok()?;
+        let host = uri.host()?.to_owned();
+        (!certificate::is_for(der, &host)?).then(|| {
+            let found = words(
+                format!("it is not made out to {host}, which senders dial"),
+                format!("não foi emitido para {host}, que os remetentes chamam"),
+            );
+            let todo = words(
+                "Have a certificate made out to the hosts of public_http and public_grpc.",
+                "Obtenha um certificado emitido para os hosts de public_http e public_grpc.",
+            );
+            Finding::mend(certificate::TOPIC, place, (found, todo))
+        })
+    };
+    [&config.public_http, &config.public_grpc].into_iter().filter_map(of).collect()
+}
+
+/// Whether a server can listen there, or does.
+async fn port(key: &str, address: SocketAddr, running: bool) -> Finding {
+    let of = format!("{key} {address}");
+    match bind(key, address).await {
+        Ok(_) if running => {
+            let found = words("nothing listens there", "nada escuta ali");
+            let todo = words(
+                "The server that runs was started with another configuration; start it again.",
+                "O servidor em execução foi iniciado com outra configuração; reinicie-o.",
+            );
+            Finding::warning(PORT, of, (found, todo))
+        }
+        Ok(_) => Finding::ok(PORT, of, words("it is free", "está livre")),
+        Err(error) if error.code == Code::AddressInUse && running => {
+            Finding::ok(PORT, of, words("the server listens there", "o servidor escuta ali"))
+        }
+        Err(error) => Finding::error(PORT, of, &error),
+    }
+}
+
+/// Calls the public address as a sender would, from this machine.
+async fn reached(addresses: &Addresses, patience: Duration) -> Vec<Finding> {
+    tls::install_provider();
+    let address = format!("{}/api/v1/services", addresses.http);
+    let client = reqwest::Client::builder().no_proxy().timeout(patience).tls_info(true).build();
+    let answer = match client {
+        Ok(client) => client.get(&address).send().await,
+        Err(cause) => Err(cause),
+    };
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(cause) => {
+            let why = dial::why(&cause).unwrap_or("no answer came");
+            let todo = words(
+                "Where senders reach it all the same (another network, an authority that they name in cloud.ca_file), all is well; else look at DNS, front and firewall.",
+                "Se os remetentes o alcançam mesmo assim (outra rede, uma autoridade que eles indicam em cloud.ca_file), está tudo certo; senão, veja DNS, proxy reverso e firewall.",
+            );
+            let found = words(
+                format!("not reached from this machine: {why}"),
+                format!("não alcançado desta máquina: {why}"),
+            );
+            return vec![Finding::warning(ADDRESS, address, (found, todo))];
+        }
+    };
+    let mut found = Vec::new();
+    let info = answer.extensions().get::<reqwest::tls::TlsInfo>();
+    if let Some(der) = info.and_then(|info| info.peer_certificate()) {
+        found.push(certificate::finding(&addresses.http, der, Wall::now()));
+    }
+    let status = answer.status();
+    let body = answer.text().await.unwrap_or_default();
+    found.push(told(addresses, &address, (status.as_u16(), &body)));
+    found
+}
+
+/// Whether what answers there is this server.
+fn told(addresses: &Addresses, address: &str, (status, body): (u16, &str)) -> Finding {
+    if status == 200 && body.contains(&addresses.grpc) {
+        let good = words("the registry answers there", "o registry responde ali");
+        return Finding::ok(ADDRESS, address, good);
+    }
+    let found = words(
+        format!("what answers there (status {status}) is not this server's registry"),
+        format!("o que responde ali (status {status}) não é o registry deste servidor"),
+    );
+    let todo = words(
+        "Let the front before this server pass /api, /totvs.rac and gRPC on to it; or mend public_http and public_grpc.",
+        "Faça o proxy reverso à frente deste servidor repassar /api, /totvs.rac e gRPC a ele; ou corrija public_http e public_grpc.",
+    );
+    Finding::mend(ADDRESS, address, (found, todo)).graded(match status {
+        // It drains or starts.
+        503 => Grade::Warning,
+        _ => Grade::Mend,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{App, fixture},
+        *,
+    };
+
+    fn wish(only: &[&str]) -> Wish {
+        let only = only.iter().map(|topic| (*topic).to_owned()).collect();
+        Wish { only, patience: Duration::from_secs(5) }
+    }
+
+    fn of<'a>(findings: &'a [Finding], topic: &str) -> Vec<&'a Finding> {
+        findings.iter().filter(|found| found.topic == topic).collect()
+    }
+
+    #[tokio::test]
+    async fn every_key_of_a_configuration_that_cannot_be_used_is_told() {
+        let home = tempfile::tempdir().unwrap();
+        let mut config = ServerConfig {
+            public_http: "http://malote.example".into(),
+            allow_private: false,
+            ..fixture::config(home.path())
+        };
+        config.log.level = "loud,,=".into();
+        config.tls.key_file = home.path().join("none.key");
+        config.webhooks.ca_file = Some(home.path().join("none.pem"));
+        let findings = doctor(&config, &wish(&[CONFIG])).await;
+        let told: Vec<&str> = findings.iter().map(|found| found.of.as_str()).collect();
+        for key in ["public_http, public_grpc", "tls", "webhooks"] {
+            assert!(told.contains(&key), "{key}: {findings:?}");
+        }
+        assert!(findings.iter().all(|found| found.grade == Grade::Mend && found.todo.is_some()));
+        let good = doctor(&fixture::config(home.path()), &wish(&[CONFIG])).await;
+        assert_eq!(good.first().map(|found| found.grade), Some(Grade::Ok), "{good:?}");
+    }
+
+    #[tokio::test]
+    async fn a_running_server_is_well_and_one_without_its_key_is_not() {
+        let running = fixture::Running::start().await;
+        let data = running.folder.path();
+        let config = ServerConfig {
+            http_listen: running.app.http,
+            grpc_listen: running.app.grpc,
+            ..fixture::config(data)
+        };
+        let findings = doctor(&config, &wish(&[])).await;
+        for topic in [CONFIG, KEY, STORE, PORT, ADDRESS, CLOCK, SIGNING_KEY] {
+            let found = of(&findings, topic);
+            let well = found.iter().all(|found| found.grade <= Grade::Note);
+            assert!(!found.is_empty() && well, "{topic}: {findings:?}");
+        }
+        fs::rename(data.join("master.key"), data.join("elsewhere")).unwrap();
+        let findings = doctor(&config, &wish(&[KEY])).await;
+        assert_eq!(of(&findings, KEY)[0].grade, Grade::Mend, "{findings:?}");
+        assert!(!data.join("master.key").exists(), "looking makes no key");
+    }
+
+    #[tokio::test]
+    async fn an_old_store_says_migrate_and_a_port_that_another_has_is_told() {
+        let home = tempfile::tempdir().unwrap();
+        let config = fixture::config(home.path());
+        App::start(&config).await.unwrap().stop().await;
+        let db = rusqlite::Connection::open(config.store()).unwrap();
+        db.pragma_update(None, "user_version", 1).unwrap();
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let config = ServerConfig { http_listen: taken.local_addr().unwrap(), ..config };
+        let findings = doctor(&config, &wish(&[STORE, PORT])).await;
+        let todo = of(&findings, STORE)[0].todo.clone().unwrap();
+        assert!(todo.en.contains("malote server migrate"), "{findings:?}");
+        let ports = of(&findings, PORT);
+        assert!(ports.iter().any(|found| found.code == Some(Code::AddressInUse)), "{findings:?}");
+    }
+
+    #[test]
+    fn a_clock_that_went_back_and_a_key_that_is_old_are_told() {
+        let day = 86_400_000_000;
+        assert_eq!(clock(Wall(2 * day), Wall(day)).grade, Grade::Warning);
+        assert_eq!(clock(Wall(day), Wall(2 * day)).grade, Grade::Ok);
+        assert_eq!(signing_key(Wall(0), Wall(366 * day)).grade, Grade::Warning);
+        assert_eq!(signing_key(Wall(0), Wall(day)).grade, Grade::Ok);
+    }
+}
