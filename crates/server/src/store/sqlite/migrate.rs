@@ -35,6 +35,7 @@ migrations! {
     4 "0004_carol";
     5 "0005_retention";
     6 "0006_webhooks";
+    7 "0007_alerts";
 }
 
 /// How a store file stands to this program.
