@@ -10,6 +10,7 @@ macro_rules! twins {
 }
 
 mod agent;
+mod alert;
 mod program;
 mod refused;
 mod server;
@@ -24,7 +25,8 @@ pub(crate) use refused::told;
 
 type Twins = &'static [(&'static str, &'static str)];
 
-const TABLES: [Twins; 4] = [agent::TWINS, program::TWINS, server::TWINS, webhook::TWINS];
+const TABLES: [Twins; 5] =
+    [agent::TWINS, alert::TWINS, program::TWINS, server::TWINS, webhook::TWINS];
 
 /// The Portuguese twin of a text.
 fn twin(text: &str) -> Option<&'static str> {

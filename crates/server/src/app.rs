@@ -80,10 +80,11 @@ pub async fn open(config: &ServerConfig) -> Result<Services> {
     config.retention.check()?;
     // What a running server gives as the source of its events.
     let addresses = config.addresses(config.http_listen, config.grpc_listen);
-    let calling = config.calling(&addresses.map(|found| found.http).unwrap_or_default())?;
+    let source = addresses.map(|found| found.http).unwrap_or_default();
+    let (calling, alerting) = (config.calling(&source)?, config.alerting(&source)?);
     let services = Services::open(&config.data, String::new()).await?;
     let services = services.allowing_private(config.allow_private).keeping(config.retention);
-    Ok(services.calling(calling).by(&who))
+    Ok(services.calling(calling).alerting(alerting).by(&who))
 }
 
 impl App {
@@ -102,6 +103,7 @@ impl App {
         let bound = (address(&http)?, address(&grpc)?);
         let addresses = config.addresses(bound.0, bound.1)?;
         let calling = config.calling(&addresses.http)?;
+        let alerting = config.alerting(&addresses.http)?;
         let lock = match held {
             Some(lock) => lock,
             None => lock(&config.data)?,
@@ -109,7 +111,7 @@ impl App {
         prepare(&config.store())?;
         let services = Services::open(&config.data, addresses.issuer()).await?;
         let services = services.allowing_private(config.allow_private).keeping(config.retention);
-        let services = services.calling(calling);
+        let services = services.calling(calling).alerting(alerting);
         let deliverer = services.webhooks.deliverer()?;
         let (trigger, shutdown) = shutdown::channel();
         let (closing, closed) = shutdown::channel();
@@ -149,6 +151,9 @@ impl App {
             task::spawn("silence", tasks::silence::run(services.ingest.clone(), shutdown.clone())),
             task::spawn("webhooks", tasks::webhooks::run(deliverer, shutdown.clone())),
         ];
+        let looking = (services.alerts.looking(), services.alerts.period());
+        let alerts = tasks::alerts::run(looking.0, looking.1, shutdown.clone());
+        parts.push(task::spawn("alerts", alerts));
         parts.extend(renewal.map(|renewal| task::spawn("tls", tls::follow(renewal, shutdown))));
         let (http, grpc) = bound;
         Ok(Self { http, grpc, addresses, services, trigger, calls, closing, parts, _lock: lock })

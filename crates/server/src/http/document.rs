@@ -27,7 +27,7 @@ const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'sel
                            img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'";
 
 /// What the parts of a path stand for.
-const PARTS: [(&str, &str); 15] = [
+const PARTS: [(&str, &str); 16] = [
     ("tenant", "Tenant, by id or name."),
     ("app", "App, by id or name."),
     ("environment", "Environment, by id or name."),
@@ -42,6 +42,7 @@ const PARTS: [(&str, &str); 15] = [
     ("token", "The token's name."),
     ("webhook", "Webhook, by id or name."),
     ("delivery", "The event's id."),
+    ("alert", "Alert, by id."),
     ("file", "A file of the pages."),
 ];
 

@@ -146,6 +146,17 @@ pub fn mail(told: &[Told], source: &str, lang: Language) -> (String, String) {
     (subject, text)
 }
 
+/// Subject and text of a mail that somebody ordered to see whether mails arrive.
+#[must_use]
+pub fn test(source: &str, lang: Language) -> (String, String) {
+    let subject = lang.pick("[Malote] test of the alerts", "[Malote] teste dos alertas");
+    let text = lang.pick(
+        "This mail was ordered with malote server alert test. Alerts reach this address.",
+        "Este e-mail foi pedido com malote server alert test. Os alertas chegam a este endereço.",
+    );
+    (subject.to_owned(), format!("{text}\n\n--\nMalote, {source}\n"))
+}
+
 #[cfg(test)]
 mod tests {
     use runtime::clock::Wall;

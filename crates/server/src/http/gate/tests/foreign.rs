@@ -100,6 +100,11 @@ impl Operation {
             "ReplayWish" => {
                 vec![json!({ "state": "dead" }), json!({ "delivery": thing("delivery") })]
             }
+            "AlertSilence" => vec![json!({ "hours": 1 })],
+            "AlertRoutesWish" => vec![json!({ "mails": [{ "address": "ana@loja.example",
+                "environment": thing("environment") }] })],
+            "AlertThresholdsWish" => vec![json!({ "thresholds": [{ "rule": "freshness", "value": 5,
+                "environment": thing("environment") }] })],
             "Shared" => vec![json!([{ "table": "ANOTHER" }])],
             "Filtered" => vec![json!({ "filter": "ID > 1" })],
             "Reload" => vec![json!({ "table": thing("table") })],
@@ -192,6 +197,10 @@ impl Stage {
         let told = self.done("GET", &deliveries, Value::Null).await;
         let delivery = told["items"][0]["id"].as_str().unwrap().to_owned();
         self.session(caller).await;
+        // The first batch was given up, and rows are in quarantine.
+        self.running.app.services.alerts.looking().look(Wall::now()).await.unwrap();
+        let alerts = self.done("GET", &at("/alerts"), Value::Null).await;
+        let alert = alerts["items"][0]["id"].as_str().unwrap().to_owned();
         let id = |made: &Value, key: &str| made[key].as_str().unwrap().to_owned();
         Things::from([
             ("environment", caller.environment.to_string()),
@@ -204,6 +213,7 @@ impl Stage {
             ("row", format!("{batch}.{messages}.1")),
             ("webhook", webhook),
             ("delivery", delivery),
+            ("alert", alert),
         ])
     }
 
