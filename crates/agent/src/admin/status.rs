@@ -14,7 +14,7 @@ use super::{
     steer::{self, HaltStatus},
 };
 use crate::journal::{
-    Answer, CappedDeletes, Incident, Journal, LinkState, Paused, SpoolState, TableStatus,
+    Answer, CappedDeletes, Incident, Journal, LinkState, Paused, Slowed, SpoolState, TableStatus,
 };
 
 /// Incidents shown.
@@ -49,6 +49,9 @@ pub struct Status {
     /// Base loads wait until then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loads_from: Option<String>,
+    /// Base loads and scans are slowed, since the ERP database answers slowly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slowed: Option<SlowedStatus>,
     /// What a person paused.
     #[serde(default)]
     pub halts: Vec<HaltStatus>,
@@ -80,6 +83,21 @@ impl From<Paused> for PausedStatus {
             hint: paused.code.hint().to_owned(),
             since: paused.since.to_iso(),
         }
+    }
+}
+
+/// Bulk reading is slowed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SlowedStatus {
+    /// Of the full pace.
+    pub percent: u32,
+    pub since: String,
+}
+
+impl From<Slowed> for SlowedStatus {
+    fn from(Slowed { percent, since }: Slowed) -> Self {
+        Self { percent, since: since.to_iso() }
     }
 }
 
@@ -192,6 +210,7 @@ pub(super) async fn status(behind: &Behind) -> Result<Status> {
         paused: journal.paused().map(Into::into),
         next_run: journal.coming().cycle.map(Wall::to_iso),
         loads_from: journal.coming().loads.map(Wall::to_iso),
+        slowed: journal.slowed().map(Into::into),
         halts: steer::halts(journal.halts()),
         deletes: deletes(journal),
         detailed_log: logs::on(log),

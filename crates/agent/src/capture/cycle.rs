@@ -21,6 +21,7 @@ use super::{
     batcher::Batcher,
     cursor::Change,
     edge::{self, Pass},
+    governor::{Change, FULL, Governor},
     load,
     room::Room,
     scan::Scan,
@@ -64,6 +65,7 @@ pub(super) struct Tools<'a, S> {
     pub(super) config: &'a AgentConfig,
     pub(super) epoch: Epoch,
     pub(super) room: &'a Room,
+    pub(super) governor: &'a Governor,
 }
 
 /// One cycle.
@@ -117,6 +119,7 @@ impl<'a, S: Source> Cycle<'a, S> {
     pub(super) async fn turn(&mut self, table: &mut Table) -> Turn<bool> {
         // For this turn or for none: what is read from here on goes behind it.
         let ahead = table.ahead.take();
+        table.pace = self.pace();
         let seen = self.describe(table).await?;
         let stamped = seen.shape.stamp.is_some();
         if stamped {
@@ -239,6 +242,7 @@ impl<'a, S: Source> Cycle<'a, S> {
             }
         };
         table.took(took, page.len());
+        self.tools.governor.page(&table.query.table, took, page.len());
         tell_read(table, &page, took, "of a base load");
         for row in 0..page.len() {
             self.send(table, seen, (&page, row), Kind::Load).await?;
@@ -501,13 +505,48 @@ impl<'a, S: Source> Cycle<'a, S> {
         journal.append(id, messages).await.map_err(Fault::Session)
     }
 
-    /// The ERP rests after a chunk, by the duty cycle.
+    /// The ERP rests after a chunk, by the duty cycle and by how fast it answers. Where it need not rest, nothing is held
+    /// back.
     pub(super) async fn rest(&self, took: Duration) {
-        let duty = self.tools.config.capture.duty_percent.clamp(1, 100);
-        let rest = took.mul_f64(f64::from(100 - duty) / f64::from(duty));
-        if !rest.is_zero() {
-            clock::sleep(rest.min(limits::BATCH_READING)).await;
+        let duty = self.tools.config.capture.duty_percent;
+        let rest = self.tools.governor.rest(took, duty);
+        if duty >= 100 || rest.is_zero() {
+            return;
         }
+        clock::sleep(rest.min(limits::BATCH_READING)).await;
+        self.look_at_latency().await;
+    }
+
+    /// The pace of bulk reading, in thousandths.
+    fn pace(&self) -> u32 {
+        if self.tools.config.capture.duty_percent >= 100 {
+            FULL
+        } else {
+            self.tools.governor.pace()
+        }
+    }
+
+    /// Asks the database for nothing, and sets the pace by how long that takes. What cannot be asked is met by the next
+    /// read.
+    async fn look_at_latency(&self) {
+        let asked = Mono::now();
+        if !matches!(self.tools.source.probe().await, Ok(true)) {
+            return;
+        }
+        let change = self.tools.governor.probe(asked.elapsed());
+        let pace = self.tools.governor.pace();
+        metrics::gauge!("malote_agent_pace").set(f64::from(pace) / f64::from(FULL));
+        match change {
+            Change::Nothing => {}
+            Change::Slows => {
+                tracing::info!("the ERP database answers slowly: base loads and scans are slowed")
+            }
+            Change::Free => {
+                tracing::info!("the ERP database answers as before: base loads and scans go on at full pace")
+            }
+        }
+        let percent = pace * 100 / FULL;
+        self.tools.journal.tell_slowed((pace < FULL).then_some(percent), Wall::now());
     }
 }
 

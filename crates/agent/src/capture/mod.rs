@@ -5,7 +5,7 @@
 //! Never: talks to the cloud: the journal is the only corridor. Never keeps a place that the cursor or a new read could
 //! not give back.
 //!
-//! Rooms: `cursor` · `edge` · `load` · `batcher` · `recent` · `schedule` · `table` decide without reading; `cycle`, `scan` and `ahead` read;
+//! Rooms: `cursor` · `edge` · `load` · `batcher` · `recent` · `schedule` · `governor` · `table` decide without reading; `cycle`, `scan` and `ahead` read;
 //! `worker` repeats, `rest` waits.
 
 mod ahead;
@@ -13,6 +13,7 @@ mod batcher;
 mod cursor;
 mod cycle;
 mod edge;
+mod governor;
 mod load;
 mod recent;
 mod rest;

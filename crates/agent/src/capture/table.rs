@@ -26,7 +26,10 @@ use runtime::{
     clock::{Mono, Wall},
 };
 
-use super::{ahead::Ahead, cursor::Cursor, edge::Pass, load::Wish, recent::RecentRows, scan::Scan};
+use super::{
+    ahead::Ahead, cursor::Cursor, edge::Pass, governor::FULL, load::Wish, recent::RecentRows,
+    scan::Scan,
+};
 use crate::{
     journal::{Parked, TableStatus, key_hash, schema_mark},
     source::{Bound, Page, PageKey, ReadLimit, TableShape},
@@ -180,6 +183,8 @@ pub(super) struct Table {
     confirmed_sent: bool,
     /// Base loads may be read in this cycle.
     pub(super) may_load: bool,
+    /// How large its pages may be, in thousandths: less while the database answers slowly.
+    pub(super) pace: u32,
     /// The delta of this cycle is done.
     pub(super) delta_done: bool,
     /// The scan of this cycle is done or must wait for the next one.
@@ -216,6 +221,7 @@ impl Table {
             confirmed: false,
             confirmed_sent: false,
             may_load: true,
+            pace: FULL,
             delta_done: false,
             scan_done: false,
             pending: (0, 0),
@@ -246,7 +252,9 @@ impl Table {
     pub(super) fn limit(&self) -> ReadLimit {
         let most = self.seen.as_ref().map_or(PAGE_ROWS, |seen| seen.max_rows);
         let most = if self.suspect { most.min(200) } else { most };
-        ReadLimit { rows: self.rows.min(most), bytes: PAGE_BYTES }
+        let rows = self.rows.min(most);
+        let paced = rows.saturating_mul(self.pace as usize) / FULL as usize;
+        ReadLimit { rows: paced.max(LEAST_ROWS.min(rows)), bytes: PAGE_BYTES }
     }
 
     /// Chunks grow until one takes 200 ms, no further.

@@ -25,6 +25,7 @@ use super::{
     ahead,
     batcher::{Batcher, batch_id},
     cycle::{Cycle, Fault, Tools},
+    governor::Governor,
     load,
     room::Room,
     schedule::Schedule,
@@ -52,6 +53,7 @@ pub struct Worker<S> {
     /// A run of the recurrence is over: nothing is read before the next one.
     pub(super) resting: bool,
     pub(super) room: Room,
+    governor: Governor,
 }
 
 /// What is held under one grant.
@@ -86,7 +88,8 @@ impl<S: Source> Worker<S> {
     ) -> Self {
         let room = Room::of(config.data.clone());
         let schedule = Schedule::default();
-        Self { source, journal, config, erp, shutdown, schedule, resting: false, room }
+        let governor = Governor::default();
+        Self { source, journal, config, erp, shutdown, schedule, resting: false, room, governor }
     }
 
     /// Runs until the shutdown.
@@ -252,6 +255,7 @@ impl<S: Source> Worker<S> {
             config: &self.config,
             epoch: session.epoch,
             room: &self.room,
+            governor: &self.governor,
         };
         let mut cycle = Cycle::new(tools, batch);
         let cut = self.turns(session, &mut cycle).await?;

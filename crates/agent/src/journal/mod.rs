@@ -41,7 +41,7 @@ use runtime::clock::Wall;
 use tokio::sync::{Semaphore, watch};
 
 use apart::Attention;
-pub use apart::{Coming, Parked, Paused, Refusals, Retry, Suspect, Unread, schema_mark};
+pub use apart::{Coming, Parked, Paused, Refusals, Retry, Slowed, Suspect, Unread, schema_mark};
 pub use deletes::{Answer, CappedDeletes, Counted, Verdict};
 pub use halt::{Halt, Halts};
 pub use history::{CLEAN_JOB, Clean, Cleaned, HistoryRow};

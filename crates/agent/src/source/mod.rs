@@ -225,6 +225,11 @@ pub trait Source: fmt::Debug + Send + Sync + 'static {
     /// `b` and `B`, in a transaction of its own, before the read.
     fn bound(&self) -> impl Future<Output = Result<Bound>> + Send;
 
+    /// Asks for nothing, so that the time it takes is the database's own; `false` where that time says nothing.
+    fn probe(&self) -> impl Future<Output = Result<bool>> + Send {
+        std::future::ready(Ok(false))
+    }
+
     /// `B` in the form of the table's stamp column. Only for tables with a stamp.
     fn watermark(&self, shape: &TableShape, bound: &Bound) -> Result<Watermark>;
 
