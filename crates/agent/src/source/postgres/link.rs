@@ -133,10 +133,11 @@ impl Links {
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         let _permit = permit.coded(Code::Internal, "the source is closed")?;
         // One that idles gives its place, so that there are never more than three.
-        if let Some(Session { client, driver, .. }) = lock(&self.idle).pop() {
+        let idle = lock(&self.idle).pop();
+        if let Some(Session { client, driver, .. }) = idle {
             drop(client);
-            // Its end was logged, if it had one worth it.
-            let _ = driver.join().await;
+            // Its end is logged by itself; one that hangs is cut by the network's own time-out.
+            let _ = tokio::time::timeout(CONNECT_TIME, driver.join()).await;
         }
         let ask = async { catalogue::identity(&self.open().await?.0).await };
         tokio::time::timeout(CONNECT_TIME + WATCHDOG, ask).await.map_err(|_| self.silent())?
