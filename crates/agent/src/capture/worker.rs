@@ -333,7 +333,9 @@ impl<S: Source> Worker<S> {
                 }
                 match cycle.turn(table).await {
                     Ok(more) => {
-                        self.journal.tell_unread(None);
+                        if self.journal.tell_unread(None) {
+                            tracing::info!("the ERP database is read again");
+                        }
                         next.extend(more.then_some(at));
                     }
                     Err(Fault::Table(error)) if error.code == Code::DatabaseChanged => {
@@ -358,7 +360,9 @@ impl<S: Source> Worker<S> {
             matches!(error.code, Code::SourceUnreachable | Code::SourceFile | Code::SourceTls);
         if whole || matches!(error.code, Code::SourceTimeout | Code::SourceStandby) {
             let (code, words) = (error.code, error.message.clone());
-            self.journal.tell_unread(Some(Unread { since: Mono::now(), code, words }));
+            if self.journal.tell_unread(Some(Unread { since: Mono::now(), code, words })) {
+                tracing::warn!(code = %error.code, words = error.message, hint = error.code.hint(), "the ERP database cannot be read");
+            }
         }
         whole.then_some(error)
     }

@@ -434,15 +434,16 @@ impl Journal {
         }
     }
 
-    /// Capture tells whether it can read the ERP database: the first of a row of failures stays, a page read ends it.
-    pub fn tell_unread(&self, found: Option<Unread>) {
+    /// Capture tells whether it can read the ERP database: the first of a row of failures stays, a page read ends it. Tells
+    /// whether that is news.
+    pub fn tell_unread(&self, found: Option<Unread>) -> bool {
         self.shared.unread.send_if_modified(|unread| {
             let news = found.is_none() != unread.is_none();
             if news {
                 *unread = found;
             }
             news
-        });
+        })
     }
 
     /// Since when nothing of the ERP database can be read.

@@ -1,3 +1,4 @@
+mod alerts;
 mod webhooks;
 
 use serde_json::{Value, json};

@@ -137,7 +137,7 @@ pub(in crate::store::sqlite) fn tell(
     now: Wall,
 ) -> Result<()> {
     let [tenant, environment, erp] = &names(stream);
-    let asking = asking(tx, (tenant, Some(environment)), happened.kind().as_str())?;
+    let asking = asking(tx, (tenant, Some(environment.as_str())), happened.kind().as_str())?;
     if asking.is_empty() {
         return Ok(());
     }
