@@ -542,7 +542,9 @@ impl<'a, S: Source> Cycle<'a, S> {
                 tracing::info!("the ERP database answers slowly: base loads and scans are slowed")
             }
             Change::Free => {
-                tracing::info!("the ERP database answers as before: base loads and scans go on at full pace")
+                tracing::info!(
+                    "the ERP database answers as before: base loads and scans go on at full pace"
+                )
             }
         }
         let percent = pace * 100 / FULL;

@@ -173,7 +173,8 @@ impl Source for PostgresSource {
 
     async fn probe(&self) -> Result<bool> {
         let link = self.links.take().await?;
-        link.within(async { link.simple_query("SELECT 1").await.map(|_| ()).map_err(fault) }).await?;
+        link.within(async { link.simple_query("SELECT 1").await.map(|_| ()).map_err(fault) })
+            .await?;
         link.give_back();
         Ok(true)
     }

@@ -12,9 +12,7 @@ use runtime::clock::Wall;
 use secrecy::SecretString;
 use server::{
     model::{
-        alert::{
-            Alert, Language, MailRoute, MailServer, MailTls, Rule, Wanted, rules::Threshold,
-        },
+        alert::{Alert, Language, MailRoute, MailServer, MailTls, Rule, Wanted, rules::Threshold},
         catalog::At,
     },
     service::{
@@ -399,9 +397,7 @@ impl ThresholdPlace {
             None => None,
         };
         let table = match self.table.as_deref() {
-            Some(table) => {
-                Some(table.parse::<protocol::names::TableName>()?.folded().to_owned())
-            }
+            Some(table) => Some(table.parse::<protocol::names::TableName>()?.folded().to_owned()),
             None => None,
         };
         Ok((tenant, Threshold { rule: self.rule, environment, table, value }))

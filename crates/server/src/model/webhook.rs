@@ -42,13 +42,8 @@ pub enum EventKind {
 
 impl EventKind {
     /// Those that a webhook asks for; a test comes to each.
-    pub const ASKED: [Self; 5] = [
-        Self::Complete,
-        Self::Incomplete,
-        Self::Stalled,
-        Self::AlertRaised,
-        Self::AlertResolved,
-    ];
+    pub const ASKED: [Self; 5] =
+        [Self::Complete, Self::Incomplete, Self::Stalled, Self::AlertRaised, Self::AlertResolved];
 
     #[must_use]
     pub const fn as_str(self) -> &'static str {

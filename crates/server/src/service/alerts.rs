@@ -190,7 +190,8 @@ impl Alerts {
     pub async fn routes(&self, tenant: Option<TenantId>) -> Result<Routes> {
         let mut webhooks = Vec::new();
         if let Some(tenant) = tenant {
-            let all = self.store.webhooks(tenant, super::catalog::everything(), Wall::now()).await?;
+            let all =
+                self.store.webhooks(tenant, super::catalog::everything(), Wall::now()).await?;
             let asks = |webhook: &Webhook| {
                 let mut events = webhook.events.iter();
                 events.any(|kind| matches!(kind, EventKind::AlertRaised | EventKind::AlertResolved))

@@ -120,8 +120,7 @@ impl Services {
         let staging = staging::Staging::new(store.clone(), data);
         let ingest = ingest::Ingest::new(store.clone());
         let webhooks = webhooks::Webhooks::new(store.clone(), access.clone(), staging.clone());
-        let alerts =
-            alerts::Alerts::new(store.clone(), access.clone(), staging.clone(), data);
+        let alerts = alerts::Alerts::new(store.clone(), access.clone(), staging.clone(), data);
         Ok(Self {
             access,
             alerts,

@@ -171,10 +171,16 @@ async fn an_alert_and_its_end_are_mailed_once_each_in_the_language_of_the_addres
     scene.alert(&["route", "add", "ana@loja.example", "--language", "pt"]);
     scene.give_up().await;
     let mail = scene.mailed(1).await[0].clone();
-    assert_eq!((&mail["from"], &mail["to"][0]), (&"malote@loja.example".into(), &"ana@loja.example".into()));
+    assert_eq!(
+        (&mail["from"], &mail["to"][0]),
+        (&"malote@loja.example".into(), &"ana@loja.example".into())
+    );
     assert_eq!(mail["sender"], "Malote <malote@loja.example>");
     let subject = mail["subject"].as_str().unwrap();
-    assert!(subject.starts_with("[Malote] ALERTA: production/RM: 1 pacote(s) incompleto(s)"), "{subject}");
+    assert!(
+        subject.starts_with("[Malote] ALERTA: production/RM: 1 pacote(s) incompleto(s)"),
+        "{subject}"
+    );
     assert!(mail["text"].as_str().unwrap().contains("Veja os pacotes e o log do agente"), "{mail}");
     assert!(mail["id"].as_str().unwrap().starts_with("<malote-") && mail["date"] == true, "{mail}");
     let alert = scene.listed("batch-incomplete", "open").await;
@@ -188,7 +194,9 @@ async fn an_alert_and_its_end_are_mailed_once_each_in_the_language_of_the_addres
         clock::sleep(Duration::from_millis(100)).await;
     }
     scene.earlier("UPDATE alert_notice SET ended_at = ended_at - 60000000 WHERE state = 'done'");
-    scene.earlier("UPDATE alert SET clear_since = clear_since - 600000000 WHERE clear_since IS NOT NULL");
+    scene.earlier(
+        "UPDATE alert SET clear_since = clear_since - 600000000 WHERE clear_since IS NOT NULL",
+    );
     let mails = scene.mailed(2).await;
     let subject = mails[1]["subject"].as_str().unwrap();
     assert!(subject.starts_with("[Malote] RESOLVIDO: production/RM"), "{subject}");
@@ -215,7 +223,10 @@ async fn starttls_tls_and_a_login_are_spoken_and_what_is_wrong_with_them_is_told
         let test = ["test", "ana@loja.example"];
         scene.goes_through(("localhost", port, mode), Some("wrong"));
         let (done, told) = scene.answer(&test, "");
-        assert!(!done && told.contains("MAIL_UNSENT: the login failed: the mail server answered 535"), "{told}");
+        assert!(
+            !done && told.contains("MAIL_UNSENT: the login failed: the mail server answered 535"),
+            "{told}"
+        );
         scene.goes_through(("localhost", port, mode), None);
         let (done, told) = scene.answer(&test, "");
         assert!(!done && told.contains("the mail server answered 530"), "{mode}: {told}");

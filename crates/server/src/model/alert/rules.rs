@@ -75,9 +75,8 @@ impl Thresholds {
                 && threshold.environment.is_none_or(|of| of == environment)
                 && threshold.table.as_deref().is_none_or(|of| Some(of) == table)
         };
-        let width = |threshold: &&Threshold| {
-            (threshold.table.is_some(), threshold.environment.is_some())
-        };
+        let width =
+            |threshold: &&Threshold| (threshold.table.is_some(), threshold.environment.is_some());
         self.0.iter().filter(fits).max_by_key(width).map(|threshold| threshold.value)
     }
 
@@ -379,7 +378,10 @@ mod tests {
             of(other, Some("TMOV"), 50),
         ]);
         let set = |table| all.set(Rule::Freshness, environment(), table);
-        assert_eq!((set(None), set(Some("FLAN")), set(Some("TMOV"))), (Some(20), Some(40), Some(20)));
+        assert_eq!(
+            (set(None), set(Some("FLAN")), set(Some("TMOV"))),
+            (Some(20), Some(40), Some(20))
+        );
         assert_eq!(all.fresh_tables(environment()), [("FLAN".to_owned(), 40)]);
         let away = Facts { complete_at: Some(ago(500)), live_until: None, ..well() };
         assert_eq!(rules(&away, &Thresholds(vec![of(None, None, 0)])), []);

@@ -32,9 +32,7 @@ fn what(about: &About, measure: &Measure, lang: Language) -> String {
             format!("{amount} batch(es) incomplete, none complete since"),
             format!("{amount} pacote(s) incompleto(s), nenhum completo desde então"),
         ),
-        Rule::BatchStalled => {
-            lang.pick("a batch has stalled", "um pacote está parado").to_owned()
-        }
+        Rule::BatchStalled => lang.pick("a batch has stalled", "um pacote está parado").to_owned(),
         Rule::Differences => lang.pick(
             format!("table {table}: {amount} row(s) differ from the ERP"),
             format!("tabela {table}: {amount} linha(s) diferem do ERP"),
@@ -55,7 +53,10 @@ fn what(about: &About, measure: &Measure, lang: Language) -> String {
             format!("{amount} linha(s) não puderam ser gravadas na staging e estão em quarentena"),
         ),
         Rule::StagingBehind => lang
-            .pick("what was accepted is not staged yet", "o que foi aceito ainda não está na staging")
+            .pick(
+                "what was accepted is not staged yet",
+                "o que foi aceito ainda não está na staging",
+            )
             .to_owned(),
         Rule::TableParked => lang.pick(
             format!("table {table} is parked and not read"),
@@ -179,8 +180,11 @@ mod tests {
         let mut seen = std::collections::BTreeSet::new();
         for rule in Rule::ALL {
             let lines = [Language::En, Language::Pt].map(|lang| {
-                let (subject, text) = mail(&[told(rule, Notice::Raised)], "https://m.example", lang);
-                assert!(text.contains("2026-01-05T12:00:00Z") && text.contains("https://m.example"));
+                let (subject, text) =
+                    mail(&[told(rule, Notice::Raised)], "https://m.example", lang);
+                assert!(
+                    text.contains("2026-01-05T12:00:00Z") && text.contains("https://m.example")
+                );
                 subject
             });
             assert_ne!(lines[0], lines[1]);

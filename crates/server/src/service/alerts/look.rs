@@ -183,13 +183,24 @@ impl Look {
                 }
                 Some(Next::Again { .. }) => {
                     counter!("malote_alert_mails_total", "outcome" => "failed").increment(1);
-                    tracing::warn!(attempt, words, "a mail about alerts could not be sent, it is tried again");
+                    tracing::warn!(
+                        attempt,
+                        words,
+                        "a mail about alerts could not be sent, it is tried again"
+                    );
                 }
                 Some(Next::Dead) => {
                     counter!("malote_alert_mails_total", "outcome" => "dead").increment(1);
-                    tracing::error!(attempt, words, "a mail about alerts could not be sent and its tries are used up");
+                    tracing::error!(
+                        attempt,
+                        words,
+                        "a mail about alerts could not be sent and its tries are used up"
+                    );
                 }
-                None => tracing::info!(attempt, "a mail was sent after its lease, or its address was taken away"),
+                None => tracing::info!(
+                    attempt,
+                    "a mail was sent after its lease, or its address was taken away"
+                ),
             }
         }
         Ok(taken)

@@ -122,7 +122,8 @@ fn why(error: &SmtpError) -> String {
         None if error.is_timeout() => "the mail server did not answer in time".to_owned(),
         None if error.is_tls() => "no TLS could be spoken with the mail server".to_owned(),
         None if error.is_client() => {
-            "the mail server does not offer what is needed (login, or addresses in UTF-8)".to_owned()
+            "the mail server does not offer what is needed (login, or addresses in UTF-8)"
+                .to_owned()
         }
         None => "the mail server cannot be reached".to_owned(),
     }

@@ -1,10 +1,7 @@
 use protocol::proto::ingestion::{DatabaseIdentity, OpenRequest, Versions};
 
 use super::*;
-use crate::{
-    app::fixture::Running,
-    service::webhooks::NewWebhook,
-};
+use crate::{app::fixture::Running, service::webhooks::NewWebhook};
 
 fn later(now: Wall, minutes: i64) -> Wall {
     Wall(now.0 + minutes * 60_000_000)
@@ -184,7 +181,10 @@ async fn without_a_mail_server_mails_wait_and_a_test_says_so() {
     assert_eq!((untold.code, untold.message.as_str()), (Code::MailUnsent, "nothing listens there"));
     assert_eq!(look.send().await.unwrap(), 0);
     let mails = alerts.routes(tenant).await.unwrap().mails;
-    assert_eq!((mails[0].waiting, mails[0].last_error.as_deref()), (1, Some("nothing listens there")));
+    assert_eq!(
+        (mails[0].waiting, mails[0].last_error.as_deref()),
+        (1, Some("nothing listens there"))
+    );
 }
 
 #[tokio::test]

@@ -28,7 +28,8 @@ use super::{
 };
 use crate::model::{
     alert::{
-        self, About, Alert, Condition, Language, Measure, Notice, Pace, Standing, Told, Wanted, words,
+        self, About, Alert, Condition, Language, Measure, Notice, Pace, Standing, Told, Wanted,
+        words,
     },
     catalog::{At, Page},
     webhook::EventKind,
@@ -154,7 +155,8 @@ impl Store {
     /// `NOT_FOUND`.
     pub(crate) async fn silence_alert(&self, alert: Alert, until: Option<Wall>) -> Result<Alert> {
         let (tenant, id, who) = (alert.tenant, alert.id, self.actor());
-        let words = until.map_or_else(|| "no longer".to_owned(), |until| format!("until {}", until.to_iso()));
+        let words = until
+            .map_or_else(|| "no longer".to_owned(), |until| format!("until {}", until.to_iso()));
         self.audited(deed("alert.silence", &alert).with(words), move |tx| {
             change(
                 tx,
@@ -223,8 +225,7 @@ fn deed(action: &'static str, alert: &Alert) -> Deed {
 
 fn one(connection: &Connection, tenant: Option<TenantId>, id: AlertId) -> Result<Alert> {
     let sql = format!("{SELECT} WHERE id = :id AND tenant_id IS :tenant");
-    let values =
-        named_params! {":id": id.to_string(), ":tenant": tenant.map(|id| id.to_string())};
+    let values = named_params! {":id": id.to_string(), ":tenant": tenant.map(|id| id.to_string())};
     let missing = || Error::new(Code::NotFound, format!("there is no alert {id}"));
     rows(connection, &sql, values, shown)?.into_iter().next().ok_or_else(missing)
 }

@@ -42,7 +42,8 @@ async fn alerts_are_listed_seen_and_silenced_and_what_people_decide_is_in_the_au
 }
 
 #[tokio::test]
-async fn routes_thresholds_and_the_mail_server_are_replaced_whole_and_the_password_told_to_nobody() {
+async fn routes_thresholds_and_the_mail_server_are_replaced_whole_and_the_password_told_to_nobody()
+{
     let desk = Desk::new().await;
     let routes = format!("{LOJA}/alert-routes");
     let set = json!({ "mails": [{ "address": "ana@loja.example", "language": "pt", "environment": "prod" },
@@ -60,7 +61,10 @@ async fn routes_thresholds_and_the_mail_server_are_replaced_whole_and_the_passwo
     let thresholds = format!("{LOJA}/alert-thresholds");
     let set = json!({ "thresholds": [{ "rule": "freshness", "environment": "prod", "table": "flan", "value": 30 }] });
     let set = desk.done("PUT", &thresholds, set).await;
-    assert_eq!((&set["items"][0]["table"], &set["items"][0]["value"]), (&json!("FLAN"), &json!(30)));
+    assert_eq!(
+        (&set["items"][0]["table"], &set["items"][0]["value"]),
+        (&json!("FLAN"), &json!(30))
+    );
     for bad in [
         json!({ "thresholds": [{ "rule": "storm", "value": 1 }] }),
         json!({ "thresholds": [{ "rule": "disk", "value": 1 }] }),

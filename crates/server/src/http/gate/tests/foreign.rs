@@ -103,8 +103,10 @@ impl Operation {
             "AlertSilence" => vec![json!({ "hours": 1 })],
             "AlertRoutesWish" => vec![json!({ "mails": [{ "address": "ana@loja.example",
                 "environment": thing("environment") }] })],
-            "AlertThresholdsWish" => vec![json!({ "thresholds": [{ "rule": "freshness", "value": 5,
-                "environment": thing("environment") }] })],
+            "AlertThresholdsWish" => {
+                vec![json!({ "thresholds": [{ "rule": "freshness", "value": 5,
+                "environment": thing("environment") }] })]
+            }
             "Shared" => vec![json!([{ "table": "ANOTHER" }])],
             "Filtered" => vec![json!({ "filter": "ID > 1" })],
             "Reload" => vec![json!({ "table": thing("table") })],

@@ -88,7 +88,8 @@ impl Store {
                         ORDER BY accept_seq LIMIT 1";
             let mut statement = connection.prepare_cached(sql).map_err(failed)?;
             let of = params![tenant, environment, erp, applied.0];
-            let at: Option<i64> = statement.query_row(of, |row| row.get(0)).optional().map_err(failed)?;
+            let at: Option<i64> =
+                statement.query_row(of, |row| row.get(0)).optional().map_err(failed)?;
             Ok(at.map(Wall))
         })
         .await
@@ -117,12 +118,7 @@ impl Store {
     ///
     /// # Errors
     /// The store's own.
-    pub async fn report(
-        &self,
-        stream: StreamId,
-        rule: Rule,
-        told: Vec<Reported>,
-    ) -> Result<()> {
+    pub async fn report(&self, stream: StreamId, rule: Rule, told: Vec<Reported>) -> Result<()> {
         let (of, wanted) = (stream.clone(), told.clone());
         let same = self
             .read(move |connection| {
@@ -165,7 +161,8 @@ impl Store {
 }
 
 fn newest(connection: &Connection, of: &[String; 3]) -> Result<Option<Newest>> {
-    let sql = "SELECT state, last_at FROM batch WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3)
+    let sql =
+        "SELECT state, last_at FROM batch WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3)
                 ORDER BY id DESC LIMIT 1";
     let mut statement = connection.prepare_cached(sql).map_err(failed)?;
     let found = statement.query_row(params![of[0], of[1], of[2]], |row| {

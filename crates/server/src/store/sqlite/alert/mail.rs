@@ -36,7 +36,8 @@ impl Store {
     /// The store's own.
     pub async fn claim_mail(&self, (now, chance): (Wall, f64)) -> Result<Option<MailClaim>> {
         // A look first: the writer is for those who accept.
-        let due = "SELECT EXISTS (SELECT 1 FROM alert_notice WHERE (state = 'ready' AND not_before <= ?1)
+        let due =
+            "SELECT EXISTS (SELECT 1 FROM alert_notice WHERE (state = 'ready' AND not_before <= ?1)
                                      OR (state = 'leased' AND lease_until <= ?1))";
         let any = self
             .read(move |connection| {
@@ -111,7 +112,8 @@ pub(super) fn post(tx: &Transaction<'_>, tenant: Option<TenantId>, told: &Told) 
 }
 
 fn claim(tx: &Transaction<'_>, now: Wall) -> Result<Option<MailClaim>> {
-    let since = now.0.saturating_sub(i64::try_from(limits::MAIL_PAUSE.as_micros()).unwrap_or(i64::MAX));
+    let since =
+        now.0.saturating_sub(i64::try_from(limits::MAIL_PAUSE.as_micros()).unwrap_or(i64::MAX));
     // A notice that is tried again waits alone: those that came behind it are tried when they are due.
     let sql = format!(
         "SELECT n.address, n.language FROM alert_notice n WHERE n.state = 'ready' AND n.not_before <= :now AND {FREE}

@@ -160,7 +160,10 @@ impl Store {
 }
 
 fn put(tx: &Transaction<'_>, server: Option<(MailServer, Option<Envelope>)>) -> Result<()> {
-    tx.prepare_cached("DELETE FROM alert_mail_server").map_err(failed)?.execute([]).map_err(failed)?;
+    tx.prepare_cached("DELETE FROM alert_mail_server")
+        .map_err(failed)?
+        .execute([])
+        .map_err(failed)?;
     let Some((server, sealed)) = server else { return Ok(()) };
     let MailServer { host, port, tls, from, user, set_at } = server;
     let (key, secret) = sealed.map(|sealed| (sealed.key, sealed.secret)).unzip();

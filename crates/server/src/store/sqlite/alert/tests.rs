@@ -127,8 +127,7 @@ async fn what_is_wrong_is_noted_once_and_so_is_its_end() {
 async fn what_happens_together_is_one_mail_and_the_next_one_comes_a_minute_later_at_the_earliest() {
     let stage = Stage::new().await;
     stage.mailed_to(&["ana@loja.example"]).await;
-    let wrong =
-        [stage.condition(Rule::Quarantine, ""), stage.condition(Rule::TableParked, "FLAN")];
+    let wrong = [stage.condition(Rule::Quarantine, ""), stage.condition(Rule::TableParked, "FLAN")];
     stage.judge(&wrong, 0).await;
     let mail = stage.claim(0).await.unwrap();
     assert_eq!((mail.address.as_str(), mail.language), ("ana@loja.example", Language::Pt));
