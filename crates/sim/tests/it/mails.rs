@@ -68,6 +68,8 @@ impl Scene {
         let ports = (servers::free_port().unwrap(), servers::free_port().unwrap());
         let more = format!("{QUICK}{more}");
         let cloud = Cloud::start_at(ports, &more, ("RM", &["FLAN"])).await;
+        // However slow the machine is.
+        cloud.command(&["alert", "threshold", "set", "batch-stalled", "0"]);
         Self { cloud, desk: tempfile::tempdir().unwrap() }
     }
 

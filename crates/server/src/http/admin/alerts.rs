@@ -22,7 +22,7 @@ use super::super::{
 };
 use crate::{
     model::{
-        alert::{Alert, MailRoute, MailServer, Wanted, rules::Threshold},
+        alert::{Alert, Language, MailRoute, MailServer, Wanted, rules::Threshold},
         catalog::At,
     },
     service::alerts::{NewMailServer, NewRoute, Routes},
@@ -222,7 +222,7 @@ async fn told(act: Act) -> Answer<Json<AlertRoutes>> {
 async fn tell(act: Act, Body(wish): Body<AlertRoutesWish>) -> Answer<Json<AlertRoutes>> {
     let mut routes = Vec::with_capacity(wish.mails.len());
     for AlertMailRouteWish { address, language, environment } in wish.mails {
-        let language = language.map_or(Ok(Default::default()), |word| word.parse())?;
+        let language = language_of(language)?;
         let environment = environment_of(&act, environment).await?;
         routes.push(NewRoute { address, language, environment });
     }
@@ -249,7 +249,7 @@ async fn tell_own(act: Act, Body(wish): Body<AlertRoutesWish>) -> Answer<Json<Al
             let words = "alerts of the server itself are of no environment";
             return Err(Error::new(Code::BadRequest, words).into());
         }
-        let language = language.map_or(Ok(Default::default()), |word| word.parse())?;
+        let language = language_of(language)?;
         routes.push(NewRoute { address, language, environment: None });
     }
     Ok(Json(act.services.alerts.set_routes(None, routes).await?.into()))
@@ -359,6 +359,10 @@ async fn remove_mail(act: Act) -> Answer<StatusCode> {
 
 async fn found(act: &Act, tenant: Option<TenantId>) -> Result<Alert> {
     act.services.alerts.find(tenant, act.part("alert")?).await
+}
+
+fn language_of(word: Option<String>) -> Result<Language> {
+    word.map_or(Ok(Language::default()), |word| word.parse())
 }
 
 async fn environment_of(act: &Act, key: Option<String>) -> Result<Option<EnvironmentId>> {

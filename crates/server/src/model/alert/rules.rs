@@ -73,7 +73,10 @@ impl Thresholds {
         let fits = |threshold: &&Threshold| {
             threshold.rule == rule
                 && threshold.environment.is_none_or(|of| of == environment)
-                && threshold.table.as_deref().is_none_or(|of| Some(of) == table)
+                && threshold
+                    .table
+                    .as_deref()
+                    .is_none_or(|of| table.is_some_and(|table| table.eq_ignore_ascii_case(of)))
         };
         let width =
             |threshold: &&Threshold| (threshold.table.is_some(), threshold.environment.is_some());
@@ -112,7 +115,7 @@ pub struct Newest {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Reported {
     pub rule: Rule,
-    /// Table, folded.
+    /// Table, as it is shared.
     pub subject: String,
     pub amount: i64,
     pub code: Option<String>,

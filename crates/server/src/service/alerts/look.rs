@@ -151,7 +151,8 @@ impl Look {
         for rule in Rule::ALL {
             let count = open.get(rule.as_str()).copied().unwrap_or(0);
             #[expect(clippy::cast_precision_loss, reason = "2^53 alerts are never open")]
-            gauge!("malote_alerts_open", "rule" => rule.as_str()).set(count as f64);
+            let count = count as f64;
+            gauge!("malote_alerts_open", "rule" => rule.as_str()).set(count);
         }
         let (waiting, dead) = self.alerts.store.notice_counts().await?;
         #[expect(clippy::cast_precision_loss, reason = "2^53 notices are never kept")]

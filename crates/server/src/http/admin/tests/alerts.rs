@@ -63,7 +63,7 @@ async fn routes_thresholds_and_the_mail_server_are_replaced_whole_and_the_passwo
     let set = desk.done("PUT", &thresholds, set).await;
     assert_eq!(
         (&set["items"][0]["table"], &set["items"][0]["value"]),
-        (&json!("FLAN"), &json!(30))
+        (&json!("flan"), &json!(30))
     );
     for bad in [
         json!({ "thresholds": [{ "rule": "storm", "value": 1 }] }),
