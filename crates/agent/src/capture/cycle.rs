@@ -21,7 +21,7 @@ use super::{
     batcher::Batcher,
     cursor::Change,
     edge::{self, Pass},
-    governor::{Change, FULL, Governor},
+    governor::{FULL, Governor, Shift},
     load,
     room::Room,
     scan::Scan,
@@ -537,11 +537,11 @@ impl<'a, S: Source> Cycle<'a, S> {
         let pace = self.tools.governor.pace();
         metrics::gauge!("malote_agent_pace").set(f64::from(pace) / f64::from(FULL));
         match change {
-            Change::Nothing => {}
-            Change::Slows => {
+            Shift::Nothing => {}
+            Shift::Slows => {
                 tracing::info!("the ERP database answers slowly: base loads and scans are slowed")
             }
-            Change::Free => {
+            Shift::Free => {
                 tracing::info!(
                     "the ERP database answers as before: base loads and scans go on at full pace"
                 )

@@ -63,7 +63,7 @@ impl Beat {
 
 /// What a look changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Change {
+pub(super) enum Shift {
     Nothing,
     /// From the full pace to a slower one.
     Slows,
@@ -82,7 +82,7 @@ struct State {
 }
 
 impl State {
-    fn probe(&mut self, took: Duration) -> Change {
+    fn probe(&mut self, took: Duration) -> Shift {
         let seconds = took.as_secs_f64();
         let beat = self.probe.get_or_insert(Beat::of(seconds));
         beat.note(seconds);
@@ -94,9 +94,9 @@ impl State {
             self.pace = (self.pace + self.pace / 10 + 1).min(FULL);
         }
         match (before, self.pace) {
-            (FULL, pace) if pace < FULL => Change::Slows,
-            (before, FULL) if before < FULL => Change::Free,
-            _ => Change::Nothing,
+            (FULL, pace) if pace < FULL => Shift::Slows,
+            (before, FULL) if before < FULL => Shift::Free,
+            _ => Shift::Nothing,
         }
     }
 
@@ -131,7 +131,7 @@ impl Governor {
     }
 
     /// Notes what a probe took, and sets the pace.
-    pub(super) fn probe(&self, took: Duration) -> Change {
+    pub(super) fn probe(&self, took: Duration) -> Shift {
         self.state().probe(took)
     }
 
@@ -162,9 +162,9 @@ mod tests {
         Duration::from_secs_f64(millis / 1_000.0)
     }
 
-    fn probed(governor: &Governor, millis: f64, times: usize) -> Vec<Change> {
+    fn probed(governor: &Governor, millis: f64, times: usize) -> Vec<Shift> {
         let changes = (0..times).map(|_| governor.probe(ms(millis)));
-        changes.filter(|change| *change != Change::Nothing).collect()
+        changes.filter(|change| *change != Shift::Nothing).collect()
     }
 
     #[test]
@@ -172,13 +172,13 @@ mod tests {
         let governor = Governor::default();
         assert_eq!(probed(&governor, 10.0, 50), []);
         assert_eq!(governor.pace(), FULL);
-        assert_eq!(probed(&governor, 30.0, 3), [Change::Slows], "told once");
+        assert_eq!(probed(&governor, 30.0, 3), [Shift::Slows], "told once");
         assert!(governor.pace() <= FULL / 4, "{}", governor.pace());
         probed(&governor, 30.0, 20);
         assert_eq!(governor.pace(), LEAST, "and no slower");
         assert_eq!(probed(&governor, 10.0, 10), [], "not at once");
         assert!(governor.pace() < FULL / 4, "{}", governor.pace());
-        assert_eq!(probed(&governor, 10.0, 40), [Change::Free]);
+        assert_eq!(probed(&governor, 10.0, 40), [Shift::Free]);
         assert_eq!(governor.pace(), FULL);
     }
 
@@ -196,7 +196,7 @@ mod tests {
         let governor = Governor::default();
         probed(&governor, 10.0, 50);
         let changes = probed(&governor, 20.0, 1_000);
-        assert_eq!(changes, [Change::Slows, Change::Free]);
+        assert_eq!(changes, [Shift::Slows, Shift::Free]);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// How a mail is tried: after 1, 2, 4 … minutes and then each hour, for about half a day.
-pub const SCHEDULE: Schedule = Schedule { attempts: 16, first_retry_seconds: 60 };
+const SCHEDULE: Schedule = Schedule { attempts: 16, first_retry_seconds: 60 };
 
 /// Whether an address may be written to: it was not for a while, and nothing is under way to it.
 const FREE: &str = "NOT EXISTS (SELECT 1 FROM alert_notice o WHERE o.address = n.address AND o.state = 'leased')
