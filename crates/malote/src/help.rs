@@ -10,6 +10,7 @@ macro_rules! twins {
 }
 
 mod agent;
+mod alert;
 mod care;
 mod fleet;
 mod program;
@@ -27,8 +28,9 @@ pub(crate) use refused::told;
 
 type Twins = &'static [(&'static str, &'static str)];
 
-const TABLES: [Twins; 7] = [
+const TABLES: [Twins; 8] = [
     agent::TWINS,
+    alert::TWINS,
     care::TWINS,
     fleet::TWINS,
     program::TWINS,

@@ -5,6 +5,7 @@
 //! Never: decides; the services do.
 
 mod admin;
+mod alert;
 mod backup;
 mod carol;
 mod catalog;
@@ -137,6 +138,9 @@ enum ServerNoun {
     /// Remove what is past the days it is kept.
     #[command(subcommand)]
     Retention(retention::RetentionCommand),
+    /// What is wrong, and where people are told of it.
+    #[command(subcommand)]
+    Alert(alert::AlertCommand),
     /// Where consumers are told of batches, and how each telling stands.
     #[command(subcommand)]
     Webhook(webhook::WebhookCommand),
@@ -300,6 +304,7 @@ async fn with_store(noun: ServerNoun, services: &Services, form: Form) -> Result
         ServerNoun::Staging(command) => command.run(services, form).await,
         ServerNoun::Quarantine(command) => command.run(services, form).await,
         ServerNoun::Retention(command) => command.run(services, form).await,
+        ServerNoun::Alert(command) => command.run(services, form).await,
         ServerNoun::Webhook(command) => command.run(services, form).await,
         ServerNoun::Run { .. }
         | ServerNoun::Migrate

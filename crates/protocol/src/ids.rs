@@ -71,6 +71,8 @@ uuid_ids! {
     AdminTokenId;
     /// A person or a program that administers over the network.
     AdministratorId;
+    /// Something that is wrong and that people are told of.
+    AlertId;
     /// An app of the platform that consumes data or messages.
     AppId;
     /// A workspace of a tenant.

@@ -221,6 +221,26 @@ pub const WEBHOOK_PAUSE: Duration = Duration::from_secs(3_600);
 /// How long the secret of before may stay in force after a rotation.
 pub const WEBHOOK_SECRET_OVERLAP: Duration = Duration::from_secs(30 * 86_400);
 
+// --- alerts ---
+/// E-mail addresses of one tenant that alerts go to: people behind them have lists of their own.
+pub const ALERT_ADDRESSES: usize = 10;
+/// Thresholds of one tenant: one for each table of a large stream, and room for the rest.
+pub const ALERT_THRESHOLDS: usize = 4_000;
+/// Longest e-mail address (RFC 5321, 4.5.3.1.3, without the brackets).
+pub const MAIL_ADDRESS_BYTES: usize = 254;
+/// At most one mail to an address within this: what happens meanwhile goes into the next one.
+pub const MAIL_PAUSE: Duration = Duration::from_secs(60);
+/// Notices of one mail; what is above goes into the next one.
+pub const MAIL_NOTICES: usize = 100;
+/// How long a mail may take from connecting to the server's last word.
+pub const MAIL_TIMEOUT: Duration = Duration::from_secs(30);
+/// After that a mail whose outcome nobody wrote down may be tried again.
+pub const MAIL_LEASE: Duration = Duration::from_secs(120);
+/// A mail that was sent, or given up, is shown for so long.
+pub const MAIL_KEPT: Duration = Duration::from_secs(7 * 86_400);
+/// A resolved alert is shown for so long.
+pub const ALERT_KEPT: Duration = Duration::from_secs(90 * 86_400);
+
 // --- what people keep and ask for beside the agent ---
 /// A password or key; PEM keys of 8,192 bits have 6.5 KB.
 pub const SEALED_BYTES: usize = 8 * 1024;
@@ -267,4 +287,5 @@ const _: () = {
     assert!(TENANT_WEBHOOK_CALLS < WEBHOOK_CALLS);
     assert!(WEBHOOK_CONNECT.as_secs() < WEBHOOK_TIMEOUT.as_secs());
     assert!(WEBHOOK_TIMEOUT.as_secs() < WEBHOOK_LEASE.as_secs());
+    assert!(MAIL_TIMEOUT.as_secs() < MAIL_LEASE.as_secs());
 };

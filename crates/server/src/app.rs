@@ -81,10 +81,11 @@ pub async fn open(config: &ServerConfig) -> Result<Services> {
     config.retention.check()?;
     // What a running server gives as the source of its events.
     let addresses = config.addresses(config.http_listen, config.grpc_listen);
-    let calling = config.calling(&addresses.map(|found| found.http).unwrap_or_default())?;
+    let source = addresses.map(|found| found.http).unwrap_or_default();
+    let (calling, alerting) = (config.calling(&source)?, config.alerting(&source)?);
     let services = Services::open(&config.data, String::new()).await?;
     let services = services.allowing_private(config.allow_private).keeping(config.retention);
-    Ok(services.calling(calling).by(&command_line()))
+    Ok(services.calling(calling).alerting(alerting).by(&command_line()))
 }
 
 /// Who acts on the command line, for the audit.
@@ -112,11 +113,12 @@ impl App {
         let bound = (address(&http)?, address(&grpc)?);
         let addresses = config.addresses(bound.0, bound.1)?;
         let calling = config.calling(&addresses.http)?;
+        let alerting = config.alerting(&addresses.http)?;
         let lock = match held {
             Some(lock) => lock,
             None => lock(&config.data)?,
         };
-        let services = ready(config, &addresses).await?.calling(calling);
+        let services = ready(config, &addresses).await?.calling(calling).alerting(alerting);
         let deliverer = services.webhooks.deliverer()?;
         let (trigger, shutdown) = shutdown::channel();
         let (closing, closed) = shutdown::channel();
@@ -190,9 +192,11 @@ fn desk(
 }
 
 /// The tasks that bring about what the store says is due.
-fn reconcilers(services: &Services, shutdown: &Shutdown) -> [Task<()>; 3] {
-    let Services { staging, ingest, retention, .. } = services.clone();
+fn reconcilers(services: &Services, shutdown: &Shutdown) -> [Task<()>; 4] {
+    let Services { staging, ingest, retention, alerts, .. } = services.clone();
+    let (looking, period) = (alerts.looking(), alerts.period());
     [
+        task::spawn("alerts", tasks::alerts::run(looking, period, shutdown.clone())),
         task::spawn("apply", tasks::apply::run(staging, ingest.hint(), shutdown.clone())),
         task::spawn("retention", tasks::retention::run(retention, Wall::now, shutdown.clone())),
         task::spawn("silence", tasks::silence::run(ingest, shutdown.clone())),

@@ -7,6 +7,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use protocol::{Code, Coded as _, Error, Result};
@@ -14,8 +15,11 @@ use runtime::{telemetry::LogFormat, tls::TlsFiles};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    model::{delivery::Schedule, retention::Policy},
-    service::webhooks::{Calling, Reach},
+    model::{alert::Pace, delivery::Schedule, retention::Policy},
+    service::{
+        alerts::Settings,
+        webhooks::{Calling, Reach},
+    },
 };
 
 /// Prefix of the environment's variables.
@@ -46,6 +50,35 @@ pub struct ServerConfig {
     /// How long what the ledger holds is kept, in days after the end of a batch; 0 = for ever.
     pub retention: Policy,
     pub webhooks: WebhookConfig,
+    pub alerts: AlertConfig,
+}
+
+/// When and how people are told that something is wrong.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AlertConfig {
+    /// Seconds between two looks.
+    pub look_seconds: u32,
+    /// Minutes for which what was wrong must be gone before its alert is resolved; doubled each time it comes back.
+    pub hold_minutes: u32,
+    /// Hours after which an open alert that nobody acknowledged is told again.
+    pub again_hours: u32,
+    /// MiB that must be free on the disk of the data folder; 0: nobody is told of it.
+    pub disk_free_mb: u32,
+    /// PEM file of a further authority whose certificate the mail server may have.
+    pub mail_ca_file: Option<PathBuf>,
+}
+
+impl Default for AlertConfig {
+    fn default() -> Self {
+        Self {
+            look_seconds: 30,
+            hold_minutes: 10,
+            again_hours: 6,
+            disk_free_mb: 1_024,
+            mail_ca_file: None,
+        }
+    }
 }
 
 /// How consumers are told of batches.
@@ -98,6 +131,7 @@ impl Default for ServerConfig {
             tls: TlsFiles::default(),
             retention: Policy::default(),
             webhooks: WebhookConfig::default(),
+            alerts: AlertConfig::default(),
         }
     }
 }
@@ -131,15 +165,40 @@ impl ServerConfig {
             &self.webhooks;
         let schedule = Schedule { attempts: *attempts, first_retry_seconds: *first_retry_seconds };
         schedule.check()?;
-        let read = |path: &PathBuf| {
-            std::fs::read(path)
-                .coded(Code::ConfigInvalid, "cannot be read")
-                .map_err(|error| error.at(format!("webhooks.ca_file {}", path.display())))
-        };
         let reach =
             Reach { allow_private: self.allow_private, private_hosts: private_hosts.clone() };
-        let ca_pem = ca_file.as_ref().map(read).transpose()?;
+        let ca_pem = authority("webhooks.ca_file", ca_file.as_deref())?;
         Ok(Calling { source: source.to_owned(), schedule, reach, ca_pem })
+    }
+
+    /// How alerts are made and told; `source` is this server's address.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID`.
+    pub fn alerting(&self, source: &str) -> Result<Settings> {
+        let AlertConfig { look_seconds, hold_minutes, again_hours, disk_free_mb, mail_ca_file } =
+            &self.alerts;
+        for (key, value) in [
+            ("alerts.look_seconds", look_seconds),
+            ("alerts.hold_minutes", hold_minutes),
+            ("alerts.again_hours", again_hours),
+        ] {
+            if *value == 0 {
+                return Err(Error::new(Code::ConfigInvalid, "must be 1 or more").at(key));
+            }
+        }
+        let minutes = |count: u64| Duration::from_secs(count * 60);
+        let pace = Pace {
+            hold: minutes(u64::from(*hold_minutes)),
+            again: minutes(u64::from(*again_hours) * 60),
+        };
+        Ok(Settings {
+            source: source.to_owned(),
+            pace,
+            disk_free_mb: *disk_free_mb,
+            period: Duration::from_secs(u64::from(*look_seconds)),
+            ca_pem: authority("alerts.mail_ca_file", mail_ca_file.as_deref())?,
+        })
     }
 
     /// The addresses to publish, without a slash at the end, given those that were bound.
@@ -162,6 +221,13 @@ impl ServerConfig {
             grpc: of("public_grpc", &self.public_grpc, grpc)?,
         })
     }
+}
+
+/// The bytes of a file with an authority's certificate.
+fn authority(key: &str, path: Option<&Path>) -> Result<Option<Vec<u8>>> {
+    let Some(path) = path else { return Ok(None) };
+    let read = std::fs::read(path).coded(Code::ConfigInvalid, "cannot be read");
+    read.map(Some).map_err(|error| error.at(format!("{key} {}", path.display())))
 }
 
 /// What senders dial.

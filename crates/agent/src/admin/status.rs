@@ -14,7 +14,7 @@ use super::{
     steer::{self, HaltStatus},
 };
 use crate::journal::{
-    Answer, CappedDeletes, Incident, Journal, LinkState, Paused, SpoolState, TableStatus,
+    Answer, CappedDeletes, Incident, Journal, LinkState, Paused, Slowed, SpoolState, TableStatus,
     Verification,
 };
 
@@ -50,6 +50,9 @@ pub struct Status {
     /// Base loads wait until then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loads_from: Option<String>,
+    /// Base loads and scans are slowed, since the ERP database answers slowly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slowed: Option<SlowedStatus>,
     /// What a person paused.
     #[serde(default)]
     pub halts: Vec<HaltStatus>,
@@ -84,6 +87,21 @@ impl From<Paused> for PausedStatus {
             hint: paused.code.hint().to_owned(),
             since: paused.since.to_iso(),
         }
+    }
+}
+
+/// Bulk reading is slowed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SlowedStatus {
+    /// Of the full pace.
+    pub percent: u32,
+    pub since: String,
+}
+
+impl From<Slowed> for SlowedStatus {
+    fn from(Slowed { percent, since }: Slowed) -> Self {
+        Self { percent, since: since.to_iso() }
     }
 }
 
@@ -196,6 +214,7 @@ pub(super) async fn status(behind: &Behind) -> Result<Status> {
         paused: journal.paused().map(Into::into),
         next_run: journal.coming().cycle.map(Wall::to_iso),
         loads_from: journal.coming().loads.map(Wall::to_iso),
+        slowed: journal.slowed().map(Into::into),
         halts: steer::halts(journal.halts()),
         deletes: deletes(journal),
         verified: journal.verified().await?,

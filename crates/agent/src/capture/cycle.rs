@@ -25,6 +25,7 @@ use super::{
     batcher::Batcher,
     cursor::Change,
     edge::{self, Pass},
+    governor::Governor,
     load,
     room::Room,
     scan::Scan,
@@ -33,7 +34,7 @@ use super::{
 use crate::{
     config::AgentConfig,
     journal::{Incident, Journal, key_hash},
-    source::{Bound, Page, Source, TableShape, rest_after},
+    source::{Bound, Page, Source, TableShape},
 };
 
 /// Spooled bytes the cloud may be behind before reading waits.
@@ -68,6 +69,7 @@ pub(super) struct Tools<'a, S> {
     pub(super) config: &'a AgentConfig,
     pub(super) epoch: Epoch,
     pub(super) room: &'a Room,
+    pub(super) governor: &'a Governor,
 }
 
 /// One cycle.
@@ -121,6 +123,7 @@ impl<'a, S: Source> Cycle<'a, S> {
     pub(super) async fn turn(&mut self, table: &mut Table) -> Turn<bool> {
         // For this turn or for none: what is read from here on goes behind it.
         let ahead = table.ahead.take();
+        table.governed = self.pace();
         let seen = self.describe(table).await?;
         let stamped = seen.shape.stamp.is_some();
         if stamped {
@@ -248,6 +251,7 @@ impl<'a, S: Source> Cycle<'a, S> {
             }
         };
         table.took(took, page.len());
+        self.tools.governor.page(&table.query.table, took, page.len());
         tell_read(table, &page, took, "of a base load");
         for row in 0..page.len() {
             self.send(table, seen, (&page, row), Kind::Load).await?;
@@ -518,14 +522,6 @@ impl<'a, S: Source> Cycle<'a, S> {
             return Err(Fault::Session(Error::new(Code::JournalFailed, "the journal is closed")));
         }
         journal.append(id, messages).await.map_err(Fault::Session)
-    }
-
-    /// The ERP rests after a chunk, by the duty cycle.
-    pub(super) async fn rest(&self, took: Duration) {
-        let rest = rest_after(took, self.tools.config.capture.duty_percent);
-        if !rest.is_zero() {
-            clock::sleep(rest.min(limits::BATCH_READING)).await;
-        }
     }
 }
 

@@ -146,6 +146,9 @@ impl<S: Source> Cycle<'_, S> {
         let page = page.map_err(Fault::Table)?;
         let took = before.elapsed();
         table.took(took, page.len());
+        if whole {
+            self.tools.governor.page(&table.query.table, took, page.len());
+        }
         let keys: Vec<KeyBytes> = (0..page.len()).map(|row| seen.key(&page, row)).collect();
         if !seen.shape.shared_key && keys.windows(2).any(|pair| pair.first() == pair.last()) {
             let words = "two rows share the declared key";

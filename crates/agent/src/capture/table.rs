@@ -31,13 +31,14 @@ use super::{
     asked::{Again, Round},
     cursor::Cursor,
     edge::Pass,
+    governor::FULL,
     load::Wish,
     recent::RecentRows,
     scan::Scan,
 };
 use crate::{
     journal::{Parked, TableStatus, key_hash, schema_mark},
-    source::{Bound, PAGE_ROWS, Pace, Page, PageKey, ReadLimit, TableShape},
+    source::{Bound, LEAST_ROWS, PAGE_ROWS, Pace, Page, PageKey, ReadLimit, TableShape},
 };
 
 /// Encoded bytes a page may become: names count too, so tables with many columns get fewer rows.
@@ -166,6 +167,8 @@ pub(super) struct Table {
     confirmed_sent: bool,
     /// Base loads may be read in this cycle.
     pub(super) may_load: bool,
+    /// How large its pages may be, in thousandths: less while the database answers slowly.
+    pub(super) governed: u32,
     /// The delta of this cycle is done.
     pub(super) delta_done: bool,
     /// The scan of this cycle is done or must wait for the next one.
@@ -204,6 +207,7 @@ impl Table {
             confirmed: false,
             confirmed_sent: false,
             may_load: true,
+            governed: FULL,
             delta_done: false,
             scan_done: false,
             pending: (0, 0),
@@ -234,7 +238,9 @@ impl Table {
     pub(super) fn limit(&self) -> ReadLimit {
         let most = self.seen.as_ref().map_or(PAGE_ROWS, |seen| seen.max_rows);
         let most = if self.suspect { most.min(200) } else { most };
-        self.pace.limit(most)
+        let limit = self.pace.limit(most);
+        let governed = limit.rows.saturating_mul(self.governed as usize) / FULL as usize;
+        ReadLimit { rows: governed.max(LEAST_ROWS.min(limit.rows)), ..limit }
     }
 
     /// A chunk was read; the next one's size follows.

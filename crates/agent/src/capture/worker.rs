@@ -25,7 +25,7 @@ use super::{
     ahead,
     batcher::{Batcher, batch_id},
     cycle::{Cycle, Fault, Tools},
-    load,
+    governor::Governor,
     room::Room,
     schedule::Schedule,
     table::{self, Table},
@@ -43,15 +43,16 @@ const FAULT_PAUSE: Duration = Duration::from_secs(1);
 
 /// The capture of one stream.
 pub struct Worker<S> {
-    source: Arc<S>,
+    pub(super) source: Arc<S>,
     pub(super) journal: Journal,
-    config: Arc<AgentConfig>,
+    pub(super) config: Arc<AgentConfig>,
     erp: ErpName,
     shutdown: Shutdown,
     pub(super) schedule: Schedule,
     /// A run of the recurrence is over: nothing is read before the next one.
     pub(super) resting: bool,
     pub(super) room: Room,
+    governor: Governor,
 }
 
 /// What is held under one grant.
@@ -59,9 +60,9 @@ pub(super) struct Session {
     epoch: Epoch,
     pub(super) tables: Vec<Table>,
     /// Entries of tables that are not in the plan now, or are not read yet.
-    cursors: BTreeMap<TableName, Vec<u8>>,
+    pub(super) cursors: BTreeMap<TableName, Vec<u8>>,
     /// Tables of the plan that uplink has to learn first.
-    unlearned: BTreeSet<TableName>,
+    pub(super) unlearned: BTreeSet<TableName>,
     /// Base loads that ended without a row to send: told with the next batch.
     loads_done: Vec<(TableName, Generation)>,
     /// The table whose turn is first.
@@ -86,7 +87,8 @@ impl<S: Source> Worker<S> {
     ) -> Self {
         let room = Room::of(config.data.clone());
         let schedule = Schedule::default();
-        Self { source, journal, config, erp, shutdown, schedule, resting: false, room }
+        let governor = Governor::default();
+        Self { source, journal, config, erp, shutdown, schedule, resting: false, room, governor }
     }
 
     /// Runs until the shutdown.
@@ -258,6 +260,7 @@ impl<S: Source> Worker<S> {
             config: &self.config,
             epoch: session.epoch,
             room: &self.room,
+            governor: &self.governor,
         };
         let mut cycle = Cycle::new(tools, batch);
         let cut = self.turns(session, &mut cycle).await?;
@@ -341,7 +344,9 @@ impl<S: Source> Worker<S> {
                 }
                 match cycle.turn(table).await {
                     Ok(more) => {
-                        self.journal.tell_unread(None);
+                        if self.journal.tell_unread(None) {
+                            tracing::info!("the ERP database is read again");
+                        }
                         next.extend(more.then_some(at));
                     }
                     Err(Fault::Table(error)) if error.code == Code::DatabaseChanged => {
@@ -366,7 +371,9 @@ impl<S: Source> Worker<S> {
             matches!(error.code, Code::SourceUnreachable | Code::SourceFile | Code::SourceTls);
         if whole || matches!(error.code, Code::SourceTimeout | Code::SourceStandby) {
             let (code, words) = (error.code, error.message.clone());
-            self.journal.tell_unread(Some(Unread { since: Mono::now(), code, words }));
+            if self.journal.tell_unread(Some(Unread { since: Mono::now(), code, words })) {
+                tracing::warn!(code = %error.code, words = error.message, hint = error.code.hint(), "the ERP database cannot be read");
+            }
         }
         whole.then_some(error)
     }
@@ -473,80 +480,6 @@ impl<S: Source> Worker<S> {
             table.accepted();
         }
         metrics::counter!("malote_agent_batches_total").increment(1);
-        Ok(())
-    }
-
-    /// Takes over the plan and the orders where they changed.
-    /// A section of the configuration for a table that the database does not have is most likely misspelt, and what it
-    /// masks or leaves out then holds for nothing: people are told. Sections of shared tables are looked at as they are
-    /// described.
-    async fn look_at_declared(&self, plan: &protocol::json::Entities) -> Result<()> {
-        let shared = |name: &TableName| plan.queries.iter().any(|query| query.table == *name);
-        for name in self.config.tables.keys().filter(|name| !shared(name)) {
-            let code = Code::TableMissing;
-            match self.source.describe(&self.config.spec(name)).await {
-                Err(error) if error.code == code => {
-                    let words = format!(
-                        "the configuration has a section tables.{name}, but the database has no such table: nothing it \
-                         masks or leaves out holds for another one"
-                    );
-                    tracing::warn!(table = %name, %code, words, hint = code.hint(), "misspelt?");
-                    let at_micros = Wall::now().0;
-                    let table = Some(name.clone());
-                    let incident = Incident { table, key_hash: None, code, words, at_micros };
-                    self.journal.incident_once(incident).await?;
-                }
-                _ => self.journal.mended(name, code).await?,
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) async fn refresh(&self, session: &mut Session) -> Result<()> {
-        let orders = self.journal.reload_requests().await?;
-        let changed = session.plan.has_changed().unwrap_or(false);
-        if session.planned && !changed && orders == session.orders {
-            for table in &mut session.tables {
-                // A request that came while a load was under way is due after its end.
-                load::settle(&mut table.cursor, &table.wish);
-            }
-            return Ok(());
-        }
-        session.plan.mark_unchanged();
-        let (plan, unlearned) = self.journal.plan_to_learn().await?;
-        let Some(plan) = plan else { return Ok(()) };
-        (session.planned, session.unlearned) = (true, unlearned);
-        self.look_at_declared(&plan).await?;
-        let mut held: BTreeMap<TableName, Table> =
-            session.tables.drain(..).map(|table| (table.query.table.clone(), table)).collect();
-        let now = Mono::now();
-        for query in plan.queries {
-            let name = query.table.clone();
-            if session.unlearned.contains(&name) {
-                continue;
-            }
-            let local = orders.get(&name).copied().unwrap_or_default();
-            let mut table = held.remove(&name).unwrap_or_else(|| {
-                Table::new(
-                    query.clone(),
-                    session.cursors.get(&name).cloned().unwrap_or_default(),
-                    now,
-                )
-            });
-            table.replan(query, local);
-            let ordered = session.orders.get(&name).copied().unwrap_or_default() < local;
-            if load::settle(&mut table.cursor, &table.wish)
-                || (ordered && !session.orders.is_empty())
-            {
-                // A load asked for is a new try of what capture parked. What the server refused is uplink's: a load that
-                // never got through is due in every session.
-                table.park = None;
-            }
-            session.tables.push(table);
-        }
-        // Withdrawn tables stop; should one come back it goes on where it was accepted last.
-        session.cursors.extend(held.into_iter().map(|(name, table)| (name, table.stored)));
-        session.orders = orders;
         Ok(())
     }
 

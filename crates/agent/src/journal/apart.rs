@@ -59,6 +59,14 @@ pub struct Coming {
     pub loads: Option<Wall>,
 }
 
+/// Base loads and scans are slowed, since the ERP database answers slowly.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Slowed {
+    /// Of the full pace.
+    pub percent: u32,
+    pub since: Wall,
+}
+
 /// When a parked table is tried again by itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Retry {
@@ -98,6 +106,7 @@ pub(super) struct Attention {
     /// As the file holds them.
     pub halts: Halts,
     pub coming: Coming,
+    pub slowed: Option<Slowed>,
     /// As the file holds it.
     pub capped: BTreeMap<TableName, CappedDeletes>,
     /// The server found the last batch id too far ahead of its clock (`CLOCK_AHEAD`).
@@ -177,6 +186,22 @@ impl Journal {
     #[must_use]
     pub fn coming(&self) -> Coming {
         self.shared.attention.borrow().coming
+    }
+
+    /// Tells people at which pace bulk reading goes, in percent; `None`: at the full one.
+    pub fn tell_slowed(&self, percent: Option<u32>, now: Wall) {
+        self.shared.attention.send_if_modified(|attention| {
+            let since = attention.slowed.map_or(now, |slowed| slowed.since);
+            let slowed = percent.map(|percent| Slowed { percent, since });
+            let news = slowed != attention.slowed;
+            attention.slowed = slowed;
+            news
+        });
+    }
+
+    #[must_use]
+    pub fn slowed(&self) -> Option<Slowed> {
+        self.shared.attention.borrow().slowed
     }
 
     /// Tables that uplink parked since the start of the process. A start, a reload asked for by a person, another schema

@@ -47,7 +47,7 @@ use runtime::clock::Wall;
 use tokio::sync::{Semaphore, watch};
 
 use apart::Attention;
-pub use apart::{Coming, Parked, Paused, Refusals, Retry, Suspect, Unread, schema_mark};
+pub use apart::{Coming, Parked, Paused, Refusals, Retry, Slowed, Suspect, Unread, schema_mark};
 pub use asking::{Asked, KeySpan, Question, StagedPage, StagedSum, Told};
 pub use deletes::{Answer, CappedDeletes, Counted, Verdict};
 pub use detail::{DETAIL_LOG, detail_order};
@@ -60,7 +60,9 @@ pub use types::{
     Grant, Incident, LinkPhase, LinkState, Poisoned, Recovery, Seal, SpoolMessage, SpoolState,
     TableStatus, key_hash,
 };
-pub use verify::{Differences, Origin, Outcome, Progress, Stage, Verification, VerifyOrder};
+pub use verify::{
+    Differences, Origin, Outcome, Progress, Stage, Standing, Verification, VerifyOrder,
+};
 use writer::{Desk, Tell, Writer};
 
 /// Handle on the journal's one writer thread; cheap to clone.
@@ -470,15 +472,16 @@ impl Journal {
         }
     }
 
-    /// Capture tells whether it can read the ERP database: the first of a row of failures stays, a page read ends it.
-    pub fn tell_unread(&self, found: Option<Unread>) {
+    /// Capture tells whether it can read the ERP database: the first of a row of failures stays, a page read ends it. Tells
+    /// whether that is news.
+    pub fn tell_unread(&self, found: Option<Unread>) -> bool {
         self.shared.unread.send_if_modified(|unread| {
             let news = found.is_none() != unread.is_none();
             if news {
                 *unread = found;
             }
             news
-        });
+        })
     }
 
     /// Since when nothing of the ERP database can be read.

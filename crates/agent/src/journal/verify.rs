@@ -4,6 +4,8 @@
 //! last whole verification of a table found differences that nobody mended.
 //! Never: compares anything; holds a key but the bounds of an order.
 
+use std::collections::BTreeMap;
+
 use protocol::{Code, Error, Result, ids::OrderId, key::KeyBytes, limits, names::TableName};
 use runtime::clock::Wall;
 use rusqlite::params;
@@ -117,6 +119,14 @@ impl Outcome {
     }
 }
 
+/// How a table stood to what is staged when it was compared last.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Standing {
+    /// Rows that differed and were not repaired.
+    pub differences: u64,
+    pub at: Wall,
+}
+
 /// How far the one that runs is.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -199,6 +209,12 @@ impl Journal {
         let last = "v.id > ?1 AND v.id IN (SELECT max(id) FROM verification
                     WHERE stage IN ('DONE', 'FAILED') GROUP BY table_id)";
         self.run(move |desk| look(desk, last, 0, usize::MAX)).await
+    }
+
+    /// What was left by the last verification of each table that says something of all of it: one that found nothing in a
+    /// part says nothing of the rest.
+    pub async fn standing(&self) -> Result<BTreeMap<TableName, Standing>> {
+        self.run(standing).await
     }
 
     /// The next one to run: one that was cut short, else those of people and of the server before the schedule's. It is
@@ -308,6 +324,26 @@ fn look(desk: &mut Desk, which: &str, of: i64, limit: usize) -> Result<Vec<Verif
     };
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     desk.rows(&sql, params![of, limit], read)
+}
+
+fn standing(desk: &mut Desk) -> Result<BTreeMap<TableName, Standing>> {
+    let sql = "SELECT n.name, length(v.key_from) + length(v.key_to) > 0, v.finished_micros, v.outcome
+               FROM verification v JOIN named n ON n.id = v.table_id
+               WHERE v.stage = 'DONE' AND v.outcome IS NOT NULL ORDER BY v.id DESC";
+    let read = |row: &rusqlite::Row<'_>| {
+        let name: String = row.get(0)?;
+        Ok((name, row.get::<_, bool>(1)?, row.get(2)?, row.get::<_, String>(3)?))
+    };
+    let mut all = BTreeMap::new();
+    for (name, part, at, outcome) in desk.rows(sql, [], read)? {
+        let Ok(outcome) = serde_json::from_str::<Outcome>(&outcome) else { continue };
+        let differences = outcome.remaining().total();
+        if part && differences == 0 {
+            continue;
+        }
+        all.entry(spool::stored(&name)?).or_insert(Standing { differences, at: Wall(at) });
+    }
+    Ok(all)
 }
 
 /// Reads all once, as the journal is opened.

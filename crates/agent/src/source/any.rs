@@ -95,6 +95,10 @@ impl Source for AnySource {
         each!(self, source => source.bound().await)
     }
 
+    async fn probe(&self) -> Result<bool> {
+        each!(self, source => source.probe().await)
+    }
+
     fn watermark(&self, shape: &TableShape, bound: &Bound) -> Result<Watermark> {
         each!(self, source => source.watermark(shape, bound))
     }

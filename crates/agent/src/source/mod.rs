@@ -29,7 +29,7 @@ mod sqlite;
 
 pub use any::{AnySource, SourceOptions, connect};
 pub use mask::{Disclosure, Mask, MaskKey, MaskRule};
-pub use pace::{PAGE_ROWS, Pace, rest_after};
+pub use pace::{LEAST_ROWS, PAGE_ROWS, Pace, rest_after};
 pub use page::{Page, PageBuilder, Place, Poison};
 pub use postgres::{PostgresSource, SAFE_BOUND_SQL};
 pub use profile::{BranchLayout, Profile};
@@ -245,6 +245,11 @@ pub trait Source: fmt::Debug + Send + Sync + 'static {
 
     /// `b` and `B`, in a transaction of its own, before the read.
     fn bound(&self) -> impl Future<Output = Result<Bound>> + Send;
+
+    /// Asks for nothing, so that the time it takes is the database's own; `false` where that time says nothing.
+    fn probe(&self) -> impl Future<Output = Result<bool>> + Send {
+        std::future::ready(Ok(false))
+    }
 
     /// `B` in the form of the table's stamp column. Only for tables with a stamp.
     fn watermark(&self, shape: &TableShape, bound: &Bound) -> Result<Watermark>;

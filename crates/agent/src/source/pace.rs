@@ -12,7 +12,7 @@ const PAGE_BYTES: usize = 4 * 1024 * 1024;
 /// Rows of a page.
 pub const PAGE_ROWS: usize = 5_000;
 const FIRST_ROWS: usize = 500;
-const LEAST_ROWS: usize = 50;
+pub const LEAST_ROWS: usize = 50;
 /// A chunk may take this much of the ERP's time (`correctness.md` 3 b).
 const CHUNK_TIME: Duration = Duration::from_millis(200);
 

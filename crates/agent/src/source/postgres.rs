@@ -171,6 +171,14 @@ impl Source for PostgresSource {
         Ok(bound)
     }
 
+    async fn probe(&self) -> Result<bool> {
+        let link = self.links.take().await?;
+        link.within(async { link.simple_query("SELECT 1").await.map(|_| ()).map_err(fault) })
+            .await?;
+        link.give_back();
+        Ok(true)
+    }
+
     fn watermark(&self, shape: &TableShape, bound: &Bound) -> Result<Watermark> {
         if shape.stamp.is_none() {
             let words = format!("table {} has no stamp", shape.wire);

@@ -34,7 +34,7 @@ use super::{
     sender::PAUSES,
 };
 use crate::journal::{Journal, OrderOutcome, Taken};
-use report::Picture;
+use report::{Picture, Standings};
 
 /// A stream of commands that lasted as long begins the pauses anew.
 const LASTED: Duration = Duration::from_secs(10);
@@ -106,9 +106,15 @@ impl Line {
         let mut news = self.journal.pictures();
         let mut pauses = Backoff::new(PAUSES.0, limits::FLEET_REPORT);
         let mut told: Option<(Picture, Mono)> = None;
+        let mut verified = self.journal.verify_orders();
+        let mut standing = None;
         loop {
             news.mark_unchanged();
-            let picture = match self.picture().await {
+            if verified.has_changed().unwrap_or(true) {
+                standing = None;
+                verified.mark_unchanged();
+            }
+            let picture = match self.picture(&mut standing).await {
                 Ok(picture) => picture,
                 Err(error) if error.code == Code::JournalFailed => return End::Failed(error),
                 Err(_) => {
@@ -139,6 +145,7 @@ impl Line {
                         return End::Failed(closed());
                     }
                 }
+                _ = verified.changed() => standing = None,
                 () = clock::sleep(limits::FLEET_REPORT.saturating_sub(since)) => {}
             }
             let since = told.as_ref().map_or(Duration::ZERO, |(_, at)| at.elapsed());
@@ -146,8 +153,14 @@ impl Line {
         }
     }
 
-    async fn picture(&self) -> Result<Picture> {
-        Ok(report::picture(self.journal.statuses().await?, &self.journal.parked()))
+    /// `standing` is kept by the caller until a verification ends.
+    async fn picture(&self, standing: &mut Option<Standings>) -> Result<Picture> {
+        let standing = match standing {
+            Some(known) => known,
+            None => standing.insert(self.journal.standing().await?),
+        };
+        let statuses = self.journal.statuses().await?;
+        Ok(report::picture(statuses, &self.journal.parked(), standing))
     }
 
     async fn send(&self, picture: &Picture) -> Result<ReportResponse, CallError> {

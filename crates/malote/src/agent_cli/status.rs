@@ -112,7 +112,14 @@ fn coming_lines(status: &Status, lang: Lang) -> Vec<String> {
         let words = lang.pick("base loads wait until", "cargas iniciais esperam até");
         format!("             {words} {at}")
     });
-    run.into_iter().chain(loads).collect()
+    let slowed = status.slowed.as_ref().map(|slowed| {
+        let (percent, since) = (slowed.percent, &slowed.since);
+        lang.pick(
+            format!("slowed       base loads and scans go at {percent} % since {since}: the ERP database answers slowly"),
+            format!("reduzido     cargas e varreduras a {percent} % desde {since}: o banco do ERP responde devagar"),
+        )
+    });
+    run.into_iter().chain(loads).chain(slowed).collect()
 }
 
 /// What the columns of the tables' lines are. Sendings count, not rows: one that goes twice counts twice.

@@ -6,8 +6,18 @@ use super::*;
 use crate::{Malote, lang::Lang};
 
 /// Names and abbreviations that Brazilian administrators write as they are.
-const SAME: [&str; 9] =
-    ["CAROL_TENANT", "CONNECTOR", "ENDPOINT", "ERP", "SEQ", "SQL", "TENANT", "URL", "WEBHOOK"];
+const SAME: [&str; 10] = [
+    "CAROL_TENANT",
+    "CONNECTOR",
+    "ENDPOINT",
+    "ERP",
+    "SEQ",
+    "SQL",
+    "TENANT",
+    "TLS",
+    "URL",
+    "WEBHOOK",
+];
 
 fn english() -> Command {
     let mut command = Malote::command().bin_name("malote");

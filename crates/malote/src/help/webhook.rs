@@ -64,8 +64,8 @@ pub(super) const TWINS: super::Twins = twins! {
     "Webhook, por id ou nome; pode ser omitido onde só houver um";
     "Webhooks of a tenant; never their secrets"
     "Webhooks de um tenant; nunca os secrets";
-    "What is told: batch.complete, batch.incomplete, batch.stalled"
-    "O que é avisado: batch.complete, batch.incomplete, batch.stalled";
+    "What is told: batch.complete, batch.incomplete, batch.stalled, alert.raised, alert.resolved"
+    "O que é avisado: batch.complete, batch.incomplete, batch.stalled, alert.raised, alert.resolved";
     "Where consumers are told of batches, and how each telling stands"
     "Onde os consumidores são avisados dos pacotes, e como está cada aviso";
     "Where the consumer listens: https://…; - reads it from standard input"

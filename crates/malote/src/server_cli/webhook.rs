@@ -128,7 +128,7 @@ pub(super) struct Add {
     /// Where the consumer listens: https://…; - reads it from standard input.
     #[arg(long)]
     url: String,
-    /// What is told: batch.complete, batch.incomplete, batch.stalled.
+    /// What is told: batch.complete, batch.incomplete, batch.stalled, alert.raised, alert.resolved.
     #[arg(long, value_delimiter = ',', default_value = "batch.complete")]
     events: Vec<EventKind>,
     /// What it is for.
@@ -152,7 +152,7 @@ pub(super) struct Edit {
     /// Where the consumer listens: https://…; - reads it from standard input.
     #[arg(long)]
     url: Option<String>,
-    /// What is told: batch.complete, batch.incomplete, batch.stalled.
+    /// What is told: batch.complete, batch.incomplete, batch.stalled, alert.raised, alert.resolved.
     #[arg(long, value_delimiter = ',')]
     events: Option<Vec<EventKind>>,
     /// What it is for.

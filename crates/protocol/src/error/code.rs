@@ -186,6 +186,9 @@ codes! {
     KeyUnfit "KEY_UNFIT" Operator FailedPrecondition 409
         "A key holds a value that cannot be read as text, so the rows behind it cannot be found. Mend it in the ERP, or declare other columns as the key; the table waits."
         "Uma chave contém um valor que não pode ser lido como texto, por isso as linhas depois dela não podem ser achadas. Corrija no ERP ou declare outras colunas como chave; a tabela espera.";
+    MailUnsent "MAIL_UNSENT" Operator Unavailable 503
+        "Look at the reason: mend the mail server's address, login or certificate, then order another test."
+        "Veja o motivo: corrija o endereço, o login ou o certificado do servidor de e-mail e peça outro teste.";
     MaskUnfit "MASK_UNFIT" Operator FailedPrecondition 409
         "A column that names, orders or dates its rows cannot be masked or left out. Take it out of mask, exclude or columns."
         "Uma coluna que identifica, ordena ou data as linhas não pode ser mascarada nem omitida. Retire-a de mask, exclude ou columns.";

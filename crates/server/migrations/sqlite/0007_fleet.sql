@@ -42,6 +42,9 @@ CREATE TABLE fleet_table (
     parked_code     TEXT NOT NULL,
     quarantined     INTEGER NOT NULL CHECK (quarantined >= 0),
     degraded        TEXT NOT NULL,
+    -- Rows that its last verification found and did not repair, and when that ended; NULL: there was none.
+    differences     INTEGER NOT NULL CHECK (differences >= 0),
+    verified_at     INTEGER,
     -- Since when it is reported in this state.
     since           INTEGER NOT NULL,
     reported_at     INTEGER NOT NULL,

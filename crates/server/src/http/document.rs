@@ -27,7 +27,7 @@ const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'sel
                            img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'";
 
 /// What the parts of a path stand for.
-const PARTS: [(&str, &str); 16] = [
+const PARTS: [(&str, &str); 17] = [
     ("tenant", "Tenant, by id or name."),
     ("app", "App, by id or name."),
     ("environment", "Environment, by id or name."),
@@ -43,6 +43,7 @@ const PARTS: [(&str, &str); 16] = [
     ("webhook", "Webhook, by id or name."),
     ("delivery", "The event's id."),
     ("order", "The order's number."),
+    ("alert", "Alert, by id."),
     ("file", "A file of the pages."),
 ];
 

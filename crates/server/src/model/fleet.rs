@@ -193,6 +193,9 @@ pub struct ReportedTable {
     pub parked_code: String,
     pub quarantined: i64,
     pub degraded: String,
+    pub differences: i64,
+    /// Of the verification that found them; `None`: there was none.
+    pub verified_at: Option<Wall>,
 }
 
 /// A table as its agent reported it last.
@@ -217,6 +220,10 @@ pub struct TableView {
     pub degraded: Option<String>,
     /// Rows that could not be sent.
     pub quarantined: i64,
+    /// Rows that the last verification found and did not repair.
+    pub differences: i64,
+    /// When that ended.
+    pub verified_at: Option<At>,
     pub reported_at: At,
 }
 
@@ -231,7 +238,7 @@ pub fn lag_by_now(lag_ms: i64, reported_at: Wall, now: Wall) -> i64 {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct TableQuery {
     pub state: Option<Doing>,
-    /// Parked, degraded or with rows in quarantine.
+    /// Parked, degraded, with differences or with rows in quarantine.
     pub troubled: bool,
 }
 
@@ -281,6 +288,8 @@ fn table(report: TableReport) -> Result<ReportedTable> {
         },
         lag_ms: report.lag_ms.max(0),
         quarantined: i64::try_from(report.quarantined).unwrap_or(i64::MAX),
+        differences: i64::try_from(report.differences).unwrap_or(i64::MAX),
+        verified_at: Some(Wall(report.verified_at)).filter(|at| at.0 > 0),
         name,
     })
 }

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod admin;
+pub mod alert;
 pub mod batch;
 pub mod carol;
 pub mod catalog;

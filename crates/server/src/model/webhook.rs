@@ -32,13 +32,18 @@ pub enum EventKind {
     Incomplete,
     #[serde(rename = "batch.stalled")]
     Stalled,
+    #[serde(rename = "alert.raised")]
+    AlertRaised,
+    #[serde(rename = "alert.resolved")]
+    AlertResolved,
     #[serde(rename = "webhook.test")]
     Test,
 }
 
 impl EventKind {
     /// Those that a webhook asks for; a test comes to each.
-    pub const ASKED: [Self; 3] = [Self::Complete, Self::Incomplete, Self::Stalled];
+    pub const ASKED: [Self; 5] =
+        [Self::Complete, Self::Incomplete, Self::Stalled, Self::AlertRaised, Self::AlertResolved];
 
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -46,6 +51,8 @@ impl EventKind {
             Self::Complete => "batch.complete",
             Self::Incomplete => "batch.incomplete",
             Self::Stalled => "batch.stalled",
+            Self::AlertRaised => "alert.raised",
+            Self::AlertResolved => "alert.resolved",
             Self::Test => "webhook.test",
         }
     }
@@ -60,7 +67,7 @@ impl EventKind {
 impl FromStr for EventKind {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self> {
-        let words = "an event is batch.complete, batch.incomplete, batch.stalled or webhook.test";
+        let words = "an event is batch.complete, batch.incomplete, batch.stalled, alert.raised, alert.resolved or webhook.test";
         Self::parse(text).ok_or_else(|| Error::new(Code::BadRequest, words))
     }
 }

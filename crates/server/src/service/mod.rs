@@ -3,6 +3,7 @@
 //! SEAM between the edges (`grpc`, `http`) and `ingest`: [`Caller`] is who calls, already authenticated.
 
 pub mod access;
+pub mod alerts;
 pub mod budget;
 pub mod catalog;
 pub mod fleet;
@@ -56,6 +57,7 @@ impl Caller {
 #[derive(Clone, Debug)]
 pub struct Services {
     pub access: access::Access,
+    pub alerts: alerts::Alerts,
     pub catalog: catalog::Catalog,
     pub ingest: ingest::Ingest,
     pub sessions: session::Sessions,
@@ -87,11 +89,18 @@ impl Services {
         Self { webhooks: self.webhooks.calling(calling), ..self }
     }
 
+    /// The same services, which make and tell alerts in another way than by default.
+    #[must_use]
+    pub fn alerting(self, settings: alerts::Settings) -> Self {
+        Self { alerts: self.alerts.with(settings), ..self }
+    }
+
     /// The same services for another actor: what is changed through them is audited under that name.
     #[must_use]
     pub fn by(&self, who: &str) -> Self {
         Self {
             access: self.access.by(who),
+            alerts: self.alerts.by(who),
             catalog: self.catalog.by(who),
             overview: self.overview.by(who),
             staging: self.staging.by(who),
@@ -114,8 +123,10 @@ impl Services {
         let staging = staging::Staging::new(store.clone(), data);
         let ingest = ingest::Ingest::new(store.clone());
         let webhooks = webhooks::Webhooks::new(store.clone(), access.clone(), staging.clone());
+        let alerts = alerts::Alerts::new(store.clone(), access.clone(), staging.clone(), data);
         Ok(Self {
             access,
+            alerts,
             webhooks,
             catalog: catalog::Catalog::new(store.clone()),
             budget: ingest.budget(),

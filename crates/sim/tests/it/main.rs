@@ -37,6 +37,8 @@ mod fuzz;
 #[cfg(test)]
 mod kill;
 #[cfg(test)]
+mod mails;
+#[cfg(test)]
 mod masking;
 #[cfg(test)]
 mod openapi;

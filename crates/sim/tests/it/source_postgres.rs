@@ -1,12 +1,13 @@
 //! PostgreSQL as a source, with two and more connections (F01-F03, F05, F06, F16, F19, F33).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use agent::source::{
     AnySource, Bound, From, Page, PageKey, Profile, ReadLimit, SAFE_BOUND_SQL, Source as _,
     SourceOptions, TableShape, connect,
 };
 use protocol::{Code, key::KeyBytes};
+use runtime::{clock, task};
 use sim::servers::{self, Postgres};
 
 use super::{
@@ -27,6 +28,33 @@ async fn delta(source: &AnySource, shape: &TableShape, from: &Bound, now: &Bound
     let watermark = source.watermark(shape, from).unwrap();
     let page = source.delta(shape, &From::At(watermark), now, WIDE).await.unwrap();
     column(shape, &page, "id")
+}
+
+#[tokio::test]
+async fn the_database_never_sees_more_than_three_connections() {
+    let erp = PostgresErp::new().await;
+    stamped(&erp).await;
+    let role = plain_role(&erp).await;
+    erp.run(&format!("ALTER ROLE {role} CONNECTION LIMIT 3")).await;
+    let url = erp.url.replace("postgres@", &format!("{role}@"));
+    let source = connect(&url, Profile::Generic, &SourceOptions::default()).unwrap();
+    let source = Arc::new(source);
+    // More calls at once than there may be connections, and then one that looks at the database anew.
+    for _ in 0..3 {
+        let call = |_| {
+            let source = Arc::clone(&source);
+            task::spawn("call", async move { source.probe().await })
+        };
+        for call in (0..12).map(call).collect::<Vec<_>>() {
+            assert!(call.join().await.unwrap().unwrap());
+        }
+        let begun = clock::Mono::now();
+        // A connection that was closed may take the server a moment to count out.
+        while let Err(error) = source.identity().await {
+            assert!(begun.elapsed() < Duration::from_secs(5), "{error}: {}", error.chain());
+            clock::sleep(Duration::from_millis(50)).await;
+        }
+    }
 }
 
 #[tokio::test]

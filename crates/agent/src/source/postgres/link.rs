@@ -12,7 +12,10 @@ use std::{
 };
 
 use protocol::{Code, Coded as _, Error, Result};
-use runtime::{task, tls};
+use runtime::{
+    task::{self, Task},
+    tls,
+};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_postgres::{
@@ -64,6 +67,8 @@ impl std::fmt::Debug for MakeTls {
 struct Session {
     client: Client,
     zone: String,
+    /// Ends once the connection is closed.
+    driver: Task<()>,
 }
 
 /// A connection in use. Dropped without [`Link::give_back`] it is closed.
@@ -127,6 +132,13 @@ impl Links {
     pub(super) async fn identity(&self) -> Result<Identity> {
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         let _permit = permit.coded(Code::Internal, "the source is closed")?;
+        // One that idles gives its place, so that there are never more than three.
+        let idle = lock(&self.idle).pop();
+        if let Some(Session { client, driver, .. }) = idle {
+            drop(client);
+            // Its end is logged by itself; one that hangs is cut by the network's own time-out.
+            let _ = tokio::time::timeout(CONNECT_TIME, driver.join()).await;
+        }
         let ask = async { catalogue::identity(&self.open().await?.0).await };
         tokio::time::timeout(CONNECT_TIME + WATCHDOG, ask).await.map_err(|_| self.silent())?
     }
@@ -137,14 +149,14 @@ impl Links {
     }
 
     async fn connect(&self) -> Result<Session> {
-        let (client, zone) = self.open().await?;
+        let (client, zone, driver) = self.open().await?;
         self.same_database(&client).await?;
-        Ok(Session { client, zone: self.zone.clone().unwrap_or(zone) })
+        Ok(Session { client, zone: self.zone.clone().unwrap_or(zone), driver })
     }
 
     /// A connection that is set up, and the zone that the database has by itself.
-    async fn open(&self) -> Result<(Client, String)> {
-        let client = match self.tls.clone() {
+    async fn open(&self) -> Result<(Client, String, Task<()>)> {
+        let (client, driver) = match self.tls.clone() {
             Some(MakeTls(tls)) => open(&self.config, tls).await?,
             None => open(&self.config, NoTls).await?,
         };
@@ -159,7 +171,7 @@ impl Links {
             // Such a server refuses a whole page for one byte that is not UTF-8; unconverted, the row alone is poison.
             client.batch_execute("SET client_encoding = 'SQL_ASCII'").await.map_err(fault)?;
         }
-        Ok((client, own))
+        Ok((client, own, driver))
     }
 
     /// From now on connections lead to this database.
@@ -225,7 +237,7 @@ async fn within<T>(time: Duration, call: impl Future<Output = Result<T>>) -> Res
     tokio::time::timeout(time, call).await.map_err(silent)?
 }
 
-async fn open<T>(config: &Config, tls: T) -> Result<Client>
+async fn open<T>(config: &Config, tls: T) -> Result<(Client, Task<()>)>
 where
     T: MakeTlsConnect<Socket> + Send,
     T::Stream: Send + 'static,
@@ -235,13 +247,13 @@ where
     let (client, connection) =
         config.connect(tls).await.map_err(|cause| unconnected(cause, config))?;
     // It ends with the client or the server; both are seen by the client's next call.
-    drop(task::spawn("source connection", async move {
+    let driver = task::spawn("source connection", async move {
         if let Err(cause) = connection.await {
             let state = cause.code().map_or("none", |state| state.code()).to_owned();
             tracing::debug!(state, "a connection to the source ended");
         }
-    }));
-    Ok(client)
+    });
+    Ok((client, driver))
 }
 
 /// What of a URL's parameters is ours to read: whether TLS is wanted, and whom it trusts.

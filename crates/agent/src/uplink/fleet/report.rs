@@ -12,7 +12,7 @@ use protocol::{
     proto::fleet::{CaptureMode, TableReport, TableState},
 };
 
-use crate::journal::{Parked, TableStatus};
+use crate::journal::{Parked, Standing, TableStatus};
 
 /// All tables at one moment, by name.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -24,13 +24,25 @@ impl Picture {
     }
 }
 
+/// What verification last found of each table.
+pub(super) type Standings = BTreeMap<TableName, Standing>;
+
 /// Puts the picture together. What uplink parked counts before what capture last saw.
-pub(super) fn picture(statuses: Vec<TableStatus>, parked: &BTreeMap<TableName, Parked>) -> Picture {
+pub(super) fn picture(
+    statuses: Vec<TableStatus>,
+    parked: &BTreeMap<TableName, Parked>,
+    standing: &Standings,
+) -> Picture {
     let tables = statuses.into_iter().take(limits::STREAM_TABLES);
-    Picture(tables.map(|status| table(status, parked)).collect())
+    Picture(tables.map(|status| table(status, parked, standing)).collect())
 }
 
-fn table(status: TableStatus, parked: &BTreeMap<TableName, Parked>) -> TableReport {
+fn table(
+    status: TableStatus,
+    parked: &BTreeMap<TableName, Parked>,
+    standing: &Standings,
+) -> TableReport {
+    let verified = standing.get(&status.table);
     let refused = parked.get(&status.table).map(|parked| parked.code.to_string());
     // A pause is what keeps a table from being read, also where it is parked as well.
     let paused = status.state == "PAUSED";
@@ -59,6 +71,8 @@ fn table(status: TableStatus, parked: &BTreeMap<TableName, Parked>) -> TableRepo
         parked_code: cut(code),
         quarantined: status.quarantined,
         degraded: cut(status.degraded),
+        differences: verified.map_or(0, |verified| verified.differences),
+        verified_at: verified.map_or(0, |verified| verified.at.0),
     }
 }
 
@@ -89,6 +103,7 @@ fn differ(told: &Picture, now: &Picture) -> bool {
 #[cfg(test)]
 mod tests {
     use protocol::Code;
+    use runtime::clock::Wall;
 
     use super::*;
 
@@ -102,7 +117,7 @@ mod tests {
     }
 
     fn told(status: TableStatus) -> TableReport {
-        picture(vec![status], &BTreeMap::new()).0.remove(0)
+        picture(vec![status], &BTreeMap::new(), &BTreeMap::new()).0.remove(0)
     }
 
     #[test]
@@ -127,7 +142,7 @@ mod tests {
         let parked =
             Parked { code: Code::PermissionDenied, words: "no".into(), retry: None, schema: None };
         let parked = BTreeMap::from([("flan".parse().unwrap(), parked)]);
-        let of = |state| picture(vec![status("FLAN", state)], &parked).0.remove(0);
+        let of = |state| picture(vec![status("FLAN", state)], &parked, &BTreeMap::new()).0.remove(0);
         let report = of("STREAMING");
         assert_eq!(
             (report.state(), report.parked_code.as_str()),
@@ -141,11 +156,11 @@ mod tests {
 
     #[test]
     fn a_report_is_due_where_something_stands_otherwise_or_the_time_is_over() {
-        let before = picture(vec![status("FLAN", "STREAMING")], &BTreeMap::new());
+        let before = picture(vec![status("FLAN", "STREAMING")], &BTreeMap::new(), &BTreeMap::new());
         let due = |change: &dyn Fn(&mut TableStatus), age| {
             let mut status = status("FLAN", "STREAMING");
             change(&mut status);
-            let now = picture(vec![status], &BTreeMap::new());
+            let now = picture(vec![status], &BTreeMap::new(), &BTreeMap::new());
             is_due(Some((&before, Duration::from_millis(age))), &now)
         };
         assert!(is_due(None, &before));
@@ -162,6 +177,11 @@ mod tests {
         assert!(due(&|status| status.held_by = Some("pid 7".into()), 0));
         assert!(due(&|status| status.table = "TMOV".parse().unwrap(), 0));
         assert!(is_due(Some((&before, Duration::ZERO)), &Picture::default()));
+        let standing = Standing { differences: 3, at: Wall(7) };
+        let standing = BTreeMap::from([("flan".parse().unwrap(), standing)]);
+        let now = picture(vec![status("FLAN", "STREAMING")], &BTreeMap::new(), &standing);
+        assert!(is_due(Some((&before, Duration::ZERO)), &now), "a verification found something");
+        assert_eq!((now.0[0].differences, now.0[0].verified_at), (3, 7));
     }
 
     #[test]

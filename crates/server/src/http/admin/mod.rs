@@ -4,6 +4,7 @@
 //! Never: decides; who may call stands in each operation's `security`, and the gate holds it.
 
 mod administrators;
+mod alerts;
 mod batches;
 mod carol;
 mod catalog;
@@ -38,7 +39,8 @@ pub(super) fn routes() -> OpenApiRouter<Desk> {
         .merge(staging::routes())
         .merge(quarantine::routes())
         .merge(retention::routes())
-        .merge(webhooks::routes());
+        .merge(webhooks::routes())
+        .merge(alerts::routes());
     OpenApiRouter::new().nest(PREFIX, all)
 }
 

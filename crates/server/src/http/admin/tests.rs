@@ -1,3 +1,4 @@
+mod alerts;
 mod fleet;
 mod webhooks;
 

@@ -72,7 +72,7 @@ struct HookWish {
     /// https://…, without user, password and fragment.
     #[schema(max_length = 2048)]
     url: String,
-    /// batch.complete, batch.incomplete, batch.stalled; absent: batch.complete alone.
+    /// batch.complete, batch.incomplete, batch.stalled, alert.raised, alert.resolved; absent: batch.complete alone.
     #[serde(default)]
     events: Vec<String>,
     #[serde(default)]
@@ -196,7 +196,7 @@ async fn test(act: Act) -> Answer<(StatusCode, Json<Delivery>)> {
 struct Wanted {
     /// ready, leased, done or dead.
     state: Option<String>,
-    /// batch.complete, batch.incomplete, batch.stalled or webhook.test.
+    /// batch.complete, batch.incomplete, batch.stalled, alert.raised, alert.resolved or webhook.test.
     #[serde(rename = "type")]
     kind: Option<String>,
 }

@@ -79,6 +79,8 @@ async fn a_report_is_taken_from_the_holder_alone_and_replaces_the_one_before() {
     let parked = TableReport {
         parked_code: "KEY_IS_NULL".into(),
         quarantined: 3,
+        differences: 5,
+        verified_at: at(4).0,
         ..table("flan", TableState::Parked)
     };
     let second = vec![parked, table("SE1", TableState::Streaming)];
@@ -93,6 +95,8 @@ async fn a_report_is_taken_from_the_holder_alone_and_replaces_the_one_before() {
         (Doing::Parked, At(at(5).0), At(at(15).0))
     );
     assert_eq!((flan.parked_code.as_deref(), flan.quarantined), (Some("KEY_IS_NULL"), 3));
+    assert_eq!((flan.differences, flan.verified_at), (5, Some(At(at(4).0))));
+    assert_eq!((told[1].differences, told[1].verified_at), (0, None));
     assert_eq!(flan.lag_ms, 3_000, "it grew since the report");
     assert_eq!(flan.watermark, None);
     // An older epoch, one of nobody, and one whose lease lapsed.
@@ -113,19 +117,21 @@ async fn tables_are_paged_searched_and_those_in_trouble_found() {
     let epoch = trial.open(1, 1, NOW).await;
     let weak = TableReport { degraded: "overlap".into(), ..table("B2", TableState::Streaming) };
     let rows = TableReport { quarantined: 1, ..table("C", TableState::Paused) };
-    let all = vec![table("A", TableState::Streaming), weak, rows, table("b1", TableState::Parked)];
+    let other = TableReport { differences: 1, ..table("D", TableState::Streaming) };
+    let parked = table("b1", TableState::Parked);
+    let all = vec![table("A", TableState::Streaming), weak, rows, other, parked];
     fleet(&trial).report(&trial.caller, report(epoch, all), at(1)).await.unwrap();
     let names = async |query: TableQuery, page: Page| {
         let found = tables_of(&trial, query, page, at(1)).await;
         found.into_iter().map(|table| table.table.to_string()).collect::<Vec<_>>()
     };
     let all = TableQuery::default();
-    assert_eq!(names(all.clone(), Page::default()).await, ["A", "b1", "B2", "C"]);
+    assert_eq!(names(all.clone(), Page::default()).await, ["A", "b1", "B2", "C", "D"]);
     let page = Page { after: "B1".into(), limit: 1, ..Page::default() };
     assert_eq!(names(all.clone(), page).await, ["B2"]);
     assert_eq!(names(all, Page { search: "B".into(), ..Page::default() }).await, ["b1", "B2"]);
     let troubled = TableQuery { troubled: true, ..TableQuery::default() };
-    assert_eq!(names(troubled, Page::default()).await, ["b1", "B2", "C"]);
+    assert_eq!(names(troubled, Page::default()).await, ["b1", "B2", "C", "D"]);
     let paused = TableQuery { state: Some(Doing::Paused), ..TableQuery::default() };
     assert_eq!(names(paused, Page::default()).await, ["C"]);
 }

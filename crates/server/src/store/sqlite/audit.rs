@@ -50,6 +50,11 @@ impl Store {
         Self { who: who.into(), ..self.clone() }
     }
 
+    /// The name under which this handle's deeds are noted.
+    pub(super) fn actor(&self) -> String {
+        self.who.to_string()
+    }
+
     /// Runs an operator's intent and keeps its entry in the same transaction.
     pub(super) async fn audited<T: Send + 'static>(
         &self,

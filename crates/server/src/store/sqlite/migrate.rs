@@ -36,6 +36,7 @@ migrations! {
     5 "0005_retention";
     6 "0006_webhooks";
     7 "0007_fleet";
+    8 "0008_alerts";
 }
 
 /// How a store file stands to this program.

@@ -6,6 +6,7 @@
 
 mod access;
 mod admin;
+pub mod alert;
 mod audit;
 pub mod backup;
 mod carol;

@@ -28,7 +28,7 @@ use crate::model::{
 };
 
 pub use delivery::{Due, Replay};
-pub(super) use outbox::tell;
+pub(super) use outbox::{tell, tell_alert};
 
 const SELECT: &str =
     "SELECT w.id, w.name, w.environment_id, w.url, w.events, w.description, w.created_at, w.paused_at, w.secret_at,

@@ -5,6 +5,7 @@
 
 mod accept;
 mod cycles;
+mod impact;
 mod line;
 mod measure;
 mod pouch;
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 use protocol::{Code, Coded as _, Error, Result};
 
 const USAGE: &str = "usage: bench/run share [--rows N] [--wide] [--only cycles|tenth|load|far] \
-                     or bench/run accept [--rows N]";
+                     or bench/run accept [--rows N] or bench/run impact [--rows N]";
 
 /// What is asked for on the command line.
 struct Options {
@@ -69,6 +70,7 @@ fn go(words: &[String]) -> Result<()> {
     match what {
         "share" => runtime.block_on(Box::pin(share::run(&options))),
         "accept" => runtime.block_on(Box::pin(accept::run(&options))),
+        "impact" => runtime.block_on(Box::pin(impact::run(&options))),
         _ => Err(usage()),
     }
 }

@@ -183,7 +183,7 @@ fn tables() -> Vec<String> {
 }
 
 /// A table of 23 columns with about 290 bytes of text a row; `wide` adds a text of 2 MB to every row.
-fn table(rows: u64, wide: bool) -> String {
+pub(crate) fn table(rows: u64, wide: bool) -> String {
     let wide = if wide { "repeat(md5(g::text), 65536)" } else { "md5(g::text)" };
     format!(
         "CREATE TABLE t (

@@ -23,6 +23,13 @@ const LOOK: Duration = Duration::from_millis(25);
 /// How long nothing may move before the bench gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How hard an agent reads.
+#[derive(Clone, Copy)]
+pub(crate) struct Gait {
+    pub(crate) cycle_seconds: u64,
+    pub(crate) duty_percent: u32,
+}
+
 /// A server in a folder of its own.
 pub(crate) struct Cloud {
     pub(crate) folder: tempfile::TempDir,
@@ -112,6 +119,17 @@ impl Stage {
         tables: &[String],
         round_trip: Option<Duration>,
     ) -> Result<Self> {
+        let gait = Gait { cycle_seconds: CYCLE, duty_percent: 100 };
+        Self::start_at(source, tables, round_trip, gait).await
+    }
+
+    /// As [`Stage::start`], reading as hard as that.
+    pub(crate) async fn start_at(
+        source: &str,
+        tables: &[String],
+        round_trip: Option<Duration>,
+        Gait { cycle_seconds, duty_percent }: Gait,
+    ) -> Result<Self> {
         let (folder, http, grpc) = place()?;
         let mut lines = Vec::new();
         if let Some(time) = round_trip {
@@ -131,7 +149,7 @@ impl Stage {
         let mut text = format!(
             "data = 'agent-data'\n[cloud]\nregistry = 'http://127.0.0.1:{registry}'\nclient_id = '{id}'\nclient_secret = '{secret}'\n\
              allow_private = true\n[source]\nurl = '{source}'\nprofile = 'generic'\nerp = 'BENCH'\n\
-             [capture]\ncycle_seconds = {CYCLE}\nduty_percent = 100\n[admin]\nlisten = '127.0.0.1:{admin}'\n",
+             [capture]\ncycle_seconds = {cycle_seconds}\nduty_percent = {duty_percent}\n[admin]\nlisten = '127.0.0.1:{admin}'\n",
         );
         for table in tables {
             let _ = writeln!(text, "[tables.{table}]\nstamp = 'changed_at'");

@@ -100,6 +100,13 @@ impl Operation {
             "ReplayWish" => {
                 vec![json!({ "state": "dead" }), json!({ "delivery": thing("delivery") })]
             }
+            "AlertSilence" => vec![json!({ "hours": 1 })],
+            "AlertRoutesWish" => vec![json!({ "mails": [{ "address": "ana@loja.example",
+                "environment": thing("environment") }] })],
+            "AlertThresholdsWish" => {
+                vec![json!({ "thresholds": [{ "rule": "freshness", "value": 5,
+                "environment": thing("environment") }] })]
+            }
             "Shared" => vec![json!([{ "table": "ANOTHER" }])],
             "Filtered" => vec![json!({ "filter": "ID > 1" })],
             "Reload" => vec![json!({ "table": thing("table") })],
@@ -195,6 +202,10 @@ impl Stage {
         self.session(caller).await;
         let order = json!({ "verb": "RELOAD", "table": table });
         let order = self.done("POST", &format!("{place}/orders"), order).await;
+        // The first batch was given up, and rows are in quarantine.
+        self.running.app.services.alerts.looking().look(Wall::now()).await.unwrap();
+        let alerts = self.done("GET", &at("/alerts"), Value::Null).await;
+        let alert = alerts["items"][0]["id"].as_str().unwrap().to_owned();
         let id = |made: &Value, key: &str| made[key].as_str().unwrap().to_owned();
         Things::from([
             ("environment", caller.environment.to_string()),
@@ -208,6 +219,7 @@ impl Stage {
             ("webhook", webhook),
             ("delivery", delivery),
             ("order", order["order"].to_string()),
+            ("alert", alert),
         ])
     }
 

@@ -71,6 +71,13 @@ impl Store {
         let deed = Deed::of("tenant.remove", tenant.id, &tenant.name);
         self.audited(deed, move |transaction| {
             let id = tenant.id.to_string();
+            for sql in [
+                "DELETE FROM alert_threshold WHERE tenant_id = ?1",
+                "DELETE FROM alert_route WHERE tenant_id = ?1",
+                "DELETE FROM alert_notice WHERE tenant_id = ?1",
+            ] {
+                transaction.prepare_cached(sql).map_err(failed)?.execute([&id]).map_err(failed)?;
+            }
             remove(
                 transaction,
                 &format!(
@@ -90,7 +97,10 @@ impl Store {
             // A stream without a message is only the trace of an installation that was unbound.
             let sql = "DELETE FROM ingest_stream WHERE tenant_id = ?1 AND environment_id = ?2 AND accept_seq = 0";
             let of = [environment.tenant.to_string(), environment.id.to_string()];
-            transaction.prepare_cached(sql).map_err(failed)?.execute(of).map_err(failed)?;
+            transaction.prepare_cached(sql).map_err(failed)?.execute([&of[0], &of[1]]).map_err(failed)?;
+            for sql in ALERTS_OF {
+                transaction.prepare_cached(sql).map_err(failed)?.execute([&of[0], &of[1]]).map_err(failed)?;
+            }
             remove(
                 transaction,
                 &format!(
@@ -151,6 +161,13 @@ fn forget_revoked(
     transaction.prepare_cached(&sql).map_err(failed)?.execute(values).map_err(failed)?;
     Ok(())
 }
+
+/// What is known of alerts of an environment goes with it.
+const ALERTS_OF: [&str; 3] = [
+    "DELETE FROM alert WHERE tenant_id = ?1 AND environment_id = ?2",
+    "DELETE FROM alert_route WHERE tenant_id = ?1 AND environment_id = ?2",
+    "DELETE FROM alert_threshold WHERE tenant_id = ?1 AND environment_id = ?2",
+];
 
 /// Removes one row; a foreign key that refuses, or a condition that does not hold, is `STILL_USED`.
 fn remove(

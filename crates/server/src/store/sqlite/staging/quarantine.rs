@@ -183,6 +183,20 @@ impl StagingFile {
             .await
     }
 
+    /// Rows in quarantine.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn quarantine_count(&self) -> Result<i64> {
+        self.file
+            .read(|connection| {
+                let sql = "SELECT count(*) FROM malote_quarantine";
+                let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+                statement.query_row([], |row| row.get(0)).map_err(failed)
+            })
+            .await
+    }
+
     /// One row in quarantine.
     ///
     /// # Errors

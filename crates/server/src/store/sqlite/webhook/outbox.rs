@@ -1,4 +1,4 @@
-//! Outbox: events of batches, written in the transaction that made them true.
+//! Outbox: events of batches and alerts, written in the transaction that made them true.
 //!
 //! Promises: one event per batch and type; a delivery for each webhook that asks for it; where nobody asks, nothing is
 //! written and next to nothing is read; what tells of staged rows is held until they are staged.
@@ -6,7 +6,7 @@
 
 use protocol::{
     Result,
-    ids::{AcceptSeq, BatchId, EventId},
+    ids::{AcceptSeq, BatchId, EventId, TenantId},
     limits,
 };
 use runtime::{clock::Wall, entropy};
@@ -16,7 +16,7 @@ use crate::{
     model::{
         batch::BatchState,
         stream::StreamId,
-        webhook::{Facts, Happened},
+        webhook::{EventKind, Facts, Happened},
     },
     store::sqlite::{
         Store, failed,
@@ -136,12 +136,12 @@ pub(in crate::store::sqlite) fn tell(
     happened: &Happened,
     now: Wall,
 ) -> Result<()> {
-    let asking = asking(tx, stream, happened.kind().as_str())?;
+    let [tenant, environment, erp] = &names(stream);
+    let asking = asking(tx, (tenant, Some(environment.as_str())), happened.kind().as_str())?;
     if asking.is_empty() {
         return Ok(());
     }
     let (facts, last_seq) = facts(tx, stream, batch)?;
-    let [tenant, environment, erp] = &names(stream);
     let id = EventId(entropy::uuid_at(now.millis())).to_string();
     let held = (*happened == Happened::Complete).then_some(last_seq);
     let sql = "INSERT INTO webhook_event (id, tenant_id, type, environment_id, erp, batch, at, data, held_for)
@@ -158,6 +158,42 @@ pub(in crate::store::sqlite) fn tell(
         .map_err(failed)?;
     // Told before: once per batch and type.
     let Some(seq) = seq else { return Ok(()) };
+    deliver(tx, tenant, asking, (seq, now))
+}
+
+/// Notes an alert of a tenant, for the webhooks that ask for such.
+pub(in crate::store::sqlite) fn tell_alert(
+    tx: &Transaction<'_>,
+    tenant: TenantId,
+    (kind, environment, erp): (EventKind, Option<String>, Option<String>),
+    data: String,
+    now: Wall,
+) -> Result<()> {
+    let tenant = tenant.to_string();
+    let asking = asking(tx, (&tenant, environment.as_deref()), kind.as_str())?;
+    if asking.is_empty() {
+        return Ok(());
+    }
+    let id = EventId(entropy::uuid_at(now.millis())).to_string();
+    let sql = "INSERT INTO webhook_event (id, tenant_id, type, environment_id, erp, at, data)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) RETURNING seq";
+    let seq: i64 = tx
+        .prepare_cached(sql)
+        .map_err(failed)?
+        .query_row(params![id, tenant, kind.as_str(), environment, erp, now.0, data], |row| {
+            row.get(0)
+        })
+        .map_err(failed)?;
+    deliver(tx, &tenant, asking, (seq, now))
+}
+
+/// A delivery of an event for each of those webhooks.
+fn deliver(
+    tx: &Transaction<'_>,
+    tenant: &str,
+    asking: Vec<String>,
+    (seq, now): (i64, Wall),
+) -> Result<()> {
     let sql = "INSERT INTO webhook_delivery (tenant_id, webhook_id, event_seq, not_before) VALUES (?1, ?2, ?3, ?4)";
     let mut statement = tx.prepare_cached(sql).map_err(failed)?;
     for webhook in asking {
@@ -166,11 +202,14 @@ pub(in crate::store::sqlite) fn tell(
     Ok(())
 }
 
-/// Webhooks that ask for events of that type of that stream.
-fn asking(tx: &Transaction<'_>, stream: &StreamId, kind: &str) -> Result<Vec<String>> {
+/// Webhooks that ask for events of that type of that environment.
+fn asking(
+    tx: &Transaction<'_>,
+    (tenant, environment): (&str, Option<&str>),
+    kind: &str,
+) -> Result<Vec<String>> {
     let sql = "SELECT id FROM webhook WHERE tenant_id = ?1 AND (environment_id IS NULL OR environment_id = ?2)
                  AND EXISTS (SELECT 1 FROM json_each(events) WHERE value = ?3) ORDER BY id";
-    let [tenant, environment, _] = &names(stream);
     let mut statement = tx.prepare_cached(sql).map_err(failed)?;
     let found = statement
         .query_map(params![tenant, environment, kind], |row| row.get(0))

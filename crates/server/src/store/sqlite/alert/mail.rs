@@ -1,0 +1,199 @@
+//! Mail: notices that wait for an address, gathered into mails and settled by the mail's receipt.
+//!
+//! Promises: of one address one mail at a time, and none within a minute of the one before; a try is counted before it is
+//! made; what a receipt that is not in force says changes nothing; a lapsed lease is a failed try.
+//! Never: decides when to try again (`model::delivery` does); sees the text of a mail.
+
+use protocol::{Result, ids::TenantId, limits};
+use runtime::{clock::Wall, entropy};
+use rusqlite::{Row, Transaction, named_params, params};
+use uuid::Uuid;
+
+use crate::{
+    model::{
+        alert::{About, MailClaim, Measure, Notice, Told},
+        delivery::{self, Next, Outcome, Schedule},
+    },
+    store::sqlite::{
+        Store,
+        catalog::{parsed, rows, text_as},
+        failed,
+    },
+};
+
+/// How a mail is tried: after 1, 2, 4 … minutes and then each hour, for about half a day.
+const SCHEDULE: Schedule = Schedule { attempts: 16, first_retry_seconds: 60 };
+
+/// Whether an address may be written to: it was not for a while, and nothing is under way to it.
+const FREE: &str = "NOT EXISTS (SELECT 1 FROM alert_notice o WHERE o.address = n.address AND o.state = 'leased')
+    AND NOT EXISTS (SELECT 1 FROM alert_notice o WHERE o.address = n.address AND o.state = 'done' AND o.ended_at > :since)";
+
+impl Store {
+    /// Takes what waits for one address, as one mail; `None` where nothing is due. Leases that lapsed are settled as
+    /// failures first.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn claim_mail(&self, (now, chance): (Wall, f64)) -> Result<Option<MailClaim>> {
+        // A look first: the writer is for those who accept.
+        let due =
+            "SELECT EXISTS (SELECT 1 FROM alert_notice WHERE (state = 'ready' AND not_before <= ?1)
+                                     OR (state = 'leased' AND lease_until <= ?1))";
+        let any = self
+            .read(move |connection| {
+                let mut statement = connection.prepare_cached(due).map_err(failed)?;
+                statement.query_row([now.0], |row| row.get::<_, bool>(0)).map_err(failed)
+            })
+            .await?;
+        if !any {
+            return Ok(None);
+        }
+        self.write(move |tx| {
+            let sql = "SELECT DISTINCT receipt FROM alert_notice WHERE state = 'leased' AND lease_until <= :now";
+            let lapsed: Vec<Uuid> = rows(tx, sql, named_params! {":now": now.0}, |row| {
+                let text: String = row.get(0)?;
+                Ok(text.parse().unwrap_or_default())
+            })?;
+            for receipt in lapsed {
+                let words = "the server ended before it noted what the try came to";
+                settle(tx, receipt, Some(words), (now, chance))?;
+            }
+            claim(tx, now)
+        })
+        .await
+    }
+
+    /// Writes down what a try came to: `None` = it was taken, else why not.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn settle_mail(
+        &self,
+        receipt: Uuid,
+        failure: Option<String>,
+        (now, chance): (Wall, f64),
+    ) -> Result<Option<Next>> {
+        self.write(move |tx| settle(tx, receipt, failure.as_deref(), (now, chance))).await
+    }
+
+    /// Notices that wait or are under way, and those that were given up.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn notice_counts(&self) -> Result<(u64, u64)> {
+        self.read(|connection| {
+            let sql = "SELECT count(*) FILTER (WHERE state IN ('ready', 'leased')), count(*) FILTER (WHERE state = 'dead')
+                         FROM alert_notice";
+            let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+            let count = |row: &Row<'_>, at: usize| row.get::<_, i64>(at).map(i64::unsigned_abs);
+            statement.query_row([], |row| Ok((count(row, 0)?, count(row, 1)?))).map_err(failed)
+        })
+        .await
+    }
+}
+
+/// Notes one notice for each address that is to be told.
+pub(super) fn post(tx: &Transaction<'_>, tenant: Option<TenantId>, told: &Told) -> Result<()> {
+    let sql = "INSERT INTO alert_notice (tenant_id, address, language, notice, at, environment_id, environment, erp, rule,
+                   subject, amount, since, code, not_before)
+               SELECT r.tenant_id, r.address, r.language, :notice, :at, :of, :environment, :erp, :rule, :subject, :amount,
+                   :since, :code, :at
+                 FROM alert_route r
+                WHERE r.tenant_id IS :tenant AND (r.environment_id IS NULL OR r.environment_id = :of)";
+    let Told { notice, at, about, measure, environment } = told;
+    tx.prepare_cached(sql)
+        .map_err(failed)?
+        .execute(named_params! {":tenant": tenant.map(|id| id.to_string()), ":notice": notice.as_str(), ":at": at.0,
+            ":of": about.environment.map(|id| id.to_string()), ":environment": environment, ":erp": about.erp,
+            ":rule": about.rule.as_str(), ":subject": about.subject, ":amount": measure.amount,
+            ":since": measure.since.map(|at| at.0), ":code": measure.code})
+        .map_err(failed)?;
+    Ok(())
+}
+
+fn claim(tx: &Transaction<'_>, now: Wall) -> Result<Option<MailClaim>> {
+    let since =
+        now.0.saturating_sub(i64::try_from(limits::MAIL_PAUSE.as_micros()).unwrap_or(i64::MAX));
+    // A notice that is tried again waits alone: those that came behind it are tried when they are due.
+    let sql = format!(
+        "SELECT n.address, n.language FROM alert_notice n WHERE n.state = 'ready' AND n.not_before <= :now AND {FREE}
+          ORDER BY n.seq LIMIT 1"
+    );
+    let due = rows(tx, &sql, named_params! {":now": now.0, ":since": since}, |row| {
+        Ok((row.get::<_, String>(0)?, parsed(row, 1)?))
+    })?;
+    let Some((address, language)) = due.into_iter().next() else { return Ok(None) };
+    let receipt = entropy::uuid();
+    let lease = i64::try_from(limits::MAIL_LEASE.as_micros()).unwrap_or(i64::MAX);
+    let many = i64::try_from(limits::MAIL_NOTICES).unwrap_or(i64::MAX);
+    let sql = "UPDATE alert_notice SET state = 'leased', receipt = ?1, lease_until = ?2, attempts = attempts + 1
+                WHERE seq IN (SELECT seq FROM alert_notice WHERE address = ?3 AND state = 'ready' AND not_before <= ?4
+                               ORDER BY seq LIMIT ?5)";
+    tx.prepare_cached(sql)
+        .map_err(failed)?
+        .execute(params![receipt.to_string(), now.0.saturating_add(lease), address, now.0, many])
+        .map_err(failed)?;
+    let sql = "SELECT notice, at, environment_id, environment, erp, rule, subject, amount, since, code, attempts, seq
+                 FROM alert_notice WHERE receipt = :receipt ORDER BY seq";
+    let found = rows(tx, sql, named_params! {":receipt": receipt.to_string()}, |row| {
+        Ok((told(row)?, row.get::<_, u32>(10)?, row.get::<_, i64>(11)?))
+    })?;
+    let (attempt, first) = found.first().map_or((1, 0), |(_, attempt, seq)| (*attempt, *seq));
+    let last = found.last().map_or(0, |(_, _, seq)| *seq);
+    let notices = found.into_iter().map(|(told, _, _)| told).collect();
+    Ok(Some(MailClaim { receipt, address, language, attempt, range: (first, last), notices }))
+}
+
+fn told(row: &Row<'_>) -> rusqlite::Result<Told> {
+    let notice: String = row.get(0)?;
+    Ok(Told {
+        notice: Notice::parse(&notice).unwrap_or(Notice::Again),
+        at: Wall(row.get(1)?),
+        about: About {
+            environment: text_as(row, 2)?,
+            erp: row.get(4)?,
+            rule: parsed(row, 5)?,
+            subject: row.get(6)?,
+        },
+        measure: Measure {
+            amount: row.get(7)?,
+            since: row.get::<_, Option<i64>>(8)?.map(Wall),
+            code: row.get(9)?,
+        },
+        environment: row.get(3)?,
+    })
+}
+
+fn settle(
+    tx: &Transaction<'_>,
+    receipt: Uuid,
+    failure: Option<&str>,
+    (now, chance): (Wall, f64),
+) -> Result<Option<Next>> {
+    let sql = "SELECT seq, attempts FROM alert_notice WHERE receipt = :receipt";
+    let found = rows(tx, sql, named_params! {":receipt": receipt.to_string()}, |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, u32>(1)?))
+    })?;
+    let outcome = match failure {
+        None => Outcome::Answered { status: 250, retry_after: None },
+        Some(_) => Outcome::Unanswered,
+    };
+    let mut first = None;
+    for (seq, attempts) in found {
+        let next = delivery::after(attempts, outcome, SCHEDULE, (now, chance));
+        let (state, not_before, ended) = match next {
+            Next::Done => ("done", now, Some(now.0)),
+            Next::Again { not_before } => ("ready", not_before, None),
+            Next::Dead => ("dead", now, Some(now.0)),
+        };
+        let sql = "UPDATE alert_notice SET state = ?2, not_before = ?3, ended_at = ?4, last_error = ?5, receipt = NULL,
+                       lease_until = NULL
+                    WHERE seq = ?1";
+        tx.prepare_cached(sql)
+            .map_err(failed)?
+            .execute(params![seq, state, not_before.0, ended, failure])
+            .map_err(failed)?;
+        first.get_or_insert(next);
+    }
+    Ok(first)
+}
