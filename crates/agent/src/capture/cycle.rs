@@ -15,7 +15,7 @@ use protocol::{
     names::TableName,
 };
 use runtime::{
-    clock::{self, Mono, Wall},
+    clock::{Mono, Wall},
     mutant,
 };
 

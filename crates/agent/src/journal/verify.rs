@@ -327,7 +327,8 @@ fn look(desk: &mut Desk, which: &str, of: i64, limit: usize) -> Result<Vec<Verif
 }
 
 fn standing(desk: &mut Desk) -> Result<BTreeMap<TableName, Standing>> {
-    let sql = "SELECT n.name, length(v.key_from) + length(v.key_to) > 0, v.finished_micros, v.outcome
+    let sql =
+        "SELECT n.name, length(v.key_from) + length(v.key_to) > 0, v.finished_micros, v.outcome
                FROM verification v JOIN named n ON n.id = v.table_id
                WHERE v.stage = 'DONE' AND v.outcome IS NOT NULL ORDER BY v.id DESC";
     let read = |row: &rusqlite::Row<'_>| {

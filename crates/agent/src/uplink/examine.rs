@@ -433,8 +433,8 @@ async fn health(web: &Web, target: &str) -> Result<Health> {
         let why = dial::why(cause).or_else(|| proxy::refused(cause));
         Error::new(Code::CloudUnreachable, why.unwrap_or("the server does not answer"))
     };
-    let mut grpc = tonic::client::Grpc::new(web.channel(target)?);
-    grpc.ready().await.map_err(|cause| lost(&cause))?;
+    let mut grpc = tonic::client::Grpc::new(web.line(target)?);
+    grpc.ready().await.map_err(|cause| lost(&*cause))?;
     let path = PathAndQuery::from_static("/grpc.health.v1.Health/Check");
     let asked = tonic::Request::new(HealthAsked { service: String::new() });
     match grpc.unary(asked, path, ProstCodec::<HealthAsked, HealthTold>::default()).await {

@@ -184,12 +184,12 @@ where
             Start::Resumed(lease) => {
                 tracing::info!(epoch = %lease.epoch, "session resumed");
                 self.means.journal.resume(lease.epoch, Wall::now()).await?;
-                self.hold(&rpc, lease, None).await?
+                Box::pin(self.hold(&rpc, lease, None)).await?
             }
             Start::Granted(lease, granted) => {
                 tracing::info!(epoch = %lease.epoch, "session granted");
                 let grant = grant_of(&lease, granted)?;
-                self.hold(&rpc, lease, Some(grant)).await?
+                Box::pin(self.hold(&rpc, lease, Some(grant))).await?
             }
         };
         match end {

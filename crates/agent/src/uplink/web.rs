@@ -116,7 +116,8 @@ impl Web {
         let place = request.url().origin().ascii_serialization();
         if world::is_on() {
             let (status, body) = line::fetch(request).await.map_err(|error| error.at(&place))?;
-            return Ok((status, body.to_vec()));
+            let body = body.to_vec();
+            return Ok(Seen { status, body, date: None, certificate: None });
         }
         let lost = |cause| unreachable(cause, &place);
         let mut answer = client.execute(request).await.map_err(lost)?;

@@ -52,7 +52,9 @@ const TABLE: &[Column<TableView>] = &[
     (["LAG S", "ATRASO S"], |t, _| (t.lag_ms / 1_000).to_string()),
     (["QUARANTINED", "QUARENTENA"], |t, _| t.quarantined.to_string()),
     (["DIFFERENCES", "DIFERENÇAS"], |t, _| t.differences.to_string()),
-    (["VERIFIED", "VERIFICADA"], |t, _| t.verified_at.map_or_else(String::new, |at| at.to_string())),
+    (["VERIFIED", "VERIFICADA"], |t, _| {
+        t.verified_at.map_or_else(String::new, |at| at.to_string())
+    }),
     (["HELD BY", "RETIDA POR"], |t, _| t.held_by.clone().unwrap_or_default()),
     (["DEGRADED", "DEGRADADA"], |t, _| t.degraded.clone().unwrap_or_default()),
     (["REPORTED", "RELATADO"], |t, _| t.reported_at.to_string()),

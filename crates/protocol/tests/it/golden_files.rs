@@ -222,6 +222,8 @@ fn fleet_messages_keep_their_bytes() {
             parked_code: "KEY_IS_NULL".into(),
             quarantined: 1,
             degraded: "overlap of 600 s".into(),
+            differences: 2,
+            verified_at: 1_767_614_400_000_000,
         }],
         version: "0.1.0".into(),
     };

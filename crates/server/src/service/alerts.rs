@@ -28,12 +28,9 @@ use super::{access::Access, staging::Staging};
 use crate::{
     model::{
         alert::{
-            Alert, Language, MailRoute, MailServer, MailTls, Pace, Rule, Wanted,
-            rules::Threshold,
-            words,
+            Alert, Language, MailRoute, MailServer, MailTls, Pace, Wanted, rules::Threshold, words,
         },
         catalog::{At, Page},
-        stream::StreamId,
         webhook::{EventKind, Webhook},
     },
     store::Store,

@@ -142,7 +142,8 @@ mod tests {
         let parked =
             Parked { code: Code::PermissionDenied, words: "no".into(), retry: None, schema: None };
         let parked = BTreeMap::from([("flan".parse().unwrap(), parked)]);
-        let of = |state| picture(vec![status("FLAN", state)], &parked, &BTreeMap::new()).0.remove(0);
+        let of =
+            |state| picture(vec![status("FLAN", state)], &parked, &BTreeMap::new()).0.remove(0);
         let report = of("STREAMING");
         assert_eq!(
             (report.state(), report.parked_code.as_str()),

@@ -1,10 +1,10 @@
 use protocol::proto::{
     fleet::{ReportRequest, TableReport, TableState},
-    ingestion::{DatabaseIdentity, OpenRequest, Versions},
+    ingestion::{DatabaseIdentity, OpenRequest, Versions, open_response},
 };
 
 use super::*;
-use crate::{app::fixture::Running, service::webhooks::NewWebhook};
+use crate::{app::fixture::Running, model::alert::Rule, service::webhooks::NewWebhook};
 
 fn later(now: Wall, minutes: i64) -> Wall {
     Wall(now.0 + minutes * 60_000_000)
@@ -30,13 +30,18 @@ async fn session(running: &Running, now: Wall) -> u64 {
         versions: Some(Versions { protocol: 1, ..Default::default() }),
     };
     let sessions = &running.app.services.sessions;
-    sessions.open(&running.caller(), request, now).await.unwrap().epoch
+    let opened = sessions.open(&running.caller(), request, now).await.unwrap();
+    match opened.result {
+        Some(open_response::Result::Granted(granted)) => granted.epoch,
+        other => panic!("{other:?}"),
+    }
 }
 
 /// What the agent of that epoch tells of FLAN.
 async fn reported(running: &Running, epoch: u64, table: TableReport, now: Wall) {
     let table = TableReport { name: "FLAN".into(), ..table };
-    let request = ReportRequest { erp: "RM".into(), epoch, tables: vec![table], ..Default::default() };
+    let request =
+        ReportRequest { erp: "RM".into(), epoch, tables: vec![table], ..Default::default() };
     running.app.services.fleet.report(&running.caller(), request, now).await.unwrap();
 }
 
