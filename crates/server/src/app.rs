@@ -140,6 +140,9 @@ impl App {
             task::spawn("webhooks", tasks::webhooks::run(deliverer, shutdown.clone())),
         ];
         parts.extend(reconcilers(&services, &shutdown));
+        let (looking, period) = (services.alerts.looking(), services.alerts.period());
+        let alerts = tasks::alerts::run(looking, period, shutdown.clone());
+        parts.push(task::spawn("alerts", alerts));
         parts.extend(renewal.map(|renewal| task::spawn("tls", tls::follow(renewal, shutdown))));
         let (http, grpc) = bound;
         Ok(Self { http, grpc, addresses, services, trigger, calls, closing, parts, _lock: lock })
@@ -192,11 +195,9 @@ fn desk(
 }
 
 /// The tasks that bring about what the store says is due.
-fn reconcilers(services: &Services, shutdown: &Shutdown) -> [Task<()>; 4] {
-    let Services { staging, ingest, retention, alerts, .. } = services.clone();
-    let (looking, period) = (alerts.looking(), alerts.period());
+fn reconcilers(services: &Services, shutdown: &Shutdown) -> [Task<()>; 3] {
+    let Services { staging, ingest, retention, .. } = services.clone();
     [
-        task::spawn("alerts", tasks::alerts::run(looking, period, shutdown.clone())),
         task::spawn("apply", tasks::apply::run(staging, ingest.hint(), shutdown.clone())),
         task::spawn("retention", tasks::retention::run(retention, Wall::now, shutdown.clone())),
         task::spawn("silence", tasks::silence::run(ingest, shutdown.clone())),

@@ -37,7 +37,7 @@ pub struct Inside {
     gate: Gate<Routes>,
     counts: Arc<Counts>,
     _trigger: Trigger,
-    _parts: [Task<()>; 4],
+    _parts: [Task<()>; 3],
     _lock: File,
 }
 

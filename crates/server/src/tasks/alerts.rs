@@ -27,14 +27,16 @@ pub async fn run(mut look: Look, period: Duration, mut shutdown: Shutdown) {
                 sleep(LAST).await;
             };
             tokio::select! {
+                biased;
                 sent = look.send() => sent.map(|_| ()),
                 () = last => Ok(()),
             }
         };
         noted(sent, "mails about alerts cannot be sent");
         tokio::select! {
-            () = sleep(period) => {}
+            biased;
             () = shutdown.draining() => {}
+            () = sleep(period) => {}
         }
     }
 }

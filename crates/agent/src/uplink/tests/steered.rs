@@ -273,8 +273,8 @@ async fn an_order_that_the_server_forgot_is_told_once_and_laid_aside() {
 async fn orders_that_do_not_read_or_are_not_known_do_not_stop_those_behind_them() {
     let nameless = Command { id: "x".into(), ..order(Verb::Reload, "") };
     let unknown = Command { verb: 77, ..order(Verb::Reload, "") };
-    let orders =
-        vec![nameless, unknown.clone(), order(Verb::Verify, "FLAN"), order(Verb::Retry, "")];
+    let unset = order(Verb::Unspecified, "FLAN");
+    let orders = vec![nameless, unknown.clone(), unset, order(Verb::Retry, "")];
     let stage = ordered(orders, |_| {}).await;
     let double = stage.double.clone();
     let ended = |seen: &super::double::Seen| {
