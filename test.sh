@@ -148,7 +148,7 @@ if [ "$full" = yes ]; then
   profile=full
   export PROPTEST_CASES="${PROPTEST_CASES:-1024}"
   export MALOTE_KILL_ROUNDS="${MALOTE_KILL_ROUNDS:-30}"
-  export MALOTE_WORLD_SEEDS="${MALOTE_WORLD_SEEDS:-1000}"
+  export MALOTE_WORLD_SEEDS="${MALOTE_WORLD_SEEDS:-500}"
   export MALOTE_TEST_FULL=1
 fi
 

@@ -32,7 +32,8 @@ class Desk:
             "id": mail["Message-ID"],
             "date": mail["Date"] is not None,
             "text": mail.get_content(),
-            "tls": session.ssl is not None,
+            # `session.ssl` is set by STARTTLS alone.
+            "tls": server.transport.get_extra_info("ssl_object") is not None,
             "login": bool(session.authenticated),
         }
         with self.mails.open("a", encoding="utf-8") as file:
