@@ -1,13 +1,14 @@
 //! Retention: a reconciler that removes what is older than the configuration keeps.
 //!
 //! Promises: goes in short steps with pauses between them, so that whoever writes waits for one step at most; a stream
-//! that fails holds back only itself and is tried again.
+//! that fails holds back only itself and is tried again, at first within a minute.
 //! Never: ends before the drain; removes what is not staged.
 
 use std::time::Duration;
 
 use protocol::Result;
 use runtime::{
+    backoff::Backoff,
     clock::{Wall, sleep},
     shutdown::Shutdown,
 };
@@ -19,6 +20,8 @@ use crate::{
 
 /// Days are kept, so an hour more is nothing.
 const PERIOD: Duration = Duration::from_secs(3_600);
+/// After a failure it is tried again within it; the pauses double up to the period.
+const FIRST_RETRY: Duration = Duration::from_secs(60);
 /// Between two steps: accepting has the writer for itself most of the time.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -28,29 +31,39 @@ pub async fn run(
     clock: impl Fn() -> Wall + Send + 'static,
     mut shutdown: Shutdown,
 ) {
+    let mut pauses = Backoff::new(FIRST_RETRY, PERIOD);
     while !shutdown.is_draining() {
         let now = clock();
+        let mut failed = false;
         match retention.streams().await {
             Ok(streams) => {
                 for stream in streams {
                     let done = sweep(&retention, &stream, (now, &mut shutdown)).await;
                     let step = || retention.shrink_staging(&stream);
                     if let Err(error) = done.and(shrink(step, &mut shutdown).await) {
+                        failed = true;
                         tracing::warn!(erp = %stream.erp, code = %error.code, chain = error.chain(), "retention failed, it is tried again");
                     }
                 }
             }
             Err(error) => {
-                tracing::warn!(code = %error.code, chain = error.chain(), "streams cannot be listed")
+                failed = true;
+                tracing::warn!(code = %error.code, chain = error.chain(), "streams cannot be listed");
             }
         }
         if let Err(error) = forget_deliveries(&retention, (now, &mut shutdown)).await {
+            failed = true;
             tracing::warn!(code = %error.code, chain = error.chain(), "old deliveries cannot be removed, it is tried again");
         }
         if let Err(error) = shrink(|| retention.shrink(), &mut shutdown).await {
+            failed = true;
             tracing::warn!(code = %error.code, chain = error.chain(), "the store cannot be made smaller");
         }
-        wait(PERIOD, &mut shutdown).await;
+        if !failed {
+            pauses.reset();
+        }
+        let pause = if failed { pauses.next_pause() } else { PERIOD };
+        wait(pause, &mut shutdown).await;
     }
 }
 

@@ -150,7 +150,7 @@ impl Tended {
     async fn order(&mut self, places: &[Place], action: &str) {
         (self.ordered, self.action) = (places.iter().cloned().collect(), action.to_owned());
         // Asked to end it gives its lease back, or the next one would wait for it.
-        self.world.stop_agent().await;
+        self.world.end_agent().await;
         self.world.lose_journal();
         self.world.cloud.kill();
         for log in [self.world.agent_log(), self.world.cloud.log_file()] {
