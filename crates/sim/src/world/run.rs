@@ -130,7 +130,10 @@ async fn world(order: Order) -> Result<Outcome> {
 
 async fn scenario(sim: &Rc<Sim>) -> Result<()> {
     sim.tell(format!("seed {}: {}", sim.plan.seed, sim.plan.words()));
+    // Nothing fails before the world has begun.
+    sim.healing.set(true);
     begin(sim).await?;
+    sim.healing.set(false);
     trouble::start(sim);
     let end = sim.plan.time;
     while sim.machine.elapsed() < end {
