@@ -124,14 +124,35 @@ impl<S: Source> Worker<S> {
                 Fault::Session(error) if error.code == Code::Fenced => {}
                 Fault::Session(error) | Fault::Table(error) => {
                     tracing::error!(%error, cause = error.cause(), "capture lost its batch");
-                    // An error here means that the journal is ill itself; its own watch ends the process.
-                    let _ = self.journal.drop_batch(error.code, &error.message, Wall::now()).await;
+                    self.drop_batch(&error).await;
                     if error.code == Code::DiskFull {
                         self.tell_full(&error).await;
                     }
                 }
             }
             self.next_grant(&mut granted).await;
+        }
+    }
+
+    /// What is open is dropped, tried until it is: left as it is, capture would wait for uplink to empty it, and uplink for
+    /// capture to seal it. Where the journal is ill itself its own watch ends the process.
+    async fn drop_batch(&self, error: &Error) {
+        let mut draining = self.shutdown.clone();
+        let dropped = async {
+            while let Err(failed) =
+                self.journal.drop_batch(error.code, &error.message, Wall::now()).await
+            {
+                if failed.code == Code::JournalFailed {
+                    return;
+                }
+                tracing::warn!(code = %failed.code, "the open batch cannot be dropped yet");
+                runtime::clock::sleep(FAULT_PAUSE).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = draining.draining() => {}
+            () = dropped => {}
         }
     }
 

@@ -49,8 +49,6 @@ struct Stream {
     batches: BTreeMap<i64, Batch>,
     /// Highest version accepted of each row.
     versions: BTreeMap<RowAt, i64>,
-    /// Rows of which the newest thing accepted is that they were deleted.
-    gone: BTreeSet<RowAt>,
     cursors: BTreeMap<TableAt, Vec<u8>>,
     places: BTreeMap<TableAt, Place>,
     /// Entries that a Prepare brought, by batch.
@@ -100,7 +98,6 @@ impl Check {
             epoch: 0,
             batches: BTreeMap::new(),
             versions: BTreeMap::new(),
-            gone: BTreeSet::new(),
             cursors: BTreeMap::new(),
             places: BTreeMap::new(),
             prepared: BTreeSet::new(),
