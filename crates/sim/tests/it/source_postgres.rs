@@ -7,7 +7,7 @@ use agent::source::{
     SourceOptions, TableShape, connect,
 };
 use protocol::{Code, key::KeyBytes};
-use runtime::{clock, task};
+use runtime::task;
 use sim::servers::{self, Postgres};
 
 use super::{
@@ -48,12 +48,8 @@ async fn the_database_never_sees_more_than_three_connections() {
         for call in (0..12).map(call).collect::<Vec<_>>() {
             assert!(call.join().await.unwrap().unwrap());
         }
-        let begun = clock::Mono::now();
-        // A connection that was closed may take the server a moment to count out.
-        while let Err(error) = source.identity().await {
-            assert!(begun.elapsed() < Duration::from_secs(5), "{error}: {}", error.chain());
-            clock::sleep(Duration::from_millis(50)).await;
-        }
+        // What a call before has closed may take the server a moment to count out: that is waited for.
+        source.identity().await.unwrap();
     }
 }
 

@@ -13,6 +13,7 @@ use std::{
 
 use protocol::{Code, Coded as _, Error, Result};
 use runtime::{
+    clock::{self, Mono},
     task::{self, Task},
     tls,
 };
@@ -21,6 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_postgres::{
     Client, Config, NoTls, Socket,
     config::SslMode,
+    error::SqlState,
     tls::{MakeTlsConnect, TlsConnect},
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -38,6 +40,8 @@ const STATEMENT_TIME: Duration = Duration::from_secs(5);
 const PROBE_TIME: Duration = Duration::from_secs(30);
 /// The server's own time-out comes first; this one is for a network that swallows packets.
 const WATCHDOG: Duration = Duration::from_secs(15);
+/// In this time a server has surely ended a connection that was closed.
+const COUNTED_OUT: Duration = Duration::from_secs(2);
 const SESSION: &str = "SET default_transaction_read_only = on; SET statement_timeout = 5000; SET lock_timeout = 2000; \
     SET idle_in_transaction_session_timeout = 10000; SET DateStyle = 'ISO'; SET IntervalStyle = 'postgres'; \
     SET extra_float_digits = 3; SET bytea_output = 'hex'; SET row_security = off; SET TimeZone = 'UTC'";
@@ -154,12 +158,27 @@ impl Links {
         Ok(Session { client, zone: self.zone.clone().unwrap_or(zone), driver })
     }
 
+    /// A connection, not yet set up. Our own limit is what a login's often is as well, and one of ours that was closed is
+    /// counted until the server has ended it: a refusal for their number is final only if it stays.
+    async fn dial(&self) -> Result<(Client, Task<()>)> {
+        let begun = Mono::now();
+        loop {
+            let made = match self.tls.clone() {
+                Some(MakeTls(tls)) => open(&self.config, tls).await,
+                None => open(&self.config, NoTls).await,
+            };
+            match made {
+                Err(cause) if too_many(&cause) && begun.elapsed() < COUNTED_OUT => {
+                    clock::sleep(COUNTED_OUT / 40).await;
+                }
+                made => return made.map_err(|cause| unconnected(cause, &self.config)),
+            }
+        }
+    }
+
     /// A connection that is set up, and the zone that the database has by itself.
     async fn open(&self) -> Result<(Client, String, Task<()>)> {
-        let (client, driver) = match self.tls.clone() {
-            Some(MakeTls(tls)) => open(&self.config, tls).await?,
-            None => open(&self.config, NoTls).await?,
-        };
+        let (client, driver) = self.dial().await?;
         let zone = client.query_one("SELECT current_setting('TimeZone'), pg_is_in_recovery(), current_setting('server_encoding')", &[]).await;
         let row = zone.map_err(fault)?;
         if row.try_get::<_, bool>(1).map_err(fault)? {
@@ -237,15 +256,18 @@ async fn within<T>(time: Duration, call: impl Future<Output = Result<T>>) -> Res
     tokio::time::timeout(time, call).await.map_err(silent)?
 }
 
-async fn open<T>(config: &Config, tls: T) -> Result<(Client, Task<()>)>
+fn too_many(cause: &tokio_postgres::Error) -> bool {
+    cause.code() == Some(&SqlState::TOO_MANY_CONNECTIONS)
+}
+
+async fn open<T>(config: &Config, tls: T) -> Result<(Client, Task<()>), tokio_postgres::Error>
 where
     T: MakeTlsConnect<Socket> + Send,
     T::Stream: Send + 'static,
     T::TlsConnect: Send,
     <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
 {
-    let (client, connection) =
-        config.connect(tls).await.map_err(|cause| unconnected(cause, config))?;
+    let (client, connection) = config.connect(tls).await?;
     // It ends with the client or the server; both are seen by the client's next call.
     let driver = task::spawn("source connection", async move {
         if let Err(cause) = connection.await {
