@@ -221,6 +221,7 @@ impl<'a, S: Source> Cycle<'a, S> {
     async fn bound(&mut self, table: &mut Table) -> Turn<Bound> {
         if self.bound.is_none() {
             self.bound = Some(self.tools.source.bound().await.map_err(Fault::Table)?);
+            self.tools.journal.tell_position(self.tools.source.position());
         }
         let bound = self.bound.clone().unwrap_or(Bound {
             at_micros: 0,

@@ -1,6 +1,7 @@
 //! Pacing: lets the ERP database rest after what was read of it, and looks how fast it answers meanwhile.
 //!
-//! Promises: a rest ends within the time a batch may be read; where nothing is held back, nothing is asked.
+//! Promises: a rest ends within the time a batch may be read, also where more was wanted, since changes wait meanwhile;
+//! where nothing is held back, nothing is asked.
 //! Never: decides the pace: `governor` does.
 
 use std::time::Duration;
@@ -38,7 +39,7 @@ impl<S: Source> Cycle<'_, S> {
 
     /// Asks the database for nothing, and sets the pace by how long that takes. What cannot be asked is met by the next
     /// read.
-    async fn look_at_latency(&self) {
+    pub(super) async fn look_at_latency(&self) {
         let asked = Mono::now();
         if !matches!(self.tools.source.probe().await, Ok(true)) {
             return;

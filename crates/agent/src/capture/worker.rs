@@ -25,7 +25,7 @@ use super::{
     ahead,
     batcher::{Batcher, batch_id},
     cycle::{Cycle, Fault, Tools},
-    governor::Governor,
+    governor::{FULL, Governor},
     room::Room,
     schedule::Schedule,
     table::{self, Table},
@@ -293,6 +293,10 @@ impl<S: Source> Worker<S> {
         }
         cycle.batch.finish();
         cycle.spool().await?;
+        if self.governor.pace() < FULL && !session.tables.iter().any(Table::loads) {
+            // Nothing is read in bulk that would look by itself.
+            cycle.look_at_latency().await;
+        }
         session.loads_done.append(&mut cycle.loads_done);
         if cycle.is_open() {
             self.end(session, &cycle.batch, start).await?;
@@ -330,7 +334,11 @@ impl<S: Source> Worker<S> {
         let place = |at: usize| (at + session.first) % count;
         let mine =
             |at: &usize| session.tables.get(*at).is_some_and(|t| goes_alone(t) == session.apart);
-        (0..count).map(place).filter(mine).collect()
+        let mut all: Vec<usize> = (0..count).map(place).filter(mine).collect();
+        // Behind the one whose turn it is, changes go before base loads, after whose chunks the database rests.
+        let loads = |at: &usize| session.tables.get(*at).is_some_and(Table::loads);
+        all.get_mut(1..).unwrap_or_default().sort_by_key(loads);
+        all
     }
 
     /// Round after round over the tables until none has more or the batch is over. True = cut.

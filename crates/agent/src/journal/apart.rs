@@ -188,6 +188,16 @@ impl Journal {
         self.shared.attention.borrow().coming
     }
 
+    /// Tells uplink how far the log of the ERP database was seen.
+    pub fn tell_position(&self, position: Option<Vec<u8>>) {
+        self.shared.position.send_replace(position);
+    }
+
+    #[must_use]
+    pub fn position(&self) -> Option<Vec<u8>> {
+        self.shared.position.borrow().clone()
+    }
+
     /// Tells people at which pace bulk reading goes, in percent; `None`: at the full one.
     pub fn tell_slowed(&self, percent: Option<u32>, now: Wall) {
         self.shared.attention.send_if_modified(|attention| {

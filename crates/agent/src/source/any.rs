@@ -81,6 +81,10 @@ impl Source for AnySource {
         each!(self, source => source.identity().await)
     }
 
+    fn position(&self) -> Option<Vec<u8>> {
+        each!(self, source => source.position())
+    }
+
     async fn tables(&self) -> Result<Vec<TableName>> {
         each!(self, source => source.tables().await)
     }

@@ -237,6 +237,11 @@ pub trait Source: fmt::Debug + Send + Sync + 'static {
     /// Facts and position for the session; refuses a standby (`SOURCE_STANDBY`).
     fn identity(&self) -> impl Future<Output = Result<Identity>> + Send;
 
+    /// The log position seen last, as in [`Identity`]; asks nothing. `None` where the database has none, or none was seen.
+    fn position(&self) -> Option<Vec<u8>> {
+        None
+    }
+
     /// All tables the login can see, by wire name; for `check` and for `demo --source`.
     fn tables(&self) -> impl Future<Output = Result<Vec<TableName>>> + Send;
 

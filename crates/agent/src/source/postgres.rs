@@ -146,6 +146,10 @@ impl Source for PostgresSource {
         Ok(identity)
     }
 
+    fn position(&self) -> Option<Vec<u8>> {
+        self.links.position()
+    }
+
     async fn tables(&self) -> Result<Vec<TableName>> {
         let link = self.links.take().await?;
         let names = link.within(catalogue::tables(&link)).await?;
@@ -167,7 +171,9 @@ impl Source for PostgresSource {
     async fn bound(&self) -> Result<Bound> {
         let link = self.links.take().await?;
         let bound = link.within(self.bound.take(&link)).await?;
+        let position = link.within(catalogue::position(&link)).await?;
         link.give_back();
+        self.links.reached(position);
         Ok(bound)
     }
 

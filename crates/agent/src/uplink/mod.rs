@@ -5,7 +5,7 @@
 //! Never: reads the ERP or decides what is sent; sends after its lease may have lapsed.
 //!
 //! Rooms: `hosts` is the allow-list · `web` connects, `line` is what it connects by · `cloud` asks over HTTP · `rpc` calls over gRPC · `plan` follows
-//! Entities · `session` holds the lease · `sender` empties the spool · `decide` is the contract's table of answers ·
+//! Entities · `session` holds the lease, `lease` keeps it alive · `sender` empties the spool · `decide` is the contract's table of answers ·
 //! `rebuild` learns what is staged · `reconcile` asks it for verification · `fleet` reports and takes orders · `board`
 //! tells people · `examine` looks the way over for a person.
 
@@ -15,6 +15,7 @@ mod decide;
 pub mod examine;
 mod fleet;
 pub(crate) mod hosts;
+mod lease;
 mod line;
 mod plan;
 pub(crate) mod proxy;

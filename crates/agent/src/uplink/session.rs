@@ -1,8 +1,8 @@
 //! Session: the lease of the stream, from the agent's side (`correctness.md` 3 e).
 //!
-//! Promises: a start asks with the journal's epoch first and keeps its spool where the server agrees; a grant that a
-//! dead process of this journal never learned is taken over; sending stops before the lease may lapse, by the monotonic
-//! clock; the lease is given back on shutdown.
+//! Promises: a start asks with the journal's epoch and the database as it is now, and keeps its spool where the server
+//! agrees; a grant that a dead process of this journal never learned is taken over; sending stops before the lease may
+//! lapse, by the monotonic clock; the lease is given back on shutdown.
 //! Never: sends as a standby; opens a session while the database's identity cannot be had.
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -14,8 +14,7 @@ use protocol::{
     limits,
     names::TableName,
     proto::ingestion::{
-        Granted, OpenRequest, OpenResponse, ReleaseRequest, ReleaseResponse, RenewRequest,
-        RenewResponse, Versions, open_response::Result as Opened,
+        Granted, OpenRequest, OpenResponse, Versions, open_response::Result as Opened,
     },
 };
 use runtime::{
@@ -31,16 +30,15 @@ use super::{
     board::{Board, phase_of},
     cloud::Cloud,
     fleet::{self, Fleet},
+    lease::{Lease, valid_until},
     rebuild, reconcile,
-    rpc::{CallError, OPEN, RELEASE, RENEW, Rpc},
+    rpc::{OPEN, Rpc},
     sender::{Sender, Stop},
 };
 use crate::journal::{Grant, Incident, Journal, LinkPhase};
 
 /// When a refused Open is asked again: a person may have acted.
 const REFUSED_RETRY: Duration = Duration::from_secs(30);
-/// Away for longer, the addresses are asked again and the batch is read again.
-const AWAY: Duration = Duration::from_secs(60);
 /// After the lease was given back for want of an ERP database: longer than a standby's pause between two tries.
 const HOLD_DOWN: Duration = Duration::from_secs(10);
 /// What a sealed batch gets on shutdown to be finished.
@@ -59,10 +57,10 @@ pub(super) struct Means {
 }
 
 pub(super) struct Link<I> {
-    means: Means,
+    pub(super) means: Means,
     identity: I,
     shutdown: Shutdown,
-    nonce: Nonce,
+    pub(super) nonce: Nonce,
     rpc: Option<Rpc>,
     /// Epoch to give back.
     held: Option<Epoch>,
@@ -72,16 +70,6 @@ pub(super) struct Link<I> {
     /// by that nonce and would call ours a second copy until it lapses. Used until one Open is answered.
     inherits: Option<Nonce>,
     pauses: Backoff,
-}
-
-/// A lease as the server granted it; `None` = a server without sessions.
-struct Lease {
-    epoch: Epoch,
-    ttl: Duration,
-    /// When the call that granted it was sent.
-    since: Mono,
-    /// Granted to the nonce of a process that died: renewed with our own as soon as the journal knows the epoch.
-    inherited: bool,
 }
 
 enum Start {
@@ -269,7 +257,8 @@ where
     async fn start(&mut self, rpc: &Rpc) -> Result<Start> {
         if self.starting {
             if let Some(epoch) = self.means.journal.last_epoch().await? {
-                match self.renew(rpc, epoch).await {
+                let database = (self.identity)().await?.database;
+                match self.renew(rpc, epoch, Some(database)).await {
                     Ok(lease) => {
                         self.starting = false;
                         self.held = Some(epoch);
@@ -334,25 +323,6 @@ where
                 refused.message,
             )),
             None => Err(Error::new(Code::CloudUnreachable, "Open answered nothing")),
-        }
-    }
-
-    async fn renew(&self, rpc: &Rpc, epoch: Epoch) -> Result<Lease, CallError> {
-        let erp = self.means.config.erp.to_string();
-        let request = RenewRequest { erp, epoch: epoch.0, nonce: self.nonce.to_string() };
-        let since = Mono::now();
-        let lost = |error| CallError::Before(error);
-        failpoint::pass("session.renew", Code::CloudUnreachable).await.map_err(lost)?;
-        let answer: RenewResponse = rpc.call(RENEW, request).await?;
-        failpoint::pass("session.renewed", Code::CloudUnreachable).await.map_err(lost)?;
-        let ttl = Duration::from_secs(answer.ttl_seconds.into());
-        Ok(Lease { epoch, ttl, since, inherited: false })
-    }
-
-    async fn release(&self, rpc: &Rpc, epoch: Epoch) {
-        let request = ReleaseRequest { erp: self.means.config.erp.to_string(), epoch: epoch.0 };
-        if let Err(call) = rpc.call::<_, ReleaseResponse>(RELEASE, request).await {
-            tracing::debug!(error = %call.error(), "lease not given back, it lapses by itself");
         }
     }
 
@@ -441,56 +411,6 @@ where
         }
     }
 
-    /// Waits until the journal knows that epoch.
-    async fn granted(&self, epoch: Epoch) {
-        let mut granted = self.means.journal.granted();
-        // Where the journal is closed the sender ends with it.
-        let _ = granted
-            .wait_for(|grant| grant.as_ref().is_some_and(|grant| grant.epoch == epoch))
-            .await;
-    }
-
-    /// Renews until the lease is lost.
-    async fn keep(&self, rpc: &Rpc, mut lease: Lease, kept: watch::Sender<Mono>) -> Error {
-        let mut away = false;
-        loop {
-            if lease.inherited {
-                self.granted(lease.epoch).await;
-            } else {
-                let pause = if away { Duration::from_secs(1) } else { limits::SESSION_RENEW };
-                clock::sleep(pause.min(lease.ttl / 3)).await;
-            }
-            // Where the first renewal fails the next ones come at their usual pace.
-            lease.inherited = false;
-            match self.renew(rpc, lease.epoch).await {
-                Ok(renewed) => {
-                    kept.send_replace(valid_until(&renewed));
-                    lease = renewed;
-                    if std::mem::take(&mut away) {
-                        self.means.board.sending(lease.epoch, false);
-                    }
-                }
-                Err(call) if call.grpc() == Some(tonic::Code::FailedPrecondition) => {
-                    return call.error();
-                }
-                Err(call) => {
-                    let error = call.error();
-                    if lease.since.elapsed() > AWAY {
-                        return error;
-                    }
-                    if !std::mem::replace(&mut away, true) {
-                        // A right that was taken away is not a cloud that is away.
-                        let phase = match phase_of(&error) {
-                            LinkPhase::Refused => LinkPhase::Refused,
-                            _ => LinkPhase::Unreachable,
-                        };
-                        self.means.board.waiting(phase, &error, None);
-                    }
-                }
-            }
-        }
-    }
-
     /// A server without sessions: cursor and last batch are the journal's, and this agent is the only one.
     async fn hold_foreign(&mut self, rpc: &Rpc) -> Result<()> {
         let journal = self.means.journal.clone();
@@ -556,10 +476,6 @@ async fn set_back(journal: &Journal) -> Result<()> {
         at_micros: Wall::now().0,
     };
     journal.incident(incident).await
-}
-
-fn valid_until(lease: &Lease) -> Mono {
-    lease.since + lease.ttl.saturating_sub(limits::SESSION_MARGIN)
 }
 
 fn grant_of(lease: &Lease, granted: Granted) -> Result<Grant> {

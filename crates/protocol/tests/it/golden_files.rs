@@ -176,7 +176,14 @@ fn session_and_reconcile_messages_keep_their_bytes() {
     add("OpenResponse granted", wire(&answer(Result::Granted(granted))));
     add("OpenResponse held", wire(&answer(Result::Held(Held { retry_after_seconds: 5 }))));
     add("OpenResponse refused", wire(&answer(Result::Refused(refused))));
-    add("RenewRequest", wire(&RenewRequest { erp: "RM".into(), epoch: 4, nonce: "n".into() }));
+    let renew = RenewRequest {
+        erp: "RM".into(),
+        epoch: 4,
+        nonce: "n".into(),
+        database_identity: None,
+        position: vec![1, 2],
+    };
+    add("RenewRequest", wire(&renew));
     add("RenewResponse", wire(&RenewResponse { ttl_seconds: 30 }));
     add("ReleaseRequest", wire(&ReleaseRequest { erp: "RM".into(), epoch: 4 }));
     add(

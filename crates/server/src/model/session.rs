@@ -85,6 +85,16 @@ impl State {
     }
 }
 
+/// What a holder's word of its database comes to, beside what is stored of it; identities are encoded.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Database {
+    AsKnown,
+    /// The same one, its log further on.
+    Moved(Vec<u8>),
+    /// Another one, or one that was set back (F51).
+    Another(Vec<u8>),
+}
+
 pub fn step(state: State, event: Event, now: Wall) -> Step {
     let state = state.within(now);
     match event {

@@ -23,7 +23,11 @@ use runtime::{clock::Wall, failpoint};
 
 use super::Caller;
 use crate::{
-    model::{fleet, session::Event, stream::StreamId},
+    model::{
+        fleet,
+        session::{Database, Event},
+        stream::StreamId,
+    },
     store::{
         Store,
         sqlite::session::{Asker, Asking, Entry, Grant, Opened},
@@ -105,10 +109,10 @@ impl Sessions {
         }
     }
 
-    /// Prolongs the lease of an epoch.
+    /// Prolongs the lease of an epoch, where what the sender says of its database follows what is known of it.
     ///
     /// # Errors
-    /// `FENCED` where the epoch is older, lapsed or released, `INSTANCE_TWICE`.
+    /// `FENCED` where the epoch is older, lapsed or released, `INSTANCE_TWICE`, `DATABASE_CHANGED`, `INVALID_ARGUMENT`.
     pub async fn renew(
         &self,
         caller: &Caller,
@@ -117,7 +121,13 @@ impl Sessions {
     ) -> Result<RenewResponse> {
         let nonce: Nonce = request.nonce.parse()?;
         let event = Event::Renew { epoch: Epoch(request.epoch), nonce };
-        self.step(caller, &request.erp, event, now).await?;
+        let RenewRequest { database_identity, position, .. } = request;
+        let length = database_identity.as_ref().map_or(0, |identity| identity.encoded_len());
+        if length.max(position.len()) > IDENTITY_BYTES {
+            return Err(invalid("database_identity or position is too long"));
+        }
+        let judge = move |known: &[u8]| judged(known, database_identity.as_ref(), &position);
+        self.step(caller, &request.erp, (event, judge), now).await?;
         Ok(RenewResponse { ttl_seconds: seconds(limits::SESSION_TTL) })
     }
 
@@ -131,17 +141,27 @@ impl Sessions {
         request: ReleaseRequest,
         now: Wall,
     ) -> Result<ReleaseResponse> {
-        self.step(caller, &request.erp, Event::Release { epoch: Epoch(request.epoch) }, now)
-            .await?;
+        let event = Event::Release { epoch: Epoch(request.epoch) };
+        self.step(caller, &request.erp, (event, |_: &[u8]| Database::AsKnown), now).await?;
         Ok(ReleaseResponse {})
     }
 
-    async fn step(&self, caller: &Caller, erp: &str, event: Event, now: Wall) -> Result<()> {
+    async fn step(
+        &self,
+        caller: &Caller,
+        erp: &str,
+        (event, judge): (Event, impl Fn(&[u8]) -> Database + Send + 'static),
+        now: Wall,
+    ) -> Result<()> {
         let stream = stream(caller, erp)?;
-        match self.store.step_session(stream, event, now).await? {
+        match self.store.step_session(stream, event, judge, now).await? {
             Ok(()) => failpoint::pass("lease.stepped", Code::StoreFailed).await,
             Err(Code::Fenced) => {
                 Err(Error::new(Code::Fenced, format!("the session of {erp} is over")))
+            }
+            Err(Code::DatabaseChanged) => {
+                tracing::warn!(erp, code = %Code::DatabaseChanged, "session refused");
+                Err(Error::new(Code::DatabaseChanged, Code::DatabaseChanged.hint()))
             }
             Err(code) => {
                 tracing::warn!(erp, %code, "session refused");
@@ -210,12 +230,6 @@ fn differences(stored: &[u8], offered: &[u8]) -> Vec<String> {
     else {
         return vec!["identity".to_owned()];
     };
-    let position = |identity: &DatabaseIdentity| {
-        let bytes = identity.position.clone();
-        let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
-        let digits = bytes.iter().skip(zeros).copied().collect::<Vec<_>>();
-        (digits.len(), digits)
-    };
     let mut found = Vec::new();
     if stored.kind != offered.kind {
         found.push("kind".to_owned());
@@ -224,10 +238,36 @@ fn differences(stored: &[u8], offered: &[u8]) -> Vec<String> {
     let other =
         names.into_iter().filter(|name| stored.facts.get(*name) != offered.facts.get(*name));
     found.extend(other.cloned());
-    if position(&stored) > position(&offered) {
+    if digits(&stored.position) > digits(&offered.position) {
         found.push("position".to_owned());
     }
     found
+}
+
+/// A position as a number of any length: how many digits, and which.
+fn digits(position: &[u8]) -> (usize, &[u8]) {
+    let zeros = position.iter().take_while(|byte| **byte == 0).count();
+    let digits = position.get(zeros..).unwrap_or_default();
+    (digits.len(), digits)
+}
+
+/// What the sender's word of its database comes to. A position alone was read at some time before the call, so it says
+/// nothing where it is lower.
+fn judged(known: &[u8], offered: Option<&DatabaseIdentity>, position: &[u8]) -> Database {
+    if let Some(offered) = offered {
+        let encoded = offered.encode_to_vec();
+        return match differences(known, &encoded).is_empty() {
+            true => Database::Moved(encoded),
+            false => Database::Another(encoded),
+        };
+    }
+    match DatabaseIdentity::decode(known) {
+        Ok(before) if digits(&before.position) < digits(position) => {
+            let position = position.to_vec();
+            Database::Moved(DatabaseIdentity { position, ..before }.encode_to_vec())
+        }
+        _ => Database::AsKnown,
+    }
 }
 
 fn granted(grant: Grant) -> OpenResponse {

@@ -8,7 +8,10 @@ use std::{collections::BTreeMap, io, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use prost::Message as _;
-use protocol::proto::totvs;
+use protocol::proto::{
+    ingestion::{OpenResponse, open_response},
+    totvs,
+};
 use runtime::{
     clock,
     world::{Carried, Carrying},
@@ -157,7 +160,11 @@ async fn answer(
         let copy = if tell.is_none() { "a copy of " } else { "" };
         sim.tell(format!("answers {copy}{words}: {outcome}{lost}"));
         if let Some(call) = &call {
-            sim.check.borrow_mut().answered(call, success);
+            let mut check = sim.check.borrow_mut();
+            check.answered(call, success);
+            if let Some(epoch) = granted(call, answered.body()) {
+                check.granted(call.stream, epoch);
+            }
         }
         sim.spawn(OUTSIDE, Box::pin(bring(answered, (fate, tell))));
     }
@@ -186,6 +193,15 @@ fn call_of(from: Host, request: &http::Request<Bytes>) -> Option<Call> {
         message: message(request.body()),
         epoch: epoch.and_then(|epoch| epoch.to_str().ok()?.parse().ok()),
     })
+}
+
+/// The epoch that an Open was answered with.
+fn granted(call: &Call, body: &Carried) -> Option<u64> {
+    let opened = call.path.ends_with("/Open").then(|| OpenResponse::decode(message(&body.bytes)));
+    match opened?.ok()?.result? {
+        open_response::Result::Granted(granted) => Some(granted.epoch),
+        _ => None,
+    }
 }
 
 /// The one message of a body, without its frame.

@@ -116,7 +116,8 @@ impl Plan {
         let mut chance = Chance::new(seed ^ 0x6d61_6c6f_7465);
         let agents = match chance.below(8) {
             0..3 => vec![1],
-            3..6 => vec![2],
+            3..5 => vec![2],
+            5 => vec![3],
             6 => vec![1, 1],
             _ => vec![2, 1],
         };

@@ -2,7 +2,7 @@
 //!
 //! Real agent, real server; SQLite's file is replaced by rename, PostgreSQL's cluster by another one behind the address.
 
-use std::{fs, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use sim::servers::Postgres;
 
@@ -15,11 +15,9 @@ use crate::whole::{
 const WAIT: Duration = Duration::from_secs(60);
 const SCHEMA: &str = "CREATE TABLE t (id bigint PRIMARY KEY, v text, changed_at timestamptz DEFAULT CURRENT_TIMESTAMP)";
 
-#[tokio::test]
-async fn f51_a_file_that_is_replaced_under_the_agent_is_told_and_waits_for_a_person() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("erp.sqlite");
-    let erp = Erp::sqlite(&path);
+/// A file with two rows that is followed.
+async fn followed(path: &Path) -> World {
+    let erp = Erp::sqlite(path);
     erp.run("PRAGMA journal_mode = DELETE").await.unwrap();
     erp.run("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT, changed_at TEXT DEFAULT CURRENT_TIMESTAMP)").await.unwrap();
     erp.run("INSERT INTO t (id, v) VALUES (1, 'a'), (2, 'b')").await.unwrap();
@@ -27,16 +25,41 @@ async fn f51_a_file_that_is_replaced_under_the_agent_is_told_and_waits_for_a_per
     let plan = Plan::new(&source, &["t"]).stamp("t", "changed_at").deletes_always();
     let mut world = World::start(plan, erp).await;
     world.equal(WAIT).await;
-    // Yesterday's copy comes back: without row 2, with another row 3.
-    let copy = folder.path().join("copy.sqlite");
-    fs::copy(&path, &copy).unwrap();
+    world
+}
+
+/// Yesterday's copy comes back: without row 2, with another row 3.
+async fn put_back(path: &Path) {
+    let copy = path.with_file_name("copy.sqlite");
+    fs::copy(path, &copy).unwrap();
     let restored = Erp::sqlite(&copy);
     restored
         .run("DELETE FROM t WHERE id = 2; INSERT INTO t (id, v) VALUES (3, 'c')")
         .await
         .unwrap();
     drop(restored);
-    fs::rename(&copy, &path).unwrap();
+    fs::rename(&copy, path).unwrap();
+}
+
+#[tokio::test]
+async fn f51_a_file_that_is_replaced_while_the_agent_is_dead_is_told_although_its_lease_lasts() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("erp.sqlite");
+    let mut world = followed(&path).await;
+    world.kill_agent();
+    put_back(&path).await;
+    world.start_agent();
+    world.status_says("DATABASE_CHANGED", WAIT).await;
+    assert_eq!(world.staged_count("SELECT count(*) FROM t WHERE v = 'b'"), 1, "nothing is taken");
+    assert_eq!(world.staged_count("SELECT count(*) FROM t WHERE v = 'c'"), 0);
+}
+
+#[tokio::test]
+async fn f51_a_file_that_is_replaced_under_the_agent_is_told_and_waits_for_a_person() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("erp.sqlite");
+    let mut world = followed(&path).await;
+    put_back(&path).await;
     world.status_says("DATABASE_CHANGED", WAIT).await;
     assert_eq!(world.staged_count("SELECT count(*) FROM t WHERE v = 'b'"), 1, "nothing is taken");
     let agents = world.cloud.command(&["fleet", "agents", "--json"]);

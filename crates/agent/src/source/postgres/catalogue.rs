@@ -238,8 +238,13 @@ pub(super) async fn identity(link: &tokio_postgres::Client) -> Result<Identity> 
         }
     }
     let version: String = row.try_get(6).map_err(fault)?;
-    let position = link.query_one("SELECT pg_current_wal_flush_lsn()", &[]).await.map_err(fault)?;
-    let position: PgLsn = position.try_get(0).map_err(fault)?;
-    let position = u64::from(position).to_be_bytes().to_vec();
+    let position = position(link).await?;
     Ok(Identity { kind: "postgres", facts, position, version: format!("PostgreSQL {version}") })
+}
+
+/// How far the log is on disk: it is never less after that, but in a copy that was put back.
+pub(super) async fn position(link: &tokio_postgres::Client) -> Result<Vec<u8>> {
+    let row = link.query_one("SELECT pg_current_wal_flush_lsn()", &[]).await.map_err(fault)?;
+    let position: PgLsn = row.try_get(0).map_err(fault)?;
+    Ok(u64::from(position).to_be_bytes().to_vec())
 }

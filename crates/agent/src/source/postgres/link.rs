@@ -200,6 +200,18 @@ impl Links {
         lock(&self.idle).clear();
     }
 
+    /// The database was seen that far: one that is behind it is another one from now on.
+    pub(super) fn reached(&self, position: Vec<u8>) {
+        if let Some(told) = lock(&self.told).as_mut().filter(|told| told.position < position) {
+            told.position = position;
+        }
+    }
+
+    /// How far the database was seen.
+    pub(super) fn position(&self) -> Option<Vec<u8>> {
+        lock(&self.told).as_ref().map(|told| told.position.clone())
+    }
+
     /// A new connection leads to the database that the server knows, not to one that was put in its place or set back
     /// (F51): what Open would be judged by is the same. A clone has the system id of its original, so the address counts.
     async fn same_database(&self, client: &Client) -> Result<()> {

@@ -205,7 +205,7 @@ async fn prepare_and_reconcile_have_a_budget_of_their_own_and_small_calls_need_n
     let fenced = call::<_, PrepareResponse>(&channel, PREPARE, with_token(prepare, &token), None);
     assert!(fenced.await.unwrap_err().message().starts_with("FENCED: "), "it was judged");
     let renew = |nonce: String| {
-        let request = RenewRequest { erp: "RM".into(), epoch: 1, nonce };
+        let request = RenewRequest { erp: "RM".into(), epoch: 1, nonce, ..RenewRequest::default() };
         let request = with_token(request, &token);
         call::<_, RenewResponse>(&channel, "/malote.ingestion.v1.Session/Renew", request, None)
     };

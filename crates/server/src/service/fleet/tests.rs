@@ -344,6 +344,7 @@ async fn f51_a_person_s_decision_ends_what_the_list_of_agents_shows() {
         erp: "RM".into(),
         epoch: 1,
         nonce: protocol::ids::Nonce(uuid::Uuid::from_u128(1)).to_string(),
+        ..RenewRequest::default()
     };
     let refused = sessions.renew(&trial.caller, renew, at(2)).await.unwrap_err();
     assert_eq!(refused.code, Code::InstanceTwice);

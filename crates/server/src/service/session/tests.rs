@@ -12,7 +12,8 @@ fn refusal(response: OpenResponse) -> String {
 }
 
 fn renew(epoch: u64, nonce: u128) -> RenewRequest {
-    RenewRequest { erp: "RM".into(), epoch, nonce: Nonce(uuid::Uuid::from_u128(nonce)).to_string() }
+    let nonce = Nonce(uuid::Uuid::from_u128(nonce)).to_string();
+    RenewRequest { erp: "RM".into(), epoch, nonce, ..RenewRequest::default() }
 }
 
 #[tokio::test]
@@ -74,6 +75,33 @@ async fn another_database_or_one_set_back_in_time_waits_for_a_person() {
     assert_eq!(refusal(trial.ask(with("8", b"\x00\x01"), NOW).await), "DATABASE_CHANGED");
     sessions.accept_database(stream).await.unwrap();
     assert_eq!(refusal(trial.ask(with("8", b"\x00\x01"), NOW).await), "granted 4");
+}
+
+#[tokio::test]
+async fn f51_a_renewal_tells_how_far_the_database_is_and_one_of_another_database_renews_nothing() {
+    let trial = Trial::new();
+    let sessions = Sessions::new(trial.store.clone());
+    let at_position = |position: &'static [u8]| {
+        let mut request = Trial::request(1, 1);
+        request.database_identity.as_mut().unwrap().position = position.into();
+        request
+    };
+    assert_eq!(refusal(trial.ask(at_position(b"\x05"), NOW).await), "granted 1");
+    let told = |position: &'static [u8]| RenewRequest { position: position.into(), ..renew(1, 1) };
+    sessions.renew(&trial.caller, told(b"\x09"), at(10)).await.unwrap();
+    // What was read before the one that is known says nothing.
+    sessions.renew(&trial.caller, told(b"\x07"), at(11)).await.unwrap();
+    // A process that begins anew within the lease, on a copy of before: it gets neither this lease nor the next one.
+    let again =
+        RenewRequest { database_identity: at_position(b"\x08").database_identity, ..renew(1, 2) };
+    let refused = sessions.renew(&trial.caller, again, at(20)).await.unwrap_err();
+    assert_eq!(refused.code, Code::DatabaseChanged);
+    assert_eq!(refusal(trial.ask(at_position(b"\x08"), at(60)).await), "DATABASE_CHANGED");
+    assert_eq!(refusal(trial.ask(at_position(b"\x09"), at(60)).await), "granted 2");
+    let again =
+        RenewRequest { database_identity: at_position(b"\x0a").database_identity, ..renew(2, 2) };
+    sessions.renew(&trial.caller, again, at(61)).await.unwrap();
+    assert_eq!(refusal(trial.ask(at_position(b"\x09"), at(99)).await), "DATABASE_CHANGED");
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use super::{
     ingest::{abandon, bound, head, names},
 };
 use crate::model::{
-    session::{Effect, Event, Held, State, step},
+    session::{Database, Effect, Event, Held, State, step},
     stream::StreamId,
 };
 
@@ -88,7 +88,8 @@ impl Store {
         .await
     }
 
-    /// Renews or releases. What the step refuses is the inner error's code; its new state is stored all the same.
+    /// Renews or releases. What the step refuses is the inner error's code; its new state is stored all the same. What a
+    /// holder says of its database is judged by what is stored: another one renews nothing.
     ///
     /// # Errors
     /// The store's own.
@@ -96,12 +97,24 @@ impl Store {
         &self,
         stream: StreamId,
         event: Event,
+        judge: impl Fn(&[u8]) -> Database + Send + 'static,
         now: Wall,
     ) -> Result<std::result::Result<(), Code>> {
         self.write(move |tx| {
             head(tx, &stream, now)?;
             failpoint::reach("lease.step", Code::StoreFailed)?;
             let (state, answer) = step(load(tx, &stream)?, event, now);
+            if answer.is_ok() {
+                let known = identity(tx, &stream)?;
+                match known.map_or(Database::AsKnown, |known| judge(&known)) {
+                    Database::AsKnown => {}
+                    Database::Moved(further) => keep_identity(tx, &stream, &further)?,
+                    Database::Another(other) => {
+                        offer_identity(tx, &stream, &other)?;
+                        return Ok(Err(Code::DatabaseChanged));
+                    }
+                }
+            }
             save(tx, &stream, &state)?;
             Ok(answer.map(|_| ()))
         })
@@ -161,20 +174,11 @@ fn open(
     let stream = &asking.by.stream;
     let head = head(tx, stream, now)?;
     bound(tx, stream, asking.by.sender)?;
-    let [tenant, environment, erp] = &names(stream);
-    let whole = params![tenant, environment, erp, asking.identity];
     // The identity comes before the lease: a clone must not be able to stop the original (F51).
-    let stored: Option<Vec<u8>> = tx
-        .query_row(
-            "SELECT identity FROM ingest_stream WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3)",
-            params![tenant, environment, erp],
-            |row| row.get(0),
-        )
-        .map_err(failed)?;
+    let stored = identity(tx, stream)?;
     let found = stored.map_or_else(Vec::new, |stored| differs(&stored, &asking.identity));
     if !found.is_empty() {
-        let sql = "UPDATE ingest_stream SET offered = ?4 WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3)";
-        tx.execute(sql, whole).map_err(failed)?;
+        offer_identity(tx, stream, &asking.identity)?;
         return Ok((Opened::Refused(Code::DatabaseChanged), found));
     }
     let event = Event::Open { by: asking.by.instance, nonce: asking.nonce };
@@ -187,12 +191,37 @@ fn open(
     if effects.contains(&Effect::Abandon) {
         abandon(tx, stream, now)?;
     }
-    let sql = "UPDATE ingest_stream SET identity = ?4, offered = NULL
-                WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3)";
-    tx.execute(sql, whole).map_err(failed)?;
+    keep_identity(tx, stream, &asking.identity)?;
     let cursor = cursor(tx, stream)?;
     let grant = Grant { epoch: state.epoch(), cursor, last_batch: head.last_batch };
     Ok((Opened::Granted(grant), found))
+}
+
+/// The database that the stream is known by.
+fn identity(tx: &Transaction<'_>, stream: &StreamId) -> Result<Option<Vec<u8>>> {
+    let [tenant, environment, erp] = &names(stream);
+    let sql =
+        "SELECT identity FROM ingest_stream WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3)";
+    let mut statement = tx.prepare_cached(sql).map_err(failed)?;
+    statement.query_row(params![tenant, environment, erp], |row| row.get(0)).map_err(failed)
+}
+
+fn keep_identity(tx: &Transaction<'_>, stream: &StreamId, identity: &[u8]) -> Result<()> {
+    let [tenant, environment, erp] = &names(stream);
+    let sql = "UPDATE ingest_stream SET identity = ?4, offered = NULL
+                WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3)";
+    let mut statement = tx.prepare_cached(sql).map_err(failed)?;
+    statement.execute(params![tenant, environment, erp, identity]).map_err(failed)?;
+    Ok(())
+}
+
+/// Another one, which a person may take for the stream's own.
+fn offer_identity(tx: &Transaction<'_>, stream: &StreamId, identity: &[u8]) -> Result<()> {
+    let [tenant, environment, erp] = &names(stream);
+    let sql = "UPDATE ingest_stream SET offered = ?4 WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3)";
+    let mut statement = tx.prepare_cached(sql).map_err(failed)?;
+    statement.execute(params![tenant, environment, erp, identity]).map_err(failed)?;
+    Ok(())
 }
 
 /// Ends whatever sends the stream: its open batch, its lease and, by a new epoch, every call still under way (F52).

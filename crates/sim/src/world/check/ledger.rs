@@ -76,6 +76,14 @@ impl Check {
         }
     }
 
+    /// A session was granted: no other one has its epoch.
+    pub fn granted(&mut self, stream: usize, epoch: u64) {
+        let Some(of) = self.streams.get_mut(stream) else { return };
+        if !of.granted.insert(epoch) {
+            self.fault("I5", format!("stream {stream}: epoch {epoch} was granted twice"));
+        }
+    }
+
     /// Everything acknowledged is still there; after a crash, and at the end.
     pub fn all_is_stored(&mut self) {
         let all: Vec<_> =

@@ -1,9 +1,10 @@
-//! Check: what must always be true, looked at after every call that the server answered and after every commit of the
-//! ERP (`correctness.md` 1b).
+//! Check: what must always be true (`correctness.md` 1b).
 //!
 //! Promises: reads the server's own files, the calls as they were delivered and the ERP's rows; the first thing that is
-//! not true is kept with the number of its invariant and ends the world. Checked here: I1 to I7, I9, I10, I12, I17 (with
-//! the comparison at the end, which is I8).
+//! not true is kept with the number of its invariant and ends the world. After every call that the server answered: I2
+//! to I6 and I10 on the ledger, I7 on the order of acceptance, I9 of each cursor that moved, I1 of the message just
+//! acknowledged; after every commit of an ERP: I9; every 20 s: I7 on the staging file; after a crash of the server and
+//! at the end: I1 of everything; at the end: I8 and I17. I12 is seen by the names in the rows.
 //! Never: shares a line with what it checks; asks agent or server what they think. Of the others: I11 is seen as I7 (an
 //! older image behind a newer one); I13 to I15 come with messages; I16 and I18 need real databases and logs and are
 //! tested there (`tests/it/source_faults.rs`, `canaries.rs`).
@@ -46,6 +47,7 @@ struct Stream {
     seq: i64,
     last_batch: i64,
     epoch: u64,
+    granted: BTreeSet<u64>,
     batches: BTreeMap<i64, Batch>,
     /// Highest version accepted of each row.
     versions: BTreeMap<RowAt, i64>,
@@ -96,6 +98,7 @@ impl Check {
             seq: 0,
             last_batch: 0,
             epoch: 0,
+            granted: BTreeSet::new(),
             batches: BTreeMap::new(),
             versions: BTreeMap::new(),
             cursors: BTreeMap::new(),

@@ -212,7 +212,12 @@ impl Real {
     }
 
     pub(crate) async fn renew(&mut self, now: i64, epoch: u64, nonce: u8) -> Result<(), Code> {
-        let request = RenewRequest { erp: ERP.to_owned(), epoch, nonce: uuid(100 + nonce) };
+        let request = RenewRequest {
+            erp: ERP.to_owned(),
+            epoch,
+            nonce: uuid(100 + nonce),
+            ..RenewRequest::default()
+        };
         let caller = self.caller();
         self.sessions
             .renew(&caller, request, Wall(now))
