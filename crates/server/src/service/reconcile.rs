@@ -18,6 +18,9 @@ use runtime::clock::{Mono, Wall};
 use super::{Caller, staging::Staging};
 use crate::store::sqlite::staging::{Span, Sum};
 
+/// When a question should come again that had to wait too long.
+const LATER: Duration = Duration::from_secs(2);
+
 /// Reconciliation. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Reconcile {
@@ -25,9 +28,6 @@ pub struct Reconcile {
     /// How long a call waits until what was accepted before it is staged.
     patience: Duration,
 }
-
-/// When a question should come again that had to wait too long.
-const LATER: Duration = Duration::from_secs(2);
 
 impl Reconcile {
     #[must_use]

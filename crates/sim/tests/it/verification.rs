@@ -152,6 +152,8 @@ async fn damage_is_found_told_and_mended(mut world: World) {
     assert_eq!(status.matches("DIFFERENCES_FOUND").count(), 2, "{status}");
     let metrics = world.metrics().await;
     assert!(metrics.contains("malote_verify_differences{table=\"t\"} 3"), "{metrics}");
+    let (code, found, _) = world.found(&["t", "--from", "7", "--to", "8"]);
+    assert_eq!((code, found), (exit::DIFFERENT, json!([0, 0, 1])), "a part");
     let loads = world.ledger_messages("t", "is_base_load = 1");
     let (code, found, left) = world.found(&["t", "--repair", "--dry-run"]);
     assert_eq!((code, found, left), (exit::DIFFERENT, json!([1, 1, 1]), json!([null, null, null])));
