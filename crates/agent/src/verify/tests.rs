@@ -19,7 +19,8 @@ use rusqlite::Connection;
 use super::*;
 use crate::{
     journal::{
-        Grant, LinkState, Parked, Question, Stage, StagedPage, StagedSum, TableStatus, Told, key_hash,
+        Grant, LinkState, Parked, Question, Stage, StagedPage, StagedSum, TableStatus, Told,
+        key_hash,
     },
     source::{self, AnySource, Profile, SourceOptions},
 };
