@@ -29,6 +29,7 @@ const LOOK: Duration = Duration::from_millis(500);
 Examples:
   malote verify --config agent.toml
   malote verify FLAN --config agent.toml --json
+  malote verify FLAN --from 1 --from 100 --to 1 --to 200 --config agent.toml
   malote verify FLAN --repair --dry-run --config agent.toml
   malote verify FLAN --repair --config agent.toml"
 )]
@@ -41,7 +42,13 @@ pub(crate) struct VerifyCommand {
     /// Send again what differs, then compare once more.
     #[arg(long)]
     repair: bool,
-    /// With --repair: tell what would be sent and deleted, and change nothing.
+    /// First key of the part of one table that is compared: once per key column.
+    #[arg(long, value_name = "VALUE", requires = "tables", allow_negative_numbers = true)]
+    from: Vec<String>,
+    /// Key behind the part: once per key column; keys are ordered by their bytes, shorter values first.
+    #[arg(long, value_name = "VALUE", requires = "tables", allow_negative_numbers = true)]
+    to: Vec<String>,
+    /// With --repair: tell what would be sent and deleted, and repair nothing.
     #[arg(long, requires = "repair")]
     dry_run: bool,
     /// Wait for the end; this is the default.
@@ -62,7 +69,8 @@ impl VerifyCommand {
         let order = VerifyTables {
             tables: self.tables,
             repair: self.repair && !self.dry_run,
-            ..VerifyTables::default()
+            from: self.from,
+            to: self.to,
         };
         let mut ordered = client.verify(&order).await?;
         if self.no_wait && !self.wait {
@@ -262,6 +270,10 @@ mod tests {
         }
     }
 
+    fn keys<const N: usize>(values: [&str; N]) -> Vec<String> {
+        values.map(str::to_owned).to_vec()
+    }
+
     fn failed() -> Verification {
         let code = Some("CLOUD_UNREACHABLE".into());
         let words = Some("no answer".into());
@@ -270,10 +282,20 @@ mod tests {
 
     #[test]
     fn the_command_line_takes_what_goes_together_and_nothing_else() {
-        for words in ["verify", "verify A B --repair --json", "verify A --repair --dry-run --wait"]
-        {
+        for words in [
+            "verify",
+            "verify A B --repair --json",
+            "verify A --repair --dry-run --wait",
+            "verify A --from 1 --repair",
+        ] {
             Line::try_parse_from(words.split(' ')).unwrap();
         }
+        let part = "verify A --from 1 --from -5 --to 1 --to 9";
+        let verify = Line::try_parse_from(part.split(' ')).unwrap().verify;
+        assert_eq!(
+            (verify.tables.len(), verify.from, verify.to),
+            (1, keys(["1", "-5"]), keys(["1", "9"]))
+        );
         for words in ["verify A --dry-run", "verify --wait --no-wait", "verify --from 1"] {
             assert!(Line::try_parse_from(words.split(' ')).is_err(), "{words}");
         }

@@ -170,10 +170,17 @@ pub const RECONCILE_BOUNDS: usize = 1_000;
 pub const RECONCILE_ROWS: usize = 10_000;
 /// Bytes of one `Rows` page.
 pub const RECONCILE_BYTES: usize = 1_000_000;
+/// How long a question waits until what was accepted before it is staged; whoever asked comes again then. The rest of the
+/// call's time is for the rows themselves.
+pub const RECONCILE_CATCH_UP: Duration = Duration::from_secs(10);
 /// Rows of one range of a verification (`correctness.md` d 4): about a page, so that one that differs is read at once.
 pub const VERIFY_RANGE_ROWS: usize = 10_000;
 /// Bytes of the bounds that a verification asks sums for: long keys make fewer and larger ranges, far below a message.
 pub const VERIFY_BOUNDS_BYTES: usize = 1_000_000;
+/// Rows about which one question of a verification is, as far as the ERP has them: hashed by a server in a second or two.
+pub const VERIFY_ASKED_ROWS: u64 = 100_000;
+/// Ranges of one such question, so that long keys make no long one.
+pub const VERIFY_ASKED_RANGES: usize = 50;
 /// Verifications that wait: one and a repair for every table of a stream.
 pub const VERIFY_WAITING: usize = 2 * STREAM_TABLES;
 /// Verifications kept of each table: a month of nights.
@@ -269,6 +276,9 @@ const _: () = {
     assert!(SENDER_MESSAGE_BYTES < MESSAGE_BYTES);
     assert!(SENDER_MESSAGE_ROWS <= MESSAGE_ROWS);
     assert!(VERIFY_BOUNDS_BYTES < MESSAGE_BYTES);
+    assert!(VERIFY_ASKED_RANGES < RECONCILE_BOUNDS);
+    assert!(VERIFY_ASKED_ROWS >= VERIFY_RANGE_ROWS as u64);
+    assert!(RECONCILE_CATCH_UP.as_secs() * 2 < CALL_TIMEOUT.as_secs());
     assert!(BATCH_BYTES * 2 + BATCH_MESSAGES * SENDER_MESSAGE_ROWS * 32 <= SPOOL_BYTES as usize);
     assert!(BATCH_BYTES < DISK_FREE_BYTES as usize);
     assert!(REFUSED_IN_A_ROW < REFUSED_UNACCEPTED);

@@ -347,6 +347,7 @@ async fn verifications_are_ordered_and_looked_at_through_the_door() {
         (named(&["SE1", "SE3"], false, &[], &[]), Code::NotFound),
         (named(&[], false, &["1"], &[]), Code::BadRequest),
         (named(&["SE1"], false, &["10"], &["2"]), Code::BadRequest),
+        (named(&["SE1"], false, &["2"], &["2"]), Code::BadRequest),
     ] {
         assert_eq!(client.verify(&order).await.unwrap_err().code, refused, "{order:?}");
     }

@@ -58,14 +58,7 @@ async fn order(
     body: Bytes,
 ) -> Result<(StatusCode, Json<Vec<Verification>>), Refusal> {
     let asked: VerifyTables = parsed(&body, "{\"tables\": […], \"repair\": …}")?;
-    let span = KeySpan { from: key(&asked.from), to: key(&asked.to) };
-    if !span.to.0.is_empty() && span.from >= span.to {
-        let words = "the span holds no key: from is not below to, by the bytes of the keys";
-        return Err(Error::new(Code::BadRequest, words).into());
-    }
-    if !span.is_whole() && asked.tables.len() != 1 {
-        return Err(Error::new(Code::BadRequest, "a span is one table's").into());
-    }
+    let span = KeySpan::asked(key(&asked.from), key(&asked.to))?.of_tables(asked.tables.len())?;
     let plan = journal
         .plan()
         .await?

@@ -37,6 +37,29 @@ pub struct KeySpan {
 }
 
 impl KeySpan {
+    /// A span as somebody asks for it, from the one door or the other.
+    ///
+    /// # Errors
+    /// `BAD_REQUEST` where it can hold no key.
+    pub fn asked(from: KeyBytes, to: KeyBytes) -> Result<Self> {
+        if !to.0.is_empty() && from >= to {
+            let words = "the span holds no key: from is not below to, by the bytes of the keys";
+            return Err(Error::new(Code::BadRequest, words));
+        }
+        Ok(Self { from, to })
+    }
+
+    /// Whether it may be asked for of so many tables.
+    ///
+    /// # Errors
+    /// `BAD_REQUEST` for a part of more than one table.
+    pub fn of_tables(self, tables: usize) -> Result<Self> {
+        if self.is_whole() || tables == 1 {
+            return Ok(self);
+        }
+        Err(Error::new(Code::BadRequest, "a span is one table's"))
+    }
+
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.from.0.is_empty() && self.to.0.is_empty()
@@ -58,8 +81,8 @@ pub struct StagedPage {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Question {
-    /// Sums of the ranges that these ascending bounds make; n bounds make n + 1.
-    Sums { table: TableName, bounds: Vec<KeyBytes> },
+    /// Sums of the parts that ascending bounds within a span make of it; n bounds make n + 1.
+    Sums { table: TableName, span: KeySpan, bounds: Vec<KeyBytes> },
     /// Rows of a span behind `after` (empty = from its begin).
     Rows { table: TableName, span: KeySpan, after: KeyBytes },
 }
@@ -103,17 +126,18 @@ fn away(words: &str) -> Error {
 }
 
 impl Journal {
-    /// Sums of what is staged, one more than there are bounds.
+    /// Sums of what is staged of a span, one more than there are bounds within it.
     ///
     /// # Errors
-    /// `CLOUD_UNREACHABLE` where nobody answers in time; `VERSION_UNSUPPORTED` of a server that cannot tell.
+    /// `CLOUD_UNREACHABLE` where nobody answers in time; `UNAVAILABLE` where what was sent is not staged yet;
+    /// `VERSION_UNSUPPORTED` of a server that cannot tell.
     pub async fn staged_sums(
         &self,
         table: &TableName,
-        bounds: Vec<KeyBytes>,
+        (span, bounds): (KeySpan, Vec<KeyBytes>),
     ) -> Result<Vec<StagedSum>> {
         let wanted = bounds.len() + 1;
-        match self.ask(Question::Sums { table: table.clone(), bounds }).await? {
+        match self.ask(Question::Sums { table: table.clone(), span, bounds }).await? {
             Told::Sums(sums) if sums.len() == wanted => Ok(sums),
             _ => Err(away("the server told other sums than it was asked for")),
         }

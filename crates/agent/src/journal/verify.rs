@@ -1,7 +1,8 @@
 //! Verifications: what was asked for, what is under way, and what came of it; the newest of each table stay.
 //!
 //! Promises: an order is on disk before it is answered; one that was cut short runs again; an incident is open while the
-//! last whole verification of a table found differences that nobody mended.
+//! last whole verification of a table found differences that nobody mended, and one while the last one by the timetable
+//! came to no end.
 //! Never: compares anything; holds a key but the bounds of an order.
 
 use std::collections::BTreeMap;
@@ -384,14 +385,18 @@ fn end(desk: &mut Desk, id: i64, ended: &Result<Outcome>, at: Wall) -> Result<()
         Err(error) => {
             let sql = "UPDATE verification SET stage = 'FAILED', finished_micros = ?2, code = ?3, words = ?4 WHERE id = ?1";
             desk.run(sql, params![id, at.0, error.code.as_str(), error.message])?;
+            tell_failed(desk, &was, error, at)?;
         }
     }
     end_order(desk, id)?;
     let table = desk.number(&was.table)?;
     let kept = i64::try_from(limits::VERIFY_KEPT).unwrap_or(i64::MAX);
+    // The last that says something of the whole table stays, however many came to nothing since.
     let sql = "DELETE FROM verification WHERE table_id = ?1 AND stage IN ('DONE', 'FAILED') AND id NOT IN (
                    SELECT id FROM verification WHERE table_id = ?1 AND stage IN ('DONE', 'FAILED')
-                   ORDER BY id DESC LIMIT ?2)";
+                   ORDER BY id DESC LIMIT ?2)
+               AND id IS NOT (SELECT max(id) FROM verification WHERE table_id = ?1 AND stage = 'DONE'
+                   AND length(key_from) + length(key_to) = 0)";
     desk.run(sql, params![table, kept]).map(|_| ())
 }
 
@@ -400,35 +405,72 @@ fn end_order(desk: &Desk, id: i64) -> Result<()> {
     let sql = "SELECT g.stage, g.code, g.outcome, g.fleet_order FROM verification v
                JOIN verification g ON g.fleet_order = v.fleet_order WHERE v.id = ?1 ORDER BY g.id";
     let read = |row: &rusqlite::Row<'_>| {
-        let outcome: Option<String> = row.get(2)?;
-        Ok((
-            row.get::<_, String>(0)?,
-            row.get::<_, Option<String>>(1)?,
-            outcome,
-            row.get::<_, String>(3)?,
-        ))
+        let ended = Ended {
+            stage: Stage::of(&row.get::<_, String>(0)?),
+            code: row.get(1)?,
+            outcome: row.get(2)?,
+        };
+        Ok((ended, row.get::<_, String>(3)?))
     };
-    let group = desk.rows(sql, [id], read)?;
-    let over = |stage: &str| matches!(Stage::of(stage), Stage::Done | Stage::Failed);
-    let Some((_, _, _, order)) = group.first() else { return Ok(()) };
-    if !group.iter().all(|(stage, ..)| over(stage)) {
+    let (group, orders): (Vec<Ended>, Vec<String>) =
+        desk.rows(sql, [id], read)?.into_iter().unzip();
+    let over = |one: &Ended| matches!(one.stage, Stage::Done | Stage::Failed);
+    let Some(order) = orders.first().filter(|_| group.iter().all(over)) else { return Ok(()) };
+    let sql = "UPDATE fleet_order SET outcome = ?2 WHERE id = ?1 AND outcome IS NULL";
+    desk.run(sql, params![order, verdict(&group)]).map(|_| ())
+}
+
+/// How one of an order's verifications ended.
+struct Ended {
+    stage: Stage,
+    code: Option<String>,
+    outcome: Option<String>,
+}
+
+impl Ended {
+    fn differs(&self) -> bool {
+        let outcome = self.outcome.as_deref();
+        let outcome = outcome.and_then(|json| serde_json::from_str::<Outcome>(json).ok());
+        outcome.is_some_and(|outcome| outcome.remaining().total() > 0)
+    }
+
+    fn is_unready(&self) -> bool {
+        self.code.as_deref() == Some(Code::TableNotReady.as_str())
+    }
+}
+
+/// The code of an order, or nothing. Differences count before whatever kept other tables from being compared; that some of
+/// many tables are paused or being loaded is no fault of the order.
+fn verdict(group: &[Ended]) -> &str {
+    if group.iter().any(Ended::differs) {
+        return Code::DifferencesFound.as_str();
+    }
+    let all_unready = group.iter().all(Ended::is_unready);
+    let mut failed = group.iter().filter(|one| all_unready || !one.is_unready());
+    failed.find_map(|one| one.code.as_deref()).unwrap_or_default()
+}
+
+/// One open incident while the last verification of a table by the timetable came to no end. One that is left to another
+/// night or to another agent is none.
+fn tell_failed(desk: &mut Desk, was: &Verification, error: &Error, at: Wall) -> Result<()> {
+    let left = matches!(error.code, Code::TableNotReady | Code::SessionHeld | Code::Fenced);
+    if was.origin != Origin::Schedule || left {
         return Ok(());
     }
-    let differs = group.iter().any(|(_, _, outcome, _)| {
-        let outcome =
-            outcome.as_deref().and_then(|json| serde_json::from_str::<Outcome>(json).ok());
-        outcome.is_some_and(|outcome| outcome.remaining().total() > 0)
-    });
-    let failed = group.iter().find_map(|(_, code, ..)| code.as_deref());
-    let code = failed.unwrap_or(if differs { Code::DifferencesFound.as_str() } else { "" });
-    let sql = "UPDATE fleet_order SET outcome = ?2 WHERE id = ?1 AND outcome IS NULL";
-    desk.run(sql, params![order, code]).map(|_| ())
+    let code = Code::NotVerified;
+    people::close(desk, Some(&was.table), code)?;
+    let words = format!("{}: {}", error.code, error.message);
+    let table = Some(was.table.clone());
+    people::incident(desk, &Incident { table, key_hash: None, code, words, at_micros: at.0 })
 }
 
 /// One open incident while a table differs; a look at a part says nothing of the rest.
 fn tell(desk: &mut Desk, was: &Verification, outcome: &Outcome, at: Wall) -> Result<()> {
     let left = outcome.remaining();
     let code = Code::DifferencesFound;
+    if !was.part {
+        people::close(desk, Some(&was.table), Code::NotVerified)?;
+    }
     if left.total() == 0 && was.part {
         return Ok(());
     }

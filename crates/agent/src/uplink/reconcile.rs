@@ -9,11 +9,13 @@ use protocol::{
     hash::RowHash,
     key::KeyBytes,
     names::ErpName,
-    proto::ingestion::{KeyRange, RangesRequest, RangesResponse, RowsRequest, RowsResponse},
+    proto::ingestion::{
+        KeyRange, RangeSum, RangesRequest, RangesResponse, RowsRequest, RowsResponse,
+    },
 };
 
 use super::rpc::{CallError, RANGES, ROWS, Rpc};
-use crate::journal::{Journal, Question, StagedPage, StagedSum, Told};
+use crate::journal::{Journal, KeySpan, Question, StagedPage, StagedSum, Told};
 
 /// Answers for as long as the session is held. Ends where the journal is closed.
 pub(super) async fn answer(journal: &Journal, rpc: &Rpc, erp: &ErpName) -> Error {
@@ -35,17 +37,22 @@ fn why(call: &CallError) -> Error {
 async fn tell(rpc: &Rpc, erp: &ErpName, question: Question) -> Result<Told, CallError> {
     let erp = erp.to_string();
     match question {
-        Question::Sums { table, bounds } => {
-            let (table, ranges) = (table.to_string(), bounds.len() + 1);
-            let bounds = bounds.into_iter().map(|bound| bound.0).collect();
-            let answer = rpc.call(RANGES, RangesRequest { erp, table, bounds }).await;
+        Question::Sums { table, span, bounds } => {
+            let (table, parts) = (table.to_string(), bounds.len() + 1);
+            let (before, bounds) = parted(&span, bounds);
+            let asked = bounds.len() + 1;
+            let range = Some(KeyRange { from: span.from.0, to: span.to.0 });
+            let answer = rpc.call(RANGES, RangesRequest { erp, table, bounds, range }).await;
             let Some(told): Option<RangesResponse> = there(answer)? else {
-                return Ok(Told::Sums(vec![StagedSum::default(); ranges]));
+                return Ok(Told::Sums(vec![StagedSum::default(); parts]));
             };
-            let sum = |sum: protocol::proto::ingestion::RangeSum| {
-                Ok(StagedSum { count: sum.count, xor: hash(sum.xor128)? })
-            };
-            Ok(Told::Sums(told.sums.into_iter().map(sum).collect::<Result<_, CallError>>()?))
+            if told.sums.len() != asked {
+                let words = "Reconcile answered other ranges than it was asked for";
+                return Err(CallError::Before(Error::new(Code::CloudUnreachable, words)));
+            }
+            let sum = |sum: RangeSum| Ok(StagedSum { count: sum.count, xor: hash(sum.xor128)? });
+            let within = told.sums.into_iter().skip(before).take(parts);
+            Ok(Told::Sums(within.map(sum).collect::<Result<_, CallError>>()?))
         }
         Question::Rows { table, span, after } => {
             let range = Some(KeyRange { from: span.from.0, to: span.to.0 });
@@ -63,6 +70,15 @@ async fn tell(rpc: &Rpc, erp: &ErpName, question: Question) -> Result<Told, Call
     }
 }
 
+/// The bounds with the ends of the span, so that a server that knows no span parts the keys there too; and how many ranges
+/// lie before it.
+fn parted(span: &KeySpan, inner: Vec<KeyBytes>) -> (usize, Vec<Vec<u8>>) {
+    let end = |key: &KeyBytes| (!key.0.is_empty()).then(|| key.0.clone());
+    let before = usize::from(!span.from.0.is_empty());
+    let inner = inner.into_iter().map(|bound| bound.0);
+    (before, end(&span.from).into_iter().chain(inner).chain(end(&span.to)).collect())
+}
+
 /// `None` = nothing is staged yet.
 fn there<T>(answer: Result<T, CallError>) -> Result<Option<T>, CallError> {
     match answer {
@@ -76,4 +92,21 @@ fn hash(bytes: Vec<u8>) -> Result<RowHash, CallError> {
         let words = "Reconcile answered a hash that has not 16 bytes";
         CallError::Before(Error::new(Code::CloudUnreachable, words))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ends_of_a_span_are_bounds_and_an_open_end_is_none() {
+        let key = |text: &str| KeyBytes::of([text]);
+        let of = |from: KeyBytes, to: KeyBytes| parted(&KeySpan { from, to }, vec![key("5")]);
+        let bytes = |keys: &[&str]| keys.iter().map(|text| key(text).0).collect::<Vec<_>>();
+        let open = KeyBytes::default();
+        assert_eq!(of(open.clone(), open.clone()), (0, bytes(&["5"])));
+        assert_eq!(of(key("1"), open.clone()), (1, bytes(&["1", "5"])));
+        assert_eq!(of(open, key("9")), (0, bytes(&["5", "9"])));
+        assert_eq!(of(key("1"), key("9")), (1, bytes(&["1", "5", "9"])));
+    }
 }

@@ -39,8 +39,11 @@ const LOOK: Duration = Duration::from_millis(200);
 const STANDING: Duration = Duration::from_secs(5);
 /// So long a session may be gone while a round is waited for.
 const AWAY: Duration = Duration::from_secs(60);
-/// Tries of one question to the cloud, and the pauses between them.
+/// A key behind all keys: no value is as long as its first four bytes say.
+const BEYOND: [u8; 4] = [u8::MAX; 4];
+/// Tries of one question to the cloud, those of one that is to be asked later, and the pauses between them.
 const TRIES: u32 = 2;
+const TRIES_LATER: u32 = 20;
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
 /// A table as it is read.
@@ -105,12 +108,11 @@ impl<S: Source> Comparison<'_, S> {
 
     async fn compare_once(&self) -> Result<Compared> {
         self.standing().await?;
+        self.answered().await?;
         let ground = self.describe().await?;
         let mut ranges = Ranges::new(self.order.span.clone(), self.bounds().await?);
         self.sum(&ground, &mut ranges).await?;
-        self.tell("ASK", 0);
-        let staged = self.staged_sums(&ranges).await?;
-        let places = ranges.differing(&staged);
+        let places = self.differing(&ranges).await?;
         let mut outcome =
             Outcome { rows: ranges.rows(), ranges: ranges.count() as u64, ..Outcome::default() };
         tracing::debug!(table = %self.order.table, rows = outcome.rows, ranges = outcome.ranges, differing = places.len(), "sums compared");
@@ -224,11 +226,48 @@ impl<S: Source> Comparison<'_, S> {
         Ok(())
     }
 
-    async fn staged_sums(&self, ranges: &Ranges) -> Result<Vec<StagedSum>> {
+    /// Whether anybody tells what is staged, before the ERP is read for nothing: a question whose answer is empty on every
+    /// server, and soon there.
+    async fn answered(&self) -> Result<()> {
+        self.tell("ASK", 0);
+        let beyond = KeyBytes(BEYOND.to_vec());
         let mut pauses = Backoff::new(PAUSES.0, PAUSES.1);
         loop {
-            let bounds = ranges.bounds().to_vec();
-            match self.journal.staged_sums(&self.order.table, bounds).await {
+            if self.journal.link().borrow().phase == LinkPhase::Refused {
+                return Err(self.away());
+            }
+            let span = KeySpan { from: beyond.clone(), to: KeyBytes::default() };
+            match self.journal.staged_rows(&self.order.table, span, beyond.clone()).await {
+                Ok(_) => return Ok(()),
+                Err(error) if error.code == Code::CloudUnreachable && !self.is_granted() => {
+                    return Err(self.away());
+                }
+                Err(error) => self.ask_again(error, &mut pauses).await?,
+            }
+        }
+    }
+
+    /// Ranges whose sums are not the staged ones. They are asked for part by part, so that each answer is there within a
+    /// call's time; that one part is of a later moment than another is no harm, for what differs is looked at again.
+    async fn differing(&self, ranges: &Ranges) -> Result<Vec<usize>> {
+        let (mut places, mut rows) = (Vec::new(), 0);
+        for part in ranges.parts() {
+            self.tell("ASK", rows);
+            let staged = self.staged_sums(ranges.question(&part)).await?;
+            rows += staged.iter().map(|sum| sum.count).sum::<u64>();
+            places.extend(ranges.differing(&part, &staged));
+        }
+        Ok(places)
+    }
+
+    async fn staged_sums(
+        &self,
+        (span, bounds): (KeySpan, Vec<KeyBytes>),
+    ) -> Result<Vec<StagedSum>> {
+        let mut pauses = Backoff::new(PAUSES.0, PAUSES.1);
+        loop {
+            let parted = (span.clone(), bounds.clone());
+            match self.journal.staged_sums(&self.order.table, parted).await {
                 Ok(sums) => return Ok(sums),
                 Err(error) => self.ask_again(error, &mut pauses).await?,
             }
@@ -248,7 +287,9 @@ impl<S: Source> Comparison<'_, S> {
 
     /// Waits where the same question may be answered later, else gives the error back.
     async fn ask_again(&self, error: Error, pauses: &mut Backoff) -> Result<()> {
-        if !error.is_transient() || pauses.tries() + 1 >= TRIES {
+        // A server that is there and stages what was sent before gets longer than one that does not answer.
+        let tries = if error.code == Code::Unavailable { TRIES_LATER } else { TRIES };
+        if !error.is_transient() || pauses.tries() + 1 >= tries {
             return Err(error);
         }
         self.standing().await?;
@@ -383,13 +424,17 @@ impl<S: Source> Comparison<'_, S> {
             }
             looked = Mono::now();
             self.standing().await?;
-            if self.journal.granted().borrow().is_some() {
+            if self.is_granted() {
                 gone = None;
             } else if gone.get_or_insert(looked).elapsed() > AWAY {
                 return Err(self.away());
             }
         }
         Ok(())
+    }
+
+    fn is_granted(&self) -> bool {
+        self.journal.granted().borrow().is_some()
     }
 
     fn away(&self) -> Error {

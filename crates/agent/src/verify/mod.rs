@@ -23,7 +23,7 @@ use runtime::{
 
 use crate::{
     config::AgentConfig,
-    journal::{Journal, KeySpan, LinkPhase, Origin, Outcome, Stage, Verification, VerifyOrder},
+    journal::{Journal, KeySpan, LinkPhase, Origin, Outcome, Standing, VerifyOrder},
     source::Source,
 };
 use comparison::Comparison;
@@ -61,12 +61,13 @@ impl<S: Source> Verifier<S> {
     pub async fn run(self) -> Result<()> {
         let timetable = Timetable::of(&self.config)?;
         let share = share(&self.journal);
-        let mut orders = self.journal.verify_orders();
+        let (mut orders, mut plans) = (self.journal.verify_orders(), self.journal.plan_changed());
         let mut draining = self.shutdown.clone();
-        self.journal.verified().await?.iter().for_each(measure);
         let mut due = timetable.next(Wall::now(), share);
         while !self.shutdown.is_draining() {
             orders.mark_unchanged();
+            plans.mark_unchanged();
+            survived(self.measure().await, "what was found could not be measured")?;
             let ran = tokio::select! {
                 biased;
                 () = draining.draining() => return Ok(()),
@@ -93,6 +94,7 @@ impl<S: Source> Verifier<S> {
                 biased;
                 () = draining.draining() => return Ok(()),
                 _ = orders.changed() => {}
+                _ = plans.changed() => {}
                 () = clock::sleep(left) => {}
             }
         }
@@ -122,8 +124,24 @@ impl<S: Source> Verifier<S> {
             }
         }
         self.journal.end_verification(id, ended, Wall::now()).await?;
-        self.journal.verification(id).await?.iter().for_each(measure);
         Ok(true)
+    }
+
+    /// Tells of every table of the plan what was found in it last.
+    async fn measure(&self) -> Result<()> {
+        let Some(plan) = self.journal.plan().await? else { return Ok(()) };
+        let standing = self.journal.standing().await?;
+        for query in plan.queries {
+            let of = standing.get(&query.table);
+            let name = query.table.to_string();
+            metrics::gauge!("malote_verify_timestamp_seconds", "table" => name.clone())
+                .set(number(seconds(of)));
+            if let Some(of) = of {
+                metrics::gauge!("malote_verify_differences", "table" => name)
+                    .set(number(of.differences));
+            }
+        }
+        Ok(())
     }
 
     /// Every table of the plan that can be verified now.
@@ -180,21 +198,9 @@ fn tell(order: &VerifyOrder, outcome: &Outcome, seconds: u64) {
     }
 }
 
-/// A look at a part says nothing of the whole.
-fn measure(verification: &Verification) {
-    let Some(outcome) = verification.outcome.filter(|_| !verification.part) else { return };
-    if verification.stage != Stage::Done {
-        return;
-    }
-    let name = verification.table.to_string();
-    let different = outcome.remaining().total();
-    metrics::gauge!("malote_verify_differences", "table" => name.clone()).set(number(different));
-    let finished =
-        verification.finished.as_deref().and_then(|at| at.parse::<jiff::Timestamp>().ok());
-    if let Some(finished) = finished {
-        let seconds = u64::try_from(finished.as_second()).unwrap_or_default();
-        metrics::gauge!("malote_verify_timestamp_seconds", "table" => name).set(number(seconds));
-    }
+/// When a table was compared last, in seconds of Unix time; 0 = never, so that its age alarms.
+fn seconds(of: Option<&Standing>) -> u64 {
+    of.map_or(0, |of| of.at.since(Wall(0)).as_secs())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a number shown to people")]

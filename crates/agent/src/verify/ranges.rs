@@ -4,6 +4,8 @@
 //! ranges alone.
 //! Never: reads; keeps a row.
 
+use std::ops::Range;
+
 use protocol::{hash::RowHash, key::KeyBytes, limits};
 
 use crate::journal::{KeySpan, StagedSum};
@@ -28,11 +30,6 @@ impl Ranges {
         bounds.dedup();
         let sums = vec![StagedSum::default(); bounds.len() + 1];
         Self { span, bounds, sums }
-    }
-
-    #[must_use]
-    pub(super) fn bounds(&self) -> &[KeyBytes] {
-        &self.bounds
     }
 
     /// Adds a row of the ERP; one outside the span is none of this comparison's.
@@ -60,11 +57,44 @@ impl Ranges {
         (0..self.sums.len()).filter(|at| self.is_within(*at)).count()
     }
 
-    /// Those whose sums are not the staged ones.
+    /// The ranges within the span, parted so that the cloud answers for each part quickly: neighbours, as many as have
+    /// about [`limits::VERIFY_ASKED_ROWS`] rows together, and one at least.
     #[must_use]
-    pub(super) fn differing(&self, staged: &[StagedSum]) -> Vec<usize> {
-        let differs = |at: &usize| self.is_within(*at) && self.sums.get(*at) != staged.get(*at);
-        (0..self.sums.len()).filter(differs).collect()
+    pub(super) fn parts(&self) -> Vec<Range<usize>> {
+        let mut parts: Vec<Range<usize>> = Vec::new();
+        let mut rows = 0;
+        for (at, sum) in self.sums.iter().enumerate().filter(|(at, _)| self.is_within(*at)) {
+            rows += sum.count;
+            match parts.last_mut() {
+                Some(part)
+                    if rows <= limits::VERIFY_ASKED_ROWS
+                        && part.len() < limits::VERIFY_ASKED_RANGES =>
+                {
+                    part.end = at + 1;
+                }
+                _ => {
+                    rows = sum.count;
+                    parts.push(at..at + 1);
+                }
+            }
+        }
+        parts
+    }
+
+    /// The keys of a part, and the bounds between its ranges.
+    #[must_use]
+    pub(super) fn question(&self, part: &Range<usize>) -> (KeySpan, Vec<KeyBytes>) {
+        let last = part.end.saturating_sub(1);
+        let (from, to) = (self.span_of(part.start).from, self.span_of(last).to);
+        let inner = self.bounds.get(part.start..last).unwrap_or_default();
+        (KeySpan { from, to }, inner.to_vec())
+    }
+
+    /// Those of a part whose sums are not the staged ones.
+    #[must_use]
+    pub(super) fn differing(&self, part: &Range<usize>, staged: &[StagedSum]) -> Vec<usize> {
+        let told = part.clone().zip(staged.iter().map(Some).chain(std::iter::repeat(None)));
+        told.filter(|(at, staged)| self.sums.get(*at) != *staged).map(|(at, _)| at).collect()
     }
 
     /// The keys of a range.
@@ -157,14 +187,19 @@ mod tests {
         proptest::collection::btree_map(any::<u8>(), 0u8..3, 0..60)
     }
 
-    fn sums(ranges: &Ranges, rows: &BTreeMap<u8, u8>) -> Vec<StagedSum> {
-        // As a server sums: every row, by the bounds alone.
-        let mut sums = vec![StagedSum::default(); ranges.bounds().len() + 1];
-        for (number, version) in rows {
-            let at = ranges.bounds().iter().filter(|bound| **bound <= key(*number)).count();
+    /// As a server sums: rows of the span, by the bounds alone.
+    fn sums((span, bounds): &(KeySpan, Vec<KeyBytes>), rows: &BTreeMap<u8, u8>) -> Vec<StagedSum> {
+        let mut sums = vec![StagedSum::default(); bounds.len() + 1];
+        for (number, version) in rows.iter().filter(|(number, _)| span.holds(&key(**number))) {
+            let at = bounds.iter().filter(|bound| **bound <= key(*number)).count();
             sums[at].add(hash(*number, *version));
         }
         sums
+    }
+
+    fn differing(ranges: &Ranges, rows: &BTreeMap<u8, u8>) -> Vec<usize> {
+        let of = |part: &Range<usize>| ranges.differing(part, &sums(&ranges.question(part), rows));
+        ranges.parts().iter().flat_map(of).collect()
     }
 
     proptest! {
@@ -180,7 +215,7 @@ mod tests {
             prop_assume!(to.0.is_empty() || from < to);
             let span = KeySpan { from, to };
             let mut ranges = Ranges::new(span.clone(), inner.into_iter().map(key).collect());
-            prop_assert!(ranges.bounds().is_sorted_by(|a, b| a < b));
+            prop_assert!(ranges.bounds.is_sorted_by(|a, b| a < b));
             let mut order: Vec<_> = erp.iter().collect();
             if backwards {
                 order.reverse();
@@ -188,7 +223,7 @@ mod tests {
             for (number, version) in order {
                 ranges.add(&key(*number), hash(*number, *version));
             }
-            let found = ranges.differing(&sums(&ranges, &staged));
+            let found = differing(&ranges, &staged);
             let wanted: std::collections::BTreeSet<usize> = (0..=u8::MAX)
                 .filter(|number| erp.get(number) != staged.get(number) && span.holds(&key(*number)))
                 .filter_map(|number| ranges.place(&key(number)))
@@ -230,12 +265,58 @@ mod tests {
     fn a_span_leaves_out_what_lies_before_and_behind_it() {
         let span = KeySpan { from: key(3), to: key(6) };
         let mut ranges = Ranges::new(span, vec![key(1), key(4), key(9)]);
-        assert_eq!((ranges.bounds().len(), ranges.count()), (3, 2));
+        assert_eq!((ranges.bounds.len(), ranges.count()), (3, 2));
         for number in 1..10 {
             ranges.add(&key(number), hash(number, 0));
         }
         assert_eq!(ranges.rows(), 3);
         let staged = (1..10).map(|number| (number, u8::from(number == 2 || number == 8)));
-        assert!(ranges.differing(&sums(&ranges, &staged.collect())).is_empty());
+        assert!(differing(&ranges, &staged.collect()).is_empty());
+    }
+
+    #[test]
+    fn a_large_table_is_asked_for_in_parts_that_a_server_answers_quickly() {
+        let key = |at: u64| KeyBytes::of([format!("{at:06}").as_str()]);
+        let step = u64::try_from(limits::VERIFY_RANGE_ROWS).unwrap();
+        let filled = |inner: u64, rows: &dyn Fn(u64) -> u64| {
+            let span = KeySpan { from: key(0), to: KeyBytes::default() };
+            let mut ranges = Ranges::new(span, (1..=inner).map(key).collect());
+            for (at, sum) in ranges.sums.iter_mut().enumerate() {
+                sum.count = rows(at as u64);
+            }
+            ranges
+        };
+        let most = limits::VERIFY_ASKED_ROWS;
+        for ranges in [
+            filled(999, &|_| step),
+            filled(700, &|at| if at % 7 == 0 { 3 * most } else { at }),
+            filled(300, &|_| 0),
+            filled(0, &|_| 0),
+        ] {
+            let parts = ranges.parts();
+            let all: Vec<usize> = parts.iter().cloned().flatten().collect();
+            assert_eq!(all, (1..ranges.sums.len()).collect::<Vec<_>>(), "each range once");
+            let mut reached = key(0);
+            for part in &parts {
+                let rows: u64 = ranges.sums[part.clone()].iter().map(|sum| sum.count).sum();
+                assert!(part.len() == 1 || rows <= most, "{part:?} {rows}");
+                assert!(part.len() <= limits::VERIFY_ASKED_RANGES, "{part:?}");
+                let (span, bounds) = ranges.question(part);
+                assert_eq!((bounds.len(), &span.from), (part.len() - 1, &reached));
+                assert!(bounds.iter().all(|bound| *bound > span.from && span.holds(bound)));
+                reached = span.to;
+            }
+            assert_eq!(reached, KeyBytes::default(), "to the end of the span");
+        }
+        let usual = filled(99, &|_| step);
+        assert_eq!(usual.parts().len(), 10, "a million rows");
+    }
+
+    #[test]
+    fn a_range_that_nobody_answered_for_differs() {
+        let mut ranges = Ranges::new(KeySpan::default(), vec![key(4)]);
+        ranges.add(&key(1), hash(1, 0));
+        let part = 0..2;
+        assert_eq!(ranges.differing(&part, &[]), [0, 1]);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    ops::Bound,
     sync::{Mutex, PoisonError},
 };
 
@@ -10,6 +11,7 @@ use protocol::{
     hash::{RowHash, RowHasher},
     ids::{BatchId, Epoch},
     key::KeyBytes,
+    limits,
     names::TableName,
 };
 use rusqlite::Connection;
@@ -17,7 +19,8 @@ use rusqlite::Connection;
 use super::*;
 use crate::{
     journal::{
-        Grant, LinkState, Parked, Question, StagedPage, StagedSum, TableStatus, Told, key_hash,
+        Grant, LinkState, Parked, Question, Stage, StagedPage, StagedSum, TableStatus, Told,
+        key_hash,
     },
     source::{self, AnySource, Profile, SourceOptions},
 };
@@ -29,10 +32,15 @@ type Change = Box<dyn FnOnce(&mut Staged) + Send>;
 #[derive(Default)]
 struct Cloud {
     staged: Staged,
-    sums: usize,
+    /// Rows of each question for sums.
+    sums: Vec<u64>,
     pages: usize,
+    /// Rows of one page.
+    page: usize,
+    /// Questions whether anybody answers.
+    calls: usize,
     rounds: VecDeque<Change>,
-    away: bool,
+    away: Option<Code>,
 }
 
 struct World {
@@ -64,27 +72,37 @@ fn status(state: &str) -> TableStatus {
     TableStatus { state: state.into(), ..serde_json::from_str(text).unwrap() }
 }
 
-/// Answers as a server does: pages of at most two rows.
+/// Answers as a server does, in small pages.
 fn answer(cloud: &mut Cloud, question: Question) -> Result<Told> {
-    if cloud.away {
-        return Err(Error::new(Code::PermissionDenied, "away"));
+    if let Some(code) = cloud.away {
+        return Err(Error::new(code, "away"));
     }
     Ok(match question {
-        Question::Sums { bounds, .. } => {
-            cloud.sums += 1;
+        Question::Sums { span, bounds, .. } => {
             let mut sums = vec![StagedSum::default(); bounds.len() + 1];
-            for (key, hash) in &cloud.staged {
-                let at = bounds.iter().filter(|bound| *bound <= key).count();
+            for (key, hash) in cloud.staged.iter().filter(|(key, _)| span.holds(key)) {
+                let at = bounds.partition_point(|bound| bound <= key);
                 sums[at].add(*hash);
             }
+            cloud.sums.push(sums.iter().map(|sum| sum.count).sum());
             Told::Sums(sums)
+        }
+        Question::Rows { span, .. } if span.from == KeyBytes(vec![u8::MAX; 4]) => {
+            cloud.calls += 1;
+            Told::Rows(StagedPage::default())
         }
         Question::Rows { span, after, .. } => {
             cloud.pages += 1;
-            let rows = cloud.staged.iter().filter(|(key, _)| span.holds(key) && **key > after);
+            let first = if after.0.is_empty() {
+                Bound::Included(span.from.clone())
+            } else {
+                Bound::Excluded(after)
+            };
+            let rows = cloud.staged.range((first, Bound::Unbounded));
+            let rows = rows.take_while(|(key, _)| span.holds(key)).take(cloud.page + 1);
             let mut rows: Vec<_> = rows.map(|(key, hash)| (key.clone(), *hash)).collect();
-            let more = rows.len() > 2;
-            rows.truncate(2);
+            let more = rows.len() > cloud.page;
+            rows.truncate(cloud.page);
             Told::Rows(StagedPage { rows, more })
         }
     })
@@ -115,7 +133,7 @@ impl World {
         let source = source::connect(&url, Profile::Generic, &SourceOptions::default()).unwrap();
         let mut config = AgentConfig::default();
         config.capture.duty_percent = 100;
-        let cloud = Arc::new(Mutex::new(Cloud { staged, ..Cloud::default() }));
+        let cloud = Arc::new(Mutex::new(Cloud { staged, page: 2, ..Cloud::default() }));
         let world = Self { _folder: folder, path, source, journal, config, cloud };
         world.serve();
         world
@@ -189,7 +207,36 @@ async fn an_equal_table_costs_one_reading_and_one_question() {
     let world = World::new(None).await;
     let outcome = world.run().await.unwrap();
     assert_eq!((outcome.rows, outcome.ranges, kinds(&outcome)), (20, 1, [0; 3]));
-    assert_eq!(world.cloud(|cloud| (cloud.sums, cloud.pages)), (1, 0));
+    let asked = world.cloud(|cloud| (cloud.sums.clone(), cloud.pages, cloud.calls));
+    assert_eq!(asked, (vec![20], 0, 1));
+}
+
+#[tokio::test]
+async fn a_large_table_is_asked_for_in_parts_and_what_differs_in_any_of_them_is_found() {
+    let world = World::new(None).await;
+    let most = u32::try_from(limits::VERIFY_ASKED_ROWS).unwrap();
+    let rows = most + most / 2;
+    let db = Connection::open(&world.path).unwrap();
+    db.execute(
+        "WITH RECURSIVE n(i) AS (SELECT 21 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
+         INSERT INTO T SELECT i, 'v' FROM n",
+        [rows],
+    )
+    .unwrap();
+    let more: Staged = (21..=rows).map(|number| (key(number), hash(number, "v"))).collect();
+    let known = more.iter().map(|(key, hash)| (key.clone(), *hash)).collect();
+    world.journal.known_load(&table(), known).await.unwrap();
+    world.cloud(|cloud| {
+        cloud.staged.extend(more);
+        cloud.page = limits::RECONCILE_ROWS;
+    });
+    world.stage(5, None);
+    world.stage(rows, Some("other"));
+    let outcome = world.run().await.unwrap();
+    assert_eq!((outcome.rows, kinds(&outcome)), (u64::from(rows), [1, 0, 1]));
+    let asked = world.cloud(|cloud| cloud.sums.clone());
+    assert_eq!((asked.len(), asked.iter().sum::<u64>()), (2, u64::from(rows) - 1));
+    assert!(asked.iter().all(|rows| *rows <= limits::VERIFY_ASKED_ROWS), "{asked:?}");
 }
 
 #[tokio::test]
@@ -292,11 +339,23 @@ async fn a_table_whose_columns_changed_is_described_anew() {
 }
 
 #[tokio::test]
-async fn without_an_answer_there_is_no_number() {
+async fn without_an_answer_there_is_no_number_and_the_erp_is_not_read() {
     let world = World::new(None).await;
     world.stage(1, None);
-    world.cloud(|cloud| cloud.away = true);
+    world.cloud(|cloud| cloud.away = Some(Code::PermissionDenied));
+    // Whoever reads it learns that it is not there.
+    let db = Connection::open(&world.path).unwrap();
+    db.execute_batch("ALTER TABLE T RENAME TO gone").unwrap();
     assert_eq!(world.run().await.unwrap_err().code, Code::PermissionDenied);
+    world.cloud(|cloud| cloud.away = Some(Code::VersionUnsupported));
+    assert_eq!(world.run().await.unwrap_err().code, Code::VersionUnsupported);
+    let (code, words) = (Some("INVALID_CLIENT".into()), Some("revoked".into()));
+    let refused = LinkState { phase: LinkPhase::Refused, code, words, ..LinkState::default() };
+    world.journal.set_link(refused);
+    assert_eq!(world.run().await.unwrap_err().code, Code::InvalidClient);
+    world.journal.set_link(LinkState::default());
+    world.cloud(|cloud| cloud.away = None);
+    assert_eq!(world.run().await.unwrap_err().code, Code::TableMissing);
 }
 
 #[tokio::test]

@@ -213,6 +213,9 @@ codes! {
     NotFound "NOT_FOUND" Caller NotFound 404
         "Check the name or id; list commands show what exists."
         "Confira o nome ou id; os comandos list mostram o que existe.";
+    NotVerified "NOT_VERIFIED" Operator FailedPrecondition 409
+        "The last verification by the timetable came to no end. Mend what the words name; malote verify TABLE tells at once whether it comes to an end."
+        "A última verificação pelo horário não chegou ao fim. Corrija o que o texto indica; malote verify TABELA mostra na hora se ela chega ao fim.";
     OrderSent "ORDER_SENT" Caller FailedPrecondition 409
         "An agent has the order already, so it cannot be withdrawn. Order what undoes it, such as resume after pause."
         "Um agente já tem a ordem, por isso ela não pode ser retirada. Ordene o que a desfaz, como resume depois de pause.";

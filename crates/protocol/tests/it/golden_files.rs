@@ -196,6 +196,7 @@ fn session_and_reconcile_messages_keep_their_bytes() {
             erp: "RM".into(),
             table: "FLAN".into(),
             bounds: vec![b"a".to_vec()],
+            range: None,
         }),
     );
     let sum = RangeSum { count: 2, xor128: vec![9; 16] };

@@ -346,7 +346,8 @@ async fn a_session_fences_writes_without_its_epoch_and_reconcile_answers() {
         call(&channel, "/malote.ingestion.v1.Session/Release", with_token(release, &token), None)
             .await
             .unwrap();
-    let ranges = RangesRequest { erp: "RM".into(), table: "FLAN".into(), bounds: Vec::new() };
+    let (erp, table) = ("RM".into(), "FLAN".into());
+    let ranges = RangesRequest { erp, table, ..RangesRequest::default() };
     let sums: RangesResponse =
         call(&channel, "/malote.ingestion.v1.Reconcile/Ranges", with_token(ranges, &token), None)
             .await

@@ -1,6 +1,7 @@
 //! Order: what an operator may have an agent do, and the life of such an order.
 //!
-//! Promises: one that an agent may have is not withdrawn; an outcome is final, and telling it again changes nothing.
+//! Promises: one that an agent may have is not withdrawn; an outcome is final, and telling it again changes nothing; keys
+//! are told to the agent that carries it out and to nobody else.
 //! Never: reads a clock, knows how an agent does it.
 //!
 //! | event \ state | waiting | sent | under-way | done, failed | withdrawn |
@@ -151,6 +152,23 @@ impl OrderWish {
     }
 }
 
+/// Arguments that hold a key.
+const KEYS: [&str; 2] = ["from", "to"];
+/// What stands in their place.
+const PART: &str = "part";
+
+/// Arguments as people see them, in lists and in the audit, and as they are kept once the order has ended: a key is a
+/// row's value, so that of a range it is told that there is one.
+#[must_use]
+pub fn shown(mut args: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let all = args.len();
+    args.retain(|name, _| !KEYS.contains(&name.as_str()));
+    if args.len() < all {
+        args.insert(PART.to_owned(), "yes".to_owned());
+    }
+    args
+}
+
 /// How far an order is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -274,6 +292,7 @@ pub struct OrderView {
     /// Absent: all tables.
     #[schema(value_type = Option<String>)]
     pub table: Option<TableName>,
+    /// As given; of `from` and `to` only `part`: that a part of the table was asked for.
     pub args: BTreeMap<String, String>,
     pub state: OrderState,
     /// Why it failed.
@@ -358,6 +377,21 @@ mod tests {
                 Code::BadRequest,
                 "{verb} {args:?}"
             );
+        }
+    }
+
+    #[test]
+    fn of_a_range_of_keys_nobody_but_the_agent_sees_the_keys() {
+        let args = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+        };
+        let part = args(&[("part", "yes")]);
+        for given in [&[("from", "canary")][..], &[("to", "9")], &[("from", "1"), ("to", "9")]] {
+            assert_eq!(shown(args(given)), part, "{given:?}");
+        }
+        assert_eq!(shown(part.clone()), part, "a second time changes nothing");
+        for given in [&[][..], &[("why", "from here to there")]] {
+            assert_eq!(shown(args(given)), args(given));
         }
     }
 

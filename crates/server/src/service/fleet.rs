@@ -28,7 +28,7 @@ use crate::{
     model::{
         catalog::{At, Page, Place},
         fleet::{self, AgentView, TableQuery, TableView},
-        order::{Order, OrderEvent, OrderQuery, OrderState, OrderView, OrderWish},
+        order::{self, Order, OrderEvent, OrderQuery, OrderState, OrderView, OrderWish},
         stream::StreamId,
     },
     store::{Store, sqlite::fleet::Report},
@@ -197,7 +197,7 @@ impl Fleet {
                 order: None,
                 verb,
                 table,
-                args,
+                args: order::shown(args),
                 state: OrderState::Waiting,
                 code: None,
                 who: self.store.who().to_owned(),

@@ -1,7 +1,9 @@
 //! Reconcile, service floor: what is staged, in sums and in keys (`contracts.md` 5.6).
 //!
 //! Promises: key and hash are those of `protocol`, over the stored columns' canonical text; deleted rows do not count.
-//! Never: answers beyond its limits.
+//! Never: answers beyond its limits, or keeps a caller waiting for longer than its call lasts.
+
+use std::time::Duration;
 
 use protocol::{
     Code, Error, Result, limits,
@@ -11,27 +13,33 @@ use protocol::{
     },
 };
 
-use runtime::clock::Wall;
+use runtime::clock::{Mono, Wall};
 
 use super::{Caller, staging::Staging};
 use crate::store::sqlite::staging::{Span, Sum};
+
+/// When a question should come again that had to wait too long.
+const LATER: Duration = Duration::from_secs(2);
 
 /// Reconciliation. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Reconcile {
     staging: Staging,
+    /// How long a call waits until what was accepted before it is staged.
+    patience: Duration,
 }
 
 impl Reconcile {
     #[must_use]
     pub fn new(staging: Staging) -> Self {
-        Self { staging }
+        Self { staging, patience: limits::RECONCILE_CATCH_UP }
     }
 
-    /// Sums of the ranges that ascending bounds make.
+    /// Sums of the ranges that ascending bounds make; where the request names a range, of the keys within it alone.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` where bounds do not ascend or are too many, `PERMISSION_DENIED` for another ERP.
+    /// `INVALID_ARGUMENT` where bounds do not ascend or are too many, `PERMISSION_DENIED` for another ERP, `UNAVAILABLE`
+    /// where what was accepted before is not staged soon.
     pub async fn ranges(&self, caller: &Caller, request: RangesRequest) -> Result<RangesResponse> {
         let (erp, table) = place(caller, &request.erp, &request.table)?;
         if request.bounds.len() > limits::RECONCILE_BOUNDS {
@@ -46,10 +54,12 @@ impl Reconcile {
         if !bounds.is_sorted_by(|a, b| a < b) {
             return Err(Error::new(Code::InvalidArgument, "bounds do not ascend"));
         }
-        self.staging.catch_up(&caller.stream(), Wall::now()).await?;
+        self.staged_until_now(caller).await?;
+        let range = request.range.unwrap_or_default();
+        let span = Span { from: range.from, to: range.to, after: Vec::new() };
         let (sums, batch) = match self.staging.found(caller.environment, &erp).await? {
             Some(file) => {
-                let (sums, progress) = file.ranges(table, bounds).await?;
+                let (sums, progress) = file.ranges(table, (span, bounds)).await?;
                 (sums, progress.complete_batch.0)
             }
             None => (vec![Sum::default(); bounds.len() + 1], 0),
@@ -61,13 +71,13 @@ impl Reconcile {
     /// Keys and hashes of a range, a page at a time.
     ///
     /// # Errors
-    /// `PERMISSION_DENIED` for another ERP.
+    /// `PERMISSION_DENIED` for another ERP, `UNAVAILABLE` as [`Self::ranges`].
     pub async fn rows(&self, caller: &Caller, request: RowsRequest) -> Result<RowsResponse> {
         let (erp, table) = place(caller, &request.erp, &request.table)?;
         let range = request.range.unwrap_or_default();
         if request.after.is_empty() {
             // What was accepted counts as staged: a sender that rebuilds its known rows must not miss it.
-            self.staging.catch_up(&caller.stream(), Wall::now()).await?;
+            self.staged_until_now(caller).await?;
         }
         let span = Span { from: range.from, to: range.to, after: request.after };
         let Some(file) = self.staging.found(caller.environment, &erp).await? else {
@@ -80,10 +90,61 @@ impl Reconcile {
             .collect();
         Ok(RowsResponse { rows, more })
     }
+
+    /// Waits until all is staged that was accepted before this call, for as long as the call has time for it. What is
+    /// staged meanwhile stays, so whoever asks again finds less to wait for.
+    async fn staged_until_now(&self, caller: &Caller) -> Result<()> {
+        let (stream, begun) = (caller.stream(), Mono::now());
+        let accepted = self.staging.accepted(&stream).await?;
+        loop {
+            let applied = self.staging.apply(&stream, Wall::now()).await?;
+            if applied.messages == 0 || applied.up_to >= accepted {
+                return Ok(());
+            }
+            if begun.elapsed() >= self.patience {
+                let words = "what was sent before is still being staged";
+                return Err(Error::new(Code::Unavailable, words).retry_in(LATER));
+            }
+        }
+    }
 }
 
 fn place(caller: &Caller, erp: &str, table: &str) -> Result<(ErpName, TableName)> {
     let erp: ErpName = erp.parse()?;
     caller.may_send(&erp)?;
     Ok((erp, table.parse()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::trial::stage::{Cells, Stage};
+
+    #[tokio::test]
+    async fn a_call_that_has_no_time_to_wait_says_later_and_what_was_staged_meanwhile_stays() {
+        let stage = Stage::new();
+        let columns: Cells<'_> = &[("ID", "integer"), ("S", "string")];
+        let long = "x".repeat(50_000);
+        let ids: Vec<String> = (0..300).map(|id| id.to_string()).collect();
+        for (number, ids) in (1..).zip(ids.chunks(60)) {
+            let cells: Vec<_> = ids.iter().map(|id| [("ID", &**id), ("S", &*long)]).collect();
+            let rows: Vec<Cells<'_>> = cells.iter().map(<[_; 2]>::as_slice).collect();
+            stage.send((100, number), columns, &rows).await;
+        }
+        // 15 MB: more than one round, and no time for a second one.
+        let staging = stage.staging.clone();
+        let hasty = Reconcile { staging, patience: Duration::ZERO };
+        let caller = &stage.trial.caller;
+        let (erp, table) = ("RM".to_owned(), "FLAN".to_owned());
+        let rows = RowsRequest { erp: erp.clone(), table: table.clone(), ..RowsRequest::default() };
+        let sums = RangesRequest { erp, table, ..RangesRequest::default() };
+        let mut refused = 0;
+        while let Err(error) = hasty.rows(caller, rows.clone()).await {
+            assert_eq!((error.code, error.retry_after), (Code::Unavailable, Some(LATER)));
+            assert!(error.is_transient());
+            refused += 1;
+        }
+        assert!((1..5).contains(&refused), "{refused}");
+        assert_eq!(hasty.ranges(caller, sums).await.unwrap().sums[0].count, 300);
+    }
 }

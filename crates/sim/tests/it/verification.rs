@@ -127,6 +127,11 @@ impl World {
 async fn damage_is_found_told_and_mended(mut world: World) {
     world.equal(QUICK).await;
     world.streams().await;
+    let metrics = world.metrics().await;
+    for table in ["t", "u"] {
+        let never = format!("malote_verify_timestamp_seconds{{table=\"{table}\"}} 0");
+        assert!(metrics.contains(&never), "{metrics}");
+    }
     let (code, found, told) = world.verify(&[]);
     assert_eq!((code, found.len()), (exit::OK, 2), "{told} {found:?}\n{}", world.logs());
     assert!(found.iter().all(|one| one["outcome"]["rows"] == 500), "{found:?}");
@@ -147,6 +152,8 @@ async fn damage_is_found_told_and_mended(mut world: World) {
     assert_eq!(status.matches("DIFFERENCES_FOUND").count(), 2, "{status}");
     let metrics = world.metrics().await;
     assert!(metrics.contains("malote_verify_differences{table=\"t\"} 3"), "{metrics}");
+    let (code, found, _) = world.found(&["t", "--from", "7", "--to", "8"]);
+    assert_eq!((code, found), (exit::DIFFERENT, json!([0, 0, 1])), "a part");
     let loads = world.ledger_messages("t", "is_base_load = 1");
     let (code, found, left) = world.found(&["t", "--repair", "--dry-run"]);
     assert_eq!((code, found, left), (exit::DIFFERENT, json!([1, 1, 1]), json!([null, null, null])));
@@ -339,13 +346,20 @@ async fn without_the_cloud_a_verification_ends_with_a_code_and_no_number_and_the
     world.equal(QUICK).await;
     world.streams().await;
     world.damage("DELETE FROM u WHERE id = 8");
+    let (code, found, _) = world.found(&["u"]);
+    assert_eq!((code, found), (exit::DIFFERENT, json!([1, 0, 0])));
     world.cloud.kill();
     let (code, found, _) = world.verify(&["u", "--repair"]);
     assert_eq!(code, exit::FAILED, "{found:?}");
     assert_eq!(found[0]["code"], "CLOUD_UNREACHABLE", "{found:?}");
     assert!(found[0]["outcome"].is_null(), "{found:?}");
+    world.kill_agent();
     world.cloud.run().await;
+    world.start_agent();
     world.status_says("\"SENDING\"", SLOW).await;
+    let metrics = world.metrics().await;
+    let stands = "malote_verify_differences{table=\"u\"} 1";
+    assert!(metrics.contains(stands), "one that failed says nothing of the table\n{metrics}");
     let (code, found, left) = world.found(&["u", "--repair"]);
     assert_eq!((code, found, left), (exit::OK, json!([1, 0, 0]), json!([0, 0, 0])));
     world.equal(QUICK).await;

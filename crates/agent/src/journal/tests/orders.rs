@@ -160,11 +160,14 @@ async fn f63_an_order_whose_id_is_damaged_makes_the_journal_begin_anew() {
 
 /// Ends the next verification that waits.
 async fn compared(journal: &Journal, missing: u64) {
+    let found = Differences { missing, ..Differences::default() };
+    ends(journal, Ok(Outcome { found, ..Outcome::default() })).await;
+}
+
+async fn ends(journal: &Journal, ended: Result<Outcome>) {
     let (id, order) = journal.next_verification(Wall(5)).await.unwrap().unwrap();
     assert_eq!(order.origin, Origin::Cloud);
-    let found = Differences { missing, ..Differences::default() };
-    let outcome = Outcome { found, ..Outcome::default() };
-    journal.end_verification(id, Ok(outcome), Wall(6)).await.unwrap();
+    journal.end_verification(id, ended, Wall(6)).await.unwrap();
 }
 
 #[tokio::test]
@@ -194,4 +197,35 @@ async fn an_order_to_verify_is_over_with_the_last_of_its_tables_and_asked_for_on
     let nowhere =
         Deed::Verify { table: Some(table("NOPE")), repair: true, span: KeySpan::default() };
     assert_eq!(done(&journal, new(), nowhere).await, Some(Code::NotFound));
+}
+
+#[tokio::test]
+async fn differences_count_before_what_kept_other_tables_from_being_compared() {
+    let place = Place::new();
+    let journal = planned(&place).await;
+    let different = Differences { missing: 3, ..Differences::default() };
+    let different = Outcome { found: different, ..Outcome::default() };
+    let failed = |code| Err(Error::new(code, "w"));
+    let equal = || Ok(Outcome::default());
+    let order = async |ended: [Result<Outcome>; 2]| {
+        let id = new();
+        let all = Deed::Verify { table: None, repair: false, span: KeySpan::default() };
+        done(&journal, id, all).await;
+        for one in ended {
+            ends(&journal, one).await;
+        }
+        let all = journal.untold_orders().await.unwrap();
+        all.into_iter().find(|outcome| outcome.id == id).unwrap().code
+    };
+    use Code::{CloudUnreachable, DifferencesFound, TableNotReady};
+    for (ended, code) in [
+        ([failed(TableNotReady), Ok(different)], Some(DifferencesFound)),
+        ([failed(CloudUnreachable), Ok(different)], Some(DifferencesFound)),
+        ([failed(TableNotReady), failed(CloudUnreachable)], Some(CloudUnreachable)),
+        ([failed(TableNotReady), equal()], None),
+        ([failed(TableNotReady), failed(TableNotReady)], Some(TableNotReady)),
+        ([equal(), equal()], None),
+    ] {
+        assert_eq!(order(ended).await, code);
+    }
 }

@@ -90,6 +90,59 @@ async fn an_incident_is_open_while_a_whole_verification_left_differences() {
 }
 
 #[tokio::test]
+async fn an_incident_is_open_while_the_last_one_by_the_timetable_came_to_no_end() {
+    let place = Place::new();
+    let journal = planned(&place).await;
+    let open = async || {
+        let all = journal.incidents(9).await.unwrap();
+        let open = all.into_iter().filter(|one| one.code == Code::NotVerified);
+        open.map(|one| (one.table.unwrap(), one.words)).collect::<Vec<_>>()
+    };
+    let run = async |origin: Origin, ended: Result<Outcome>, part: bool| {
+        let from = if part { key("a") } else { KeyBytes::default() };
+        let span = KeySpan { from, to: KeyBytes::default() };
+        let id = ordered(&journal, VerifyOrder { span, ..order("FLAN", origin) }).await;
+        next(&journal).await.unwrap();
+        journal.end_verification(id, ended, Wall(9)).await.unwrap();
+    };
+    let away = || Err(Error::new(Code::CloudUnreachable, "away"));
+    // A person sees it fail; and what is left to another night, or to another agent, is no fault.
+    run(Origin::Person, away(), false).await;
+    for code in [Code::TableNotReady, Code::SessionHeld, Code::Fenced] {
+        run(Origin::Schedule, Err(Error::new(code, "w")), false).await;
+    }
+    assert_eq!(open().await, []);
+    let words = "CLOUD_UNREACHABLE: away".to_owned();
+    for _night in 0..2 {
+        run(Origin::Schedule, away(), false).await;
+        assert_eq!(open().await, [(table("FLAN"), words.clone())]);
+    }
+    run(Origin::Person, Ok(outcome(0, None)), true).await;
+    run(Origin::Person, away(), false).await;
+    assert_eq!(open().await.len(), 1, "neither says that it comes to an end");
+    run(Origin::Schedule, Ok(outcome(1, None)), false).await;
+    assert_eq!(open().await, [], "what it found has an incident of its own");
+}
+
+#[tokio::test]
+async fn what_the_last_whole_one_found_stands_however_many_fail_since() {
+    let place = Place::new();
+    let journal = planned(&place).await;
+    let run = async |ended: Result<Outcome>| {
+        let id = ordered(&journal, order("FLAN", Origin::Schedule)).await;
+        next(&journal).await.unwrap();
+        journal.end_verification(id, ended, Wall(9)).await.unwrap();
+    };
+    run(Ok(outcome(3, None))).await;
+    for _night in 0..limits::VERIFY_KEPT + 2 {
+        run(Err(Error::new(Code::CloudUnreachable, "away"))).await;
+    }
+    let standing = journal.standing().await.unwrap();
+    let of = standing.get(&table("FLAN")).copied().unwrap();
+    assert_eq!((of.differences, of.at), (3, Wall(9)));
+}
+
+#[tokio::test]
 async fn the_newest_of_each_table_stay_and_too_many_that_wait_are_refused() {
     let place = Place::new();
     let journal = planned(&place).await;
@@ -134,7 +187,8 @@ async fn a_question_is_answered_by_whoever_takes_it_and_fails_where_it_is_droppe
     let span = KeySpan { from: key("a"), to: KeyBytes::default() };
     assert_eq!(asking.staged_rows(&table("FLAN"), span, key("b")).await.unwrap(), page);
     for words in ["other sums", "the session ended"] {
-        let failed = asking.staged_sums(&table("FLAN"), vec![key("a")]).await.unwrap_err();
+        let parted = (KeySpan::default(), vec![key("a")]);
+        let failed = asking.staged_sums(&table("FLAN"), parted).await.unwrap_err();
         assert_eq!(failed.code, Code::CloudUnreachable);
         assert!(failed.message.contains(words), "{failed}");
     }
@@ -145,7 +199,8 @@ async fn a_question_is_answered_by_whoever_takes_it_and_fails_where_it_is_droppe
 async fn a_question_that_nobody_takes_ends_with_an_error() {
     let place = Place::new();
     let journal = place.open().await;
-    let failed = journal.staged_sums(&table("FLAN"), Vec::new()).await.unwrap_err();
+    let whole = (KeySpan::default(), Vec::new());
+    let failed = journal.staged_sums(&table("FLAN"), whole).await.unwrap_err();
     assert_eq!(failed.code, Code::CloudUnreachable);
 }
 

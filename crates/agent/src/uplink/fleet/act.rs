@@ -66,7 +66,8 @@ fn compare(
     (from, to): (Option<&str>, Option<&str>),
     repair: bool,
 ) -> Result<Deed> {
-    let span = KeySpan { from: key(from)?, to: key(to)? };
+    let tables = usize::from(table.is_some());
+    let span = KeySpan::asked(key(from)?, key(to)?)?.of_tables(tables)?;
     Ok(Deed::Verify { table, repair, span })
 }
 
@@ -128,8 +129,8 @@ mod tests {
         let args = [("who", "ana (laptop)"), ("why", "month end")];
         let paused = Deed::Pause(Some(table.clone()), halt);
         assert_eq!(ordered(Verb::Pause.into(), "FLAN", &args), paused);
-        let part = [("from", "7"), ("to", "[\"1\",\"10\"]")];
-        let span = KeySpan { from: KeyBytes::of(["7"]), to: KeyBytes::of(["1", "10"]) };
+        let part = [("from", "1"), ("to", "[\"1\",\"10\"]")];
+        let span = KeySpan { from: KeyBytes::of(["1"]), to: KeyBytes::of(["1", "10"]) };
         let verify = |table, repair, span| Deed::Verify { table, repair, span };
         let mended = verify(Some(table), true, span);
         assert_eq!(ordered(Verb::Repair.into(), "FLAN", &part), mended);
@@ -150,6 +151,14 @@ mod tests {
         assert_eq!(code(Verb::Reload.into(), "a\0b", &[]), Some(Code::BadName));
         let part = [("from", "[1,2]")];
         assert_eq!(code(Verb::Verify.into(), "FLAN", &part), Some(Code::BadRequest));
+        // No key lies between these two, and a part is one table's.
+        for (table, from, to) in [("FLAN", "7", "7"), ("FLAN", "10", "9"), ("", "7", "9")] {
+            let part = [("from", from), ("to", to)];
+            for verb in [Verb::Verify, Verb::Repair] {
+                let told = code(verb.into(), table, &part);
+                assert_eq!(told, Some(Code::BadRequest), "{table} {from} {to}");
+            }
+        }
         let log = |args: &[(&str, &str)]| code(Verb::LogLevel.into(), "", args);
         assert_eq!(log(&[("level", "loud")]), Some(Code::BadRequest));
         for minutes in ["0", "1441", "18446744073709551615", "soon"] {

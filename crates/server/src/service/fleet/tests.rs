@@ -266,6 +266,51 @@ async fn an_order_is_checked_counted_withdrawn_and_audited_and_a_dry_run_leaves_
 }
 
 #[tokio::test]
+async fn keys_of_an_order_reach_the_agent_alone_and_are_gone_once_it_has_ended() {
+    let trial = Trial::new();
+    let fleet = fleet(&trial);
+    let epoch = trial.open(1, 1, NOW).await;
+    let part = |verb| OrderWish {
+        args: [("from", "canary-1"), ("to", "canary-2")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into(),
+        ..wish(verb, Some("FLAN"))
+    };
+    let told = BTreeMap::from([("part".to_owned(), "yes".to_owned())]);
+    let give = async |wish: OrderWish, dry| {
+        let given = fleet.order(place(&trial), wish, dry, NOW).await.unwrap().order;
+        assert_eq!(given.args, told);
+        given.order.unwrap_or_default()
+    };
+    let kept =
+        |number: i64| trial.text(&format!("SELECT args FROM fleet_order WHERE seq = {number}"));
+    give(part(Verb::Verify), true).await;
+    let withdrawn = give(part(Verb::Verify), false).await;
+    fleet.withdraw(place(&trial), withdrawn, at(1)).await.unwrap();
+    let numbers = [give(part(Verb::Verify), false).await, give(part(Verb::Repair), false).await];
+    let mut stream = fleet.commands(&trial.caller, commands(epoch), at(1)).await.unwrap();
+    for (number, code) in numbers.into_iter().zip(["", "DIFFERENCES_FOUND"]) {
+        let command = stream.next().await.unwrap().unwrap();
+        assert_eq!((&*command.args["from"], &*command.args["to"]), ("canary-1", "canary-2"));
+        let say = async |done, code| {
+            let said = progress(&command.id, done, code);
+            fleet.progress(&trial.caller, Some(epoch), said, at(2)).await.unwrap();
+        };
+        say(false, "").await;
+        assert!(kept(number).contains("canary-1"), "it may have to be given again");
+        for _again in 0..2 {
+            say(true, code).await;
+        }
+        assert_eq!(kept(number), r#"{"part":"yes"}"#);
+    }
+    assert_eq!(kept(withdrawn), r#"{"part":"yes"}"#);
+    let found = fleet.orders(place(&trial), OrderQuery::default(), Page::default()).await.unwrap();
+    assert!(found.len() == 3 && found.iter().all(|order| order.args == told), "{found:?}");
+    let audit = trial.text("SELECT group_concat(target || '|' || detail, ' ') FROM audit");
+    assert!(audit.contains("VERIFY part=yes") && !audit.contains("canary"), "{audit}");
+}
+
+#[tokio::test]
 async fn the_oldest_orders_that_ended_go_and_those_that_did_not_stay() {
     let trial = Trial::new();
     let fleet = fleet(&trial);

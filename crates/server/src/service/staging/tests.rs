@@ -242,12 +242,21 @@ async fn sums_and_rows_tell_what_is_staged_and_deleted_rows_do_not_count() {
     };
     let reconcile = Reconcile::new(stage.staging.clone());
     let bounds: Vec<_> = ["2", "4"].map(|key| KeyBytes::of([key]).0).to_vec();
-    let request = |bounds| RangesRequest { erp: "RM".into(), table: "FLAN".into(), bounds };
+    let request = |bounds| {
+        let (erp, table) = ("RM".into(), "FLAN".into());
+        RangesRequest { erp, table, bounds, range: None }
+    };
     let response = reconcile.ranges(&stage.trial.caller, request(bounds.clone())).await.unwrap();
     let sums: Vec<_> = response.sums.iter().map(|sum| (sum.count, sum.xor128.to_vec())).collect();
     let expected = [hash(Some("a"), "1"), hash(None, "2"), hash(Some(""), "4")];
     assert_eq!(sums, expected.map(|hash| (1, hash.0.to_vec())));
     assert_eq!(response.applied_batch, 100);
+    let within = Some(KeyRange { from: bounds[0].clone(), to: bounds[1].clone() });
+    let part = RangesRequest { range: within, ..request(bounds.clone()) };
+    let part = reconcile.ranges(&stage.trial.caller, part).await.unwrap();
+    let counts: Vec<_> = part.sums.iter().map(|sum| sum.count).collect();
+    assert_eq!(counts, [0, 1, 0], "what lies outside is not summed");
+    assert_eq!(part.sums[1], response.sums[1]);
     let falling = bounds.into_iter().rev().collect();
     let error = reconcile.ranges(&stage.trial.caller, request(falling)).await.unwrap_err();
     assert_eq!(error.code, Code::InvalidArgument);

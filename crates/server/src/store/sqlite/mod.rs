@@ -23,7 +23,10 @@ mod writer;
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -57,7 +60,7 @@ const READER_CACHE: i32 = -2_000;
 pub(crate) struct SqliteFile {
     path: PathBuf,
     writer: Writer,
-    readers: Semaphore,
+    readers: Arc<Semaphore>,
     idle: std::sync::Mutex<Vec<Connection>>,
 }
 
@@ -107,7 +110,7 @@ impl SqliteFile {
         Ok(Self {
             path: path.to_owned(),
             writer,
-            readers: Semaphore::new(READERS),
+            readers: Arc::new(Semaphore::new(READERS)),
             idle: std::sync::Mutex::default(),
         })
     }
@@ -123,15 +126,29 @@ impl SqliteFile {
         &self,
         work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let _permit = self.readers.acquire().await.coded(Code::Draining, "the store is closing")?;
+        self.read_long(move |connection, _| work(connection)).await
+    }
+
+    /// As [`Self::read`], for work that looks now and then whether anybody still waits for it. A place among the readers is
+    /// taken until the work has ended, which may be after whoever asked has gone.
+    pub(crate) async fn read_long<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection, &Cut) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let readers = Arc::clone(&self.readers);
+        let permit = readers.acquire_owned().await.coded(Code::Draining, "the store is closing")?;
         let pooled = self.idle.lock().ok().and_then(|mut idle| idle.pop());
         let path = self.path.clone();
+        // Dropped with this call, however it ends.
+        let asking = Asking::default();
+        let cut = asking.0.clone();
         let (connection, result) = runtime::task::blocking(move || {
+            let _permit = permit;
             let connection = match pooled {
                 Some(connection) => connection,
                 None => connect(&path, true)?,
             };
-            let result = snapshot(&connection, work);
+            let result = snapshot(&connection, |connection| work(connection, &cut));
             Ok::<_, Error>((connection, result))
         })
         .await??;
@@ -139,6 +156,27 @@ impl SqliteFile {
             idle.push(connection);
         }
         result
+    }
+}
+
+/// Whether whoever asked for a read has gone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cut(Arc<AtomicBool>);
+
+impl Cut {
+    #[must_use]
+    pub(crate) fn is_cut(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Somebody waits for a read; dropping it, also with the call that was cut off, says that nobody does.
+#[derive(Debug, Default)]
+struct Asking(Cut);
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -201,4 +239,44 @@ pub(crate) fn failed(cause: rusqlite::Error) -> Error {
         _ => "the store could not do this".to_owned(),
     };
     Error::new(code, words).because(cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    fn file() -> (tempfile::TempDir, Arc<SqliteFile>) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = SqliteFile::open(&folder.path().join("file.sqlite")).unwrap();
+        (folder, Arc::new(file))
+    }
+
+    #[tokio::test]
+    async fn a_read_that_nobody_waits_for_learns_it_and_keeps_its_place_until_it_has_ended() {
+        let (_folder, file) = file();
+        let (begun, mut begins) = tokio::sync::mpsc::unbounded_channel();
+        let (let_go, held) = mpsc::channel::<()>();
+        let (told, cuts) = mpsc::channel();
+        let asked = Arc::clone(&file);
+        let reading = runtime::task::spawn("reading", async move {
+            let work = move |_: &Connection, cut: &Cut| {
+                begun.send(cut.is_cut()).unwrap();
+                held.recv().unwrap();
+                told.send(cut.is_cut()).unwrap();
+                Ok(())
+            };
+            asked.read_long(work).await
+        });
+        assert_eq!(begins.recv().await, Some(false), "somebody waits");
+        reading.abort();
+        assert!(reading.join().await.is_err());
+        assert_eq!(file.readers.available_permits(), READERS - 1, "it is still at work");
+        let_go.send(()).unwrap();
+        assert_eq!(cuts.recv_timeout(BUSY), Ok(true), "nobody waits");
+        let all = u32::try_from(READERS).unwrap();
+        let all = tokio::time::timeout(BUSY, file.readers.acquire_many(all)).await;
+        assert!(all.unwrap().is_ok(), "its place is free again");
+    }
 }

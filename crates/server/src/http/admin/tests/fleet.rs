@@ -107,4 +107,10 @@ async fn orders_are_given_listed_and_withdrawn_and_stand_in_the_audit() {
     let body = Some(json!({ "verb": "RELOAD" }));
     assert_eq!(desk.running.act(("POST", &orders), &reader, body).await.0, 403);
     assert_eq!(desk.running.act(("GET", &orders), &reader, None).await.0, 200);
+    let part = json!({ "verb": "VERIFY", "table": "FLAN", "args": { "from": "canary-1" } });
+    desk.done("POST", &orders, part).await;
+    for path in [&*orders, "/audit?search=fleet"] {
+        let told = desk.running.act(("GET", path), &reader, None).await.1.to_string();
+        assert!(told.contains("part") && !told.contains("canary"), "{path}: {told}");
+    }
 }

@@ -1,8 +1,10 @@
 //! Orders in the embedded store: given by people, taken by the holder of a stream's lease, ended by its word.
 //!
 //! Promises: an order is noted as sent before it leaves; each step is judged by `model::order` under the store's one
-//! writer; giving and withdrawing stand in the audit with who did it.
-//! Never: forgets an order that has not ended.
+//! writer; giving and withdrawing stand in the audit with who did it; keys that it names are gone once it has ended.
+//! Never: forgets an order that has not ended; shows a key.
+
+use std::collections::BTreeMap;
 
 use protocol::{
     Code, Error, Result,
@@ -15,7 +17,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, named_param
 use super::holds;
 use crate::model::{
     catalog::{At, Page, Place},
-    order::{Order, OrderEvent, OrderQuery, OrderState, OrderView, OrderWish, Verb, step},
+    order::{Order, OrderEvent, OrderQuery, OrderState, OrderView, OrderWish, Verb, shown, step},
     stream::StreamId,
 };
 use crate::store::sqlite::{
@@ -25,6 +27,8 @@ use crate::store::sqlite::{
     failed,
     ingest::{head, names},
 };
+
+type Args = BTreeMap<String, String>;
 
 const SELECT: &str = "SELECT seq, verb, name, args, state, code, who, ordered_at, sent_at, ended_at FROM fleet_order";
 
@@ -54,8 +58,8 @@ impl Store {
         now: Wall,
     ) -> Result<OrderView> {
         let table = wish.table.as_ref().map_or("all tables", |table| table.as_str());
-        let detail: Vec<_> =
-            wish.args.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let args = shown(wish.args.clone());
+        let detail: Vec<_> = args.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let deed = Deed::of("fleet.order", place.tenant, place.name_of(table))
             .with(format!("{} {}", wish.verb.as_str(), detail.join(" ")).trim());
         let who = self.who.to_string();
@@ -84,8 +88,9 @@ impl Store {
                 Error::new(code, format!("order {number} is {}", found.state.as_str()))
             })?;
             let ended_at = found.ended_at.unwrap_or(At(now.0));
-            let sql = "UPDATE fleet_order SET state = ?2, ended_at = ?3 WHERE seq = ?1";
-            tx.execute(sql, params![number, state.as_str(), ended_at.0]).map_err(failed)?;
+            let sql = "UPDATE fleet_order SET state = ?2, ended_at = ?3, args = ?4 WHERE seq = ?1";
+            let values = params![number, state.as_str(), ended_at.0, text(&found.args)?];
+            tx.execute(sql, values).map_err(failed)?;
             Ok(OrderView { state, ended_at: Some(ended_at), ..found })
         })
         .await
@@ -215,8 +220,7 @@ fn add(
     let of =
         [place.tenant.to_string(), place.environment.to_string(), place.erp.as_str().to_owned()];
     let [tenant, environment, erp] = &of;
-    let args = serde_json::to_string(&wish.args)
-        .map_err(|cause| Error::new(Code::Internal, "an order cannot be written").because(cause))?;
+    let args = text(&wish.args)?;
     let sql = "INSERT INTO fleet_order (id, tenant_id, environment_id, erp, verb, name, args, who, ordered_at, state)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 'waiting')";
     let name = wish.table.as_ref().map(|table| table.as_str());
@@ -298,16 +302,16 @@ fn note(
 ) -> Result<()> {
     let [tenant, environment, erp] = &names(stream);
     let missing = || Error::new(Code::NotFound, "this stream was not given such an order");
-    let sql = "SELECT seq, state FROM fleet_order WHERE id = ?4 AND (tenant_id, environment_id, erp) = (?1, ?2, ?3)";
-    let found: Option<(i64, OrderState)> = tx
+    let sql = "SELECT seq, state, args FROM fleet_order WHERE id = ?4 AND (tenant_id, environment_id, erp) = (?1, ?2, ?3)";
+    let found: Option<(i64, OrderState, Args)> = tx
         .prepare_cached(sql)
         .map_err(failed)?
         .query_row(params![tenant, environment, erp, id.to_string()], |row| {
-            Ok((row.get(0)?, parsed(row, 1)?))
+            Ok((row.get(0)?, parsed(row, 1)?, args(row, 2)?))
         })
         .optional()
         .map_err(failed)?;
-    let (number, state) = found.ok_or_else(missing)?;
+    let (number, state, args) = found.ok_or_else(missing)?;
     let head = head(tx, stream, now)?;
     holds(tx, stream, epoch.unwrap_or(head.epoch), now)?;
     let next = step(state, event).map_err(|_| missing())?;
@@ -315,15 +319,22 @@ fn note(
         return Ok(());
     }
     let code = (next == OrderState::Failed).then_some(code);
-    let sql = "UPDATE fleet_order SET state = ?2, code = ?3, ended_at = ?4 WHERE seq = ?1";
+    let (ended_at, args) = if next.is_over() { (Some(now.0), shown(args)) } else { (None, args) };
+    let sql =
+        "UPDATE fleet_order SET state = ?2, code = ?3, ended_at = ?4, args = ?5 WHERE seq = ?1";
     tx.prepare_cached(sql)
         .map_err(failed)?
-        .execute(params![number, next.as_str(), code, next.is_over().then_some(now.0)])
+        .execute(params![number, next.as_str(), code, ended_at, text(&args)?])
         .map_err(failed)?;
     Ok(())
 }
 
-fn args(row: &Row<'_>, at: usize) -> rusqlite::Result<std::collections::BTreeMap<String, String>> {
+fn text(args: &Args) -> Result<String> {
+    serde_json::to_string(args)
+        .map_err(|cause| Error::new(Code::Internal, "an order cannot be written").because(cause))
+}
+
+fn args(row: &Row<'_>, at: usize) -> rusqlite::Result<Args> {
     let text: String = row.get(at)?;
     serde_json::from_str(&text).map_err(|cause| {
         rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, Box::new(cause))
@@ -335,7 +346,7 @@ fn view(row: &Row<'_>) -> rusqlite::Result<OrderView> {
         order: Some(row.get(0)?),
         verb: parsed(row, 1)?,
         table: text_as(row, 2)?,
-        args: args(row, 3)?,
+        args: shown(args(row, 3)?),
         state: parsed(row, 4)?,
         code: row.get(5)?,
         who: row.get(6)?,

@@ -14,14 +14,17 @@ use protocol::{
     names::{ColumnName, TableName},
 };
 use runtime::failpoint;
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params, params_from_iter};
 
-use crate::store::sqlite::ingest::Standing;
+use crate::store::sqlite::{Cut, ingest::Standing};
 
 use super::{
     Progress, StagingFile, failed,
     tables::{self, StagedTable, canonical},
 };
+
+/// Rows between two looks whether anybody still waits for them.
+const LOOK: usize = 256;
 
 /// A staged row; `values` in the order of the table's columns, `None` where NULL.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -221,20 +224,21 @@ impl StagingFile {
             .await
     }
 
-    /// Count and XOR of the rows' hashes in the n + 1 ranges that n ascending bounds make, with the progress they hold.
+    /// Count and XOR of the rows' hashes in the n + 1 ranges that n ascending bounds make, with the progress they hold; only
+    /// rows of the span count. Ends early where nobody waits any more.
     ///
     /// # Errors
     /// The store's own.
     pub async fn ranges(
         &self,
         name: TableName,
-        bounds: Vec<Vec<u8>>,
+        (span, bounds): (Span, Vec<Vec<u8>>),
     ) -> Result<(Vec<Sum>, Progress)> {
         self.file
-            .read(move |connection| {
+            .read_long(move |connection, cut| {
                 let mut sums = vec![Sum::default(); bounds.len() + 1];
                 let mut at = 0;
-                hashed(connection, &name, &Span::default(), |key, hash| {
+                hashed((connection, cut), &name, &span, |key, hash| {
                     while bounds.get(at).is_some_and(|bound| bound.as_slice() <= key) {
                         at += 1;
                     }
@@ -259,10 +263,10 @@ impl StagingFile {
         span: Span,
     ) -> Result<(Vec<(KeyBytes, RowHash)>, bool)> {
         self.file
-            .read(move |connection| {
+            .read_long(move |connection, cut| {
                 failpoint::reach("staging.hashes", Code::StoreFailed)?;
                 let (mut rows, mut bytes, mut more) = (Vec::new(), 0, false);
-                hashed(connection, &name, &span, |key, hash| {
+                hashed((connection, cut), &name, &span, |key, hash| {
                     bytes += key.len() + 32;
                     more = rows.len() >= limits::RECONCILE_ROWS
                         || (bytes > limits::RECONCILE_BYTES && !rows.is_empty());
@@ -306,9 +310,9 @@ fn staged(table: &StagedTable, row: &Row<'_>) -> rusqlite::Result<StagedRow> {
     })
 }
 
-/// Walks the live rows of a span in key order with their hashes, until `each` has enough.
+/// Walks the live rows of a span in key order with their hashes, until `each` has enough or nobody waits any more.
 fn hashed(
-    connection: &Connection,
+    (connection, cut): (&Connection, &Cut),
     name: &TableName,
     span: &Span,
     mut each: impl FnMut(&[u8], RowHash) -> bool,
@@ -317,16 +321,16 @@ fn hashed(
     let names: Vec<ColumnName> =
         table.columns.iter().map(|column| column.name.parse()).collect::<Result<_>>()?;
     let hasher = RowHasher::new(&names);
-    let sql = format!(
-        "SELECT _key{} FROM {} WHERE _deleted = 0 AND _key >= ?1 AND _key > ?2 AND (?3 = x'' OR _key < ?3)
-          ORDER BY _key",
-        table.list(),
-        table.quoted()
-    );
+    let (sql, ends) = walk(&table, span);
     let mut statement = connection.prepare(&sql).map_err(failed)?;
-    let mut rows = statement.query(params![span.from, span.after, span.to]).map_err(failed)?;
+    let mut rows = statement.query(params_from_iter(ends)).map_err(failed)?;
     let mut values: Vec<Option<String>> = Vec::with_capacity(names.len());
+    let mut walked: usize = 0;
     while let Some(row) = rows.next().map_err(failed)? {
+        if walked.is_multiple_of(LOOK) && cut.is_cut() {
+            return Err(Error::new(Code::Timeout, "nobody waits for these rows any more"));
+        }
+        walked += 1;
         values.clear();
         for (at, column) in (1..).zip(&table.columns) {
             values.push(canonical(column.storage, row.get_ref(at).map_err(failed)?));
@@ -338,4 +342,102 @@ fn hashed(
         }
     }
     Ok(())
+}
+
+/// The statement that walks a span, with its values: one bound at either end, so that the index finds both and nothing
+/// before or behind them is read.
+fn walk<'a>(table: &StagedTable, span: &'a Span) -> (String, Vec<&'a Vec<u8>>) {
+    let (begins, first) = match &span.after {
+        after if !after.is_empty() && *after >= span.from => (">", after),
+        _ => (">=", &span.from),
+    };
+    let mut ends = vec![first];
+    let mut until = "";
+    if !span.to.is_empty() {
+        ends.push(&span.to);
+        until = " AND _key < ?2";
+    }
+    let sql = format!(
+        "SELECT _key{} FROM {} WHERE _deleted = 0 AND _key {begins} ?1{until} ORDER BY _key",
+        table.list(),
+        table.quoted()
+    );
+    (sql, ends)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+
+    fn key(at: usize) -> Vec<u8> {
+        KeyBytes::of([format!("{at:05}").as_str()]).0
+    }
+
+    /// A table of so many rows, by hand.
+    fn table(rows: usize) -> (Connection, TableName) {
+        let connection = Connection::open_in_memory().unwrap();
+        let sql = "CREATE TABLE flan (_key BLOB NOT NULL PRIMARY KEY, _deleted INTEGER NOT NULL, id TEXT);
+             INSERT INTO malote_tables (name_folded, name, key_columns) VALUES ('flan', 'FLAN', '[\"id\"]');
+             INSERT INTO malote_columns VALUES ('flan', 0, 'id', 'id', 'string', 'text');";
+        connection.execute_batch(super::super::SYSTEM).unwrap();
+        connection.execute_batch(sql).unwrap();
+        for at in 0..rows {
+            let values = params![key(at), at.to_string()];
+            connection.execute("INSERT INTO flan VALUES (?1, 0, ?2)", values).unwrap();
+        }
+        (connection, "FLAN".parse().unwrap())
+    }
+
+    fn span(from: Option<usize>, to: Option<usize>, after: Option<usize>) -> Span {
+        let [from, to, after] = [from, to, after].map(|at| at.map(key).unwrap_or_default());
+        Span { from, to, after }
+    }
+
+    #[test]
+    fn a_walk_ends_soon_after_nobody_waits_any_more() {
+        let (connection, name) = table(4 * LOOK);
+        let cut = Cut::default();
+        let mut walked = 0;
+        let ended = hashed((&connection, &cut), &name, &Span::default(), |_, _| {
+            walked += 1;
+            if walked == LOOK + 1 {
+                cut.0.store(true, Ordering::Relaxed);
+            }
+            true
+        });
+        assert_eq!((ended.unwrap_err().code, walked), (Code::Timeout, 2 * LOOK));
+        // One that was cut before it began reads nothing.
+        let ended = hashed((&connection, &cut), &name, &Span::default(), |_, _| unreachable!());
+        assert!(ended.is_err());
+    }
+
+    #[test]
+    fn a_walk_reads_the_keys_of_its_span_and_the_index_finds_both_its_ends() {
+        let (connection, name) = table(10);
+        let found = |span: &Span| {
+            let mut keys = Vec::new();
+            let mut each = |key: &[u8], _: RowHash| {
+                keys.push(key.to_vec());
+                true
+            };
+            hashed((&connection, &Cut::default()), &name, span, &mut each).unwrap();
+            keys
+        };
+        let of = |from: usize, to: usize| (from..to).map(key).collect::<Vec<_>>();
+        assert_eq!(found(&Span::default()), of(0, 10));
+        assert_eq!(found(&span(Some(3), Some(7), None)), of(3, 7));
+        assert_eq!(found(&span(Some(3), Some(7), Some(3))), of(4, 7));
+        assert_eq!(found(&span(Some(3), None, Some(1))), of(3, 10), "behind a key before it");
+        assert_eq!(found(&span(None, Some(2), Some(0))), of(1, 2));
+        assert_eq!(found(&span(Some(7), Some(3), None)), of(0, 0));
+        let of = tables::find(&connection, &name).unwrap().unwrap();
+        let span = span(Some(3), Some(7), Some(4));
+        let (sql, ends) = walk(&of, &span);
+        let sql = format!("EXPLAIN QUERY PLAN {sql}");
+        let plan: String =
+            connection.query_row(&sql, params_from_iter(ends), |row| row.get(3)).unwrap();
+        assert!(plan.contains("_key>? AND _key<?"), "{plan}");
+    }
 }
