@@ -60,7 +60,9 @@ impl Mails {
 }
 
 fn note(next: Option<Next>, attempt: u32, words: &str) {
-    let count = |outcome| counter!("malote_alert_mails_total", "outcome" => outcome).increment(1);
+    let count = |outcome: &'static str| {
+        counter!("malote_alert_mails_total", "outcome" => outcome).increment(1)
+    };
     match next {
         Some(Next::Done) => count("done"),
         Some(Next::Again { .. }) => {

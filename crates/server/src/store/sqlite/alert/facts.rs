@@ -134,7 +134,7 @@ impl Store {
 }
 
 /// A restore and the unbinding of an installation raise the epoch also of a stream that never had a session, so that a
-/// grant tells whether there was one.
+/// grant tells whether there was one. Who holds a lease from before grants were noted is known by its reports alone.
 fn heads(connection: &Connection, now: Wall) -> Result<Vec<Head>> {
     let sql = "SELECT s.tenant_id, s.environment_id, s.erp,
                       EXISTS (SELECT 1 FROM installation i WHERE (i.tenant_id, i.environment_id, i.erp)
@@ -142,7 +142,10 @@ fn heads(connection: &Connection, now: Wall) -> Result<Vec<Head>> {
                       s.holder IS NOT NULL OR EXISTS (
                           SELECT 1 FROM fleet_agent a WHERE (a.tenant_id, a.environment_id, a.erp)
                                  = (s.tenant_id, s.environment_id, s.erp) AND a.granted_at IS NOT NULL),
-                      iif(s.holder IS NOT NULL AND s.expires_at > :now, s.expires_at, NULL), h.granted_at, h.reported_at
+                      iif(s.holder IS NOT NULL AND s.expires_at > :now, s.expires_at, NULL), h.granted_at,
+                      iif(h.instance IS NULL AND s.holder IS NOT NULL, (
+                          SELECT max(t.reported_at) FROM fleet_table t WHERE (t.tenant_id, t.environment_id, t.erp)
+                                 = (s.tenant_id, s.environment_id, s.erp)), h.reported_at)
                  FROM ingest_stream s
                  LEFT JOIN fleet_agent h ON (h.tenant_id, h.environment_id, h.erp, h.instance)
                                           = (s.tenant_id, s.environment_id, s.erp, s.holder)
