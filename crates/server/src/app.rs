@@ -140,8 +140,9 @@ impl App {
             task::spawn("webhooks", tasks::webhooks::run(deliverer, shutdown.clone())),
         ];
         parts.extend(reconcilers(&services, &shutdown));
-        let (looking, period) = (services.alerts.looking(), services.alerts.period());
-        let alerts = tasks::alerts::run(looking, period, shutdown.clone());
+        let (look, mails) = (services.alerts.looking(), services.alerts.mailing());
+        let period = services.alerts.period();
+        let alerts = tasks::alerts::run(look, mails, period, shutdown.clone());
         parts.push(task::spawn("alerts", alerts));
         parts.extend(renewal.map(|renewal| task::spawn("tls", tls::follow(renewal, shutdown))));
         let (http, grpc) = bound;

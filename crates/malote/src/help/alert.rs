@@ -30,8 +30,8 @@ pub(super) const TWINS: super::Twins = twins! {
     "SERVIDOR";
     "HOURS"
     "HORAS";
-    "Have nothing told of an alert for a while"
-    "Faz com que nada seja avisado de um alerta por um tempo";
+    "Have nothing told of an alert for a while, but its end"
+    "Faz com que nada seja avisado de um alerta por um tempo, exceto o seu fim";
     "Hours from now"
     "Horas a partir de agora";
     "How mails are protected on their way there: starttls, tls or none"

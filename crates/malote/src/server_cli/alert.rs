@@ -88,7 +88,7 @@ pub(super) enum AlertCommand {
     Show(One),
     /// Note that it was seen: it is not told again until it ends.
     Acknowledge(One),
-    /// Have nothing told of an alert for a while.
+    /// Have nothing told of an alert for a while, but its end.
     Silence {
         #[command(flatten)]
         one: One,

@@ -37,8 +37,9 @@ CREATE TABLE alert (
     CHECK ((silenced_until IS NULL) = (silenced_by IS NULL))
 ) STRICT;
 
+-- Tables that are parked by one code may be told together; then the code says which they are.
 CREATE UNIQUE INDEX one_open_alert ON alert (coalesce(tenant_id, ''), coalesce(environment_id, ''), coalesce(erp, ''), rule,
-    subject) WHERE resolved_at IS NULL;
+    subject, iif(rule = 'table-parked' AND subject = '', coalesce(code, ''), '')) WHERE resolved_at IS NULL;
 CREATE INDEX alert_by_tenant ON alert (tenant_id, raised_at);
 CREATE INDEX alert_resolved ON alert (resolved_at) WHERE resolved_at IS NOT NULL;
 

@@ -2,7 +2,7 @@
 //!
 //! Promises: a condition has one alert, however often it comes and goes; it is told when it begins, again only after
 //! hours, and once when it is over; one that flaps is held for longer each time, so that what is told stays few; what a
-//! person acknowledged is not told again, what is silenced is not told at all.
+//! person acknowledged is not told again; of what is silenced nothing is told but the end of what was told before.
 //! Never: reads a clock, calls anybody.
 //!
 //! | alert \ condition | there | not there |
@@ -12,6 +12,8 @@
 //! | open | again, once the pause is over | clears |
 //! | open, clears | open; nothing is told | resolved, once it was clear for its hold |
 
+pub mod findings;
+pub mod fresh;
 pub mod rules;
 pub mod words;
 
@@ -44,7 +46,7 @@ pub enum Rule {
     Differences,
     /// The server's own disk is nearly full.
     Disk,
-    /// Nothing new came, though it should have.
+    /// Nothing was read, or nothing new came, though it should have.
     Freshness,
     /// Rows could not be staged.
     Quarantine,
@@ -101,6 +103,8 @@ pub struct About {
     pub rule: Rule,
     /// Table, or empty where it is about the whole stream or the server.
     pub subject: String,
+    /// Of tables that are told together: the code they are parked by. Empty else, whatever the measure says.
+    pub code: Option<String>,
 }
 
 /// Something that is wrong now.
@@ -110,7 +114,7 @@ pub struct Condition {
     pub measure: Measure,
 }
 
-/// How much of it, as it is told: batches, rows or MiB by the rule, since when, and by which code.
+/// How much of it, as it is told: batches, rows, tables, minutes or MiB by the rule, since when, and by which code.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Measure {
     pub amount: i64,
@@ -133,9 +137,10 @@ pub struct Alert {
     pub rule: Rule,
     /// Table, or empty.
     pub subject: String,
-    /// Batches, rows or MiB, by the rule.
+    /// Batches, rows, tables, minutes or MiB, by the rule.
     pub amount: i64,
     pub since: Option<At>,
+    /// Why, where an agent told it; of freshness: PAUSED where that is all.
     pub code: Option<String>,
     pub raised_at: At,
     /// The condition is not there since then; it is resolved once that lasts.
@@ -261,12 +266,13 @@ impl Standing {
     }
 
     fn tell(&mut self, notice: Notice, now: Wall) -> Option<Notice> {
-        if self.is_silent(now) {
-            return None;
-        }
-        // That it is over is told to those alone who were told that it began.
+        // That it is over is told to those alone who were told that it began; and to them, silence or not, since they wait
+        // for it.
         if notice == Notice::Resolved {
             return self.told_at.map(|_| notice);
+        }
+        if self.is_silent(now) {
+            return None;
         }
         self.told_at = Some(now);
         Some(notice)
@@ -449,6 +455,25 @@ pub struct MailClaim {
     pub range: (i64, i64),
     /// What it tells, the oldest first: each alert as it was then.
     pub notices: Vec<Told>,
+}
+
+/// Why a mail was not taken.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Unsent {
+    /// For people; without what the mail server said beyond its status.
+    pub words: String,
+    pub why: Hindrance,
+}
+
+/// What stands in a mail's way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hindrance {
+    /// The mail server, so that no other mail would go either.
+    Unreached,
+    /// It did not take this one now.
+    Later,
+    /// It takes none to that address.
+    Never,
 }
 
 /// An alert as it was when it was told.

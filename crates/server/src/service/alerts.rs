@@ -5,6 +5,7 @@
 //! Never: judges by itself (`model::alert` does); sends a mail while it is asked something, but for a test.
 
 mod look;
+mod mails;
 mod post;
 
 use std::{
@@ -23,6 +24,7 @@ use runtime::clock::Wall;
 use secrecy::{ExposeSecret as _, SecretString};
 
 pub use look::Look;
+pub use mails::Mails;
 
 use super::{access::Access, staging::Staging};
 use crate::{
@@ -132,6 +134,12 @@ impl Alerts {
         Look::new(self.clone())
     }
 
+    /// What sends the mails that wait; for the task of a running server.
+    #[must_use]
+    pub fn mailing(&self) -> Mails {
+        Mails::new(self.clone())
+    }
+
     /// How often to look.
     #[must_use]
     pub fn period(&self) -> Duration {
@@ -165,7 +173,7 @@ impl Alerts {
         self.store.acknowledge_alert(alert, Wall::now()).await
     }
 
-    /// Nothing is told of it until then; `None` ends a silence.
+    /// Nothing is told of it until then, but the end of what was told before; `None` ends a silence.
     ///
     /// # Errors
     /// `BAD_REQUEST` where it lies in the past or too far ahead.
@@ -315,7 +323,7 @@ impl Alerts {
         let (subject, text) = words::test(&self.settings.source, language);
         let name = format!("test-{}", Wall::now().0);
         let mail = post::Mail { to: address, subject, text, name };
-        post.send(mail).await.map_err(unsent)
+        post.send(mail).await.map_err(|failed| unsent(failed.words))
     }
 
     /// The way to the mail server, where one is set.

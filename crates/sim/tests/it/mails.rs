@@ -253,6 +253,35 @@ async fn starttls_tls_and_a_login_are_spoken_and_what_is_wrong_with_them_is_told
 }
 
 #[tokio::test]
+async fn an_address_without_a_mailbox_is_given_up_at_once_and_keeps_no_other_one_waiting() {
+    let scene = Scene::new("").await;
+    let port = servers::free_port().unwrap();
+    let _server = MailServer::start(&scene.desk, (port, "none"), false);
+    scene.goes_through(("127.0.0.1", port, "none"), None);
+    // The first in line is the one that is refused.
+    scene.alert(&["route", "add", "nobody@loja.example"]);
+    scene.alert(&["route", "add", "rui@loja.example"]);
+    scene.give_up().await;
+    let mails = scene.mailed(1).await;
+    assert_eq!(mails[0]["to"][0], "rui@loja.example");
+    let begun = clock::Mono::now();
+    loop {
+        let routes = scene.alert(&["route", "list"]);
+        if routes[0]["dead"] == 1 && routes[1]["waiting"] == 0 {
+            let reason = routes[0]["lastError"].as_str().unwrap();
+            assert!(reason.ends_with("takes no mail to that address: it answered 550"), "{reason}");
+            break;
+        }
+        assert!(begun.elapsed() < WAIT, "{routes:#?}\n{}", scene.cloud.log());
+        clock::sleep(Duration::from_millis(100)).await;
+    }
+    let (done, told) = scene.answer(&["test", "nobody@loja.example"], "");
+    assert!(!done && told.contains("MAIL_UNSENT") && told.contains("it answered 550"), "{told}");
+    let log = fs::read_to_string(scene.cloud.log_file()).unwrap();
+    assert!(!log.contains("no such mailbox") && !log.contains("nobody@"), "{log}");
+}
+
+#[tokio::test]
 async fn a_mail_outlives_the_server_and_a_mail_server_that_was_away_and_is_sent_once() {
     let mut scene = Scene::new("").await;
     let port = servers::free_port().unwrap();

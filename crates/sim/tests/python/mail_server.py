@@ -3,6 +3,7 @@
 usage: mail_server.py FOLDER PORT starttls|tls|none [CERTIFICATE KEY] [USER PASSWORD]
 
 Writes each mail it takes into FOLDER/mails, one JSON object a line. Where a user is given, nobody mails without that login.
+There is no mailbox "nobody".
 The first line on stdout says that it listens.
 """
 
@@ -21,6 +22,12 @@ from aiosmtpd.smtp import AuthResult, LoginPassword
 class Desk:
     def __init__(self, folder):
         self.mails = folder / "mails"
+
+    async def handle_RCPT(self, server, session, envelope, address, options):
+        if address.startswith("nobody@"):
+            return "550 5.1.1 there is no such mailbox"
+        envelope.rcpt_tos.append(address)
+        return "250 known"
 
     async def handle_DATA(self, server, session, envelope):
         mail = email.message_from_bytes(envelope.content, policy=email.policy.default)

@@ -123,7 +123,7 @@ async fn acknowledge_own(act: Act) -> Answer<Json<Alert>> {
     Ok(Json(act.services.alerts.acknowledge(alert).await?))
 }
 
-/// For how long nothing is told of an alert; without either it is told again.
+/// For how long nothing is told of an alert but its end; without either it is told again.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct AlertSilence {
@@ -149,7 +149,7 @@ impl AlertSilence {
     }
 }
 
-/// Has nothing told of an alert for a while.
+/// Has nothing told of an alert for a while, but its end where its begin was told.
 #[utoipa::path(post, path = "/tenants/{tenant}/alerts/{alert}/silence", tag = "alerts",
     request_body = AlertSilence, security(("administrator" = ["operator"])),
     responses((status = 200, body = Alert)))]

@@ -1,8 +1,8 @@
 //! Rules: from what the server knows of a stream to what is wrong with it.
 //!
 //! Promises: total and without memory: the same facts at the same time give the same conditions; where nobody sends,
-//! that is told and not, beside it, all that follows from it.
-//! Never: reads a clock or a store; knows who told a fact.
+//! that is told and not, beside it, all that follows from it, nor what an agent told while it was there.
+//! Never: reads a clock or a store.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use runtime::clock::Wall;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{About, Condition, Measure, Rule};
-use crate::model::stream::StreamId;
+use super::{About, Condition, Measure, Rule, findings::Findings};
+use crate::model::{fleet::Doing, stream::StreamId};
 
 /// Where a threshold holds: the narrowest one that fits counts, a table's before an environment's before a tenant's.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
@@ -67,6 +67,16 @@ const FRESHNESS_WITHOUT_SESSION: u32 = 1_440;
 pub struct Thresholds(pub Vec<Threshold>);
 
 impl Thresholds {
+    /// The one set for that table itself.
+    fn own(&self, rule: Rule, environment: EnvironmentId, table: &str) -> Option<u32> {
+        let mut tables = self.0.iter().filter(|of| of.rule == rule && of.table.is_some());
+        let named = |of: &Threshold| {
+            of.table.as_deref().is_some_and(|of| of.eq_ignore_ascii_case(table))
+                && of.environment.is_none_or(|of| of == environment)
+        };
+        tables.any(named).then(|| self.of(rule, environment, Some(table)))
+    }
+
     /// The one set for exactly that, or for what it is part of; `None`: nothing was set.
     #[must_use]
     fn set(&self, rule: Rule, environment: EnvironmentId, table: Option<&str>) -> Option<u32> {
@@ -122,7 +132,46 @@ pub struct Reported {
     pub since: Wall,
 }
 
-/// What the server knows of a stream.
+/// Whether what was reported of a stream says how it stands now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reports {
+    /// Nobody holds the lease: it is how it stood.
+    Past,
+    /// Who holds the lease was granted it just now and has told nothing yet.
+    Awaited,
+    /// Who holds the lease reports.
+    Current,
+    /// It does not: a sender of somebody else, or an agent of before.
+    Never,
+}
+
+impl Reports {
+    /// Of a stream by whether its lease is live, and by the last grant and the last report of who holds it.
+    #[must_use]
+    pub fn of(live: bool, (granted, reported): (Option<Wall>, Option<Wall>), now: Wall) -> Self {
+        if !live {
+            return Self::Past;
+        }
+        // A report from before the grant may be one of an agent that was older or newer.
+        if reported.is_some_and(|reported| granted.is_none_or(|granted| reported >= granted)) {
+            return Self::Current;
+        }
+        let just_now = granted.is_some_and(|granted| now.since(granted) < limits::FLEET_SILENT);
+        if just_now { Self::Awaited } else { Self::Never }
+    }
+}
+
+/// A table of which an agent reports how far it was read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Read {
+    /// As it is shared.
+    pub table: String,
+    /// Everything up to then was read.
+    pub fresh: Wall,
+    pub paused: bool,
+}
+
+/// What the server knows of a stream that somebody is bound to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Facts {
     pub stream: StreamId,
@@ -141,82 +190,163 @@ pub struct Facts {
     pub unstaged_since: Option<Wall>,
     /// Rows in quarantine.
     pub quarantined: i64,
-    /// Tables whose own freshness is asked for that sent nothing for so long, with their minutes.
-    pub stale_tables: Vec<(String, u32)>,
+    /// Shared tables that nobody reports and whose own freshness is asked for, with their minutes, that sent nothing for so
+    /// long.
+    pub silent_tables: Vec<(String, u32)>,
+    pub reports: Reports,
     pub reported: Vec<Reported>,
+    /// Empty where nobody reports.
+    pub read: Vec<Read>,
 }
 
-/// All that is wrong with a stream.
+/// All that is wrong with a stream, and what cannot be said of it.
 #[must_use]
-pub fn conditions(facts: &Facts, thresholds: &Thresholds, now: Wall) -> Vec<Condition> {
-    let environment = facts.stream.environment;
-    let limit = |rule: Rule| thresholds.of(rule, environment, None);
-    let late = |rule: Rule, since: Option<Wall>| {
-        let minutes = limit(rule);
-        since.filter(|since| minutes > 0 && now.since(*since) >= duration(minutes))
-    };
-    let of = |rule: Rule, subject: &str, measure: Measure| Condition {
-        about: About {
-            environment: Some(environment),
-            erp: Some(facts.stream.erp.to_string()),
-            rule,
-            subject: subject.to_owned(),
-        },
-        measure,
-    };
-    let since = |since: Wall| Measure { since: Some(since), ..Measure::default() };
-    let mut all = Vec::new();
-    let dead = late(Rule::AgentDead, facts.absent_since.filter(|_| facts.had_session));
-    all.extend(dead.map(|at| of(Rule::AgentDead, "", since(at))));
-    if dead.is_none() {
+pub fn findings(facts: &Facts, thresholds: &Thresholds, now: Wall) -> Findings {
+    let judge = Judge { facts, thresholds, now };
+    let absent = facts.absent_since.filter(|_| facts.had_session);
+    let dead = judge.late(Rule::AgentDead, absent);
+    let mut found = Findings::from(judge.of_ledger());
+    let mut unknown: &[Rule] = &[];
+    if dead.is_some() {
+        found.conditions.extend(dead.map(|at| judge.of(Rule::AgentDead, "", since(at))));
+        unknown = &[Rule::Differences, Rule::Freshness, Rule::TableParked];
+    } else {
         let stalled = facts.newest.filter(|newest| newest.open).map(|newest| newest.last_at);
-        let stalled = late(Rule::BatchStalled, stalled);
-        all.extend(stalled.map(|at| of(Rule::BatchStalled, "", since(at))));
-        all.extend(stale(facts, thresholds, now).map(|at| of(Rule::Freshness, "", since(at))));
-        for (table, minutes) in &facts.stale_tables {
-            let amount = i64::from(*minutes);
-            all.push(of(Rule::Freshness, table, Measure { amount, ..Measure::default() }));
+        let stalled = judge.late(Rule::BatchStalled, stalled);
+        found.conditions.extend(stalled.map(|at| judge.of(Rule::BatchStalled, "", since(at))));
+        found.conditions.extend(judge.stale());
+        match facts.reports {
+            Reports::Current | Reports::Past => found.conditions.extend(judge.reported()),
+            Reports::Awaited => unknown = &[Rule::Differences, Rule::TableParked],
+            Reports::Never => {}
         }
     }
-    let (batches, first) = facts.incomplete;
-    let most = limit(Rule::BatchIncomplete);
-    if most > 0 && batches >= i64::from(most) {
-        let measure = Measure { amount: batches, since: first, code: None };
-        all.push(of(Rule::BatchIncomplete, "", measure));
+    for rule in unknown {
+        found.note_unknown(&facts.stream, Some(*rule));
     }
-    let behind = late(Rule::StagingBehind, facts.unstaged_since);
-    all.extend(behind.map(|at| of(Rule::StagingBehind, "", since(at))));
-    let most = limit(Rule::Quarantine);
-    if most > 0 && facts.quarantined >= i64::from(most) {
-        let measure = Measure { amount: facts.quarantined, ..Measure::default() };
-        all.push(of(Rule::Quarantine, "", measure));
-    }
-    let told = facts.reported.iter().filter(|told| is_due(told, thresholds, (environment, now)));
-    all.extend(told.map(|told| {
-        let Reported { rule, subject, amount, code, since } = told.clone();
-        of(rule, &subject, Measure { amount, since: Some(since), code })
-    }));
-    all
+    found
 }
 
-/// Since when nothing new came, where that is too long. A live session whose batches are complete has read everything up
-/// to its last renewal, whether or not there was anything to send.
-fn stale(facts: &Facts, thresholds: &Thresholds, now: Wall) -> Option<Wall> {
-    let set = thresholds.set(Rule::Freshness, facts.stream.environment, None);
-    let minutes = match set {
-        Some(minutes) => minutes,
-        None if facts.had_session => default_of(Rule::Freshness),
-        None => FRESHNESS_WITHOUT_SESSION,
-    };
-    let ttl = i64::try_from(limits::SESSION_TTL.as_micros()).unwrap_or(i64::MAX);
-    let renewed = match facts.live_until {
-        Some(until) => Some(Wall(until.0.saturating_sub(ttl))),
-        None => facts.absent_since.filter(|_| facts.had_session),
-    };
-    let quiet = facts.newest.is_none_or(|newest| newest.complete);
-    // A first batch that never completed is as old as its newest message: it is told as stalled or incomplete.
-    let fresh = renewed.filter(|_| quiet).max(facts.complete_at)?;
-    (minutes > 0 && now.since(fresh) >= duration(minutes)).then_some(fresh)
+fn since(since: Wall) -> Measure {
+    Measure { since: Some(since), ..Measure::default() }
+}
+
+/// A stream that is held against the rules.
+#[derive(Clone, Copy)]
+struct Judge<'a> {
+    facts: &'a Facts,
+    thresholds: &'a Thresholds,
+    now: Wall,
+}
+
+impl Judge<'_> {
+    fn limit(&self, rule: Rule) -> u32 {
+        self.thresholds.of(rule, self.facts.stream.environment, None)
+    }
+
+    fn is_late(&self, since: Wall, minutes: u32) -> bool {
+        minutes > 0 && self.now.since(since) >= duration(minutes)
+    }
+
+    fn late(&self, rule: Rule, since: Option<Wall>) -> Option<Wall> {
+        since.filter(|since| self.is_late(*since, self.limit(rule)))
+    }
+
+    fn of(&self, rule: Rule, subject: &str, measure: Measure) -> Condition {
+        let StreamId { environment, erp, .. } = &self.facts.stream;
+        let (environment, erp) = (Some(*environment), Some(erp.to_string()));
+        let about = About { environment, erp, rule, subject: subject.to_owned(), code: None };
+        Condition { about, measure }
+    }
+
+    /// What the server sees by itself, whoever sends.
+    fn of_ledger(&self) -> Vec<Condition> {
+        let mut all = Vec::new();
+        let (batches, first) = self.facts.incomplete;
+        let most = self.limit(Rule::BatchIncomplete);
+        if most > 0 && batches >= i64::from(most) {
+            let measure = Measure { amount: batches, since: first, code: None };
+            all.push(self.of(Rule::BatchIncomplete, "", measure));
+        }
+        let behind = self.late(Rule::StagingBehind, self.facts.unstaged_since);
+        all.extend(behind.map(|at| self.of(Rule::StagingBehind, "", since(at))));
+        let most = self.limit(Rule::Quarantine);
+        if most > 0 && self.facts.quarantined >= i64::from(most) {
+            let measure = Measure { amount: self.facts.quarantined, ..Measure::default() };
+            all.push(self.of(Rule::Quarantine, "", measure));
+        }
+        all
+    }
+
+    /// What is not read: the stream by the worst of its tables, and each table whose own threshold is set.
+    fn stale(&self) -> Vec<Condition> {
+        let mut all = Vec::new();
+        let by_tables = self.facts.reports == Reports::Current && !self.facts.read.is_empty();
+        let mut together: Vec<&Read> = Vec::new();
+        for read in self.facts.read.iter().filter(|_| by_tables) {
+            let environment = self.facts.stream.environment;
+            match self.thresholds.own(Rule::Freshness, environment, &read.table) {
+                None => together.push(read),
+                Some(minutes) if self.is_late(read.fresh, minutes) => {
+                    let code = read.paused.then(|| Doing::Paused.as_str().to_owned());
+                    let measure = Measure { amount: minutes.into(), since: Some(read.fresh), code };
+                    all.push(self.of(Rule::Freshness, &read.table, measure));
+                }
+                Some(_) => {}
+            }
+        }
+        if by_tables {
+            let minutes = self.limit(Rule::Freshness);
+            together.retain(|read| self.is_late(read.fresh, minutes));
+            all.extend(worst(&together).map(|measure| self.of(Rule::Freshness, "", measure)));
+        } else {
+            all.extend(self.quiet_since().map(|at| self.of(Rule::Freshness, "", since(at))));
+        }
+        all.extend(self.facts.silent_tables.iter().map(|(table, minutes)| {
+            let measure = Measure { amount: i64::from(*minutes), ..Measure::default() };
+            self.of(Rule::Freshness, table, measure)
+        }));
+        all
+    }
+
+    /// Since when nothing new came of a stream whose tables nobody reports, where that is too long. A live session whose
+    /// batches are complete is taken to have read everything up to its last renewal.
+    fn quiet_since(&self) -> Option<Wall> {
+        let Facts { stream, had_session, live_until, absent_since, newest, complete_at, .. } =
+            self.facts;
+        let minutes = match self.thresholds.set(Rule::Freshness, stream.environment, None) {
+            Some(minutes) => minutes,
+            None if *had_session => default_of(Rule::Freshness),
+            None => FRESHNESS_WITHOUT_SESSION,
+        };
+        let ttl = i64::try_from(limits::SESSION_TTL.as_micros()).unwrap_or(i64::MAX);
+        let renewed = match live_until {
+            Some(until) => Some(Wall(until.0.saturating_sub(ttl))),
+            None => absent_since.filter(|_| *had_session),
+        };
+        let quiet = newest.is_none_or(|newest| newest.complete);
+        // A first batch that never completed is as old as its newest message: it is told as stalled or incomplete.
+        let fresh = renewed.filter(|_| quiet).max(*complete_at)?;
+        self.is_late(fresh, minutes).then_some(fresh)
+    }
+
+    fn reported(&self) -> Vec<Condition> {
+        let place = (self.facts.stream.environment, self.now);
+        let due = self.facts.reported.iter().filter(|told| is_due(told, self.thresholds, place));
+        due.map(|told| {
+            let Reported { rule, subject, amount, code, since } = told.clone();
+            self.of(rule, &subject, Measure { amount, since: Some(since), code })
+        })
+        .collect()
+    }
+}
+
+/// How many tables are not read, since when the worst of them, and whether that is because they are paused.
+fn worst(stale: &[&Read]) -> Option<Measure> {
+    let since = Some(stale.iter().map(|read| read.fresh).min()?);
+    let paused = stale.iter().all(|read| read.paused);
+    let code = paused.then(|| Doing::Paused.as_str().to_owned());
+    Some(Measure { amount: i64::try_from(stale.len()).unwrap_or(i64::MAX), since, code })
 }
 
 fn is_due(
@@ -241,7 +371,8 @@ fn duration(minutes: u32) -> Duration {
 pub fn of_server(free: Option<u64>, least_mb: u32) -> Vec<Condition> {
     let least = u64::from(least_mb) * 1_048_576;
     let low = free.filter(|free| *free < least);
-    let about = About { environment: None, erp: None, rule: Rule::Disk, subject: String::new() };
+    let (rule, subject) = (Rule::Disk, String::new());
+    let about = About { environment: None, erp: None, rule, subject, code: None };
     // In steps of 64 MiB, so that each look does not find another amount.
     let step = |free: u64| i64::try_from(free / 1_048_576 / 64 * 64).unwrap_or(i64::MAX);
     let measure = |free: u64| Measure { amount: step(free), ..Measure::default() };
@@ -249,156 +380,4 @@ pub fn of_server(free: Option<u64>, least_mb: u32) -> Vec<Condition> {
 }
 
 #[cfg(test)]
-mod tests {
-    use protocol::ids::TenantId;
-    use uuid::Uuid;
-
-    use super::*;
-
-    const NOW: Wall = Wall(1_800_000_000_000_000);
-
-    fn ago(minutes: i64) -> Wall {
-        Wall(NOW.0 - minutes * 60_000_000)
-    }
-
-    fn environment() -> EnvironmentId {
-        EnvironmentId(Uuid::from_u128(2))
-    }
-
-    /// A stream at work: a live lease, all complete, all staged.
-    fn well() -> Facts {
-        let tenant = TenantId(Uuid::from_u128(1));
-        Facts {
-            stream: StreamId { tenant, environment: environment(), erp: "RM".parse().unwrap() },
-            had_session: true,
-            live_until: Some(Wall(NOW.0 + 20_000_000)),
-            absent_since: None,
-            newest: Some(Newest { open: false, complete: true, last_at: ago(600) }),
-            complete_at: Some(ago(600)),
-            incomplete: (0, None),
-            unstaged_since: None,
-            quarantined: 0,
-            stale_tables: Vec::new(),
-            reported: Vec::new(),
-        }
-    }
-
-    fn rules(facts: &Facts, thresholds: &Thresholds) -> Vec<(Rule, String)> {
-        let found = conditions(facts, thresholds, NOW).into_iter();
-        found.map(|found| (found.about.rule, found.about.subject)).collect()
-    }
-
-    fn default_rules(facts: &Facts) -> Vec<Rule> {
-        rules(facts, &Thresholds::default()).into_iter().map(|(rule, _)| rule).collect()
-    }
-
-    #[test]
-    fn a_quiet_erp_with_a_live_agent_is_well() {
-        assert_eq!(default_rules(&well()), []);
-    }
-
-    #[test]
-    fn each_thing_that_is_wrong_is_told_from_its_threshold_on() {
-        let away = |minutes| Facts { live_until: None, absent_since: Some(ago(minutes)), ..well() };
-        assert_eq!(default_rules(&away(4)), []);
-        assert_eq!(default_rules(&away(5)), [Rule::AgentDead]);
-        assert_eq!(default_rules(&away(61)), [Rule::AgentDead], "freshness follows from it");
-        let never = Facts { had_session: false, complete_at: None, newest: None, ..away(500) };
-        assert_eq!(default_rules(&never), []);
-        let open = |minutes| {
-            let newest = Newest { open: true, complete: false, last_at: ago(minutes) };
-            Facts { newest: Some(newest), complete_at: Some(ago(minutes)), ..well() }
-        };
-        assert_eq!(default_rules(&open(0)), []);
-        assert_eq!(default_rules(&open(1)), [Rule::BatchStalled]);
-        assert_eq!(default_rules(&open(61)), [Rule::BatchStalled, Rule::Freshness]);
-        let lost = Facts { incomplete: (1, Some(ago(1))), ..well() };
-        assert_eq!(default_rules(&lost), [Rule::BatchIncomplete]);
-        let behind = |minutes| Facts { unstaged_since: Some(ago(minutes)), ..well() };
-        assert_eq!(default_rules(&behind(14)), []);
-        assert_eq!(default_rules(&behind(15)), [Rule::StagingBehind]);
-        assert_eq!(default_rules(&Facts { quarantined: 1, ..well() }), [Rule::Quarantine]);
-    }
-
-    #[test]
-    fn a_sender_without_sessions_may_be_silent_for_a_day() {
-        let old = |minutes| Facts {
-            had_session: false,
-            live_until: None,
-            absent_since: Some(ago(10_000)),
-            complete_at: Some(ago(minutes)),
-            ..well()
-        };
-        assert_eq!(default_rules(&old(1_439)), []);
-        assert_eq!(default_rules(&old(1_440)), [Rule::Freshness]);
-    }
-
-    #[test]
-    fn what_was_reported_is_told_by_the_threshold_of_its_table() {
-        let told = |rule, subject: &str, amount, since| Reported {
-            rule,
-            subject: subject.into(),
-            amount,
-            code: Some("SOURCE_RIGHTS".into()),
-            since,
-        };
-        let reported = vec![
-            told(Rule::TableParked, "FLAN", 1, ago(6)),
-            told(Rule::TableParked, "TMOV", 1, ago(4)),
-            told(Rule::Differences, "FLAN", 9, ago(0)),
-        ];
-        let facts = Facts { reported, ..well() };
-        let wanted = [(Rule::TableParked, "FLAN".to_owned()), (Rule::Differences, "FLAN".into())];
-        assert_eq!(rules(&facts, &Thresholds::default()), wanted);
-        let of = |rule, table: Option<&str>, value| Threshold {
-            rule,
-            environment: Some(environment()),
-            table: table.map(str::to_owned),
-            value,
-        };
-        let set = vec![
-            of(Rule::TableParked, None, 0),
-            of(Rule::TableParked, Some("TMOV"), 2),
-            of(Rule::Differences, Some("FLAN"), 10),
-        ];
-        assert_eq!(rules(&facts, &Thresholds(set)), [(Rule::TableParked, "TMOV".to_owned())]);
-    }
-
-    #[test]
-    fn the_narrowest_threshold_counts_and_nought_switches_a_rule_off() {
-        let of = |environment, table: Option<&str>, value| Threshold {
-            rule: Rule::Freshness,
-            environment,
-            table: table.map(str::to_owned),
-            value,
-        };
-        let other = Some(EnvironmentId(Uuid::from_u128(9)));
-        let all = Thresholds(vec![
-            of(None, None, 10),
-            of(Some(environment()), None, 20),
-            of(other, None, 30),
-            of(None, Some("FLAN"), 40),
-            of(other, Some("TMOV"), 50),
-        ]);
-        let set = |table| all.set(Rule::Freshness, environment(), table);
-        assert_eq!(
-            (set(None), set(Some("FLAN")), set(Some("TMOV"))),
-            (Some(20), Some(40), Some(20))
-        );
-        assert_eq!(all.fresh_tables(environment()), [("FLAN".to_owned(), 40)]);
-        let away = Facts { complete_at: Some(ago(500)), live_until: None, ..well() };
-        assert_eq!(rules(&away, &Thresholds(vec![of(None, None, 0)])), []);
-        assert!(of(None, Some("FLAN"), 1).check().is_ok());
-        let wrong = Threshold { rule: Rule::AgentDead, ..of(None, Some("FLAN"), 1) };
-        assert_eq!(wrong.check().unwrap_err().code, Code::BadRequest);
-    }
-
-    #[test]
-    fn a_disk_is_told_below_its_threshold_where_it_can_be_read() {
-        let mib = 1_048_576;
-        assert_eq!(of_server(None, 1_024), []);
-        assert_eq!(of_server(Some(1_024 * mib), 1_024), []);
-        let low = of_server(Some(1_000 * mib), 1_024);
-        assert_eq!((low[0].about.rule, low[0].measure.amount), (Rule::Disk, 960));
-    }
-}
+mod tests;

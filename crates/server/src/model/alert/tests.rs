@@ -82,19 +82,22 @@ fn an_acknowledged_alert_is_not_told_again_but_its_end_is() {
 }
 
 #[test]
-fn a_silenced_alert_is_told_once_its_silence_is_over_and_not_at_all_where_it_ended_before() {
+fn of_a_silenced_alert_nothing_is_told_until_its_silence_is_over_but_its_end() {
     let mut life = Life::default();
     life.go(0..5, |_| true);
     life.alert.as_mut().unwrap().silenced_until = Some(at(500));
     life.go(5..600, |_| true);
     assert_eq!(life.told, [(0, Notice::Raised), (500, Notice::Again)]);
+    // Who was told that it began is told that it is over, and does not wait for the end of the silence.
     life.alert.as_mut().unwrap().silenced_until = Some(at(900));
     life.go(600..1_000, |minute| minute < 700);
-    assert_eq!(life.told.len(), 2, "its end fell into the silence");
-    // Silence goes on over a return.
+    assert_eq!(life.told[2..], [(710, Notice::Resolved)]);
+    // Silence goes on over a return; what began in it and ended in it is told to nobody.
     life.alert.as_mut().unwrap().silenced_until = Some(at(1_100));
-    life.go(1_000..1_200, |_| true);
-    assert_eq!(life.told[2..], [(1_100, Notice::Raised)]);
+    life.go(1_000..1_090, |minute| minute < 1_030);
+    assert_eq!(life.told.len(), 3);
+    life.go(1_090..1_200, |_| true);
+    assert_eq!(life.told[3..], [(1_100, Notice::Raised)]);
 }
 
 #[test]

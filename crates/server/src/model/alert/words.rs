@@ -4,6 +4,7 @@
 //! Never: holds a row's value.
 
 use super::{About, Language, Measure, Notice, Rule, Told};
+use crate::model::fleet::Doing;
 
 /// One line: what is wrong and where.
 #[must_use]
@@ -41,13 +42,7 @@ fn what(about: &About, measure: &Measure, lang: Language) -> String {
             format!("the disk of the data folder has about {amount} MiB left"),
             format!("restam cerca de {amount} MiB no disco da pasta de dados"),
         ),
-        Rule::Freshness if table.is_empty() => lang
-            .pick("nothing new has come, though it should have", "nada novo chegou, e deveria")
-            .to_owned(),
-        Rule::Freshness => lang.pick(
-            format!("table {table}: nothing has come for {amount} minutes"),
-            format!("tabela {table}: nada chegou há {amount} minutos"),
-        ),
+        Rule::Freshness => stale(table, measure, lang),
         Rule::Quarantine => lang.pick(
             format!("{amount} row(s) could not be staged and are in quarantine"),
             format!("{amount} linha(s) não puderam ser gravadas na staging e estão em quarentena"),
@@ -58,9 +53,45 @@ fn what(about: &About, measure: &Measure, lang: Language) -> String {
                 "o que foi aceito ainda não está na staging",
             )
             .to_owned(),
+        Rule::TableParked if table.is_empty() => lang.pick(
+            format!("{amount} tables are parked and not read"),
+            format!("{amount} tabelas estão paradas e não são lidas"),
+        ),
         Rule::TableParked => lang.pick(
             format!("table {table} is parked and not read"),
             format!("a tabela {table} está parada e não é lida"),
+        ),
+    }
+}
+
+/// What is not read, or does not come: a table, so many of a stream, or a stream whose tables nobody reports.
+fn stale(table: &str, measure: &Measure, lang: Language) -> String {
+    let amount = measure.amount;
+    let paused = measure.code.as_deref() == Some(Doing::Paused.as_str());
+    match (table, amount) {
+        ("", 0) => lang
+            .pick("nothing new has come, though it should have", "nada novo chegou, e deveria")
+            .to_owned(),
+        ("", _) if paused => lang.pick(
+            format!("{amount} table(s) paused, and not read for long"),
+            format!("{amount} tabela(s) em pausa, sem leitura há muito tempo"),
+        ),
+        ("", _) => lang.pick(
+            format!("{amount} table(s) not read, though the agent is connected"),
+            format!("{amount} tabela(s) sem leitura, embora o agente esteja conectado"),
+        ),
+        _ if paused => lang.pick(
+            format!("table {table} is paused, and was not read for {amount} minutes"),
+            format!("a tabela {table} está em pausa, sem leitura há {amount} minutos"),
+        ),
+        // Of a table that is reported it is known since when.
+        _ if measure.since.is_some() => lang.pick(
+            format!("table {table} was not read for {amount} minutes"),
+            format!("a tabela {table} está sem leitura há {amount} minutos"),
+        ),
+        _ => lang.pick(
+            format!("table {table}: nothing has come for {amount} minutes"),
+            format!("tabela {table}: nada chegou há {amount} minutos"),
         ),
     }
 }
@@ -85,8 +116,8 @@ const fn advice(rule: Rule) -> [&'static str; 2] {
             "Libere espaço ou reduza o que é mantido: malote server retention.",
         ],
         Rule::Freshness => [
-            "See the sessions and batches: malote server session list.",
-            "Veja as sessões e os pacotes: malote server session list.",
+            "See the tables, then the agent's status and log: malote server fleet tables, malote agent status.",
+            "Veja as tabelas e depois o estado e o log do agente: malote server fleet tables, malote agent status.",
         ],
         Rule::Quarantine => [
             "Look at the rows, then try again or give up: malote server quarantine.",
@@ -169,7 +200,13 @@ mod tests {
         Told {
             notice,
             at: Wall(1_767_614_400_000_000),
-            about: About { environment: None, erp: erp.clone(), rule, subject: "FLAN".into() },
+            about: About {
+                environment: None,
+                erp: erp.clone(),
+                rule,
+                subject: "FLAN".into(),
+                code: None,
+            },
             measure: Measure { amount: 3, since: Some(Wall(1_767_614_000_000_000)), code: None },
             environment: erp.map(|_| "prod\r\nBcc: x".into()),
         }
@@ -205,5 +242,28 @@ mod tests {
         assert_eq!(subject, "[Malote] 2 avisos");
         assert!(text.contains("ALERTA") && text.contains("RESOLVIDO"), "{text}");
         assert_eq!(text.matches("malote agent status").count(), 1, "advice is given once: {text}");
+    }
+
+    #[test]
+    fn what_is_paused_and_what_is_told_together_has_words_of_its_own() {
+        let line = |rule, subject: &str, amount, code: Option<&str>| {
+            let told = told(rule, Notice::Raised);
+            let about = About { subject: subject.into(), ..told.about };
+            let measure = Measure { amount, code: code.map(str::to_owned), ..told.measure };
+            super::line(&about, &measure, None, Language::En)
+        };
+        let paused = line(Rule::Freshness, "FLAN", 60, Some("PAUSED"));
+        assert!(paused.contains("table FLAN is paused, and was not read for 60"), "{paused}");
+        let hung = line(Rule::Freshness, "", 2, None);
+        assert!(hung.contains("2 table(s) not read, though the agent is connected"), "{hung}");
+        let paused = line(Rule::Freshness, "", 2, Some("PAUSED"));
+        assert!(paused.contains("2 table(s) paused"), "{paused}");
+        let quiet = line(Rule::Freshness, "", 0, None);
+        assert!(quiet.contains("nothing new has come"), "{quiet}");
+        let parked = line(Rule::TableParked, "", 40, Some("SOURCE_UNREACHABLE"));
+        assert!(
+            parked.contains("40 tables are parked and not read [SOURCE_UNREACHABLE]"),
+            "{parked}"
+        );
     }
 }

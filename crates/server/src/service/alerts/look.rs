@@ -1,43 +1,42 @@
-//! Look: holds what the server knows against the rules, again and again, and sends the mails that are due.
+//! Look: holds what the server knows against the rules, again and again.
 //!
-//! Promises: what is found is in the store, with all that is to be told, before any of it is told; a tenant whose facts
-//! cannot be read keeps its alerts as they are and holds up no other one; a mail that was tried is written down with what
-//! it came to, or tried again.
-//! Never: decides what is wrong (`model::alert::rules` does) or whom to tell (`model::alert` does).
+//! Promises: what is found is in the store, with all that is to be told, before any of it is told; a stream whose facts
+//! cannot be read keeps its alerts as they are and holds up no other one.
+//! Never: decides what is wrong (`model::alert::rules` does) or whom to tell (`model::alert` does); sends a mail.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use metrics::{counter, gauge};
 use protocol::{Result, ids::TenantId};
-use runtime::{clock::Wall, entropy, files};
+use runtime::{clock::Wall, files};
 
-use super::{Alerts, post::Mail};
+use super::Alerts;
 use crate::{
     model::{
         alert::{
-            Alert, Condition, MailClaim, Notice, Rule,
-            rules::{self, Facts, Thresholds},
-            words,
+            Alert, Notice, Rule,
+            findings::Findings,
+            fresh::{Mark, Seen},
+            rules::{self, Facts, Read, Reports, Thresholds},
         },
-        delivery::Next,
+        fleet::Doing,
         stream::StreamId,
     },
-    store::sqlite::alert::StreamFacts,
+    store::sqlite::alert::Known,
 };
 
-/// Mails of one look: what is above waits for the next one.
-const MAILS: usize = 32;
-
-/// What looks. It remembers since when no lease was seen: a start of the server begins that anew.
+/// What looks. It remembers since when no lease was seen and how far each table was read: a start of the server begins that
+/// anew.
 #[derive(Debug)]
 pub struct Look {
     alerts: Alerts,
     absent: BTreeMap<StreamId, Wall>,
+    marks: BTreeMap<StreamId, BTreeMap<String, Mark>>,
 }
 
 impl Look {
     pub(super) fn new(alerts: Alerts) -> Self {
-        Self { alerts, absent: BTreeMap::new() }
+        Self { alerts, absent: BTreeMap::new(), marks: BTreeMap::new() }
     }
 
     /// Looks at everything once.
@@ -46,10 +45,18 @@ impl Look {
     /// The stores' own: the first one, once everything else was looked at.
     pub async fn look(&mut self, now: Wall) -> Result<()> {
         let mut outcome = self.look_at_server(now).await;
-        let mut tenants: BTreeMap<TenantId, Vec<StreamFacts>> = BTreeMap::new();
-        for facts in self.alerts.store.stream_facts(now).await? {
-            tenants.entry(facts.stream.tenant).or_default().push(facts);
+        let mut tenants: BTreeMap<TenantId, Vec<(StreamId, Known)>> = BTreeMap::new();
+        let mut there = BTreeSet::new();
+        for (stream, known) in self.alerts.store.stream_facts(now).await? {
+            // Of a stream that nobody is to send nothing is wrong: what was told of it ends.
+            let streams = tenants.entry(stream.tenant).or_default();
+            if let Some(known) = known {
+                there.insert(stream.clone());
+                streams.push((stream, known));
+            }
         }
+        self.absent.retain(|stream, _| there.contains(stream));
+        self.marks.retain(|stream, _| there.contains(stream));
         for (tenant, streams) in tenants {
             let looked = self.look_at_tenant(tenant, streams, now).await;
             outcome = outcome.and(looked.map_err(|error| error.at(format!("tenant {tenant}"))));
@@ -61,45 +68,54 @@ impl Look {
     async fn look_at_server(&self, now: Wall) -> Result<()> {
         let least = self.alerts.settings.disk_free_mb;
         let free = files::free(&self.alerts.data);
-        self.judge(None, rules::of_server(free, least), now).await
+        self.judge(None, rules::of_server(free, least).into(), now).await
     }
 
     async fn look_at_tenant(
         &mut self,
         tenant: TenantId,
-        streams: Vec<StreamFacts>,
+        streams: Vec<(StreamId, Known)>,
         now: Wall,
     ) -> Result<()> {
         let thresholds = self.alerts.store.thresholds(tenant).await?;
-        let mut conditions = Vec::new();
-        for known in streams {
-            let facts = self.facts(known, &thresholds, now).await?;
-            conditions.extend(rules::conditions(&facts, &thresholds, now));
+        let (mut found, mut outcome) = (Findings::default(), Ok(()));
+        for (stream, known) in streams {
+            match self.facts(stream.clone(), known, &thresholds, now).await {
+                Ok(facts) => found.add(rules::findings(&facts, &thresholds, now)),
+                Err(error) => {
+                    found.note_unknown(&stream, None);
+                    let place = format!("{}/{}", stream.environment, stream.erp);
+                    outcome = outcome.and(Err(error.at(place)));
+                }
+            }
         }
-        self.judge(Some(tenant), conditions, now).await
+        self.judge(Some(tenant), found, now).await?;
+        outcome
     }
 
     /// What the ledger knows, with what its staging file and the looks before add.
     async fn facts(
         &mut self,
-        known: StreamFacts,
+        stream: StreamId,
+        known: Known,
         thresholds: &Thresholds,
         now: Wall,
     ) -> Result<Facts> {
-        let StreamFacts {
-            stream,
-            had_session,
-            live_until,
-            newest,
-            complete_at,
-            incomplete,
-            reported,
-        } = known;
-        let absent_since = if live_until.is_some() {
+        let absent_since = if known.live_until.is_some() {
             self.absent.remove(&stream);
             None
         } else {
             Some(*self.absent.entry(stream.clone()).or_insert(now))
+        };
+        let reports = Reports::of(known.live_until.is_some(), known.holder, now);
+        let mut own = thresholds.fresh_tables(stream.environment);
+        let read = if reports == Reports::Current {
+            own.retain(|(table, _)| {
+                !known.tables.iter().any(|seen| seen.table.eq_ignore_ascii_case(table))
+            });
+            self.read(&stream, known.tables, now)
+        } else {
+            Vec::new()
         };
         let Alerts { store, staging, .. } = &self.alerts;
         let applied = staging.applied(stream.environment, &stream.erp).await?.applied;
@@ -107,36 +123,44 @@ impl Look {
             Some(file) => file.quarantine_count().await?,
             None => 0,
         };
-        let mut stale_tables = Vec::new();
-        for (table, minutes) in thresholds.fresh_tables(stream.environment) {
-            let since = Wall(now.0.saturating_sub(i64::from(minutes) * 60_000_000));
-            if !store.came_since(stream.clone(), table.clone(), since).await? {
-                stale_tables.push((table, minutes));
-            }
-        }
         Ok(Facts {
+            silent_tables: store.silent_tables(stream.clone(), own, now).await?,
             unstaged_since: store.accepted_behind(stream.clone(), applied).await?,
             stream,
-            had_session,
-            live_until,
+            had_session: known.had_session,
+            live_until: known.live_until,
             absent_since,
-            newest,
-            complete_at,
-            incomplete,
+            newest: known.newest,
+            complete_at: known.complete_at,
+            incomplete: known.incomplete,
             quarantined,
-            stale_tables,
-            reported,
+            reports,
+            reported: known.reported,
+            read,
         })
     }
 
-    async fn judge(
-        &self,
-        tenant: Option<TenantId>,
-        conditions: Vec<Condition>,
-        now: Wall,
-    ) -> Result<()> {
+    /// How far the tables of a stream were read, by their reports and what is remembered of those before.
+    fn read(&mut self, stream: &StreamId, tables: Vec<Seen>, now: Wall) -> Vec<Read> {
+        let before = self.marks.remove(stream).unwrap_or_default();
+        let (mut read, mut marks) = (Vec::new(), BTreeMap::new());
+        for seen in tables {
+            let mark = Mark::after(before.get(&seen.table), &seen);
+            let paused = seen.state == Doing::Paused;
+            read.extend(mark.fresh(&seen, now).map(|fresh| Read {
+                table: seen.table.clone(),
+                fresh,
+                paused,
+            }));
+            marks.insert(seen.table, mark);
+        }
+        self.marks.insert(stream.clone(), marks);
+        read
+    }
+
+    async fn judge(&self, tenant: Option<TenantId>, found: Findings, now: Wall) -> Result<()> {
         let pace = self.alerts.settings.pace;
-        let turns = self.alerts.store.judge_alerts(tenant, conditions, (pace, now)).await?;
+        let turns = self.alerts.store.judge_alerts(tenant, found, (pace, now)).await?;
         for turn in turns {
             if let Some(notice) = turn.notice {
                 log(&turn.alert, notice);
@@ -160,57 +184,6 @@ impl Look {
         gauge!("malote_alert_mails_waiting").set(gauges.0);
         gauge!("malote_alert_mails_dead").set(gauges.1);
         Ok(())
-    }
-
-    /// Sends the mails that are due; returns how many were taken. Without a mail server they wait.
-    ///
-    /// # Errors
-    /// The store's own.
-    pub async fn send(&self) -> Result<usize> {
-        let Some(post) = self.alerts.post().await? else { return Ok(0) };
-        let mut taken = 0;
-        for _ in 0..MAILS {
-            let moment = (Wall::now(), entropy::fraction());
-            let Some(claim) = self.alerts.store.claim_mail(moment).await? else { break };
-            let (receipt, attempt) = (claim.receipt, claim.attempt);
-            let sent = post.send(self.mail(claim)).await;
-            let moment = (Wall::now(), entropy::fraction());
-            let next = self.alerts.store.settle_mail(receipt, sent.clone().err(), moment).await?;
-            let words = sent.err().unwrap_or_default();
-            match next {
-                Some(Next::Done) => {
-                    taken += 1;
-                    counter!("malote_alert_mails_total", "outcome" => "done").increment(1);
-                }
-                Some(Next::Again { .. }) => {
-                    counter!("malote_alert_mails_total", "outcome" => "failed").increment(1);
-                    tracing::warn!(
-                        attempt,
-                        words,
-                        "a mail about alerts could not be sent, it is tried again"
-                    );
-                }
-                Some(Next::Dead) => {
-                    counter!("malote_alert_mails_total", "outcome" => "dead").increment(1);
-                    tracing::error!(
-                        attempt,
-                        words,
-                        "a mail about alerts could not be sent and its tries are used up"
-                    );
-                }
-                None => tracing::info!(
-                    attempt,
-                    "a mail was sent after its lease, or its address was taken away"
-                ),
-            }
-        }
-        Ok(taken)
-    }
-
-    fn mail(&self, claim: MailClaim) -> Mail {
-        let MailClaim { address, language, range: (first, last), notices, .. } = claim;
-        let (subject, text) = words::mail(&notices, &self.alerts.settings.source, language);
-        Mail { to: address, subject, text, name: format!("{first}-{last}") }
     }
 }
 

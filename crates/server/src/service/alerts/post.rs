@@ -4,7 +4,7 @@
 //! taken, however the connection ends after that; one try is bounded in time.
 //! Never: logs or tells an address, a subject, a password or what the mail server said beyond its status.
 
-use std::{error::Error as _, net::IpAddr};
+use std::{error::Error as _, net::IpAddr, time::Duration};
 
 use lettre::{
     Message,
@@ -13,17 +13,21 @@ use lettre::{
         Error as SmtpError,
         authentication::{Credentials, Mechanism},
         client::{AsyncSmtpConnection, Certificate, TlsParameters},
-        extension::ClientId,
+        commands,
+        extension::{ClientId, Extension, MailBodyParameter, MailParameter},
     },
 };
 use protocol::{Code, Error, Result, limits};
 use runtime::dial;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::model::alert::{MailServer, MailTls};
+use crate::model::alert::{Hindrance, MailServer, MailTls, Unsent};
 
 /// What servers know of, the newest first.
 const MECHANISMS: [Mechanism; 2] = [Mechanism::Plain, Mechanism::Login];
+/// How long the end of a connection is waited for.
+const GOODBYE: Duration = Duration::from_secs(2);
+const LACKS: &str = "the mail server does not offer what is needed (login, or addresses in UTF-8)";
 
 /// A mail to one address.
 pub(super) struct Mail {
@@ -42,18 +46,27 @@ pub(super) struct Post {
 }
 
 impl Post {
-    /// One try; the words say why it failed.
-    pub(super) async fn send(&self, mail: Mail) -> Result<(), String> {
+    /// One try.
+    pub(super) async fn send(&self, mail: Mail) -> Result<(), Unsent> {
         runtime::tls::install_provider();
-        let sending = self.over_connection(mail);
-        match tokio::time::timeout(limits::MAIL_TIMEOUT, sending).await {
-            Ok(sent) => sent,
-            Err(_) => Err("the mail server did not answer in time".to_owned()),
-        }
+        let trying = tokio::time::timeout(limits::MAIL_TIMEOUT, self.offer(mail)).await;
+        let late = |_| Err(unreached("the mail server did not answer in time"));
+        let (mut connection, taken) = trying.unwrap_or_else(late)?;
+        // It was taken, or not. How the connection ends does not change that.
+        let _ = tokio::time::timeout(GOODBYE, connection.quit()).await;
+        taken
     }
 
-    async fn over_connection(&self, mail: Mail) -> Result<(), String> {
-        let message = self.message(mail)?;
+    /// The connection, and what the mail server said of the mail.
+    async fn offer(&self, mail: Mail) -> Result<(AsyncSmtpConnection, Result<(), Unsent>), Unsent> {
+        let message = self.message(mail).map_err(later)?;
+        let mut connection = self.connect().await.map_err(unreached)?;
+        let taken = hand_over(&mut connection, &message).await;
+        Ok((connection, taken))
+    }
+
+    /// A connection that mails may go over; the words say why there is none.
+    async fn connect(&self) -> Result<AsyncSmtpConnection, String> {
         let MailServer { host, port, tls, user, .. } = &self.server;
         let hello = ClientId::default();
         let parameters = match tls {
@@ -79,11 +92,7 @@ impl Post {
             let login = connection.auth(&MECHANISMS, &login).await;
             login.map_err(|error| format!("the login failed: {}", why(&error)))?;
         }
-        let sent = connection.send(message.envelope(), &message.formatted()).await;
-        sent.map_err(|error| why(&error))?;
-        // It was taken. How the connection ends does not change that.
-        let _ = connection.quit().await;
-        Ok(())
+        Ok(connection)
     }
 
     fn message(&self, mail: Mail) -> Result<Message, String> {
@@ -112,6 +121,68 @@ impl Post {
     }
 }
 
+/// Offers the mail, step by step, since a refusal of the address ends it and no other one does.
+async fn hand_over(connection: &mut AsyncSmtpConnection, message: &Message) -> Result<(), Unsent> {
+    let (envelope, text) = (message.envelope(), message.formatted());
+    let addresses = envelope.to().iter().chain(envelope.from());
+    let wide = addresses.map(ToString::to_string).any(|address| !address.is_ascii());
+    let mut parameters = Vec::new();
+    for (needed, extension, parameter) in [
+        (wide, Extension::SmtpUtfEight, MailParameter::SmtpUtfEight),
+        (
+            !text.is_ascii(),
+            Extension::EightBitMime,
+            MailParameter::Body(MailBodyParameter::EightBitMime),
+        ),
+    ] {
+        if needed && !connection.server_info().supports_feature(extension) {
+            return Err(later(LACKS));
+        }
+        parameters.extend(needed.then_some(parameter));
+    }
+    let from = commands::Mail::new(envelope.from().cloned(), parameters);
+    connection.command(from).await.map_err(|error| answered(&error))?;
+    for address in envelope.to() {
+        let to = commands::Rcpt::new(address.clone(), Vec::new());
+        connection.command(to).await.map_err(|error| refused(&error))?;
+    }
+    connection.command(commands::Data).await.map_err(|error| answered(&error))?;
+    connection.message(&text).await.map_err(|error| answered(&error))?;
+    Ok(())
+}
+
+fn unreached(words: impl Into<String>) -> Unsent {
+    Unsent { words: words.into(), why: Hindrance::Unreached }
+}
+
+fn later(words: impl Into<String>) -> Unsent {
+    Unsent { words: words.into(), why: Hindrance::Later }
+}
+
+/// A status is the server's word about this mail; without one it is gone.
+fn answered(error: &SmtpError) -> Unsent {
+    if error.status().is_some() { later(why(error)) } else { unreached(why(error)) }
+}
+
+/// As [`answered`], of the address.
+fn refused(error: &SmtpError) -> Unsent {
+    let said = error.source().map(ToString::to_string).unwrap_or_default();
+    match error.status().map(|status| status.to_string()) {
+        Some(status) if is_for_good(&status, &said) => {
+            let words =
+                format!("the mail server takes no mail to that address: it answered {status}");
+            Unsent { words, why: Hindrance::Never }
+        }
+        _ => answered(error),
+    }
+}
+
+/// Whether a mailbox does not exist or takes no mail (RFC 5321, 4.2.3; RFC 7504). What begins with 5.7 is a matter of policy
+/// (RFC 3463, 3.8): somebody who may not relay, or has to log in, mends that and wants the mail sent.
+fn is_for_good(status: &str, said: &str) -> bool {
+    matches!(status, "550" | "551" | "553" | "556") && !said.trim_start().starts_with("5.7.")
+}
+
 /// Why a mail was not taken: the kind of the fault or the status, never the server's own words, which may hold addresses.
 fn why(error: &SmtpError) -> String {
     if let Some(status) = error.status() {
@@ -121,10 +192,7 @@ fn why(error: &SmtpError) -> String {
         Some(words) => words.to_owned(),
         None if error.is_timeout() => "the mail server did not answer in time".to_owned(),
         None if error.is_tls() => "no TLS could be spoken with the mail server".to_owned(),
-        None if error.is_client() => {
-            "the mail server does not offer what is needed (login, or addresses in UTF-8)"
-                .to_owned()
-        }
+        None if error.is_client() => LACKS.to_owned(),
         None => "the mail server cannot be reached".to_owned(),
     }
 }
@@ -201,5 +269,24 @@ mod tests {
         }
         assert!(is_near("LOCALHOST") && is_near("127.0.0.1") && is_near("::1"));
         assert!(!is_near("10.0.0.1") && !is_near("localhost.example"));
+    }
+
+    #[test]
+    fn a_mailbox_that_does_not_exist_is_refused_for_good_and_a_matter_of_policy_is_not() {
+        for (status, said) in
+            [("550", "5.1.1 no such user"), ("551", "not here"), ("553", ""), ("556", "")]
+        {
+            assert!(is_for_good(status, said), "{status} {said}");
+        }
+        for (status, said) in [
+            ("550", "5.7.1 Unable to relay"),
+            ("530", "5.7.0 Authentication required"),
+            ("554", "5.7.1 Relay access denied"),
+            ("552", "5.2.2 mailbox full"),
+            ("450", "4.2.0 greylisted"),
+            ("421", "too busy"),
+        ] {
+            assert!(!is_for_good(status, said), "{status} {said}");
+        }
     }
 }

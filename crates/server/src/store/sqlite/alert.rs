@@ -9,7 +9,10 @@ mod facts;
 mod mail;
 mod routes;
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use protocol::{
     Code, Error, Result,
@@ -28,14 +31,14 @@ use super::{
 };
 use crate::model::{
     alert::{
-        self, About, Alert, Condition, Language, Measure, Notice, Pace, Standing, Told, Wanted,
-        words,
+        self, About, Alert, Language, Measure, Notice, Pace, Rule, Standing, Told, Wanted,
+        findings::Findings, words,
     },
     catalog::{At, Page},
     webhook::EventKind,
 };
 
-pub use facts::StreamFacts;
+pub use facts::Known;
 
 const SELECT: &str =
     "SELECT id, tenant_id, environment_id, erp, rule, subject, amount, since, code, raised_at, clear_since, resolved_at,
@@ -51,27 +54,30 @@ pub struct Turn {
 }
 
 impl Store {
-    /// Holds what is wrong with a tenant (`None`: with the server itself) against its alerts, and notes what follows.
-    /// Returns the alerts that changed.
+    /// Holds what was found of a tenant (`None`: of the server itself) against its alerts, and notes what follows. Returns
+    /// the alerts that changed.
     ///
     /// # Errors
     /// The store's own.
     pub async fn judge_alerts(
         &self,
         tenant: Option<TenantId>,
-        conditions: Vec<Condition>,
+        findings: Findings,
         (pace, now): (Pace, Wall),
     ) -> Result<Vec<Turn>> {
         // A look first: the writer is for those who accept.
-        let found = conditions.clone();
+        let findings = Arc::new(findings);
+        let found = Arc::clone(&findings);
         let any = self
-            .read(move |connection| Ok(!judged(connection, tenant, found, (pace, now))?.is_empty()))
+            .read(
+                move |connection| Ok(!judged(connection, tenant, &found, (pace, now))?.is_empty()),
+            )
             .await?;
         if !any {
             return Ok(Vec::new());
         }
         self.write(move |tx| {
-            let turns = judged(tx, tenant, conditions, (pace, now))?;
+            let turns = judged(tx, tenant, &findings, (pace, now))?;
             for turn in &turns {
                 keep(tx, turn)?;
                 if let Some(notice) = turn.notice {
@@ -149,7 +155,7 @@ impl Store {
         .await
     }
 
-    /// Nothing is told of it until then; `None`: what is due is told again.
+    /// Nothing is told of it until then, but the end of what was told before; `None`: what is due is told again.
     ///
     /// # Errors
     /// `NOT_FOUND`.
@@ -254,11 +260,13 @@ fn shown(row: &Row<'_>) -> rusqlite::Result<Alert> {
 }
 
 fn about(alert: &Alert) -> About {
+    let together = alert.rule == Rule::TableParked && alert.subject.is_empty();
     About {
         environment: alert.environment,
         erp: alert.erp.clone(),
         rule: alert.rule,
         subject: alert.subject.clone(),
+        code: alert.code.clone().filter(|_| together),
     }
 }
 
@@ -284,7 +292,7 @@ fn standing(alert: &Alert) -> Standing {
 fn judged(
     connection: &Connection,
     tenant: Option<TenantId>,
-    conditions: Vec<Condition>,
+    findings: &Findings,
     (pace, now): (Pace, Wall),
 ) -> Result<Vec<Turn>> {
     // The newest of each thing; what is over gives way to another alert.
@@ -295,10 +303,16 @@ fn judged(
     let values = named_params! {":tenant": tenant.map(|id| id.to_string()), ":over": over};
     let known = rows(connection, &sql, values, shown)?.into_iter();
     let known: BTreeMap<About, Alert> = known.map(|alert| (about(&alert), alert)).collect();
+    let open: BTreeSet<&About> =
+        known.iter().filter(|(_, alert)| alert.resolved_at.is_none()).map(|(of, _)| of).collect();
+    let conditions = findings.gathered(|about| open.contains(about)).into_iter();
     let mut there: BTreeMap<About, Measure> =
-        conditions.into_iter().map(|found| (found.about, found.measure)).collect();
+        conditions.map(|found| (found.about, found.measure)).collect();
     let mut turns = Vec::new();
     for (about, alert) in known {
+        if findings.is_unknown(&about) {
+            continue;
+        }
         let found = there.remove(&about);
         let before = standing(&alert);
         let (after, notice) = alert::step(Some(before), found.is_some(), pace, now);
@@ -320,7 +334,7 @@ fn judged(
 }
 
 fn fresh(tenant: Option<TenantId>, about: About, now: Wall) -> Alert {
-    let About { environment, erp, rule, subject } = about;
+    let About { environment, erp, rule, subject, .. } = about;
     Alert {
         id: AlertId(entropy::uuid()),
         tenant,

@@ -1,7 +1,8 @@
 //! Mail: notices that wait for an address, gathered into mails and settled by the mail's receipt.
 //!
 //! Promises: of one address one mail at a time, and none within a minute of the one before; a try is counted before it is
-//! made; what a receipt that is not in force says changes nothing; a lapsed lease is a failed try.
+//! made; what a receipt that is not in force says changes nothing; a lapsed lease is a failed try; what failed and is for
+//! an address that is gone, or that the mail server refuses for good, is not tried again.
 //! Never: decides when to try again (`model::delivery` does); sees the text of a mail.
 
 use protocol::{Result, ids::TenantId, limits};
@@ -11,7 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     model::{
-        alert::{About, MailClaim, Measure, Notice, Told},
+        alert::{About, Hindrance, MailClaim, Measure, Notice, Told, Unsent},
         delivery::{self, Next, Outcome, Schedule},
     },
     store::sqlite::{
@@ -55,25 +56,27 @@ impl Store {
                 Ok(text.parse().unwrap_or_default())
             })?;
             for receipt in lapsed {
-                let words = "the server ended before it noted what the try came to";
-                settle(tx, receipt, Some(words), (now, chance))?;
+                let words = "the server ended before it noted what the try came to".to_owned();
+                let unsent = Unsent { words, why: Hindrance::Later };
+                settle(tx, receipt, Some(&unsent), (now, chance))?;
             }
             claim(tx, now)
         })
         .await
     }
 
-    /// Writes down what a try came to: `None` = it was taken, else why not.
+    /// Writes down what a try came to: `None` = it was taken, else why not. Returns what becomes of its first notice that
+    /// is still for somebody.
     ///
     /// # Errors
     /// The store's own.
     pub async fn settle_mail(
         &self,
         receipt: Uuid,
-        failure: Option<String>,
+        unsent: Option<Unsent>,
         (now, chance): (Wall, f64),
     ) -> Result<Option<Next>> {
-        self.write(move |tx| settle(tx, receipt, failure.as_deref(), (now, chance))).await
+        self.write(move |tx| settle(tx, receipt, unsent.as_ref(), (now, chance))).await
     }
 
     /// Notices that wait or are under way, and those that were given up.
@@ -154,6 +157,7 @@ fn told(row: &Row<'_>) -> rusqlite::Result<Told> {
             erp: row.get(4)?,
             rule: parsed(row, 5)?,
             subject: row.get(6)?,
+            code: None,
         },
         measure: Measure {
             amount: row.get(7)?,
@@ -167,20 +171,29 @@ fn told(row: &Row<'_>) -> rusqlite::Result<Told> {
 fn settle(
     tx: &Transaction<'_>,
     receipt: Uuid,
-    failure: Option<&str>,
+    unsent: Option<&Unsent>,
     (now, chance): (Wall, f64),
 ) -> Result<Option<Next>> {
-    let sql = "SELECT seq, attempts FROM alert_notice WHERE receipt = :receipt";
+    if unsent.is_some() {
+        // Its address was taken away while the mail was under way: nobody waits for another try.
+        let sql = "DELETE FROM alert_notice WHERE receipt = ?1 AND NOT EXISTS (
+                     SELECT 1 FROM alert_route r WHERE r.tenant_id IS alert_notice.tenant_id
+                        AND r.address = alert_notice.address)";
+        tx.prepare_cached(sql).map_err(failed)?.execute([receipt.to_string()]).map_err(failed)?;
+    }
+    let sql = "SELECT seq, attempts FROM alert_notice WHERE receipt = :receipt ORDER BY seq";
     let found = rows(tx, sql, named_params! {":receipt": receipt.to_string()}, |row| {
         Ok((row.get::<_, i64>(0)?, row.get::<_, u32>(1)?))
     })?;
-    let outcome = match failure {
-        None => Outcome::Answered { status: 250, retry_after: None },
-        Some(_) => Outcome::Unanswered,
-    };
     let mut first = None;
     for (seq, attempts) in found {
-        let next = delivery::after(attempts, outcome, SCHEDULE, (now, chance));
+        let next = match unsent.map(|unsent| unsent.why) {
+            None => Next::Done,
+            Some(Hindrance::Never) => Next::Dead,
+            Some(Hindrance::Later | Hindrance::Unreached) => {
+                delivery::after(attempts, Outcome::Unanswered, SCHEDULE, (now, chance))
+            }
+        };
         let (state, not_before, ended) = match next {
             Next::Done => ("done", now, Some(now.0)),
             Next::Again { not_before } => ("ready", not_before, None),
@@ -189,9 +202,10 @@ fn settle(
         let sql = "UPDATE alert_notice SET state = ?2, not_before = ?3, ended_at = ?4, last_error = ?5, receipt = NULL,
                        lease_until = NULL
                     WHERE seq = ?1";
+        let words = unsent.map(|unsent| unsent.words.as_str());
         tx.prepare_cached(sql)
             .map_err(failed)?
-            .execute(params![seq, state, not_before.0, ended, failure])
+            .execute(params![seq, state, not_before.0, ended, words])
             .map_err(failed)?;
         first.get_or_insert(next);
     }

@@ -4,7 +4,7 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     model::{
-        alert::{MailClaim, MailRoute, Rule, rules::Threshold},
+        alert::{Condition, Hindrance, MailClaim, MailRoute, Rule, Unsent, rules::Threshold},
         catalog::{Environment, EnvironmentType, Tenant},
         delivery::Next,
         stream::StreamId,
@@ -48,15 +48,34 @@ impl Stage {
             erp: Some("RM".into()),
             rule,
             subject: subject.into(),
+            code: None,
         };
         Condition { about, measure: Measure { amount: 3, ..Measure::default() } }
     }
 
+    /// Tables of that many that are parked by a code.
+    fn parked(&self, tables: std::ops::Range<usize>, code: &str) -> Vec<Condition> {
+        let of = |table| {
+            let found = self.condition(Rule::TableParked, &format!("T{table}"));
+            let measure = Measure { amount: 1, since: Some(at(0)), code: Some(code.into()) };
+            Condition { measure, ..found }
+        };
+        tables.map(of).collect()
+    }
+
     async fn judge(&self, conditions: &[Condition], minutes: i64) -> Vec<(Rule, Option<Notice>)> {
+        self.judge_found(conditions.to_vec().into(), minutes).await
+    }
+
+    async fn judge_found(&self, found: Findings, minutes: i64) -> Vec<(Rule, Option<Notice>)> {
         let moment = (Pace::default(), at(minutes));
-        let turns =
-            self.store.judge_alerts(Some(self.tenant), conditions.to_vec(), moment).await.unwrap();
+        let turns = self.store.judge_alerts(Some(self.tenant), found, moment).await.unwrap();
         turns.into_iter().map(|turn| (turn.alert.rule, turn.notice)).collect()
+    }
+
+    fn stream(&self) -> StreamId {
+        let (tenant, environment) = (self.tenant, self.environment);
+        StreamId { tenant, environment, erp: "RM".parse().unwrap() }
     }
 
     async fn listed(&self, wanted: Wanted) -> Vec<Alert> {
@@ -82,8 +101,12 @@ impl Stage {
     }
 
     async fn settle(&self, receipt: Uuid, failure: Option<&str>, minutes: i64) -> Option<Next> {
-        let failure = failure.map(str::to_owned);
-        self.store.settle_mail(receipt, failure, (at(minutes), 0.0)).await.unwrap()
+        let later = |words: &str| Unsent { words: words.into(), why: Hindrance::Later };
+        self.settle_as(receipt, failure.map(later), minutes).await
+    }
+
+    async fn settle_as(&self, receipt: Uuid, unsent: Option<Unsent>, minutes: i64) -> Option<Next> {
+        self.store.settle_mail(receipt, unsent, (at(minutes), 0.0)).await.unwrap()
     }
 }
 
@@ -185,6 +208,83 @@ async fn what_waits_for_an_address_that_is_gone_is_not_sent() {
 }
 
 #[tokio::test]
+async fn a_mail_under_way_to_an_address_that_is_taken_away_is_not_tried_again() {
+    let stage = Stage::new().await;
+    stage.mailed_to(&["ana@loja.example"]).await;
+    let wrong = [stage.condition(Rule::Quarantine, "")];
+    stage.judge(&wrong, 0).await;
+    let mail = stage.claim(0).await.unwrap();
+    stage.mailed_to(&[]).await;
+    assert_eq!(stage.settle(mail.receipt, Some("no"), 0).await, None);
+    assert_eq!(stage.claim(600).await, None);
+    assert_eq!(stage.store.notice_counts().await.unwrap(), (0, 0));
+    // So it is where the server ended meanwhile and the lease lapses.
+    stage.mailed_to(&["ana@loja.example"]).await;
+    stage.judge(&wrong, 600).await;
+    stage.claim(600).await.unwrap();
+    stage.mailed_to(&[]).await;
+    assert_eq!(stage.claim(700).await, None);
+    assert_eq!(stage.store.notice_counts().await.unwrap(), (0, 0));
+}
+
+#[tokio::test]
+async fn an_address_that_the_mail_server_refuses_for_good_is_not_tried_sixteen_times() {
+    let stage = Stage::new().await;
+    stage.mailed_to(&["nobody@loja.example"]).await;
+    stage.judge(&[stage.condition(Rule::Quarantine, "")], 0).await;
+    let mail = stage.claim(0).await.unwrap();
+    let never = Unsent { words: "it answered 550".into(), why: Hindrance::Never };
+    assert_eq!(stage.settle_as(mail.receipt, Some(never), 0).await, Some(Next::Dead));
+    let route = stage.store.mail_routes(Some(stage.tenant)).await.unwrap().remove(0);
+    assert_eq!((route.waiting, route.dead), (0, 1));
+    assert_eq!(route.last_error.as_deref(), Some("it answered 550"));
+}
+
+#[tokio::test]
+async fn tables_parked_together_are_one_alert_and_their_number_is_no_news() {
+    let stage = Stage::new().await;
+    let raised = (Rule::TableParked, Some(Notice::Raised));
+    assert_eq!(stage.judge(&stage.parked(0..2, "DOWN"), 0).await, [raised; 2]);
+    // The ERP goes down: one notice for all the others, and none is told to be over.
+    let told = |turns: Vec<(Rule, Option<Notice>)>| -> Vec<Notice> {
+        turns.into_iter().filter_map(|(_, notice)| notice).collect()
+    };
+    let all = stage.parked(0..900, "DOWN");
+    assert_eq!(told(stage.judge(&all, 1).await), [Notice::Raised]);
+    let open = stage.listed(Wanted::Open).await;
+    assert_eq!((open.len(), open[0].subject.as_str(), open[0].amount), (3, "", 900));
+    assert_eq!(open[0].code.as_deref(), Some("DOWN"));
+    // Another code is another alert; both stand side by side, also once only a few of the tables are left.
+    let other = stage.parked(900..910, "RIGHTS");
+    assert_eq!(told(stage.judge(&[all, other.clone()].concat(), 2).await), [Notice::Raised]);
+    let few = [stage.parked(0..3, "DOWN"), other].concat();
+    assert_eq!(told(stage.judge(&few, 60).await), []);
+    let open = stage.listed(Wanted::Open).await;
+    assert_eq!(open.iter().map(|alert| alert.amount).collect::<Vec<_>>(), [10, 3, 1, 1]);
+    stage.judge(&[], 61).await;
+    assert_eq!(told(stage.judge(&[], 71).await), [Notice::Resolved; 4]);
+}
+
+#[tokio::test]
+async fn alerts_of_what_nothing_is_known_stay_as_they_are() {
+    let stage = Stage::new().await;
+    let wrong = [stage.condition(Rule::Quarantine, ""), stage.condition(Rule::Differences, "FLAN")];
+    stage.judge(&wrong, 0).await;
+    let mut found = Findings::from(wrong[..1].to_vec());
+    found.note_unknown(&stage.stream(), Some(Rule::Differences));
+    // Longer than the hold, and than the pause between two notices.
+    for minutes in [1, 20, 400] {
+        let turns = stage.judge_found(found.clone(), minutes).await;
+        assert!(turns.iter().all(|(rule, _)| *rule == Rule::Quarantine), "{turns:?}");
+    }
+    let differences = |alert: &Alert| alert.rule == Rule::Differences;
+    let alert = stage.listed(Wanted::Open).await.into_iter().find(differences).unwrap();
+    assert_eq!((alert.clear_since, alert.told_at), (None, Some(At(at(0).0))));
+    // What is found again goes on, what is gone ends.
+    assert_eq!(stage.judge(&wrong[..1], 401).await, [(Rule::Differences, None)]);
+}
+
+#[tokio::test]
 async fn what_a_person_decides_is_in_the_audit_and_holds_for_the_own_tenant_alone() {
     let stage = Stage::new().await;
     stage.judge(&[stage.condition(Rule::Quarantine, "")], 0).await;
@@ -224,12 +324,12 @@ async fn thresholds_are_replaced_whole_and_of_a_stream_without_a_session_nothing
     let error = stage.store.set_thresholds(stage.tenant, twice).await.unwrap_err();
     assert_eq!(error.code, Code::AlreadyExists);
     assert_eq!(stage.store.thresholds(stage.tenant).await.unwrap().0, all, "nothing changed");
-    let (tenant, environment) = (stage.tenant, stage.environment);
-    let stream = StreamId { tenant, environment, erp: "RM".parse().unwrap() };
+    let stream = stage.stream();
     assert_eq!(stage.store.stream_facts(at(8)).await.unwrap(), [], "it never had a session");
     let behind = stage.store.accepted_behind(stream.clone(), AcceptSeq(0)).await.unwrap();
     assert_eq!(behind, None);
-    assert!(!stage.store.came_since(stream, "FLAN".into(), at(0)).await.unwrap());
+    let silent = stage.store.silent_tables(stream, vec![("flan".into(), 5)], at(9)).await.unwrap();
+    assert_eq!(silent, [], "nobody shares it there");
 }
 
 #[tokio::test]
