@@ -4,7 +4,7 @@
 //! taken, however the connection ends after that; one try is bounded in time.
 //! Never: logs or tells an address, a subject, a password or what the mail server said beyond its status.
 
-use std::{error::Error as _, net::IpAddr};
+use std::{error::Error as _, net::IpAddr, time::Duration};
 
 use lettre::{
     Message,
@@ -21,6 +21,8 @@ use runtime::dial;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::model::alert::{MailServer, MailTls};
+
+const LATE: &str = "the mail server did not answer in time";
 
 /// What servers know of, the newest first.
 const MECHANISMS: [Mechanism; 2] = [Mechanism::Plain, Mechanism::Login];
@@ -46,15 +48,42 @@ impl Post {
     pub(super) async fn send(&self, mail: Mail) -> Result<(), String> {
         runtime::tls::install_provider();
         let sending = self.over_connection(mail);
-        match tokio::time::timeout(limits::MAIL_TIMEOUT, sending).await {
-            Ok(sent) => sent,
-            Err(_) => Err("the mail server did not answer in time".to_owned()),
-        }
+        let sent = tokio::time::timeout(limits::MAIL_TIMEOUT, sending).await;
+        sent.unwrap_or_else(|_| Err(LATE.to_owned()))
+    }
+
+    /// Whether the mail server answers as it is set, with TLS or without; nobody logs in and nothing is sent.
+    pub(super) async fn greet(&self, patience: Duration) -> Result<(), String> {
+        runtime::tls::install_provider();
+        let greeting = async {
+            let mut connection = self.connected().await?;
+            // It answered. How the connection ends does not change that.
+            let _ = connection.quit().await;
+            Ok(())
+        };
+        let greeted = tokio::time::timeout(patience, greeting).await;
+        greeted.unwrap_or_else(|_| Err(LATE.to_owned()))
     }
 
     async fn over_connection(&self, mail: Mail) -> Result<(), String> {
         let message = self.message(mail)?;
-        let MailServer { host, port, tls, user, .. } = &self.server;
+        let mut connection = self.connected().await?;
+        let user = self.server.user.as_ref();
+        if let Some((user, password)) = user.zip(self.password.as_ref()) {
+            let login = Credentials::new(user.clone(), password.expose_secret().to_owned());
+            let login = connection.auth(&MECHANISMS, &login).await;
+            login.map_err(|error| format!("the login failed: {}", why(&error)))?;
+        }
+        let sent = connection.send(message.envelope(), &message.formatted()).await;
+        sent.map_err(|error| why(&error))?;
+        // It was taken. How the connection ends does not change that.
+        let _ = connection.quit().await;
+        Ok(())
+    }
+
+    /// Under TLS where that is set, or not at all.
+    async fn connected(&self) -> Result<AsyncSmtpConnection, String> {
+        let MailServer { host, port, tls, .. } = &self.server;
         let hello = ClientId::default();
         let parameters = match tls {
             MailTls::None => None,
@@ -74,16 +103,7 @@ impl Post {
             }
             connection.starttls(parameters, &hello).await.map_err(|error| why(&error))?;
         }
-        if let Some((user, password)) = user.as_ref().zip(self.password.as_ref()) {
-            let login = Credentials::new(user.clone(), password.expose_secret().to_owned());
-            let login = connection.auth(&MECHANISMS, &login).await;
-            login.map_err(|error| format!("the login failed: {}", why(&error)))?;
-        }
-        let sent = connection.send(message.envelope(), &message.formatted()).await;
-        sent.map_err(|error| why(&error))?;
-        // It was taken. How the connection ends does not change that.
-        let _ = connection.quit().await;
-        Ok(())
+        Ok(connection)
     }
 
     fn message(&self, mail: Mail) -> Result<Message, String> {
@@ -119,7 +139,7 @@ fn why(error: &SmtpError) -> String {
     }
     match error.source().and_then(dial::why) {
         Some(words) => words.to_owned(),
-        None if error.is_timeout() => "the mail server did not answer in time".to_owned(),
+        None if error.is_timeout() => LATE.to_owned(),
         None if error.is_tls() => "no TLS could be spoken with the mail server".to_owned(),
         None if error.is_client() => {
             "the mail server does not offer what is needed (login, or addresses in UTF-8)"
