@@ -112,7 +112,7 @@ impl App {
         config.retention.check()?;
         let (certificate, renewal) = tls::load(&config.tls)?.unzip();
         // What is refused before the store is opened leaves no new folder behind.
-        let held = if config.data.exists() { Some(held(&config.data).await?) } else { None };
+        let held = if config.data.exists() { Some(alone(&config.data).await?) } else { None };
         let http = bind("http_listen", config.http_listen).await?;
         let grpc = bind("grpc_listen", config.grpc_listen).await?;
         let bound = (address(&http)?, address(&grpc)?);
@@ -121,7 +121,7 @@ impl App {
         let alerting = config.alerting(&addresses.http)?;
         let lock = match held {
             Some(lock) => lock,
-            None => held(&config.data).await?,
+            None => alone(&config.data).await?,
         };
         let services = ready(config, &addresses).await?.calling(calling).alerting(alerting);
         let deliverer = services.webhooks.deliverer()?;
@@ -217,7 +217,7 @@ async fn ended(task: &Task<()>) {
 }
 
 /// As [`lock`], for those who may not wait in their thread.
-async fn held(data: &Path) -> Result<File> {
+async fn alone(data: &Path) -> Result<File> {
     let data = data.to_owned();
     task::blocking(move || lock(&data)).await?
 }

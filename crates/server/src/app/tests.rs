@@ -20,7 +20,7 @@ async fn who_only_looks_at_a_data_folder_keeps_no_server_from_it() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().to_owned();
     let looking = lock(&data).unwrap();
-    let starting = task::spawn("start", async move { held(&data).await.map(drop) });
+    let starting = task::spawn("start", async move { alone(&data).await.map(drop) });
     let begun = runtime::clock::Mono::now();
     while !starting.is_finished() && begun.elapsed() < Duration::from_millis(200) {
         runtime::clock::sleep(Duration::from_millis(10)).await;
