@@ -195,7 +195,6 @@ mod tests {
         key::KeyBytes,
         names::TableName,
     };
-    use runtime::clock::Wall;
 
     use super::*;
     use crate::{
