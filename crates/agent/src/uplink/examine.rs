@@ -105,8 +105,8 @@ impl Look<'_> {
         self.proxy().await;
         let registry = self.config.registry_url.clone();
         self.name(&registry).await;
-        let Some(services) = self.registry(web).await else { return self.listed(&[]).await };
-        let (mut open, mut named) = (Vec::new(), Vec::new());
+        let (mut open, mut named) = (Vec::new(), Vec::from_iter(host_of(&registry)));
+        let Some(services) = self.registry(web).await else { return self.listed(&named).await };
         for key in USED {
             match json::find_service(&services, key) {
                 Ok(address) => {
