@@ -258,7 +258,7 @@ fn steps(connection: &Connection, replaced: &Replaced, now: Wall) -> Result<Step
         let to = restore::after(*from, replaced.marks.get(stream).copied(), now);
         streams.push(Moved { stream: stream.clone(), from: *from, to });
     }
-    for (stream, mark) in replaced.marks.iter().filter(|(stream, _)| !own.contains_key(stream)) {
+    for (stream, mark) in replaced.marks.iter().filter(|(stream, _)| !own.contains_key(*stream)) {
         // Where the environment came after the copy too, nobody can send there.
         let sql = "SELECT EXISTS (SELECT 1 FROM environment WHERE (tenant_id, id) = (?1, ?2))";
         let [tenant, environment, _] = names(stream);
