@@ -224,19 +224,24 @@ pub async fn check(config: &AgentConfig, tables: &[TableName]) -> Result<Checked
     let mut config = config.clone();
     config.unseal_source()?;
     let source = connect(&config.source)?;
-    look(&source, &config, tables).await
+    look(&source, &config, tables, None).await
 }
 
-/// As [`check`], of a source and an opened configuration.
-async fn look(source: &AnySource, config: &AgentConfig, tables: &[TableName]) -> Result<Checked> {
-    let identity = source.identity().await?;
+/// As [`check`], of a source and an opened configuration; each table gets so much time, `None` = the source's own.
+async fn look(
+    source: &AnySource,
+    config: &AgentConfig,
+    tables: &[TableName],
+    patience: Option<Duration>,
+) -> Result<Checked> {
+    let identity = within(patience, source.identity()).await?;
     let mut names = tables.to_vec();
     if names.is_empty() {
         names = config.allow.clone().unwrap_or_default();
         names.extend(config.tables.keys().cloned());
     }
     if names.is_empty() {
-        names = source.tables().await?;
+        names = within(patience, source.tables()).await?;
     }
     names.sort();
     names.dedup();
@@ -247,18 +252,42 @@ async fn look(source: &AnySource, config: &AgentConfig, tables: &[TableName]) ->
             refused.push((name, Error::new(Code::TableNotAllowed, words)));
             continue;
         }
-        match source.describe(&config.spec(&name)).await {
+        match within(patience, source.describe(&config.spec(&name))).await {
             Ok(shape) => shapes.push(shape),
             Err(error) => refused.push((name, error)),
         }
     }
-    let mut findings = source.findings(&shapes).await?;
+    let mut findings: Vec<Finding> = Vec::new();
+    for shape in &shapes {
+        match within(patience, source.findings(std::slice::from_ref(shape))).await {
+            // What is said of all tables is said once.
+            Ok(found) => {
+                let told = findings.iter().any(|finding| finding.table.is_none());
+                findings.extend(found.into_iter().filter(|new| new.table.is_some() || !told));
+            }
+            Err(error) if error.code == Code::SourceTimeout => {
+                let (table, code) = (Some(shape.wire.clone()), Some(error.code));
+                findings.push(Finding { table, code, words: error.message, concern: None });
+            }
+            Err(error) => return Err(error),
+        }
+    }
     if shapes.is_empty() && refused.is_empty() {
         let words = "the login sees no table of the database".to_owned();
         let code = Some(Code::TableMissing);
         findings.push(Finding { table: None, code, words, concern: None });
     }
     Ok(Checked { identity, shapes, refused, findings })
+}
+
+/// Waits for the database, but not for longer than that.
+async fn within<T>(patience: Option<Duration>, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let Some(patience) = patience else { return work.await };
+    let late = || {
+        let words = format!("no answer came within {} s", patience.as_secs());
+        Error::new(Code::SourceTimeout, words)
+    };
+    tokio::time::timeout(patience, work).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// Runs until the drain is asked for and done; without what the configuration needs, with the admin door alone.

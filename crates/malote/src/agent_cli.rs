@@ -240,7 +240,7 @@ impl AgentCommand {
                 command.run(&client(&load()?)?, json, lang).await.map(|()| exit::OK)
             }
             AgentNoun::Secret(command) => command.run(&load()?.data, json, lang).map(|()| exit::OK),
-            AgentNoun::Backup(args) => args.run(&load()?.data, json, lang).await.map(|()| exit::OK),
+            AgentNoun::Backup(args) => args.run(&load()?, json, lang).await.map(|()| exit::OK),
             AgentNoun::Restore(args) => {
                 args.run(&load()?.data, json, lang).await.map(|()| exit::OK)
             }

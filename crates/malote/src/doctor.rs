@@ -45,7 +45,7 @@ pub(crate) struct DoctorCommand {
     /// Topics to look at, as the first word of each line names them; left out: all.
     #[arg(long, value_name = "TOPICS", value_delimiter = ',')]
     only: Vec<String>,
-    /// Longest time for each call over the network.
+    /// Longest time for each call over the network, and for each look at a table.
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=300))]
     timeout: u64,
 }

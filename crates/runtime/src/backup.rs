@@ -1,7 +1,8 @@
 //! Backup: a folder of copies with a manifest that tells what they are, and the way back into a data folder.
 //!
 //! Promises: a folder without a whole manifest is no backup; every file of one is compared with its size and SHA-256
-//! before anything is put into place; what is put into place is all there or, after a cut, told and gone on with.
+//! before anything is put into place; what is put into place is all there or, after a cut, told and gone on with; a cut
+//! of the power is one too.
 //! Never: knows what is in a file; takes a path of a manifest that leads out of its folder.
 
 use std::{
@@ -140,8 +141,21 @@ fn measured(path: &Path) -> io::Result<(u64, String)> {
 pub fn seal(folder: &Path, manifest: &Manifest) -> Result<()> {
     let text = serde_json::to_vec_pretty(manifest)
         .coded(Code::Internal, "the manifest cannot be written")?;
+    sync_all(folder).coded(Code::StoreFailed, "cannot keep the folders of the backup")?;
     files::replace(&folder.join(MANIFEST), &text)
         .coded(Code::StoreFailed, "cannot write the manifest of the backup")
+}
+
+/// A folder and those below it are on disk, with the names of what is in them.
+fn sync_all(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        // What a link leads to is not ours.
+        if entry.file_type()?.is_dir() {
+            sync_all(&entry.path())?;
+        }
+    }
+    files::sync(folder)
 }
 
 /// Reads a backup and compares every file with the manifest.
@@ -290,7 +304,7 @@ pub fn place(data: &Path, names: &[&str]) -> Result<String> {
     let names = names.iter().map(|name| (*name).to_owned()).collect();
     let pending = Pending { names, former: former.clone() };
     let text = serde_json::to_vec(&pending).coded(Code::Internal, "the mark cannot be written")?;
-    files::sync_folder(&data.join(DRAFT).join(MANIFEST)).map_err(|cause| stuck(data, cause))?;
+    sync_all(&data.join(DRAFT)).map_err(|cause| stuck(data, cause))?;
     files::replace(&data.join(PENDING), &text).map_err(|cause| stuck(data, cause))?;
     finish(data)?;
     Ok(former)
@@ -488,6 +502,23 @@ mod tests {
             assert_eq!(text(former.join("store")), "old", "cut after {done}");
             assert!(refuse_pending(&data).is_ok() && !data.join("store-wal").exists());
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn every_folder_is_on_disk_before_the_manifest_is_and_before_a_draft_takes_its_place() {
+        let home = tempfile::tempdir().unwrap();
+        files::SYNCED.take();
+        let data = prepared(home.path());
+        let synced = files::SYNCED.take();
+        let of_backup =
+            ["staging/a", "staging", ""].map(|part| home.path().join("backup").join(part));
+        assert!(of_backup.iter().all(|folder| synced.contains(folder)), "{synced:?}");
+        assert!(synced.contains(&home.path().to_owned()), "the backup's own name: {synced:?}");
+        place(&data, &["store", "staging"]).unwrap();
+        let synced = files::SYNCED.take();
+        let drafts = ["staging/a", "staging", ""].map(|part| data.join(DRAFT).join(part));
+        assert!(drafts.iter().all(|folder| synced.contains(folder)), "{synced:?}");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Files that only their owner may read: data folders, databases, locks; and the disk below them.
 //!
 //! Promises: what is made here is private from its first moment (0700, 0600); a database that was readable by others is
-//! tightened, with what stands beside it; a file that is replaced is the old or the new one, never a part.
+//! tightened, with what stands beside it; a file that is replaced is the old or the new one, never a part; a folder that
+//! was made is still there after the power failed.
 //! Never: changes the mode of a folder that is there (others may keep things in it), opens a file that is there: closing
 //! it again would drop the locks that SQLite holds on it in this process.
 
@@ -14,16 +15,25 @@ use std::{
 /// What SQLite keeps beside a database.
 const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];
 
-/// Makes a folder where it is missing, private.
+/// Makes a folder where it is missing, private, with those above it.
 ///
 /// # Errors
 /// The system's own.
 pub fn folder(path: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|place| !place.exists()).collect();
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)
+    builder.create(path)?;
+    for made in missing.into_iter().filter(|place| !place.as_os_str().is_empty()) {
+        match sync_folder(made) {
+            // Who may make something in a folder may still not be allowed to read it.
+            Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => {}
+            synced => synced?,
+        }
+    }
+    Ok(())
 }
 
 /// Makes an empty file where it is missing, private; tightens one that is there.
@@ -76,15 +86,30 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     sync_folder(path)
 }
 
-#[cfg(unix)]
+/// What stands in the folder of that path is on disk: names, and not the files' content.
 pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    sync(folder.unwrap_or(Path::new(".")))
+}
+
+/// As [`sync_folder`], of the folder itself.
+#[cfg(unix)]
+pub(crate) fn sync(folder: &Path) -> io::Result<()> {
+    #[cfg(test)]
+    SYNCED.with_borrow_mut(|synced| synced.push(folder.to_owned()));
+    fs::File::open(folder)?.sync_all()
 }
 
 #[cfg(not(unix))]
-pub(crate) fn sync_folder(_path: &Path) -> io::Result<()> {
+pub(crate) fn sync(_folder: &Path) -> io::Result<()> {
     Ok(())
+}
+
+#[cfg(all(test, unix))]
+thread_local! {
+    /// What this thread of a test synced: nothing else shows it while the power stays on.
+    pub(crate) static SYNCED: std::cell::RefCell<Vec<std::path::PathBuf>> =
+        const { std::cell::RefCell::new(Vec::new()) };
 }
 
 /// Bytes of the disk below a folder that a login without special rights may use; `None` = not to be had.
@@ -182,6 +207,10 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let data = home.path().join("a/data");
         folder(&data).unwrap();
+        let synced = SYNCED.take();
+        assert!([home.path().join("a"), home.path().to_owned()].iter().all(|f| synced.contains(f)));
+        folder(&data).unwrap();
+        assert!(SYNCED.take().is_empty(), "nothing was made");
         private(&data.join("lock")).unwrap();
         assert_eq!((mode(&data), mode(&data.join("lock"))), (0o700, 0o600));
         loosen(&data, 0o755);

@@ -37,6 +37,11 @@ use crate::{
     tasks,
 };
 
+/// Somebody who only looks holds the data folder for a moment, and a process that is ending a little longer than its
+/// supervisor thinks.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
 /// How long connections and tasks may take to end when no call is under way: longer only a peer takes that is gone.
 pub(crate) const CLOSE: Duration = Duration::from_secs(5);
 
@@ -107,7 +112,7 @@ impl App {
         config.retention.check()?;
         let (certificate, renewal) = tls::load(&config.tls)?.unzip();
         // What is refused before the store is opened leaves no new folder behind.
-        let held = if config.data.exists() { Some(lock(&config.data)?) } else { None };
+        let held = if config.data.exists() { Some(alone(&config.data).await?) } else { None };
         let http = bind("http_listen", config.http_listen).await?;
         let grpc = bind("grpc_listen", config.grpc_listen).await?;
         let bound = (address(&http)?, address(&grpc)?);
@@ -116,7 +121,7 @@ impl App {
         let alerting = config.alerting(&addresses.http)?;
         let lock = match held {
             Some(lock) => lock,
-            None => lock(&config.data)?,
+            None => alone(&config.data).await?,
         };
         let services = ready(config, &addresses).await?.calling(calling).alerting(alerting);
         let deliverer = services.webhooks.deliverer()?;
@@ -212,7 +217,14 @@ async fn ended(task: &Task<()>) {
     }
 }
 
-/// Takes the data folder for this process; the system frees it when the process ends, however it ends.
+/// As [`lock`], for those who may not wait in their thread.
+async fn alone(data: &Path) -> Result<File> {
+    let data = data.to_owned();
+    task::blocking(move || lock(&data)).await?
+}
+
+/// Takes the data folder for this process; the system frees it when the process ends, however it ends. Waits a second
+/// for one who has it.
 ///
 /// # Errors
 /// `STORE_BUSY` where another process has it, `CONFIG_INVALID` where it cannot be written to.
@@ -225,15 +237,18 @@ pub fn lock(data: &Path) -> Result<File> {
         .and_then(|()| File::create(&path))
         .map_err(|cause| Error::new(Code::ConfigInvalid, format!("cannot write in it: {cause}")))
         .map_err(|error| error.at(place()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(Error::new(Code::StoreBusy, "another server runs on it").at(place()))
-        }
-        Err(TryLockError::Error(cause)) => {
-            Err(Error::new(Code::StoreBusy, "cannot lock it").at(place()).because(cause))
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(cause)) => {
+                return Err(Error::new(Code::StoreBusy, "cannot lock it")
+                    .at(place())
+                    .because(cause));
+            }
         }
     }
+    Err(Error::new(Code::StoreBusy, "another server runs on it").at(place()))
 }
 
 fn make_folder(data: &Path) -> Result<()> {

@@ -1,7 +1,8 @@
 //! Backup of an agent's data folder, and the way back.
 //!
 //! Promises: a backup is made beside a running agent; a restored journal sends nothing of its day; a restore checks all
-//! of a backup before it touches the data folder, and puts all of it into place or nothing.
+//! of a backup, and that its sealed secrets open under the key they will lie beside, before it touches the data folder,
+//! and puts all of it into place or nothing.
 //! Never: is needed for the rows, which the ERP and the server hold; copies a key without being asked for it.
 
 use std::{
@@ -12,6 +13,7 @@ use std::{
 use protocol::{Code, Coded as _, Error, Result};
 use runtime::{
     backup::{self, Manifest},
+    clock::Wall,
     files,
 };
 
@@ -33,6 +35,17 @@ pub struct BackupOrder {
     pub to: PathBuf,
     /// The keys too: of the sealed secrets, and of hashed columns.
     pub with_keys: bool,
+    /// Where the configuration names the key of hashed columns, if it does.
+    pub mask_key_file: Option<PathBuf>,
+}
+
+/// A backup that was made.
+#[derive(Clone, Debug)]
+pub struct Made {
+    pub manifest: Manifest,
+    /// The key of hashed columns, where keys were asked for and it lies outside of the data folder: it is its owner's to
+    /// keep, agents may share it.
+    pub left: Option<PathBuf>,
 }
 
 /// Makes a backup; an agent may run meanwhile.
@@ -40,12 +53,12 @@ pub struct BackupOrder {
 /// # Errors
 /// `NOT_FOUND` where there is no journal, `ALREADY_EXISTS`, `DISK_FULL`, `JOURNAL_FAILED`, `BACKUP_INVALID` where the
 /// journal itself is damaged, `RESTORE_UNFINISHED`.
-pub async fn make(order: BackupOrder) -> Result<Manifest> {
+pub async fn make(order: BackupOrder) -> Result<Made> {
     runtime::task::blocking(move || make_now(&order)).await?
 }
 
-fn make_now(order: &BackupOrder) -> Result<Manifest> {
-    let BackupOrder { data, to, with_keys } = order;
+fn make_now(order: &BackupOrder) -> Result<Made> {
+    let BackupOrder { data, to, with_keys, mask_key_file } = order;
     backup::refuse_pending(data)?;
     if !data.join(journal::FILE).exists() {
         let words = format!("there is no journal {}", data.join(journal::FILE).display());
@@ -60,7 +73,12 @@ fn make_now(order: &BackupOrder) -> Result<Manifest> {
             let _ = fs::remove_file(to.join(name));
         }
     }
-    made
+    let own = fs::canonicalize(data.join(MASK_KEY_FILE)).ok();
+    let is_own = |path: &PathBuf| {
+        *path == data.join(MASK_KEY_FILE) || own.is_some() && fs::canonicalize(path).ok() == own
+    };
+    let left = mask_key_file.clone().filter(|path| *with_keys && !is_own(path));
+    Ok(Made { manifest: made?, left })
 }
 
 /// Everything a backup may hold.
@@ -100,8 +118,8 @@ pub struct RestoreOrder {
 /// what stood there (`None` for a dry run). No agent may run on it.
 ///
 /// # Errors
-/// `BACKUP_INVALID`, `STORE_BUSY`, `STORE_VERSION`, `ALREADY_EXISTS`, `DISK_FULL`, `JOURNAL_FAILED`,
-/// `RESTORE_UNFINISHED`.
+/// `BACKUP_INVALID`, `STORE_BUSY`, `STORE_VERSION`, `ALREADY_EXISTS`, `CONFIG_INVALID` where the key of the sealed secrets
+/// is missing or not theirs, `DISK_FULL`, `JOURNAL_FAILED`, `RESTORE_UNFINISHED`.
 pub async fn restore(order: RestoreOrder) -> Result<(Manifest, Option<String>)> {
     runtime::task::blocking(move || restore_now(&order)).await?
 }
@@ -126,6 +144,7 @@ fn restore_now(order: &RestoreOrder) -> Result<(Manifest, Option<String>)> {
         return Err(Error::new(Code::BackupInvalid, words).at(from.display()));
     }
     journal::check(&from.join(journal::FILE)).map_err(|error| error.at(from.display()))?;
+    keys_fit(order, &manifest)?;
     if *dry_run && !data.exists() {
         return Ok((manifest, None));
     }
@@ -144,7 +163,7 @@ fn restore_now(order: &RestoreOrder) -> Result<(Manifest, Option<String>)> {
         for entry in &manifest.files {
             backup::fetch(from, &draft, entry)?;
         }
-        journal::settle(&draft.join(journal::FILE))
+        journal::settle(&draft.join(journal::FILE), Wall::now())
     })();
     if let Err(error) = prepared {
         backup::forget(data);
@@ -155,6 +174,19 @@ fn restore_now(order: &RestoreOrder) -> Result<(Manifest, Option<String>)> {
     Ok((manifest, Some(former)))
 }
 
+/// The key that will lie beside the sealed secrets opens them, whichever of the two comes from the backup.
+fn keys_fit(order: &RestoreOrder, manifest: &Manifest) -> Result<()> {
+    let (sealed, key) = (vault::FILE, vault::KEY_FILE);
+    if !manifest.has(sealed) && !manifest.has(key) {
+        return Ok(());
+    }
+    let of = |name: &str| match manifest.has(name) {
+        true => order.from.join(name),
+        false => order.data.join(name),
+    };
+    vault::fits(&of(sealed), &of(key))
+}
+
 #[cfg(test)]
 mod tests {
     use protocol::{
@@ -163,16 +195,23 @@ mod tests {
         key::KeyBytes,
         names::TableName,
     };
-    use runtime::clock::Wall;
 
     use super::*;
-    use crate::journal::{Grant, Journal};
+    use crate::{
+        config::vault::Vault,
+        journal::{Grant, Journal},
+    };
 
     fn orders(home: &Path) -> (BackupOrder, RestoreOrder) {
         let (data, to) = (home.join("data"), home.join("backup"));
         let restore =
             RestoreOrder { data: data.clone(), from: to.clone(), replace: true, dry_run: false };
-        (BackupOrder { data, to, with_keys: false }, restore)
+        (BackupOrder { data, to, with_keys: false, mask_key_file: None }, restore)
+    }
+
+    fn seal(data: &Path, value: &str) {
+        let value = value.to_owned().into();
+        Vault::of(data).set(&"erp".parse().unwrap(), &value, Wall::now()).unwrap();
     }
 
     fn table() -> TableName {
@@ -205,7 +244,7 @@ mod tests {
         let (backup, restore_order) = orders(home.path());
         let running = working(&backup.data).await;
         let (before, data) = (running.instance(), backup.data.clone());
-        let made = make(backup).await.unwrap();
+        let made = make(backup).await.unwrap().manifest;
         assert_eq!((made.of.as_str(), made.files.len()), ("agent", 1));
         assert_eq!(restore(restore_order.clone()).await.unwrap_err().code, Code::StoreBusy);
         closed(running, &data).await;
@@ -213,6 +252,7 @@ mod tests {
         assert_eq!(restore(kept).await.unwrap_err().code, Code::AlreadyExists);
         let dry = RestoreOrder { dry_run: true, ..restore_order.clone() };
         assert_eq!(restore(dry).await.unwrap().1, None);
+        let begun = Wall::now().seconds();
         let (_, former) = restore(restore_order).await.unwrap();
         assert!(data.join(former.unwrap()).join(journal::FILE).exists());
         let (restored, _) = Journal::open(&data).await.unwrap();
@@ -220,8 +260,9 @@ mod tests {
         assert_eq!(restored.last_epoch().await.unwrap(), None, "it asks for a session of its own");
         assert_eq!(restored.spool().borrow().batch, None);
         assert_eq!(restored.known_count(&table()).await.unwrap(), 0);
-        // For a server without sessions these are the only copy.
-        assert_eq!(restored.last_batch().await.unwrap(), Some(BatchId(90)));
+        // For a server without sessions these are the only copy. Batches of since have numbers that it does not know.
+        let last = restored.last_batch().await.unwrap().unwrap();
+        assert!((begun..=Wall::now().seconds()).contains(&last.0), "{last:?} at {begun}");
         assert_eq!(restored.cursors().await.unwrap().len(), 1);
     }
 
@@ -238,6 +279,58 @@ mod tests {
         assert_eq!(restore(restore_order).await.unwrap_err().code, Code::BackupInvalid);
         let (journal, _) = Journal::open(&data).await.unwrap();
         assert_eq!(journal.instance(), instance);
+    }
+
+    #[tokio::test]
+    async fn sealed_secrets_are_not_put_beside_a_key_that_does_not_open_them() {
+        let home = tempfile::tempdir().unwrap();
+        let (backup, restore_order) = orders(home.path());
+        let data = backup.data.clone();
+        closed(working(&data).await, &data).await;
+        seal(&data, "one");
+        let whole =
+            BackupOrder { with_keys: true, to: home.path().join("whole"), ..backup.clone() };
+        make(backup).await.unwrap();
+        make(whole.clone()).await.unwrap();
+        let fresh = RestoreOrder { data: home.path().join("fresh"), ..restore_order.clone() };
+        for dry_run in [true, false] {
+            let order = RestoreOrder { dry_run, ..fresh.clone() };
+            let refused = restore(order).await.unwrap_err();
+            assert_eq!(refused.code, Code::ConfigInvalid, "{refused}");
+            assert!(refused.message.contains("secrets.key") && !fresh.data.exists(), "{refused}");
+        }
+        // Another key was made since, and what is sealed now is sealed under that one.
+        for name in [vault::FILE, vault::KEY_FILE] {
+            fs::remove_file(data.join(name)).unwrap();
+        }
+        seal(&data, "two");
+        let there = fs::read(data.join(vault::FILE)).unwrap();
+        let refused = restore(restore_order.clone()).await.unwrap_err();
+        assert!(refused.code == Code::ConfigInvalid && refused.message.contains("another key"));
+        assert_eq!(fs::read(data.join(vault::FILE)).unwrap(), there, "nothing was touched");
+        // With its own key it is whole.
+        restore(RestoreOrder { from: whole.to.clone(), ..restore_order }).await.unwrap();
+        let opened = fs::read(data.join(vault::KEY_FILE)).unwrap();
+        assert_eq!(opened, fs::read(whole.to.join(vault::KEY_FILE)).unwrap());
+        restore(RestoreOrder { from: whole.to, ..fresh }).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_key_of_hashed_columns_that_lies_elsewhere_is_told_and_not_copied() {
+        let home = tempfile::tempdir().unwrap();
+        let (backup, _) = orders(home.path());
+        let data = backup.data.clone();
+        closed(working(&data).await, &data).await;
+        fs::write(data.join(MASK_KEY_FILE), "key").unwrap();
+        let left = async |with_keys: bool, named: &Path| {
+            let to = home.path().join(format!("{with_keys}-{}", named.components().count()));
+            let (to, mask_key_file) = (to, Some(named.to_owned()));
+            make(BackupOrder { to, with_keys, mask_key_file, ..backup.clone() }).await.unwrap().left
+        };
+        let elsewhere = home.path().join("mask.key");
+        assert_eq!(left(true, &elsewhere).await, Some(elsewhere.clone()));
+        assert_eq!(left(false, &elsewhere).await, None);
+        assert_eq!(left(true, &data.join(MASK_KEY_FILE)).await, None, "that one is copied");
     }
 
     #[tokio::test]

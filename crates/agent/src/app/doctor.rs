@@ -1,7 +1,8 @@
 //! Doctor: looks over what an agent stands on: configuration, data folder, journal, disk, way to the cloud, ERP database.
 //!
 //! Promises: works without a running agent and beside one; each finding that is worse than a note says what to do; what
-//! cannot be looked at because something before it failed is left out, not guessed.
+//! cannot be looked at because something before it failed is left out, not guessed; each table of the database, as each
+//! call over the network, gets the time that was given, and one that takes longer is told.
 //! Never: changes anything; opens a session; holds the data folder.
 
 use std::{
@@ -18,7 +19,7 @@ use runtime::{
     finding::{Finding, Grade, Words, words},
 };
 
-use super::{Checked, connect, look, to_the_cloud};
+use super::{Checked, connect, look, to_the_cloud, within};
 use crate::{
     config::AgentConfig,
     journal::backup as journal,
@@ -224,7 +225,7 @@ async fn database(
         Err(error) => return vec![Finding::error(SOURCE, of, &error)],
     };
     let tables = shared.unwrap_or_default();
-    let checked = match Box::pin(look(&source, config, &tables)).await {
+    let checked = match Box::pin(look(&source, config, &tables, Some(wish.patience))).await {
         Ok(checked) => checked,
         Err(error) => return vec![Finding::error(SOURCE, of, &error)],
     };
@@ -236,7 +237,7 @@ async fn database(
     ];
     found.extend(of_tables(&checked));
     if wish.wants(&[LOAD]) {
-        found.push(load(&source, config, &checked.shapes).await);
+        found.extend(load(&source, config, (&checked.shapes, wish.patience)).await);
     }
     found
 }
@@ -323,18 +324,34 @@ fn concerned(of: &str, concern: &Concern) -> Finding {
 }
 
 /// How long a base load takes to read: rows by the pace of a page of each table, over the share of time it may use.
-async fn load(source: &AnySource, config: &AgentConfig, shapes: &[TableShape]) -> Finding {
+async fn load(
+    source: &AnySource,
+    config: &AgentConfig,
+    (shapes, patience): (&[TableShape], Duration),
+) -> Vec<Finding> {
+    let mut told = Vec::new();
     let (mut rows, mut seconds, mut unknown) = (0u64, 0.0, shapes.len().saturating_sub(SAMPLED));
     for shape in shapes.iter().take(SAMPLED) {
-        let begun = Mono::now();
-        let page = source.chunk(shape, None, None, SAMPLE).await;
-        let time = begun.elapsed();
-        let (Ok(page), Ok(Some(count))) = (page, source.row_count(shape).await) else {
-            unknown += 1;
-            continue;
+        let measure = async {
+            let begun = Mono::now();
+            let page = source.chunk(shape, None, None, SAMPLE).await?;
+            let time = begun.elapsed();
+            Ok((page.len(), time, source.row_count(shape).await?))
         };
-        rows = rows.saturating_add(count);
-        seconds += time_of(count, page.len(), time);
+        match within(Some(patience), measure).await {
+            Ok((sampled, time, Some(count))) => {
+                rows = rows.saturating_add(count);
+                seconds += time_of(count, sampled, time);
+            }
+            Ok((.., None)) => unknown += 1,
+            Err(error) => {
+                unknown += 1;
+                if error.code == Code::SourceTimeout {
+                    let late = Finding::error(LOAD, &shape.wire, &error);
+                    told.push(late.graded(Grade::Warning));
+                }
+            }
+        }
     }
     let duty = config.capture.duty_percent.clamp(1, 100);
     let time = spoken(seconds * 100.0 / f64::from(duty));
@@ -359,7 +376,8 @@ async fn load(source: &AnySource, config: &AgentConfig, shapes: &[TableShape]) -
             hours.pt, left.pt
         ),
     );
-    Finding::note(LOAD, "base load", found)
+    told.push(Finding::note(LOAD, "base load", found));
+    told
 }
 
 /// Seconds that so many rows take at the pace of a sample.
@@ -431,6 +449,58 @@ mod tests {
         for found in findings.iter().filter(|found| found.grade > Grade::Note) {
             assert!(found.todo.is_some(), "{found:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_database_that_is_silent_takes_no_longer_than_it_was_given() {
+        let home = tempfile::tempdir().unwrap();
+        let mut config = config(home.path());
+        let shapes = {
+            let source = connect(&config.source).unwrap();
+            let checked = look(&source, &config, &[], None).await.unwrap();
+            let late = load(&source, &config, (&checked.shapes, Duration::ZERO)).await;
+            let warned = late.iter().filter(|found| found.grade == Grade::Warning);
+            assert_eq!(warned.count(), 1, "{late:?}");
+            let note = late.last().unwrap();
+            assert!(note.found.en.contains("1 tables could not be measured"), "{late:?}");
+            checked.shapes
+        };
+        assert_eq!(shapes.len(), 1);
+        // Takes the connection and says nothing.
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let place = silent.local_addr().unwrap();
+        config.source.url = format!("postgres://u:p@{place}/erp?sslmode=disable").into();
+        let (begun, patience) = (Mono::now(), Duration::from_secs(1));
+        let findings = doctor(&config, &Wish { patience, ..wish(&[SOURCE]) }).await;
+        assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+        let told = findings.first().unwrap();
+        assert_eq!((told.grade, told.code), (Grade::Mend, Some(Code::SourceTimeout)), "{told:?}");
+        assert!(told.found.en.contains("within 1 s"), "{told:?}");
+    }
+
+    #[tokio::test]
+    async fn hosts_that_the_registry_does_not_name_are_dialled_and_told_as_notes() {
+        let home = tempfile::tempdir().unwrap();
+        let mut config = config(home.path());
+        let (open, closed) = (
+            tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap(),
+            tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap(),
+        );
+        let [answers, silent] = [&open, &closed].map(|at| at.local_addr().unwrap());
+        drop(closed);
+        let cloud = &mut config.cloud;
+        (cloud.registry, cloud.allow_private) = (format!("http://{silent}/"), true);
+        (cloud.client_id, cloud.client_secret) = ("me".into(), Some("x".to_owned().into()));
+        // The registry's own host is looked at as the registry.
+        let place = |at: std::net::SocketAddr| format!("localhost:{}", at.port());
+        cloud.hosts = vec![place(answers), place(silent), format!("127.0.0.1:{}", silent.port())];
+        config.source.erp = Some("RM".parse().unwrap());
+        let findings = doctor(&config, &wish(&["hosts"])).await;
+        assert_eq!(findings.len(), 2, "{findings:?}");
+        let told = |at| findings.iter().find(|found| found.of == place(at)).unwrap();
+        assert_eq!((told(answers).grade, told(silent).grade), (Grade::Note, Grade::Note));
+        assert!(told(answers).found.en.contains("connected"), "{findings:?}");
+        assert!(told(silent).found.en.contains("nothing listens there"), "{findings:?}");
     }
 
     #[tokio::test]

@@ -218,29 +218,7 @@ impl Vault {
     }
 
     fn read(&self) -> Result<Kept> {
-        let path = self.path(FILE);
-        let bytes = match fs::read(&path) {
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Kept::default()),
-            read => read.coded(Code::ConfigInvalid, format!("cannot read {}", path.display()))?,
-        };
-        let kept: Kept = serde_json::from_slice(&bytes).map_err(|cause| {
-            let words = format!(
-                "{} is damaged; restore it, or remove it and set its secrets again",
-                path.display()
-            );
-            // Not what stands there, which may be anything: where.
-            let place = format!("line {}, column {}", cause.line(), cause.column());
-            Error::new(Code::ConfigInvalid, words).because(place)
-        })?;
-        if kept.version != VERSION {
-            let words = format!(
-                "{} has version {}, this program knows {VERSION}",
-                path.display(),
-                kept.version
-            );
-            return Err(Error::new(Code::ConfigInvalid, words));
-        }
-        Ok(kept)
+        read(&self.path(FILE))
     }
 
     fn write(&self, kept: &Kept) -> Result<()> {
@@ -253,22 +231,8 @@ impl Vault {
 
     /// The keys the file was sealed under.
     fn keys(&self, kept: &Kept) -> Result<Keys> {
-        let (file, path) = (self.path(FILE), self.path(KEY_FILE));
         let again = "restore the right one, or remove both files and set the secrets again";
-        let key = keyfile::read(&path, KEY).map_err(|mut error| {
-            error.message.push_str(&format!("; {} was sealed under it: {again}", file.display()));
-            error
-        })?;
-        let keys = Keys::of(&key);
-        if keys.mark != kept.key {
-            let words = format!(
-                "{} was sealed under another key than {} holds; {again}",
-                file.display(),
-                path.display()
-            );
-            return Err(Error::new(Code::ConfigInvalid, words));
-        }
-        Ok(keys)
+        keys_of(kept, (&self.path(FILE), &self.path(KEY_FILE)), again)
     }
 
     /// As [`Vault::keys`]; where nothing is sealed any key will do, and one is made where there is none.
@@ -283,6 +247,61 @@ impl Vault {
         (kept.version, kept.key) = (VERSION, keys.mark.clone());
         Ok(keys)
     }
+}
+
+/// Whether what is sealed in a file opens under a key that lies elsewhere.
+///
+/// # Errors
+/// `CONFIG_INVALID` where the key is missing or another one, or either file is not as it should be.
+pub(crate) fn fits(sealed: &Path, key: &Path) -> Result<()> {
+    let kept = read(sealed)?;
+    if kept.secrets.is_empty() {
+        return Ok(());
+    }
+    keys_of(&kept, (sealed, key), "put the right one there first").map(drop)
+}
+
+fn read(path: &Path) -> Result<Kept> {
+    let bytes = match fs::read(path) {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Kept::default()),
+        read => read.coded(Code::ConfigInvalid, format!("cannot read {}", path.display()))?,
+    };
+    let kept: Kept = serde_json::from_slice(&bytes).map_err(|cause| {
+        let words = format!(
+            "{} is damaged; restore it, or remove it and set its secrets again",
+            path.display()
+        );
+        // Not what stands there, which may be anything: where.
+        let place = format!("line {}, column {}", cause.line(), cause.column());
+        Error::new(Code::ConfigInvalid, words).because(place)
+    })?;
+    if kept.version != VERSION {
+        let words = format!(
+            "{} has version {}, this program knows {VERSION}",
+            path.display(),
+            kept.version
+        );
+        return Err(Error::new(Code::ConfigInvalid, words));
+    }
+    Ok(kept)
+}
+
+/// The keys a file was sealed under; `again` is the way out where it was not.
+fn keys_of(kept: &Kept, (file, path): (&Path, &Path), again: &str) -> Result<Keys> {
+    let key = keyfile::read(path, KEY).map_err(|mut error| {
+        error.message.push_str(&format!("; {} was sealed under it: {again}", file.display()));
+        error
+    })?;
+    let keys = Keys::of(&key);
+    if keys.mark != kept.key {
+        let words = format!(
+            "{} was sealed under another key than {} holds; {again}",
+            file.display(),
+            path.display()
+        );
+        return Err(Error::new(Code::ConfigInvalid, words));
+    }
+    Ok(keys)
 }
 
 /// What is derived from the key file.

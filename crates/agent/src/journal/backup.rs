@@ -1,20 +1,23 @@
 //! Backup of the journal: a copy of its file, and what a copy of another day needs to be safe.
 //!
 //! Promises: a copy is the file of one moment and keeps nobody from writing; a restored one sends nothing of its day: its
-//! spool, its known rows and what people had confirmed are gone, its instance is a new one, and what is staged is learned
-//! from the server before a table is read.
+//! spool, its known rows and what people had confirmed are gone, its instance is a new one, what is staged is learned
+//! from the server before a table is read, and no batch gets a number that one of since may have had.
 //! Never: is needed: a lost journal costs a rebuild and no row.
 
 use std::{fs::File, path::Path, sync::Arc};
 
 use protocol::{Code, Coded as _, Error, Result};
-use runtime::files;
-use rusqlite::{Connection, OpenFlags};
+use runtime::{clock::Wall, files};
+use rusqlite::{Connection, OpenFlags, params};
 
 use super::{open, writer::failed};
 
 /// Name of the journal in its folder.
 pub const FILE: &str = open::FILE;
+
+/// Fact: the second in which a copy was made safe; batch ids lie above it.
+pub(super) const RESTORED: &str = "restored_second";
 
 /// Takes a data folder for this process, as a running agent does.
 ///
@@ -72,26 +75,29 @@ pub fn versions(path: &Path) -> Result<(u32, u32)> {
 }
 
 /// Makes a copy of another day safe to start with. Cursors and the last batch stay, for a server without sessions; any
-/// other one tells its own. Pauses, history and incidents stay as they were.
+/// other one tells its own. Toward the former, batches are numbered from this moment on: what was numbered since the
+/// copy is not known. Pauses, history and incidents stay as they were.
 ///
 /// # Errors
 /// `STORE_VERSION` for a newer program's journal, `BACKUP_INVALID`, `JOURNAL_FAILED`, `DISK_FULL`.
-pub fn settle(path: &Path) -> Result<()> {
-    let db = open::connect(path).map_err(|error| match error.code {
+pub fn settle(path: &Path, now: Wall) -> Result<()> {
+    let mut db = open::connect(path).map_err(|error| match error.code {
         Code::JournalCorrupt => Error::new(Code::BackupInvalid, error.message),
         _ => error,
     })?;
     // A deletion that was confirmed, a reload that was ordered: of that day, and done or not since.
-    db.execute_batch(
-        "BEGIN IMMEDIATE;
-         DELETE FROM spool; DELETE FROM batch; DELETE FROM known; DELETE FROM quarantine; DELETE FROM reload;
+    let tx = db.transaction().map_err(failed)?;
+    tx.execute_batch(
+        "DELETE FROM spool; DELETE FROM batch; DELETE FROM known; DELETE FROM quarantine; DELETE FROM reload;
          DELETE FROM fact WHERE name IN ('instance', 'epoch', 'opening', 'opened_batch')
                              OR name LIKE 'known/%' OR name LIKE 'deletes/%';
          INSERT OR REPLACE INTO fact VALUES
-             ('known_lost', coalesce((SELECT value FROM fact WHERE name = 'known_lost'), 0) + 1);
-         COMMIT;",
+             ('known_lost', coalesce((SELECT value FROM fact WHERE name = 'known_lost'), 0) + 1);",
     )
     .map_err(failed)?;
+    let sql = "INSERT OR REPLACE INTO fact VALUES (?1, ?2)";
+    tx.execute(sql, params![RESTORED, now.seconds()]).map_err(failed)?;
+    tx.commit().map_err(failed)?;
     // The file is moved by itself: nothing of it may be left beside it.
     db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(failed)?;
     db.close().map_err(|(_, cause)| failed(cause))

@@ -14,6 +14,7 @@ use protocol::{Code, Error, Result};
 use rusqlite::{Connection, ErrorCode, functions::FunctionFlags, types::ValueRef};
 
 use super::{
+    backup,
     deletes::{self, CappedDeletes},
     halt::{self, Halts},
     known, orders, people, rounds, session, spool, verify,
@@ -67,7 +68,7 @@ pub(super) fn probe(desk: &mut Desk) -> Result<Found> {
         return Err(Error::new(Code::JournalFailed, "the spool holds messages of no batch"));
     }
     desk.epoch()?;
-    for fact in ["granted_batch", "opened_batch", "reload_number", "known_lost"] {
+    for fact in ["granted_batch", "opened_batch", "reload_number", "known_lost", backup::RESTORED] {
         desk.fact::<i64>(fact)?;
     }
     session::unanswered(desk)?;

@@ -193,10 +193,11 @@ impl Journal {
         self.run(move |desk| session::opening(desk, nonce)).await
     }
 
-    /// Highest batch id this journal was granted or opened; `None` = never.
+    /// Highest batch id this journal was granted or opened, at least the second it was restored in; `None` = never.
     pub async fn last_batch(&self) -> Result<Option<BatchId>> {
         self.run(|desk| {
-            Ok(desk.fact("granted_batch")?.max(desk.fact("opened_batch")?).map(BatchId))
+            let own = desk.fact("granted_batch")?.max(desk.fact("opened_batch")?);
+            Ok(own.max(desk.fact(backup::RESTORED)?).map(BatchId))
         })
         .await
     }

@@ -5,7 +5,7 @@
 //! fails does not keep what needs it not from being looked at; nothing is changed anywhere.
 //! Never: opens a session; shows a secret or a token.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, io, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::uri::PathAndQuery;
@@ -30,7 +30,7 @@ use tonic_prost::ProstCodec;
 use super::{
     UplinkConfig,
     cloud::{entities_in, entities_request, registry_in, shown, token_form, token_in},
-    hosts::Hosts,
+    hosts::{self, Hosts},
     proxy,
     web::{Seen, Web, resolve},
 };
@@ -105,11 +105,12 @@ impl Look<'_> {
         self.proxy().await;
         let registry = self.config.registry_url.clone();
         self.name(&registry).await;
-        let Some(services) = self.registry(web).await else { return };
-        let mut open = Vec::new();
+        let (mut open, mut named) = (Vec::new(), Vec::from_iter(host_of(&registry)));
+        let Some(services) = self.registry(web).await else { return self.listed(&named).await };
         for key in USED {
             match json::find_service(&services, key) {
                 Ok(address) => {
+                    named.extend(host_of(address));
                     if self.allowed(web, key, address).await {
                         open.push((key, address.to_owned()));
                     }
@@ -117,6 +118,7 @@ impl Look<'_> {
                 Err(error) => self.tell(Finding::error(REGISTRY, shown(&registry), &error)),
             }
         }
+        self.listed(&named).await;
         let address = |wanted: &str| {
             open.iter().find(|(key, _)| *key == wanted).map(|(_, address)| address.clone())
         };
@@ -158,25 +160,12 @@ impl Look<'_> {
 
     /// Where a name leads. With a proxy between, that is the proxy's to find out.
     async fn name(&mut self, address: &str) {
-        let url = Url::parse(address).ok();
-        let host = url.as_ref().and_then(Url::host_str).map(str::to_owned);
-        let (Some(host), None) = (host, &self.config.proxy) else { return };
+        let (Some(host), None) = (host_of(address), &self.config.proxy) else { return };
         if self.examined.findings.iter().any(|found| found.topic == DNS && found.of == host) {
             return;
         }
         let (begun, allow) = (Mono::now(), self.config.allow_private);
-        let found = self
-            .step(async {
-                resolve(&host, 0, allow).await.map_err(|cause| {
-                    let code = match cause.kind() {
-                        std::io::ErrorKind::PermissionDenied => Code::AddressRefused,
-                        _ => Code::CloudUnreachable,
-                    };
-                    let why = dial::why(&cause).map_or_else(|| cause.to_string(), str::to_owned);
-                    Error::new(code, why).because(cause)
-                })
-            })
-            .await;
+        let found = self.step(async { resolve(&host, 0, allow).await.map_err(unreached) }).await;
         self.tell(match found {
             Ok(addresses) => {
                 let mut seen: Vec<_> = addresses.iter().map(|at| at.ip().to_string()).collect();
@@ -186,6 +175,45 @@ impl Look<'_> {
             }
             Err(error) => Finding::error(DNS, host, &error),
         });
+    }
+
+    /// Hosts that the customer allows and that stand for nothing an agent calls today: whether they could be called.
+    async fn listed(&mut self, named: &[String]) {
+        for (host, port) in hosts::unnamed(&self.config.hosts, named) {
+            let place = format!("{host}:{port}");
+            if self.config.proxy.is_some() {
+                let found = words(
+                    "the registry does not name it; not tried, since the proxy would dial it",
+                    "o registry não o indica; não foi testado, pois quem o chamaria é o proxy",
+                );
+                self.tell(Finding::note(HOSTS, place, found));
+                continue;
+            }
+            let (begun, allow) = (Mono::now(), self.config.allow_private);
+            let dialled = self
+                .step(async {
+                    let addresses = resolve(&host, port, allow).await.map_err(unreached)?;
+                    TcpStream::connect(addresses.as_slice()).await.map_err(unreached)
+                })
+                .await;
+            let found = match dialled {
+                Ok(_) => {
+                    let time = took(begun);
+                    words(
+                        format!("the registry does not name it; connected in {time}"),
+                        format!("o registry não o indica; conectado em {time}"),
+                    )
+                }
+                Err(error) => {
+                    let why = error.message;
+                    words(
+                        format!("the registry does not name it; not reached: {why}"),
+                        format!("o registry não o indica; não alcançado: {why}"),
+                    )
+                }
+            };
+            self.tell(Finding::note(HOSTS, place, found));
+        }
     }
 
     async fn registry(&mut self, web: &Web) -> Option<Vec<Service>> {
@@ -357,6 +385,20 @@ impl Look<'_> {
             Err(error) => Finding::error(GRPC, place, &error),
         });
     }
+}
+
+fn host_of(address: &str) -> Option<String> {
+    Url::parse(address).ok()?.host_str().map(str::to_owned)
+}
+
+/// Why a name or an address came to nothing.
+fn unreached(cause: io::Error) -> Error {
+    let code = match cause.kind() {
+        io::ErrorKind::PermissionDenied => Code::AddressRefused,
+        _ => Code::CloudUnreachable,
+    };
+    let why = dial::why(&cause).map_or_else(|| cause.to_string(), str::to_owned);
+    Error::new(code, why).because(cause)
 }
 
 /// How far two clocks are apart.

@@ -85,6 +85,15 @@ pub(crate) fn check_list(listed: &[String]) -> Result<()> {
     listed.iter().try_for_each(|entry| rule(entry).map(drop))
 }
 
+/// Entries of a list at or below which none of those hosts lies, as host and port.
+pub(super) fn unnamed(listed: &[String], named: &[String]) -> Vec<(String, u16)> {
+    let rules = listed.iter().filter_map(|entry| rule(entry).ok());
+    rules
+        .filter(|rule| !named.iter().any(|host| rule.covers(host)))
+        .map(|rule| (rule.host, rule.port.unwrap_or(HTTPS)))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,6 +139,14 @@ mod tests {
         assert!(hosts.check("grpc.example", 443, false).is_err());
         assert!(hosts.check("1.10.0.0.7", 7481, false).is_err());
         assert!(hosts.check("notcarol.ai", 443, false).is_err());
+    }
+
+    #[test]
+    fn entries_that_nobody_named_are_those_with_no_host_at_or_below_them() {
+        let listed = ["carol.ai", "grpc.example:7481", "10.0.0.7"].map(str::to_owned);
+        let named = ["clube.carol.ai", "10.0.0.7"].map(str::to_owned);
+        assert_eq!(unnamed(&listed, &named), [("grpc.example".to_owned(), 7481)]);
+        assert_eq!(unnamed(&listed, &[]).len(), 3);
     }
 
     #[test]

@@ -4,7 +4,10 @@
 
 use std::path::{Path, PathBuf};
 
-use agent::app::backup::{self, BackupOrder, RestoreOrder};
+use agent::{
+    app::backup::{self, BackupOrder, RestoreOrder},
+    config::AgentConfig,
+};
 use clap::Args;
 use protocol::{Code, Error, Result};
 use serde_json::json;
@@ -46,14 +49,20 @@ pub(super) struct RestoreArgs {
 }
 
 impl BackupArgs {
-    pub(super) async fn run(self, data: &Path, as_json: bool, lang: Lang) -> Result<()> {
+    pub(super) async fn run(self, config: &AgentConfig, as_json: bool, lang: Lang) -> Result<()> {
         let Self { to, with_keys } = self;
-        let order = BackupOrder { data: data.to_owned(), to: to.clone(), with_keys };
-        let made = backup::make(order).await?;
+        let order = BackupOrder {
+            data: config.data.clone(),
+            to: to.clone(),
+            with_keys,
+            mask_key_file: config.mask.key_file.clone(),
+        };
+        let backup::Made { manifest: made, left } = backup::make(order).await?;
         let (files, bytes) = (made.files.len(), made.bytes());
         if as_json {
             let made = serde_json::to_value(&made).unwrap_or_default();
-            out::data(json!({"to": to, "bytes": bytes, "manifest": made}).to_string());
+            let told = json!({"to": to, "bytes": bytes, "manifest": made, "notCopied": left});
+            out::data(told.to_string());
         } else {
             out::data(lang.pick(
                 format!("{}: {files} files, {bytes} bytes, checked", to.display()),
@@ -64,6 +73,13 @@ impl BackupArgs {
             out::talk(lang.pick(
                 "the keys are in it: whoever has this folder can open the sealed secrets",
                 "as chaves estão nele: quem tem esta pasta abre os segredos selados",
+            ));
+        }
+        if let Some(left) = left {
+            let left = left.display();
+            out::talk(lang.pick(
+                format!("the key of hashed columns is not in it, keep a copy of {left}"),
+                format!("a chave das colunas com hash não está nele, guarde uma cópia de {left}"),
             ));
         }
         Ok(())

@@ -22,8 +22,8 @@ pub(super) const TWINS: super::Twins = twins! {
     "Pasta do backup; vazia ou ainda inexistente";
     "Folder of the backup; left out: go on with a restore that was cut off"
     "Pasta do backup; se omitida, continua uma restauração que foi interrompida";
-    "Longest time for each call over the network"
-    "Tempo máximo de cada chamada pela rede";
+    "Longest time for each call over the network, and for each look at a table"
+    "Tempo máximo de cada chamada pela rede e de cada consulta a uma tabela";
     "Look over what an agent or a server stands on, and say what has to be mended"
     "Examina o que um agente ou um servidor precisa para funcionar e diz o que corrigir";
     "Nothing of that day is sent: the agent asks the server what is staged and reads again what is missing."

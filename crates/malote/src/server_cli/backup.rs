@@ -1,6 +1,6 @@
 //! Commands of backup and restore of a server's data folder.
 //!
-//! Promises: what a restore changes is told stream by stream, before it with `--dry-run`.
+//! Promises: what a restore changes is told stream by stream and credential by credential, before it with `--dry-run`.
 //! Never: opens the services; a store that is to be restored may be damaged.
 
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use server::{
     app::{
         self,
-        backup::{BackupOrder, Moved, RestoreOrder, Restored},
+        backup::{BackupOrder, Moved, RestoreOrder, Restored, Revoked},
     },
     config::ServerConfig,
 };
@@ -118,14 +118,36 @@ fn stream_json(moved: &Moved) -> Value {
     })
 }
 
+fn revoked_json(revoked: &Revoked) -> Value {
+    let Revoked { entrance, id, tenant, name } = revoked;
+    json!({"what": entrance.as_str(), "id": id, "tenant": tenant, "name": name})
+}
+
+fn show_revoked(revoked: &[Revoked], knew: bool, form: Form) {
+    if !knew {
+        form.talk(
+            "no store that is replaced could be read: what was revoked since the backup is in force again",
+            "nenhum armazenamento substituído pôde ser lido: o que foi revogado depois do backup vale de novo",
+        );
+    }
+    for Revoked { entrance, name, .. } in revoked {
+        let what = entrance.as_str();
+        form.talk(
+            format!("{what} {name} was revoked since the backup and stays revoked"),
+            format!("{what} {name} foi revogado depois do backup e continua revogado"),
+        );
+    }
+}
+
 fn show(restored: &Restored, dry_run: bool, form: Form) {
-    let Restored { manifest, streams, migrated, former, knew } = restored;
+    let Restored { manifest, streams, revoked, migrated, former, knew } = restored;
     if form.json {
         let streams: Vec<Value> = streams.iter().map(stream_json).collect();
+        let revoked: Vec<Value> = revoked.iter().map(revoked_json).collect();
         out::data(
             json!({
                 "dryRun": dry_run, "madeAt": manifest.made_at, "bytes": manifest.bytes(), "streams": streams,
-                "migrated": migrated, "former": former, "knewWhatItReplaces": knew,
+                "revokedAgain": revoked, "migrated": migrated, "former": former, "knewWhatItReplaces": knew,
             })
             .to_string(),
         );
@@ -147,6 +169,7 @@ fn show(restored: &Restored, dry_run: bool, form: Form) {
         ]
     };
     print(form, &head, streams.iter().map(line).collect());
+    show_revoked(revoked, *knew, form);
     let made = &manifest.made_at;
     if dry_run {
         form.talk(

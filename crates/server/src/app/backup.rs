@@ -20,12 +20,14 @@ use runtime::{
 
 use super::{lock, make_folder};
 use crate::{
-    model::restore,
     service::access,
-    store::sqlite::{self, State, Store, backup as copies},
+    store::sqlite::{
+        self, State, Store,
+        backup::{self as copies, Steps},
+    },
 };
 
-pub use copies::Moved;
+pub use copies::{Moved, Revoked};
 
 /// Whose backups these are, as their manifest says.
 const OF: &str = "server";
@@ -147,6 +149,8 @@ pub struct RestoreOrder {
 pub struct Restored {
     pub manifest: Manifest,
     pub streams: Vec<Moved>,
+    /// What lets somebody in by the copy, had been revoked in the store that was replaced, and is revoked again.
+    pub revoked: Vec<Revoked>,
     /// Steps that brought the copy to this program's schema; for a dry run none is named.
     pub migrated: Vec<&'static str>,
     /// Folder in the data folder with what stood there; `None` for a dry run.
@@ -196,7 +200,7 @@ fn restore_now(order: &RestoreOrder, who: &str) -> Result<Restored> {
     }
     if *dry_run && !data.exists() {
         copies_key(order, &manifest)?;
-        return told(order, manifest, &copies::Marks::new());
+        return told(order, manifest, &copies::Replaced::default());
     }
     make_folder(data)?;
     let _alone = lock(data)?;
@@ -208,14 +212,14 @@ fn restore_now(order: &RestoreOrder, who: &str) -> Result<Restored> {
     copies_key(order, &manifest)?;
     backup::room(data, manifest.bytes().saturating_mul(2).saturating_add(SPARE))?;
     // One that cannot be read has no say: it may be what the restore is for.
-    let replaced = data.join(STORE).exists().then(|| copies::marks(&data.join(STORE)));
+    let replaced = data.join(STORE).exists().then(|| copies::replaced(&data.join(STORE)));
     let knew = replaced.as_ref().is_some_and(|read| read.is_ok());
     let replaced = replaced.and_then(|read| read.ok()).unwrap_or_default();
     if *dry_run {
         return Ok(Restored { knew, ..told(order, manifest, &replaced)? });
     }
     let prepared = prepare_draft(order, &manifest, &replaced, who);
-    let (streams, migrated) = match prepared {
+    let (Steps { streams, revoked }, migrated) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
             backup::forget(data);
@@ -225,7 +229,7 @@ fn restore_now(order: &RestoreOrder, who: &str) -> Result<Restored> {
     let key = manifest.has(KEY).then_some(KEY);
     let names: Vec<&str> = [STORE, STAGING].into_iter().chain(key).collect();
     let former = Some(backup::place(data, &names)?);
-    Ok(Restored { manifest, streams, migrated, former, knew })
+    Ok(Restored { manifest, streams, revoked, migrated, former, knew })
 }
 
 /// The key that will lie beside the restored store opens what is sealed in it.
@@ -235,25 +239,20 @@ fn copies_key(order: &RestoreOrder, manifest: &Manifest) -> Result<()> {
 }
 
 /// What a restore would do.
-fn told(order: &RestoreOrder, manifest: Manifest, replaced: &copies::Marks) -> Result<Restored> {
-    let now = Wall::now();
-    let streams = copies::marks(&order.from.join(STORE))?
-        .into_iter()
-        .map(|(stream, from)| {
-            let to = restore::after(from, replaced.get(&stream).copied(), now);
-            Moved { stream, from, to }
-        })
-        .collect();
-    Ok(Restored { manifest, streams, migrated: Vec::new(), former: None, knew: false })
+fn told(order: &RestoreOrder, manifest: Manifest, replaced: &copies::Replaced) -> Result<Restored> {
+    let Steps { streams, revoked } =
+        copies::foreseen(&order.from.join(STORE), replaced, Wall::now())?;
+    let (migrated, former, knew) = (Vec::new(), None, false);
+    Ok(Restored { manifest, streams, revoked, migrated, former, knew })
 }
 
 /// Copies the backup beside what it will replace, and makes the copy fit to go on.
 fn prepare_draft(
     order: &RestoreOrder,
     manifest: &Manifest,
-    replaced: &copies::Marks,
+    replaced: &copies::Replaced,
     who: &str,
-) -> Result<(Vec<Moved>, Vec<&'static str>)> {
+) -> Result<(Steps, Vec<&'static str>)> {
     let draft = backup::draft(&order.data)?;
     for entry in &manifest.files {
         backup::fetch(&order.from, &draft, entry)?;
@@ -263,8 +262,8 @@ fn prepare_draft(
     let store = draft.join(STORE);
     let migrated = sqlite::migrate(&store)?;
     let from = order.from.display().to_string();
-    let streams = copies::settle(&store, replaced, (who, &from), Wall::now())?;
-    Ok((streams, migrated))
+    let steps = copies::settle(&store, replaced, (who, &from), Wall::now())?;
+    Ok((steps, migrated))
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Doctor: looks over what a server stands on: configuration, data folder, key, store, disk, ports, addresses,
-//! certificates, clock, webhooks, signing keys.
+//! certificates, clock, webhooks, mail server, signing keys.
 //!
 //! Promises: works without a running server and beside one; each finding that is worse than a note says what to do; every
 //! key of the configuration that cannot be used is told, not the first alone.
-//! Never: changes anything; opens the store to write.
+//! Never: changes anything; opens the store to write; sends a mail.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -24,8 +24,9 @@ use runtime::{
 use super::bind;
 use crate::{
     config::{Addresses, ServerConfig},
-    service::access,
-    store::sqlite::{self, State, backup as copies},
+    model::alert::MailTls,
+    service::{access, alerts},
+    store::sqlite::{self, State, alert, backup as copies},
 };
 
 const CONFIG: &str = "config";
@@ -37,11 +38,12 @@ const PORT: &str = "port";
 const ADDRESS: &str = "address";
 const CLOCK: &str = "clock";
 const WEBHOOKS: &str = "webhooks";
+const MAIL: &str = "mail";
 const SIGNING_KEY: &str = "signing-key";
 const VERSION: &str = "version";
 
 /// What may be looked at here.
-pub const TOPICS: [&str; 12] = [
+pub const TOPICS: [&str; 13] = [
     CONFIG,
     DATA,
     KEY,
@@ -52,6 +54,7 @@ pub const TOPICS: [&str; 12] = [
     certificate::TOPIC,
     CLOCK,
     WEBHOOKS,
+    MAIL,
     SIGNING_KEY,
     VERSION,
 ];
@@ -92,6 +95,9 @@ pub async fn doctor(config: &ServerConfig, wish: &Wish) -> Vec<Finding> {
             findings.push(port(key, address, running).await);
         }
     }
+    if wish.wants(&[MAIL]) {
+        findings.extend(Box::pin(mail(config, wish.patience)).await);
+    }
     let addresses = config.addresses(config.http_listen, config.grpc_listen);
     if wish.wants(&[ADDRESS, certificate::TOPIC, CLOCK])
         && let Ok(addresses) = addresses
@@ -119,11 +125,12 @@ fn configuration(config: &ServerConfig) -> Vec<Finding> {
     let level =
         telemetry::check(&config.log.level).map_err(|words| Error::new(Code::ConfigInvalid, words));
     let addresses = config.addresses(config.http_listen, config.grpc_listen);
-    let checks: [(&str, Result<()>); 5] = [
+    let checks: [(&str, Result<()>); 6] = [
         ("public_http, public_grpc", addresses.map(drop)),
         ("tls", tls::load(&config.tls).map(drop)),
         ("retention", config.retention.check()),
         ("webhooks", config.calling("").map(drop)),
+        ("alerts", config.alerting("").map(drop)),
         ("log.level", level),
     ];
     let faults = checks.iter().filter_map(|(of, checked)| Some((of, checked.as_ref().err()?)));
@@ -279,17 +286,26 @@ fn certificates(config: &ServerConfig) -> Vec<Finding> {
     let named = [
         (certificate::TOPIC, Some(config.tls.certificate_file.clone())),
         (WEBHOOKS, config.webhooks.ca_file.clone()),
+        (MAIL, config.alerts.mail_ca_file.clone()),
     ];
     for (topic, path) in named {
         let path = path.filter(|path| !path.as_os_str().is_empty());
-        let der = path.as_ref().and_then(|path| fs::read(path).ok());
-        let der = der.and_then(|pem| certificate::first_of_pem(&pem));
         // A file that cannot be read is told with the configuration.
-        let (Some(path), Some(der)) = (path, der) else { continue };
+        let read = path.and_then(|path| fs::read(&path).ok().map(|pem| (path, pem)));
+        let Some((path, pem)) = read else { continue };
         let place = path.display().to_string();
-        found.push(Finding { topic, ..certificate::finding(&place, &der, Wall::now()) });
-        if topic == certificate::TOPIC {
-            found.extend(names(config, &place, &der));
+        match certificate::first_of_pem(&pem) {
+            Some(der) => {
+                found.push(Finding { topic, ..certificate::finding(&place, &der, Wall::now()) });
+                if topic == certificate::TOPIC {
+                    found.extend(names(config, &place, &der));
+                }
+            }
+            None if topic == certificate::TOPIC => {}
+            None => {
+                let none = Error::new(Code::ConfigInvalid, "it holds no certificate in PEM form");
+                found.push(Finding::error(topic, place, &none));
+            }
         }
     }
     found
@@ -332,6 +348,27 @@ async fn port(key: &str, address: SocketAddr, running: bool) -> Finding {
         }
         Err(error) => Finding::error(PORT, of, &error),
     }
+}
+
+/// Greets the mail server that alerts go through, where one is set.
+async fn mail(config: &ServerConfig, patience: Duration) -> Option<Finding> {
+    let path = config.store();
+    // What is wrong with the store or the authority's file is told beside this.
+    let State::Current = sqlite::state(&path).ok()? else { return None };
+    let server = alert::mail_server_in(&path).ok()??;
+    let ca_pem = config.alerting("").ok()?.ca_pem;
+    let (place, tls) = (format!("{}:{}", server.host, server.port), server.tls);
+    Some(match alerts::greeted(server, ca_pem, patience).await {
+        Ok(()) if tls == MailTls::None => {
+            Finding::ok(MAIL, place, words("it answers, without TLS", "responde, sem TLS"))
+        }
+        Ok(()) => Finding::ok(MAIL, place, words("it answers under TLS", "responde sob TLS")),
+        // Mails wait and are tried again for half a day; the server works meanwhile.
+        Err(words) => {
+            let unsent = Error::new(Code::MailUnsent, words);
+            Finding::error(MAIL, place, &unsent).graded(Grade::Warning)
+        }
+    })
 }
 
 /// Calls the public address as a sender would, from this machine.
@@ -417,9 +454,10 @@ mod tests {
         config.log.level = "loud,,=".into();
         config.tls.key_file = home.path().join("none.key");
         config.webhooks.ca_file = Some(home.path().join("none.pem"));
+        config.alerts.again_hours = 0;
         let findings = doctor(&config, &wish(&[CONFIG])).await;
         let told: Vec<&str> = findings.iter().map(|found| found.of.as_str()).collect();
-        for key in ["public_http, public_grpc", "tls", "webhooks"] {
+        for key in ["public_http, public_grpc", "tls", "webhooks", "alerts"] {
             assert!(told.contains(&key), "{key}: {findings:?}");
         }
         assert!(findings.iter().all(|found| found.grade == Grade::Mend && found.todo.is_some()));
@@ -446,6 +484,56 @@ mod tests {
         let findings = doctor(&config, &wish(&[KEY])).await;
         assert_eq!(of(&findings, KEY)[0].grade, Grade::Mend, "{findings:?}");
         assert!(!data.join("master.key").exists(), "looking makes no key");
+    }
+
+    /// Answers one who comes as a mail server does; gives what was said to it.
+    async fn postman(listener: tokio::net::TcpListener) -> Vec<String> {
+        use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut stream = tokio::io::BufStream::new(stream);
+        let mut said = Vec::new();
+        let mut answer = "220 mail.example ESMTP\r\n";
+        loop {
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            stream.flush().await.unwrap();
+            let mut line = String::new();
+            if stream.read_line(&mut line).await.unwrap_or(0) == 0 {
+                return said;
+            }
+            answer = if line.starts_with("EHLO") { "250 mail.example\r\n" } else { "221 bye\r\n" };
+            said.push(line);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_mail_server_is_greeted_without_a_mail_and_one_that_is_silent_is_told() {
+        let running = fixture::Running::start().await;
+        let home = tempfile::tempdir().unwrap();
+        let mut config = fixture::config(running.folder.path());
+        assert!(doctor(&config, &wish(&[MAIL])).await.is_empty(), "none is set");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let set = alerts::NewMailServer {
+            host: "127.0.0.1".into(),
+            port: Some(port),
+            tls: MailTls::None,
+            from: "malote@loja.example".into(),
+            login: None,
+        };
+        running.app.services.alerts.set_mail_server(set).await.unwrap();
+        let wish = wish(&[MAIL]);
+        let (said, told) = tokio::join!(postman(listener), doctor(&config, &wish));
+        assert_eq!(told.first().map(|found| found.grade), Some(Grade::Ok), "{told:?}");
+        assert!(said.len() == 2 && said[1].starts_with("QUIT"), "{said:?}");
+        let told = doctor(&config, &wish).await;
+        let silent = told.first().unwrap();
+        let seen = (silent.grade, silent.code, silent.found.en.as_str());
+        assert_eq!(seen, (Grade::Warning, Some(Code::MailUnsent), "nothing listens there"));
+        let file = home.path().join("ca.pem");
+        fs::write(&file, "no PEM").unwrap();
+        config.alerts.mail_ca_file = Some(file);
+        let told = doctor(&config, &wish).await;
+        assert!(told.iter().any(|found| found.code == Some(Code::ConfigInvalid)), "{told:?}");
     }
 
     #[tokio::test]

@@ -16,6 +16,20 @@ async fn a_data_folder_has_one_server_and_a_taken_port_is_told() {
 }
 
 #[tokio::test]
+async fn who_only_looks_at_a_data_folder_keeps_no_server_from_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_owned();
+    let looking = lock(&data).unwrap();
+    let starting = task::spawn("start", async move { alone(&data).await.map(drop) });
+    let begun = runtime::clock::Mono::now();
+    while !starting.is_finished() && begun.elapsed() < Duration::from_millis(200) {
+        runtime::clock::sleep(Duration::from_millis(10)).await;
+    }
+    drop(looking);
+    starting.join().await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn a_public_address_that_is_private_is_refused_before_anything_starts() {
     let folder = tempfile::tempdir().unwrap();
     let error = App::start(&ServerConfig { allow_private: false, ..config(folder.path()) })

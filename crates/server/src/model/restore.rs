@@ -9,6 +9,9 @@
 //! one session a microsecond. A batch id is the second its range starts in, or the one behind the last, and the server
 //! takes none more than a day ahead; so ids go on behind tomorrow's second. Where the store that is replaced can still be
 //! read, its own numbers are a floor beneath both.
+//!
+//! A sender without sessions numbers by its clock and would have to wait for tomorrow. Whether a stream is one of those
+//! is no matter of its epoch: an unbinding and a restore step that one too.
 
 use protocol::{
     ids::{BatchId, Epoch},
@@ -19,9 +22,10 @@ use runtime::clock::Wall;
 /// How far a stream is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Mark {
-    /// 0 = no session was ever opened.
     pub epoch: Epoch,
     pub last_batch: BatchId,
+    /// A session was granted at some time.
+    pub had_session: bool,
 }
 
 /// Where it goes on.
@@ -30,15 +34,16 @@ pub fn after(copy: Mark, replaced: Option<Mark>, now: Wall) -> Mark {
     let replaced = replaced.unwrap_or_default();
     let epoch = copy.epoch.max(replaced.epoch).0.saturating_add(limits::RESTORE_EPOCHS);
     let clock = u64::try_from(now.0).unwrap_or_default();
-    // A sender without sessions numbers by its clock alone and would have to wait for that second.
-    let ahead = match copy.epoch.max(replaced.epoch) {
-        Epoch(0) => 0,
-        _ => i64::try_from(limits::BATCH_AHEAD.as_secs()).unwrap_or(i64::MAX),
+    let had_session = copy.had_session || replaced.had_session;
+    let ahead = match had_session {
+        true => i64::try_from(limits::BATCH_AHEAD.as_secs()).unwrap_or(i64::MAX),
+        false => 0,
     };
     let last = copy.last_batch.max(replaced.last_batch);
     Mark {
         epoch: Epoch(epoch.max(clock)),
         last_batch: last.max(BatchId(now.seconds().saturating_add(ahead))),
+        had_session,
     }
 }
 
@@ -52,7 +57,11 @@ mod tests {
     const NOW: Wall = Wall(1_800_000_000_000_000);
 
     fn mark(epoch: u64, last: i64) -> Mark {
-        Mark { epoch: Epoch(epoch), last_batch: BatchId(last) }
+        Mark { epoch: Epoch(epoch), last_batch: BatchId(last), had_session: true }
+    }
+
+    fn sessionless(epoch: u64, last: i64) -> Mark {
+        Mark { had_session: false, ..mark(epoch, last) }
     }
 
     #[test]
@@ -68,7 +77,20 @@ mod tests {
 
     #[test]
     fn a_sender_without_sessions_goes_on_at_once_with_the_second_it_is() {
-        assert_eq!(after(mark(0, 5), None, NOW).last_batch, BatchId(NOW.seconds()));
+        let first = after(sessionless(0, 5), None, NOW);
+        assert_eq!(first.last_batch, BatchId(NOW.seconds()));
+        // Restored before, or unbound once: its epoch stepped, and still nobody had a session.
+        for before in [first, sessionless(1, 5)] {
+            let again = after(sessionless(0, 5), Some(before), Wall(NOW.0 + 5_000_000));
+            assert_eq!(again.last_batch, BatchId(NOW.seconds() + 5), "{before:?}");
+            assert!(again.epoch > before.epoch && !again.had_session, "{again:?}");
+        }
+        let known = after(sessionless(0, 5), Some(mark(3, 9)), NOW);
+        assert_eq!(
+            known.last_batch,
+            BatchId(NOW.seconds() + DAY),
+            "its first one came after the copy"
+        );
     }
 
     proptest! {

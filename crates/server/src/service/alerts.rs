@@ -109,6 +109,15 @@ pub struct Routes {
     pub mail_server: bool,
 }
 
+/// Whether a mail server answers as it is set, with TLS or without; the words say why not. Nothing is sent.
+pub(crate) async fn greeted(
+    server: MailServer,
+    ca_pem: Option<Vec<u8>>,
+    patience: Duration,
+) -> Result<(), String> {
+    post::Post { server, password: None, ca_pem }.greet(patience).await
+}
+
 impl Alerts {
     #[must_use]
     pub fn new(store: Store, access: Access, staging: Staging, data: &Path) -> Self {

@@ -1,9 +1,11 @@
 use rusqlite::Connection;
+use secrecy::SecretString;
 
 use super::{
     super::{App, fixture::*},
     *,
 };
+use crate::model::{admin::Role, catalog::Holder};
 
 /// A stream in the midst of a batch, as a sender leaves it whose server dies.
 const SENDING: &str = "
@@ -74,6 +76,133 @@ async fn a_copy_made_beside_a_running_server_goes_on_with_numbers_that_were_neve
     let app = App::start(&config(folder.path())).await.unwrap();
     let again = Running { folder, app, client, secret, ..running };
     assert!(!again.token().await.is_empty());
+}
+
+/// Stops the server of a fixture; its folder stays.
+async fn stopped(running: Running) -> (tempfile::TempDir, PathBuf) {
+    let folder = running.folder;
+    running.app.stop().await;
+    let data = folder.path().to_owned();
+    (folder, data)
+}
+
+#[tokio::test]
+async fn a_sender_without_sessions_goes_on_after_every_restore_of_one_copy() {
+    let running = Running::start().await;
+    let (home, now) = (tempfile::tempdir().unwrap(), Wall::now().seconds());
+    let to = home.path().join("b");
+    running.sent((now - 100, 1), &[&[("ID", "1"), ("N", "1")]]).await;
+    // Unbound once and bound again: its epoch is not 0, and nobody ever had a session.
+    let catalog = &running.app.services.catalog;
+    catalog.unbind(&running.installation).await.unwrap();
+    catalog.bind(&running.installation, running.place.environment).await.unwrap();
+    let data = running.folder.path().to_owned();
+    assert_eq!(number(&data, "SELECT epoch FROM ingest_stream"), 1);
+    make(backup_order(&data, &to, false), "ana").await.unwrap();
+    let Running { folder, app, tenant, installation, place, client, secret, web } = running;
+    app.stop().await;
+    for _ in 0..3 {
+        let before = number(&data, "SELECT epoch FROM ingest_stream");
+        let order = RestoreOrder { replace: true, ..restore_order(&data, &to) };
+        restore(order, "ana").await.unwrap();
+        let last = number(&data, "SELECT last_batch FROM ingest_stream");
+        assert!((now..=Wall::now().seconds()).contains(&last), "{last} at {now}");
+        assert!(number(&data, "SELECT epoch FROM ingest_stream") > before);
+    }
+    let app = App::start(&config(&data)).await.unwrap();
+    let again = Running { folder, app, tenant, installation, place, client, secret, web };
+    let next = Wall::now().seconds() + 1;
+    again.sent((next, 1), &[&[("ID", "2"), ("N", "2")]]).await;
+    let taken = format!("SELECT count(*) FROM batch WHERE id = {next}");
+    assert_eq!(number(&data, &taken), 1, "its clock's number is taken");
+}
+
+#[tokio::test]
+async fn a_stream_that_was_opened_after_the_copy_does_not_begin_anew() {
+    let running = Running::start().await;
+    let home = tempfile::tempdir().unwrap();
+    let to = home.path().join("b");
+    make(backup_order(running.folder.path(), &to, false), "ana").await.unwrap();
+    let (_folder, data) = stopped(running).await;
+    let ahead = Wall::now().seconds() + 500_000;
+    let later = "00000000-0000-4000-8000-00000000000e";
+    store(&data)
+        .execute_batch(&format!(
+            "{SENDING}
+             UPDATE batch SET state = 'complete', closed_at = 1;
+             UPDATE ingest_stream SET open_batch = NULL, last_batch = {ahead};
+             INSERT INTO environment (tenant_id, id, name, type, created_at)
+             SELECT tenant_id, '{later}', 'later', 'STAGING', 1 FROM environment;
+             INSERT INTO ingest_stream (tenant_id, environment_id, erp, epoch)
+             SELECT tenant_id, id, 'RM', 3 FROM environment WHERE name = 'later';"
+        ))
+        .unwrap();
+    let order = RestoreOrder { replace: true, ..restore_order(&data, &to) };
+    let dry = restore(RestoreOrder { dry_run: true, ..order.clone() }, "ana").await.unwrap();
+    let restored = restore(order, "ana").await.unwrap();
+    for told in [&dry, &restored] {
+        assert_eq!(told.streams.len(), 1, "an environment of after it is not there: {told:?}");
+    }
+    let moved = restored.streams.first().unwrap();
+    assert_eq!((moved.from.epoch.0, moved.to.last_batch.0), (0, ahead));
+    assert!(moved.to.epoch.0 >= protocol::limits::RESTORE_EPOCHS + 7, "{moved:?}");
+    let (epoch, last) = (moved.to.epoch.0.cast_signed(), moved.to.last_batch.0);
+    let kept = format!(
+        "SELECT count(*) FROM ingest_stream WHERE epoch = {epoch} AND last_batch = {last} AND holder IS NULL"
+    );
+    assert_eq!(number(&data, &kept), 1);
+    App::start(&config(&data)).await.unwrap().stop().await;
+}
+
+#[tokio::test]
+async fn who_was_shut_out_since_the_copy_stays_shut_out() {
+    let running = Running::start().await;
+    let (data, home) = (running.folder.path().to_owned(), tempfile::tempdir().unwrap());
+    let to = home.path().join("b");
+    let access = running.app.services.access.clone();
+    let holder = Holder::Installation(running.installation.id);
+    let gone = access.create_credential(running.tenant.id, holder).await.unwrap();
+    let stays = access.create_credential(running.tenant.id, holder).await.unwrap();
+    running.admin("rui", Role::Operator, None).await;
+    running.admin("eva", Role::Operator, None).await;
+    make(backup_order(&data, &to, false), "ana").await.unwrap();
+    let (client, left) = (&running.client, &gone.credential.client);
+    for revoked in [client, left] {
+        access.revoke_credential(running.tenant.id, revoked).await.unwrap();
+    }
+    access.revoke_admin_token("rui", "test").await.unwrap();
+    // It went with its holder, as a revoked one does; the audit still knows.
+    let sql = format!("DELETE FROM credential WHERE client_id = '{left}'");
+    store(&data).execute_batch(&sql).unwrap();
+    let wanted = [client, left].map(ToString::to_string);
+    drop(access);
+    let (_folder, data) = stopped(running).await;
+    let order = RestoreOrder { replace: true, ..restore_order(&data, &to) };
+    let dry = restore(RestoreOrder { dry_run: true, ..order.clone() }, "ana").await.unwrap();
+    let restored = restore(order, "ana").await.unwrap();
+    assert_eq!(dry.revoked, restored.revoked);
+    let names: Vec<&str> = restored.revoked.iter().map(|found| found.name.as_str()).collect();
+    assert!(wanted.iter().all(|name| names.contains(&name.as_str())), "{names:?}");
+    assert!(names.len() == 3 && names.contains(&"rui test"), "{names:?}");
+    for (sql, count) in [
+        ("SELECT count(*) FROM credential WHERE revoked_at IS NOT NULL", 2),
+        ("SELECT count(*) FROM admin_token WHERE revoked_at IS NOT NULL", 1),
+        ("SELECT count(*) FROM audit WHERE action = 'credential.revoke' AND who = 'ana'", 2),
+        (
+            "SELECT count(*) FROM audit WHERE action = 'admin-token.revoke' AND target = 'rui test'",
+            1,
+        ),
+    ] {
+        assert_eq!(number(&data, sql), count, "{sql}");
+    }
+    let app = App::start(&config(&data)).await.unwrap();
+    let held = SecretString::from(stays.reveal().to_owned());
+    let access = &app.services.access;
+    access.issue(stays.credential.client.as_str(), &held, Wall::now()).await.unwrap();
+    let held = SecretString::from(gone.reveal().to_owned());
+    let refused = access.issue(gone.credential.client.as_str(), &held, Wall::now()).await;
+    assert_eq!(refused.map(drop).unwrap_err().code, Code::InvalidClient);
+    app.stop().await;
 }
 
 #[tokio::test]

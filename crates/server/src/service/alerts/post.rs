@@ -23,6 +23,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::model::alert::{Hindrance, MailServer, MailTls, Unsent};
 
+const LATE: &str = "the mail server did not answer in time";
+
 /// What servers know of, the newest first.
 const MECHANISMS: [Mechanism; 2] = [Mechanism::Plain, Mechanism::Login];
 /// How long the end of a connection is waited for.
@@ -50,24 +52,43 @@ impl Post {
     pub(super) async fn send(&self, mail: Mail) -> Result<(), Unsent> {
         runtime::tls::install_provider();
         let trying = tokio::time::timeout(limits::MAIL_TIMEOUT, self.offer(mail)).await;
-        let late = |_| Err(unreached("the mail server did not answer in time"));
+        let late = |_| Err(unreached(LATE));
         let (mut connection, taken) = trying.unwrap_or_else(late)?;
         // It was taken, or not. How the connection ends does not change that.
         let _ = tokio::time::timeout(GOODBYE, connection.quit()).await;
         taken
     }
 
+    /// Whether the mail server answers as it is set, with TLS or without; nobody logs in and nothing is sent.
+    pub(super) async fn greet(&self, patience: Duration) -> Result<(), String> {
+        runtime::tls::install_provider();
+        let greeted = tokio::time::timeout(patience, self.connected()).await;
+        let mut connection = greeted.unwrap_or_else(|_| Err(LATE.to_owned()))?;
+        // It answered. How the connection ends does not change that.
+        let _ = tokio::time::timeout(GOODBYE, connection.quit()).await;
+        Ok(())
+    }
+
     /// The connection, and what the mail server said of the mail.
     async fn offer(&self, mail: Mail) -> Result<(AsyncSmtpConnection, Result<(), Unsent>), Unsent> {
         let message = self.message(mail).map_err(later)?;
-        let mut connection = self.connect().await.map_err(unreached)?;
+        let mut connection = self.connected().await.map_err(unreached)?;
+        self.log_in(&mut connection).await.map_err(unreached)?;
         let taken = hand_over(&mut connection, &message).await;
         Ok((connection, taken))
     }
 
-    /// A connection that mails may go over; the words say why there is none.
-    async fn connect(&self) -> Result<AsyncSmtpConnection, String> {
-        let MailServer { host, port, tls, user, .. } = &self.server;
+    async fn log_in(&self, connection: &mut AsyncSmtpConnection) -> Result<(), String> {
+        let user = self.server.user.as_ref();
+        let Some((user, password)) = user.zip(self.password.as_ref()) else { return Ok(()) };
+        let login = Credentials::new(user.clone(), password.expose_secret().to_owned());
+        let login = connection.auth(&MECHANISMS, &login).await;
+        login.map(drop).map_err(|error| format!("the login failed: {}", why(&error)))
+    }
+
+    /// A connection under TLS where that is set, or under none; the words say why there is none.
+    async fn connected(&self) -> Result<AsyncSmtpConnection, String> {
+        let MailServer { host, port, tls, .. } = &self.server;
         let hello = ClientId::default();
         let parameters = match tls {
             MailTls::None => None,
@@ -86,11 +107,6 @@ impl Post {
                 return Err("the mail server does not offer STARTTLS".to_owned());
             }
             connection.starttls(parameters, &hello).await.map_err(|error| why(&error))?;
-        }
-        if let Some((user, password)) = user.as_ref().zip(self.password.as_ref()) {
-            let login = Credentials::new(user.clone(), password.expose_secret().to_owned());
-            let login = connection.auth(&MECHANISMS, &login).await;
-            login.map_err(|error| format!("the login failed: {}", why(&error)))?;
         }
         Ok(connection)
     }
@@ -190,7 +206,7 @@ fn why(error: &SmtpError) -> String {
     }
     match error.source().and_then(dial::why) {
         Some(words) => words.to_owned(),
-        None if error.is_timeout() => "the mail server did not answer in time".to_owned(),
+        None if error.is_timeout() => LATE.to_owned(),
         None if error.is_tls() => "no TLS could be spoken with the mail server".to_owned(),
         None if error.is_client() => LACKS.to_owned(),
         None => "the mail server cannot be reached".to_owned(),

@@ -4,8 +4,10 @@
 //! that is gone is not sent.
 //! Never: sees the mail server's password unsealed.
 
+use std::path::Path;
+
 use protocol::{Result, ids::TenantId};
-use rusqlite::{OptionalExtension as _, Row, Transaction, named_params, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, named_params, params};
 
 use crate::{
     model::{
@@ -20,7 +22,7 @@ use crate::{
         Store,
         audit::Deed,
         catalog::{change, parsed, rows, text_as},
-        failed,
+        connect, failed,
     },
 };
 
@@ -128,25 +130,7 @@ impl Store {
 
     /// The mail server, and its password as it is kept.
     pub(crate) async fn mail_server(&self) -> Result<Option<(MailServer, Option<Envelope>)>> {
-        self.read(|connection| {
-            let sql = "SELECT host, port, tls, sender, login, set_at, sealed_key, sealed_secret FROM alert_mail_server";
-            let mut statement = connection.prepare_cached(sql).map_err(failed)?;
-            let found = statement.query_row([], |row| {
-                let server = MailServer {
-                    host: row.get(0)?,
-                    port: row.get(1)?,
-                    tls: parsed(row, 2)?,
-                    from: row.get(3)?,
-                    user: row.get(4)?,
-                    set_at: At(row.get(5)?),
-                };
-                let (key, secret): (Option<Vec<u8>>, Option<Vec<u8>>) = (row.get(6)?, row.get(7)?);
-                let sealed = key.zip(secret).map(|(key, secret)| Envelope { key, secret });
-                Ok((server, sealed))
-            });
-            found.optional().map_err(failed)
-        })
-        .await
+        self.read(mail_server).await
     }
 
     /// Puts a mail server in the place of the one there is; `None`: there is none.
@@ -157,6 +141,33 @@ impl Store {
         let target = server.as_ref().map_or("none", |(server, _)| server.host.as_str());
         self.audited(Deed::global("alert.mail", target), move |tx| put(tx, server)).await
     }
+}
+
+/// The mail server of a store that is only looked at; its schema must be current.
+///
+/// # Errors
+/// `STORE_FAILED`.
+pub fn mail_server_in(path: &Path) -> Result<Option<MailServer>> {
+    Ok(mail_server(&connect(path, true)?)?.map(|(server, _)| server))
+}
+
+fn mail_server(connection: &Connection) -> Result<Option<(MailServer, Option<Envelope>)>> {
+    let sql = "SELECT host, port, tls, sender, login, set_at, sealed_key, sealed_secret FROM alert_mail_server";
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    let found = statement.query_row([], |row| {
+        let server = MailServer {
+            host: row.get(0)?,
+            port: row.get(1)?,
+            tls: parsed(row, 2)?,
+            from: row.get(3)?,
+            user: row.get(4)?,
+            set_at: At(row.get(5)?),
+        };
+        let (key, secret): (Option<Vec<u8>>, Option<Vec<u8>>) = (row.get(6)?, row.get(7)?);
+        let sealed = key.zip(secret).map(|(key, secret)| Envelope { key, secret });
+        Ok((server, sealed))
+    });
+    found.optional().map_err(failed)
 }
 
 fn put(tx: &Transaction<'_>, server: Option<(MailServer, Option<Envelope>)>) -> Result<()> {
