@@ -140,8 +140,12 @@ async fn a_stream_that_was_opened_after_the_copy_does_not_begin_anew() {
     let order = RestoreOrder { replace: true, ..restore_order(&data, &to) };
     let dry = restore(RestoreOrder { dry_run: true, ..order.clone() }, "ana").await.unwrap();
     let restored = restore(order, "ana").await.unwrap();
-    for told in [&dry, &restored] {
-        assert_eq!(told.streams.len(), 1, "an environment of after it is not there: {told:?}");
+    for outcome in [&dry, &restored] {
+        assert_eq!(
+            outcome.streams.len(),
+            1,
+            "an environment of after it is not there: {outcome:?}"
+        );
     }
     let moved = restored.streams.first().unwrap();
     assert_eq!((moved.from.epoch.0, moved.to.last_batch.0), (0, ahead));

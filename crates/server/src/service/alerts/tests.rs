@@ -206,7 +206,7 @@ async fn what_a_dead_agent_reported_stays_as_it_is_until_it_reports_again() {
     reported(&running, epoch, differing(4), now).await;
     look.look(now).await.unwrap();
     let differences = (Rule::Differences, "FLAN".to_owned());
-    assert_eq!(open(&running, Wanted::Open).await, [differences.clone()]);
+    assert_eq!(open(&running, Wanted::Open).await, std::slice::from_ref(&differences));
     // Hours later it would be told again, were anybody there to tell it.
     for minutes in [1, 6, 400] {
         look.look(later(now, minutes)).await.unwrap();
@@ -267,7 +267,7 @@ async fn a_staging_file_that_cannot_be_read_blinds_its_stream_alone() {
         look.look(later(now, minutes)).await.unwrap();
     }
     let dead = (Rule::AgentDead, String::new());
-    assert_eq!(open(&running, Wanted::Open).await, [dead.clone()]);
+    assert_eq!(open(&running, Wanted::Open).await, std::slice::from_ref(&dead));
     let folder = running.folder.path().join("staging").join(other.environment.to_string());
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("RM.sqlite"), [b'x'; 4_096]).unwrap();
