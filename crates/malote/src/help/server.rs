@@ -92,6 +92,8 @@ pub(super) const TWINS: super::Twins = twins! {
     "Exemplo:";
     "FILTER"
     "FILTRO";
+    "Fingerprint of that database, as the list shows it"
+    "Impressão digital desse banco, como a lista mostra";
     "Give a row up: it leaves quarantine unstaged, the audit keeps why"
     "Descarta uma linha: ela sai da quarentena sem entrar na staging, e a auditoria guarda o motivo";
     "Give a tenant another name; its id stays"
@@ -178,6 +180,8 @@ pub(super) const TWINS: super::Twins = twins! {
     "Só as linhas desta tabela";
     "Only rows refused with this code"
     "Só as linhas recusadas com este código";
+    "Only tell whether it waits"
+    "Só diz se está à espera";
     "Only those that are open, stalled, incomplete or complete"
     "Só os que estão open (abertos), stalled (parados), incomplete (incompletos) ou complete (completos)";
     "Only what concerns this tenant, by id or name"

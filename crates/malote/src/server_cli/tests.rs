@@ -202,7 +202,7 @@ async fn what_is_wrong_is_told_with_its_code() {
         ("credential rotate nobody", Code::NotFound),
         ("carol show", Code::NotFound),
         ("carol remove", Code::NotFound),
-        ("session accept", Code::NotFound),
+        ("session accept 0a1b2c3d4e5f", Code::NotFound),
         ("session release", Code::NotFound),
         ("fleet order reload TMOV", Code::NotFound),
         ("fleet order reload TMOV --dry-run", Code::NotFound),

@@ -32,8 +32,17 @@ const STREAM: &[Column<StreamView>] = &[
         None => lang.pick("free", "livre").to_owned(),
     }),
     (["LAST BATCH", "ÚLTIMO PACOTE"], |s, _| s.last_batch.to_string()),
+    (["OFFERED BY", "OFERECIDO POR"], |s, _| {
+        s.offer.as_ref().map_or_else(String::new, |offer| offer.instance.clone())
+    }),
+    (["OFFERED SINCE", "OFERECIDO DESDE"], |s, _| {
+        s.offer.as_ref().map_or_else(String::new, |offer| offer.since.to_string())
+    }),
     (["WAITS FOR YOU", "ESPERA POR VOCÊ"], |s, lang| match (s.database_waits, s.disputed) {
-        (true, _) => "DATABASE_CHANGED: session accept".to_owned(),
+        (true, _) => {
+            let mark = s.offer.as_ref().map_or("", |offer| &offer.fingerprint);
+            format!("DATABASE_CHANGED: session accept {mark}")
+        }
         (false, true) => lang
             .pick(
                 "INSTANCE_TWICE: stop one agent, then session release",
@@ -80,6 +89,11 @@ pub(super) enum SessionCommand {
     },
     /// Take the database that was refused last for the stream's own (DATABASE_CHANGED).
     Accept {
+        /// Fingerprint of that database, as the list shows it.
+        fingerprint: String,
+        /// Only tell whether it waits.
+        #[arg(long)]
+        dry_run: bool,
         #[command(flatten)]
         at: OfPlace,
     },
@@ -97,8 +111,13 @@ impl SessionCommand {
                 let tenant = of.find(services).await?.id;
                 show(form, &services.overview.streams(tenant).await?, STREAM);
             }
-            Self::Accept { at } => {
-                services.overview.accept_database(at.find(services).await?).await?;
+            Self::Accept { fingerprint, dry_run, at } => {
+                let place = at.find(services).await?;
+                services.overview.accept_database(place, fingerprint, dry_run).await?;
+                if dry_run {
+                    form.talk("it waits; nothing was accepted", "está à espera; nada foi aceito");
+                    return Ok(());
+                }
                 form.talk(
                     "accepted; the next Open is granted",
                     "aceito; a próxima abertura de sessão é concedida",

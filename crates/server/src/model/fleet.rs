@@ -61,6 +61,8 @@ pub struct SeenAgent {
     pub expires_at: Wall,
     /// Two processes showed themselves as this instance under that lease.
     pub disputed: bool,
+    /// Both of them were heard, under whichever lease, and no person decided since.
+    pub twins: bool,
 }
 
 impl SeenAgent {
@@ -96,7 +98,7 @@ impl SeenAgent {
     pub fn code(&self, now: Wall) -> Option<Code> {
         let twice = self.holds && self.disputed && now < self.expires_at;
         let refused = self.refused.filter(|code| *code != Code::SessionHeld);
-        if twice { Some(Code::InstanceTwice) } else { refused }
+        if twice || self.twins { Some(Code::InstanceTwice) } else { refused }
     }
 }
 
@@ -331,6 +333,7 @@ mod tests {
             holds: true,
             expires_at: Wall(30 * SECOND),
             disputed: false,
+            twins: false,
         }
     }
 
@@ -367,6 +370,8 @@ mod tests {
         assert_eq!(twins.code(Wall(0)), Some(Code::InstanceTwice));
         assert_eq!(twins.link(Wall(0)), AgentLink::Refused);
         assert_eq!(twins.code(hour), None, "the lease lapsed, the next one to ask is served");
+        let heard = SeenAgent { twins: true, holds: false, ..seen() };
+        assert_eq!(heard.code(hour), Some(Code::InstanceTwice), "until a person decides");
     }
 
     fn report(name: &str) -> TableReport {

@@ -32,8 +32,23 @@ pub struct StreamView {
     pub disputed: bool,
     /// Another database was offered and waits for a person.
     pub database_waits: bool,
+    /// That database.
+    pub offer: Option<OfferView>,
     #[schema(value_type = i64)]
     pub last_batch: BatchId,
+}
+
+/// A database that was offered for a stream and refused (`DATABASE_CHANGED`).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OfferView {
+    /// Of the instance and of the facts of its database; a person who accepts names it.
+    pub fingerprint: String,
+    /// Of the agent that offered it.
+    pub instance: String,
+    /// When this one was offered first, and last.
+    pub since: At,
+    pub at: At,
 }
 
 /// A batch of a stream.

@@ -1,6 +1,7 @@
 //! Session, model floor: who may send a stream, and under which epoch.
 //!
-//! Promises: one live epoch at a time; an epoch never comes back; two copies of one instance are both stopped.
+//! Promises: one live epoch at a time; an epoch never comes back; two copies of one instance are both stopped, and stay
+//! stopped until a person decides once both were heard.
 //! Never: reads a clock, waits for the former sender to agree.
 //!
 //! | event \ state | free | held by the caller | held by another, live | lapsed | disputed, live |
@@ -8,6 +9,10 @@
 //! | open | grant | same nonce: grant; other nonce: `InstanceTwice`, disputed | `SessionHeld` | grant | `InstanceTwice` |
 //! | renew | `Fenced` | nonce in force or new: done; a replaced nonce: `InstanceTwice`, disputed | `Fenced` | `Fenced` | `InstanceTwice` |
 //! | release | own again: done; else `Fenced` | done | `Fenced` | own: done; else `Fenced` | as undisputed |
+//!
+//! A second nonce may be a process that follows one that died, so it stops the instance for the life of the lease alone.
+//! Where the first one is heard again after it, both live: the instance is `twins`, whoever holds the lease later, and an
+//! open of twins is `InstanceTwice` wherever this table grants one.
 //!
 //! "Another" is another epoch where the event has one, another instance where it is an open.
 
@@ -37,15 +42,27 @@ pub struct Held {
     /// Nonces that a later one replaced under this epoch, oldest first.
     pub former: Vec<Nonce>,
     pub until: Wall,
-    /// Two copies were seen: nobody is prolonged until the lease lapses or a person decides.
+    /// A second copy was seen: nobody is prolonged until the lease lapses or a person decides.
     pub disputed: bool,
+    /// Both copies were heard in this step. Kept with the instance and not with the lease, so never read back.
+    pub twins: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Event {
-    Open { by: InstanceId, nonce: Nonce },
-    Renew { epoch: Epoch, nonce: Nonce },
-    Release { epoch: Epoch },
+    /// `twins`: two live processes were heard as that instance, and no person decided since.
+    Open {
+        by: InstanceId,
+        nonce: Nonce,
+        twins: bool,
+    },
+    Renew {
+        epoch: Epoch,
+        nonce: Nonce,
+    },
+    Release {
+        epoch: Epoch,
+    },
 }
 
 /// What the service owes after the step; the durable ones join the transaction of the new state.
@@ -85,6 +102,13 @@ impl State {
     }
 }
 
+impl Held {
+    /// Whether a nonce, heard now, proves that its process lives beside one that was heard after it.
+    fn are_both_heard(&self, nonce: Nonce) -> bool {
+        self.former.contains(&nonce) || (self.disputed && self.nonce == nonce)
+    }
+}
+
 /// What a holder's word of its database comes to, beside what is stored of it; identities are encoded.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Database {
@@ -98,7 +122,7 @@ pub enum Database {
 pub fn step(state: State, event: Event, now: Wall) -> Step {
     let state = state.within(now);
     match event {
-        Event::Open { by, nonce } => open(state, by, nonce, now),
+        Event::Open { by, nonce, twins } => open(state, (by, nonce, twins), now),
         Event::Renew { epoch, nonce } => renew(state, epoch, nonce, now),
         // Free already: the answer was lost and the sender repeats itself.
         Event::Release { epoch } if epoch == state.epoch() && epoch != Epoch(0) => {
@@ -108,7 +132,7 @@ pub fn step(state: State, event: Event, now: Wall) -> Step {
     }
 }
 
-fn open(state: State, by: InstanceId, nonce: Nonce, now: Wall) -> Step {
+fn open(state: State, (by, nonce, twins): (InstanceId, Nonce, bool), now: Wall) -> Step {
     let before = state.epoch();
     let stays = mutant::is("epoch_stays") && before != Epoch(0);
     let epoch = if stays { before } else { before.next() };
@@ -117,12 +141,21 @@ fn open(state: State, by: InstanceId, nonce: Nonce, now: Wall) -> Step {
             (State::Held(held), Err(Code::SessionHeld))
         }
         State::Held(held) if now < held.until && (held.disputed || held.nonce != nonce) => {
-            (State::Held(Held { disputed: true, ..held }), Err(Code::InstanceTwice))
+            let twins = held.are_both_heard(nonce);
+            (State::Held(Held { disputed: true, twins, ..held }), Err(Code::InstanceTwice))
         }
+        state if twins => (state, Err(Code::InstanceTwice)),
         State::Free { .. } | State::Held(_) => {
             let until = lapse(now);
-            let held =
-                Held { epoch, instance: by, nonce, former: Vec::new(), until, disputed: false };
+            let held = Held {
+                epoch,
+                instance: by,
+                nonce,
+                former: Vec::new(),
+                until,
+                disputed: false,
+                twins: false,
+            };
             (State::Held(held), Ok(vec![Effect::Abandon, Effect::Grant { epoch, until }]))
         }
     }
@@ -134,6 +167,7 @@ fn renew(state: State, epoch: Epoch, nonce: Nonce, now: Wall) -> Step {
         other => return (other, Err(Code::Fenced)),
     };
     if held.disputed || held.former.contains(&nonce) {
+        held.twins = held.are_both_heard(nonce);
         held.disputed = true;
         return (State::Held(held), Err(Code::InstanceTwice));
     }
@@ -175,6 +209,7 @@ mod tests {
             former,
             until: Wall(30 * SECOND),
             disputed,
+            twins: false,
         })
     }
 
@@ -203,8 +238,8 @@ mod tests {
             ("disputed", held(A, N1, true), 0),
         ];
         let events = [
-            ("open", Event::Open { by: A, nonce: N1 }),
-            ("open anew", Event::Open { by: A, nonce: N2 }),
+            ("open", Event::Open { by: A, nonce: N1, twins: false }),
+            ("open anew", Event::Open { by: A, nonce: N2, twins: false }),
             ("renew", Event::Renew { epoch: Epoch(5), nonce: N1 }),
             ("renew anew", Event::Renew { epoch: Epoch(5), nonce: N2 }),
             ("renew old", Event::Renew { epoch: Epoch(4), nonce: N1 }),
@@ -223,8 +258,11 @@ mod tests {
 
     #[test]
     fn a_sender_that_was_taken_over_can_neither_renew_nor_release() {
-        let (state, _) =
-            step(held(A, N1, false), Event::Open { by: B, nonce: N2 }, Wall(31 * SECOND));
+        let (state, _) = step(
+            held(A, N1, false),
+            Event::Open { by: B, nonce: N2, twins: false },
+            Wall(31 * SECOND),
+        );
         assert_eq!(state.epoch(), Epoch(6));
         for event in
             [Event::Renew { epoch: Epoch(5), nonce: N1 }, Event::Release { epoch: Epoch(5) }]
@@ -235,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nonce_that_a_later_one_replaced_stops_both_copies_until_the_lease_lapses() {
+    fn a_nonce_that_a_later_one_replaced_is_heard_again_so_both_copies_are_twins() {
         let renew = |nonce| Event::Renew { epoch: Epoch(5), nonce };
         let (state, answer) = step(held(A, N1, false), renew(N2), Wall(0));
         assert!(answer.is_ok());
@@ -243,17 +281,42 @@ mod tests {
         assert_eq!(answer, Err(Code::InstanceTwice));
         let (state, answer) = step(state, renew(N2), Wall(2 * SECOND));
         assert_eq!(answer, Err(Code::InstanceTwice));
-        let (_, answer) = step(state, Event::Open { by: A, nonce: N2 }, Wall(30 * SECOND));
-        assert!(answer.is_ok());
+        let open = |by, twins| Event::Open { by, nonce: N2, twins };
+        let lapsed = Wall(30 * SECOND);
+        let (_, answer) = step(state.clone(), open(A, true), lapsed);
+        assert_eq!(answer, Err(Code::InstanceTwice), "no lapse ends it");
+        let (_, answer) = step(State::Free { epoch: Epoch(5) }, open(A, true), lapsed);
+        assert_eq!(answer, Err(Code::InstanceTwice), "nor a release");
+        let (_, answer) = step(state, open(B, false), lapsed);
+        assert!(answer.is_ok(), "another instance is not concerned");
+    }
+
+    #[test]
+    fn a_second_nonce_is_no_twin_until_the_first_is_heard_after_it() {
+        let open = |nonce| Event::Open { by: A, nonce, twins: false };
+        let both = |state: &State| matches!(state, State::Held(held) if held.twins);
+        let (state, answer) = step(held(A, N1, false), open(N2), Wall(0));
+        assert_eq!((answer, both(&state)), (Err(Code::InstanceTwice), false));
+        let (state, _) = step(state, open(N2), Wall(SECOND));
+        assert!(!both(&state), "the first may be dead");
+        let (after, answer) = step(state.clone(), open(N2), Wall(30 * SECOND));
+        assert!(answer.is_ok() && !both(&after), "then the lapse is enough");
+        for event in [open(N1), Event::Renew { epoch: Epoch(5), nonce: N1 }] {
+            let (heard, answer) = step(state.clone(), event, Wall(2 * SECOND));
+            assert_eq!((answer, both(&heard)), (Err(Code::InstanceTwice), true));
+        }
     }
 
     #[test]
     fn f40_a_wall_clock_that_steps_back_holds_a_lease_up_for_its_life_and_no_longer() {
         const HOUR: i64 = 3_600 * SECOND;
-        let (given, _) =
-            step(State::Free { epoch: Epoch(4) }, Event::Open { by: A, nonce: N1 }, Wall(9 * HOUR));
+        let (given, _) = step(
+            State::Free { epoch: Epoch(4) },
+            Event::Open { by: A, nonce: N1, twins: false },
+            Wall(9 * HOUR),
+        );
         // Hours back: another one is kept out for the life of a lease, then it is let in.
-        let by_another = Event::Open { by: B, nonce: N2 };
+        let by_another = Event::Open { by: B, nonce: N2, twins: false };
         let (seen, answer) = step(given.clone(), by_another, Wall(HOUR));
         assert_eq!(answer, Err(Code::SessionHeld));
         assert!(seen.is_live(Wall(HOUR + 29 * SECOND)));
@@ -281,7 +344,7 @@ mod tests {
                 now += wait * SECOND;
                 let (instance, nonce) = (InstanceId(Uuid::from_u128(who)), Nonce(Uuid::from_u128(who * 7)));
                 let event = match kind {
-                    0 => Event::Open { by: instance, nonce },
+                    0 => Event::Open { by: instance, nonce, twins: false },
                     1 => Event::Renew { epoch: Epoch(epoch), nonce },
                     _ => Event::Release { epoch: Epoch(epoch) },
                 };

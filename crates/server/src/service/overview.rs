@@ -16,7 +16,7 @@ use crate::{
     model::{
         catalog::{At, Page, Place},
         content::{self, Content},
-        overview::{BatchView, MessageView, Shown, StreamView},
+        overview::{BatchView, MessageView, OfferView, Shown, StreamView},
         stream::StreamId,
     },
     store::Store,
@@ -47,13 +47,20 @@ impl Overview {
         self.store.stream_views(tenant).await
     }
 
-    /// Takes the database that was offered and refused last for the stream's own.
+    /// Takes the database that was offered and refused last, and that the fingerprint names, for the stream's own; a dry
+    /// run only looks.
     ///
     /// # Errors
-    /// `NOT_FOUND` where none waits.
-    pub async fn accept_database(&self, place: Place) -> Result<()> {
+    /// `NOT_FOUND` where none waits, or another one does.
+    pub async fn accept_database(
+        &self,
+        place: Place,
+        fingerprint: String,
+        dry_run: bool,
+    ) -> Result<OfferView> {
         let Place { tenant, environment, erp } = place;
-        self.sessions.accept_database(StreamId { tenant, environment, erp }).await
+        let stream = StreamId { tenant, environment, erp };
+        self.sessions.accept_database(stream, fingerprint, dry_run).await
     }
 
     /// Ends the session of a stream at once.

@@ -25,6 +25,7 @@ use super::Caller;
 use crate::{
     model::{
         fleet,
+        overview::OfferView,
         session::{Database, Event},
         stream::StreamId,
     },
@@ -194,12 +195,21 @@ impl Sessions {
         Ok(PrepareResponse {})
     }
 
-    /// An operator takes the database that was refused last for the stream's own.
+    /// An operator takes the database that was refused last, and that the fingerprint names, for the stream's own; a dry
+    /// run only looks.
     ///
     /// # Errors
-    /// `NOT_FOUND` where none waits.
-    pub async fn accept_database(&self, stream: StreamId) -> Result<()> {
-        self.store.accept_identity(stream).await
+    /// `NOT_FOUND` where none waits, or another one does.
+    pub async fn accept_database(
+        &self,
+        stream: StreamId,
+        fingerprint: String,
+        dry_run: bool,
+    ) -> Result<OfferView> {
+        match dry_run {
+            true => self.store.offer(stream, fingerprint).await,
+            false => self.store.accept_identity(stream, fingerprint).await,
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Session: who may send a stream, and under which epoch.
 //!
-//! Promises: epochs rise; one live holder; two copies of one instance stop each other until the lease lapses.
+//! Promises: epochs rise; one live holder; two copies of one instance stop each other until the lease lapses, and for good once
+//! both were heard.
 //! Never: forgets the identity of the database it was opened for.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,6 +45,8 @@ pub struct Lease {
     database: Option<(String, u64)>,
     /// The database that was refused last, for a person to accept.
     offered: Option<(String, u64)>,
+    /// Instances of which two live processes were heard.
+    twins: BTreeSet<u8>,
 }
 
 #[derive(Clone, Debug)]
@@ -55,6 +58,13 @@ struct Holder {
     until: i64,
     /// Two copies of one data folder were seen: both are refused until the lease lapses.
     twice: bool,
+}
+
+impl Holder {
+    /// A nonce heard after the one that came later: both processes live.
+    fn both(&self, nonce: u8) -> bool {
+        self.former.contains(&nonce) || (self.twice && self.nonce == nonce)
+    }
 }
 
 impl Lease {
@@ -97,9 +107,15 @@ impl Lease {
                 return Opening::Held;
             }
             if holder.twice || holder.nonce != sender.nonce {
+                if holder.both(sender.nonce) {
+                    self.twins.insert(sender.instance);
+                }
                 holder.twice = true;
                 return Opening::Refused(Code::InstanceTwice);
             }
+        }
+        if self.twins.contains(&sender.instance) {
+            return Opening::Refused(Code::InstanceTwice);
         }
         self.epoch += 1;
         self.database = Some(database);
@@ -125,6 +141,9 @@ impl Lease {
         self.live_epoch(now, epoch)?;
         let holder = self.holder.as_mut().ok_or(Code::Fenced)?;
         if holder.twice || holder.former.contains(&nonce) {
+            if holder.both(nonce) {
+                self.twins.insert(holder.instance);
+            }
             holder.twice = true;
             return Err(Code::InstanceTwice);
         }
@@ -178,7 +197,9 @@ mod tests {
         assert_eq!(lease.renew(2, 1, 1), Err(Code::InstanceTwice));
         assert_eq!(lease.renew(3, 1, 2), Err(Code::InstanceTwice));
         assert_eq!(lease.open(4, &sender(1, 2)), Opening::Refused(Code::InstanceTwice));
-        assert_eq!(lease.open(TTL + 2, &sender(1, 3)), Opening::Granted(2));
+        let refused = Opening::Refused(Code::InstanceTwice);
+        assert_eq!(lease.open(TTL + 2, &sender(1, 3)), refused);
+        assert_eq!(lease.open(TTL + 2, &sender(2, 3)), Opening::Granted(2));
     }
 
     #[test]

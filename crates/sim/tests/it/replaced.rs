@@ -66,7 +66,9 @@ async fn f51_a_file_that_is_replaced_under_the_agent_is_told_and_waits_for_a_per
     assert!(agents.contains("\"code\":\"DATABASE_CHANGED\""), "{agents}");
     // A person says that it is the same ERP: now it is followed, and equal.
     world.erp = Erp::sqlite(&path);
-    world.cloud.command(&["session", "accept"]);
+    let streams = world.cloud.command(&["session", "list", "--json"]);
+    let waits = streams.split("\"fingerprint\":\"").nth(1).and_then(|rest| rest.split('"').next());
+    world.cloud.command(&["session", "accept", waits.unwrap()]);
     world.equal(WAIT).await;
     let agents = world.cloud.command(&["fleet", "agents", "--json"]);
     assert!(agents.contains("\"link\":\"sending\",\"code\":null"), "{agents}");

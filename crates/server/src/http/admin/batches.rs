@@ -15,12 +15,12 @@ use super::super::{
     Desk,
     answer::Answer,
     gate::Act,
-    listing::{Asked, Listing, RowPaging},
+    listing::{Asked, Body, Listing, RowPaging},
 };
 use crate::model::{
     catalog::At,
     content::{Content, SentRow},
-    overview::{BatchView, MessageView, StreamView},
+    overview::{BatchView, MessageView, OfferView, StreamView},
 };
 
 pub(super) fn routes() -> OpenApiRouter<Desk> {
@@ -42,14 +42,29 @@ async fn streams(act: Act) -> Answer<Json<Listing<StreamView>>> {
     Ok(Json(Listing::whole(act.services.overview.streams(act.tenant_id()?).await?)))
 }
 
-/// Takes the database that was refused last for the stream's own (`DATABASE_CHANGED`).
+/// A database to accept.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct AcceptedDatabase {
+    /// As the list of streams shows it.
+    fingerprint: String,
+    /// Tell whether it waits, and accept nothing.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// Takes the database that was refused last for the stream's own (`DATABASE_CHANGED`); 404 where another one waits by now.
 #[utoipa::path(post,
     path = "/tenants/{tenant}/environments/{environment}/erps/{erp}/session/accepted-database",
-    tag = "sessions", security(("administrator" = ["operator"])), responses((status = 204)))]
-async fn accept_database(act: Act) -> Answer<StatusCode> {
+    tag = "sessions", security(("administrator" = ["operator"])), request_body = AcceptedDatabase,
+    responses((status = 200, body = OfferView)))]
+async fn accept_database(
+    act: Act,
+    Body(accepted): Body<AcceptedDatabase>,
+) -> Answer<Json<OfferView>> {
     let place = act.place().await?;
-    act.services.overview.accept_database(place).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let AcceptedDatabase { fingerprint, dry_run } = accepted;
+    Ok(Json(act.services.overview.accept_database(place, fingerprint, dry_run).await?))
 }
 
 /// Ends the session at once; its sender reads again from the cursor.

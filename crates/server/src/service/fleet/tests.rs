@@ -402,7 +402,9 @@ async fn f51_a_person_s_decision_ends_what_the_list_of_agents_shows() {
     facts.insert("file_id".into(), "8".into());
     trial.ask(restored.clone(), at(40)).await;
     assert_eq!(agents(&trial, at(41)).await[0].code.as_deref(), Some("DATABASE_CHANGED"));
-    sessions.accept_database(trial.caller.stream()).await.unwrap();
+    let offer =
+        trial.store.stream_views(trial.caller.tenant).await.unwrap().remove(0).offer.unwrap();
+    sessions.accept_database(trial.caller.stream(), offer.fingerprint, false).await.unwrap();
     trial.ask(restored, at(42)).await;
     let told = &agents(&trial, at(43)).await[0];
     assert_eq!((told.link, told.code.as_deref()), (AgentLink::Sending, None));

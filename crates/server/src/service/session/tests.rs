@@ -1,7 +1,14 @@
 //! Sessions on a real store: grants, refusals, cursors.
 
 use super::*;
-use crate::service::trial::{NOW, Trial, at};
+use crate::{
+    model::catalog::{At, Place},
+    service::trial::{NOW, Trial, at},
+};
+
+async fn offered(trial: &Trial) -> OfferView {
+    trial.store.stream_views(trial.caller.tenant).await.unwrap().remove(0).offer.unwrap()
+}
 
 fn refusal(response: OpenResponse) -> String {
     match response.result.unwrap() {
@@ -41,7 +48,7 @@ async fn a_lease_is_granted_held_renewed_lapsed_and_released() {
 }
 
 #[tokio::test]
-async fn two_copies_of_one_instance_are_both_stopped_until_the_lease_lapses() {
+async fn two_copies_of_one_instance_are_both_stopped_until_a_person_decides() {
     let trial = Trial::new();
     let sessions = Sessions::new(trial.store.clone());
     trial.open(1, 1, NOW).await;
@@ -51,7 +58,34 @@ async fn two_copies_of_one_instance_are_both_stopped_until_the_lease_lapses() {
         Code::InstanceTwice
     );
     assert_eq!(refusal(trial.ask(Trial::request(1, 1), at(29)).await), "INSTANCE_TWICE");
-    assert_eq!(refusal(trial.ask(Trial::request(1, 1), at(30)).await), "granted 2");
+    // Neither a lapse nor another instance's lease in between brings one of them back.
+    for nonce in [1, 2, 3] {
+        assert_eq!(refusal(trial.ask(Trial::request(1, nonce), at(30)).await), "INSTANCE_TWICE");
+    }
+    assert_eq!(refusal(trial.ask(Trial::request(2, 9), at(31)).await), "granted 2");
+    sessions
+        .release(&trial.caller, ReleaseRequest { erp: "RM".into(), epoch: 2 }, at(32))
+        .await
+        .unwrap();
+    assert_eq!(refusal(trial.ask(Trial::request(1, 2), at(33)).await), "INSTANCE_TWICE");
+    assert!(trial.store.stream_views(trial.caller.tenant).await.unwrap()[0].disputed);
+    let caller = &trial.caller;
+    let place = Place {
+        tenant: caller.tenant,
+        environment: caller.stream().environment,
+        erp: caller.stream().erp,
+    };
+    trial.store.release_by_operator(place).await.unwrap();
+    assert_eq!(refusal(trial.ask(Trial::request(1, 2), at(34)).await), "granted 3");
+}
+
+#[tokio::test]
+async fn a_process_that_follows_a_dead_one_without_its_epoch_waits_for_the_lapse_alone() {
+    let trial = Trial::new();
+    trial.open(1, 1, NOW).await;
+    assert_eq!(refusal(trial.ask(Trial::request(1, 2), at(1)).await), "INSTANCE_TWICE");
+    assert_eq!(refusal(trial.ask(Trial::request(1, 2), at(29)).await), "INSTANCE_TWICE");
+    assert_eq!(refusal(trial.ask(Trial::request(1, 2), at(30)).await), "granted 2");
 }
 
 #[tokio::test]
@@ -71,10 +105,28 @@ async fn another_database_or_one_set_back_in_time_waits_for_a_person() {
     assert_eq!(refusal(trial.ask(with("8", b"\x02\x00"), NOW).await), "DATABASE_CHANGED");
     assert_eq!(refusal(trial.ask(with("7", b"\x02\x00"), NOW).await), "granted 3");
     let stream = trial.caller.stream();
-    assert_eq!(sessions.accept_database(stream.clone()).await.unwrap_err().code, Code::NotFound);
+    let accept = |mark: String, dry| sessions.accept_database(stream.clone(), mark, dry);
+    assert_eq!(accept(String::new(), false).await.unwrap_err().code, Code::NotFound);
     assert_eq!(refusal(trial.ask(with("8", b"\x00\x01"), NOW).await), "DATABASE_CHANGED");
-    sessions.accept_database(stream).await.unwrap();
-    assert_eq!(refusal(trial.ask(with("8", b"\x00\x01"), NOW).await), "granted 4");
+    let seen = offered(&trial).await;
+    // Another copy offered its own since a person looked.
+    assert_eq!(refusal(trial.ask(with("9", b"\x00\x01"), at(1)).await), "DATABASE_CHANGED");
+    for dry in [true, false] {
+        let refused = accept(seen.fingerprint.clone(), dry).await.unwrap_err();
+        assert_eq!(refused.code, Code::NotFound);
+        assert!(refused.message.contains(&offered(&trial).await.fingerprint), "{refused}");
+    }
+    assert_eq!(refusal(trial.ask(with("8", b"\x00\x01"), at(2)).await), "DATABASE_CHANGED");
+    // It goes on, and is the same.
+    assert_eq!(refusal(trial.ask(with("8", b"\x00\x02"), at(3)).await), "DATABASE_CHANGED");
+    let again = offered(&trial).await;
+    assert_eq!(again.fingerprint, seen.fingerprint);
+    assert_eq!((again.since, again.at), (At(at(2).0), At(at(3).0)));
+    accept(seen.fingerprint.clone(), true).await.unwrap();
+    assert_eq!(refusal(trial.ask(with("8", b"\x00\x02"), at(4)).await), "DATABASE_CHANGED");
+    accept(seen.fingerprint, false).await.unwrap();
+    assert!(trial.store.stream_views(trial.caller.tenant).await.unwrap()[0].offer.is_none());
+    assert_eq!(refusal(trial.ask(with("8", b"\x00\x02"), NOW).await), "granted 4");
 }
 
 #[tokio::test]

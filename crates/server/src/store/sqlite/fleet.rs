@@ -8,7 +8,7 @@ mod order;
 
 use protocol::{
     Code, Error, Result,
-    ids::{Epoch, TenantId},
+    ids::{Epoch, InstanceId, TenantId},
     limits,
 };
 use runtime::{clock::Wall, failpoint};
@@ -78,7 +78,8 @@ impl Store {
                 connection,
                 "SELECT e.name || '/' || a.erp || '/' || a.instance AS agent, e.name, a.erp, a.instance, a.version,
                         a.database, a.first_at, a.asked_at, a.refused, a.granted_at, a.reported_at,
-                        s.epoch, s.holder = a.instance, s.expires_at, s.disputed, t.tables, t.parked, t.degraded, t.row_count, a.differs
+                        s.epoch, s.holder = a.instance, s.expires_at, s.disputed, t.tables, t.parked, t.degraded, t.row_count, a.differs,
+                        a.twice_at IS NOT NULL
                    FROM fleet_agent a
                    JOIN environment e ON (e.tenant_id, e.id) = (a.tenant_id, a.environment_id)
                    JOIN ingest_stream s ON (s.tenant_id, s.environment_id, s.erp) = (a.tenant_id, a.environment_id, a.erp)
@@ -161,13 +162,44 @@ pub(super) fn seen(
     let surplus = "DELETE FROM fleet_agent WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3) AND instance NOT IN (
                      SELECT instance FROM fleet_agent WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3)
                       ORDER BY instance = ?4 OR instance = (SELECT holder FROM ingest_stream
-                               WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3)) IS TRUE DESC, asked_at DESC
+                               WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3)) IS TRUE DESC,
+                               twice_at IS NOT NULL DESC, asked_at DESC
                       LIMIT ?5)";
     let most = i64::try_from(limits::STREAM_INSTANCES).unwrap_or(i64::MAX);
     tx.prepare_cached(surplus)
         .map_err(failed)?
         .execute(params![tenant, environment, erp, instance, most])
         .map_err(failed)?;
+    Ok(())
+}
+
+/// Whether two processes were heard that both are this instance, and no person decided since.
+pub(super) fn are_twins(
+    tx: &Transaction<'_>,
+    stream: &StreamId,
+    instance: InstanceId,
+) -> Result<bool> {
+    let [tenant, environment, erp] = &names(stream);
+    let sql = "SELECT EXISTS (SELECT 1 FROM fleet_agent WHERE twice_at IS NOT NULL
+                 AND (tenant_id, environment_id, erp, instance) = (?1, ?2, ?3, ?4))";
+    let mut statement = tx.prepare_cached(sql).map_err(failed)?;
+    let of = params![tenant, environment, erp, instance.to_string()];
+    statement.query_row(of, |row| row.get(0)).map_err(failed)
+}
+
+/// Two such processes were heard. The instance is known: it was granted a lease.
+pub(super) fn note_twins(
+    tx: &Transaction<'_>,
+    stream: &StreamId,
+    instance: InstanceId,
+    now: Wall,
+) -> Result<()> {
+    let [tenant, environment, erp] = &names(stream);
+    let sql = "UPDATE fleet_agent SET twice_at = coalesce(twice_at, ?5)
+                WHERE (tenant_id, environment_id, erp, instance) = (?1, ?2, ?3, ?4)";
+    let mut statement = tx.prepare_cached(sql).map_err(failed)?;
+    let values = params![tenant, environment, erp, instance.to_string(), now.0];
+    statement.execute(values).map_err(failed)?;
     Ok(())
 }
 
@@ -247,6 +279,7 @@ fn agent(row: &Row<'_>, now: Wall) -> rusqlite::Result<AgentView> {
         holds: row.get::<_, Option<bool>>(12)?.unwrap_or_default(),
         expires_at: Wall(row.get(13)?),
         disputed: row.get(14)?,
+        twins: row.get(20)?,
     };
     let epoch = Epoch(row.get::<_, i64>(11)?.unsigned_abs());
     let count = |at: usize| row.get::<_, Option<i64>>(at).map(Option::unwrap_or_default);

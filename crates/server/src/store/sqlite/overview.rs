@@ -8,7 +8,7 @@ use protocol::{
     ids::{BatchId, Epoch, MessageNumber, TenantId},
     limits,
 };
-use rusqlite::{named_params, params};
+use rusqlite::{Row, named_params, params};
 
 use super::{
     Store,
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::model::{
     catalog::{At, Page, Place},
-    overview::{BatchView, MessageView, Shown, StreamView},
+    overview::{BatchView, MessageView, OfferView, Shown, StreamView},
 };
 
 impl Store {
@@ -26,12 +26,23 @@ impl Store {
         self.read(move |connection| {
             rows(
                 connection,
-                "SELECT e.name, s.erp, s.epoch, s.holder, s.expires_at, s.disputed,
-                        s.offered IS NOT NULL, s.last_batch
+                "SELECT e.name, s.erp, s.epoch, s.holder, s.expires_at,
+                        s.disputed OR EXISTS (SELECT 1 FROM fleet_agent a WHERE a.twice_at IS NOT NULL
+                          AND (a.tenant_id, a.environment_id, a.erp) = (s.tenant_id, s.environment_id, s.erp)),
+                        s.offered IS NOT NULL, s.last_batch, s.offered_mark, s.offered_by, s.offered_since, s.offered_at
                  FROM ingest_stream s JOIN environment e ON e.tenant_id = s.tenant_id AND e.id = s.environment_id
                  WHERE s.tenant_id = :tenant ORDER BY e.name, s.erp",
                 named_params! {":tenant": tenant.to_string()},
                 |row| {
+                    let database_waits = row.get(6)?;
+                    let offer = |row: &Row<'_>| {
+                        Ok::<_, rusqlite::Error>(OfferView {
+                            fingerprint: row.get(8)?,
+                            instance: row.get(9)?,
+                            since: At(row.get(10)?),
+                            at: At(row.get(11)?),
+                        })
+                    };
                     Ok(StreamView {
                         environment: row.get(0)?,
                         erp: parsed(row, 1)?,
@@ -39,7 +50,9 @@ impl Store {
                         holder: row.get(3)?,
                         expires_at: At(row.get(4)?),
                         disputed: row.get(5)?,
-                        database_waits: row.get(6)?,
+                        database_waits,
+                        // One of before fingerprints were kept is shown with the agent's next try.
+                        offer: if database_waits { offer(row).ok() } else { None },
                         last_batch: BatchId(row.get(7)?),
                     })
                 },
@@ -60,6 +73,13 @@ impl Store {
                 named_params! {":tenant": place.tenant.to_string(), ":environment": place.environment.to_string(),
                     ":erp": place.erp.as_str()},
             )?;
+            transaction
+                .execute(
+                    "UPDATE fleet_agent SET twice_at = NULL
+                      WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3)",
+                    params![place.tenant.to_string(), place.environment.to_string(), place.erp.as_str()],
+                )
+                .map_err(failed)?;
             if found == 0 {
                 return Err(Error::new(Code::NotFound, format!("{} has had no session yet", place.erp)));
             }

@@ -3,14 +3,19 @@
 //! Promises: a step of the lease and what it owes (an abandoned batch, forgotten entries) are one transaction.
 //! Never: decides who may send; `model::session` does.
 
+use std::collections::BTreeMap;
+
+use prost::Message as _;
 use protocol::{
     Code, Error, Result,
     ids::{BatchId, Epoch, InstallationId, InstanceId, Nonce},
     limits,
     names::TableName,
+    proto::ingestion::DatabaseIdentity,
 };
 use runtime::{clock::Wall, failpoint, mutant};
-use rusqlite::{OptionalExtension as _, Transaction, params};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::{
@@ -20,6 +25,8 @@ use super::{
     ingest::{abandon, bound, head, names},
 };
 use crate::model::{
+    catalog::At,
+    overview::OfferView,
     session::{Database, Effect, Event, Held, State, step},
     stream::StreamId,
 };
@@ -104,18 +111,23 @@ impl Store {
             head(tx, &stream, now)?;
             failpoint::reach("lease.step", Code::StoreFailed)?;
             let (state, answer) = step(load(tx, &stream)?, event, now);
+            let by = match &state {
+                State::Held(held) => held.instance.to_string(),
+                State::Free { .. } => String::new(),
+            };
             if answer.is_ok() {
+                let by = by.as_str();
                 let known = identity(tx, &stream)?;
                 match known.map_or(Database::AsKnown, |known| judge(&known)) {
                     Database::AsKnown => {}
-                    Database::Moved(further) => keep_identity(tx, &stream, &further)?,
+                    Database::Moved(further) => follow_identity(tx, &stream, (by, &further))?,
                     Database::Another(other) => {
-                        offer_identity(tx, &stream, &other)?;
+                        offer_identity(tx, &stream, (by, &other), now)?;
                         return Ok(Err(Code::DatabaseChanged));
                     }
                 }
             }
-            save(tx, &stream, &state)?;
+            keep_state(tx, &stream, &state, now)?;
             Ok(answer.map(|_| ()))
         })
         .await
@@ -143,25 +155,88 @@ impl Store {
         .await
     }
 
-    /// Takes the identity that was refused last as the stream's own; an operator's decision.
+    /// The identity that was refused last, where its fingerprint is that one.
     ///
     /// # Errors
-    /// `NOT_FOUND` where no identity was refused.
-    pub async fn accept_identity(&self, stream: StreamId) -> Result<()> {
+    /// `NOT_FOUND` where no identity was refused, or another one since.
+    pub(crate) async fn offer(&self, stream: StreamId, fingerprint: String) -> Result<OfferView> {
+        self.read(move |connection| offer(connection, &stream, &fingerprint)).await
+    }
+
+    /// Takes the identity of that fingerprint, which was refused last, as the stream's own; an operator's decision.
+    ///
+    /// # Errors
+    /// As [`Store::offer`]; then nothing is changed.
+    pub(crate) async fn accept_identity(
+        &self,
+        stream: StreamId,
+        fingerprint: String,
+    ) -> Result<OfferView> {
         let deed = Deed::of(
             "session.accept-database",
             stream.tenant,
             format!("{}/{}", stream.environment, stream.erp),
-        );
+        )
+        .with(&fingerprint);
         self.audited(deed, move |tx| {
+            let accepted = offer(tx, &stream, &fingerprint)?;
             let [tenant, environment, erp] = &names(&stream);
             let sql = "UPDATE ingest_stream SET identity = offered, offered = NULL
-                        WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3) AND offered IS NOT NULL";
-            let changed = tx.execute(sql, params![tenant, environment, erp]).map_err(failed)?;
-            if changed == 1 { Ok(()) } else { Err(Error::new(Code::NotFound, "no database waits for acceptance")) }
+                        WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3)";
+            tx.execute(sql, params![tenant, environment, erp]).map_err(failed)?;
+            Ok(accepted)
         })
         .await
     }
+}
+
+/// What a person saw of a database: this instance with these facts. The log position goes on, so it is left out.
+fn fingerprint(instance: &str, identity: &[u8]) -> String {
+    let mut hasher = Sha256::new();
+    let mut add = |part: &[u8]| {
+        hasher.update(part.len().to_be_bytes());
+        hasher.update(part);
+    };
+    add(instance.as_bytes());
+    match DatabaseIdentity::decode(identity) {
+        Ok(identity) => {
+            add(identity.kind.as_bytes());
+            for (name, value) in identity.facts.iter().collect::<BTreeMap<_, _>>() {
+                add(name.as_bytes());
+                add(value.as_bytes());
+            }
+        }
+        Err(_) => add(identity),
+    }
+    hasher.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn offer(connection: &Connection, stream: &StreamId, wanted: &str) -> Result<OfferView> {
+    let [tenant, environment, erp] = &names(stream);
+    let sql = "SELECT offered_mark, offered_by, offered_since, offered_at FROM ingest_stream
+                WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3) AND offered_mark IS NOT NULL
+                  AND offered IS NOT NULL";
+    let found = connection
+        .query_row(sql, params![tenant, environment, erp], |row| {
+            Ok(OfferView {
+                fingerprint: row.get(0)?,
+                instance: row.get(1)?,
+                since: At(row.get(2)?),
+                at: At(row.get(3)?),
+            })
+        })
+        .optional()
+        .map_err(failed)?;
+    let none = || Error::new(Code::NotFound, "no database waits for acceptance");
+    let found = found.ok_or_else(none)?;
+    if found.fingerprint.eq_ignore_ascii_case(wanted) {
+        return Ok(found);
+    }
+    let words = format!(
+        "the database that waits is {} of instance {}, no longer the one named; look again before it is accepted",
+        found.fingerprint, found.instance
+    );
+    Err(Error::new(Code::NotFound, words))
 }
 
 fn open(
@@ -178,12 +253,15 @@ fn open(
     let stored = identity(tx, stream)?;
     let found = stored.map_or_else(Vec::new, |stored| differs(&stored, &asking.identity));
     if !found.is_empty() {
-        offer_identity(tx, stream, &asking.identity)?;
+        let by = asking.by.instance.to_string();
+        offer_identity(tx, stream, (&by, &asking.identity), now)?;
         return Ok((Opened::Refused(Code::DatabaseChanged), found));
     }
-    let event = Event::Open { by: asking.by.instance, nonce: asking.nonce };
+    let by = asking.by.instance;
+    let twins = fleet::are_twins(tx, stream, by)?;
+    let event = Event::Open { by, nonce: asking.nonce, twins };
     let (state, answer) = step(load(tx, stream)?, event, now);
-    save(tx, stream, &state)?;
+    keep_state(tx, stream, &state, now)?;
     let effects = match answer {
         Ok(effects) => effects,
         Err(code) => return Ok((Opened::Refused(code), found)),
@@ -215,12 +293,36 @@ fn keep_identity(tx: &Transaction<'_>, stream: &StreamId, identity: &[u8]) -> Re
     Ok(())
 }
 
-/// Another one, which a person may take for the stream's own.
-fn offer_identity(tx: &Transaction<'_>, stream: &StreamId, identity: &[u8]) -> Result<()> {
+/// The same one, further on. What another instance offered still waits.
+fn follow_identity(
+    tx: &Transaction<'_>,
+    stream: &StreamId,
+    (by, identity): (&str, &[u8]),
+) -> Result<()> {
     let [tenant, environment, erp] = &names(stream);
-    let sql = "UPDATE ingest_stream SET offered = ?4 WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3)";
+    let sql =
+        "UPDATE ingest_stream SET identity = ?4, offered = iif(offered_by = ?5, NULL, offered)
+                WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3)";
     let mut statement = tx.prepare_cached(sql).map_err(failed)?;
-    statement.execute(params![tenant, environment, erp, identity]).map_err(failed)?;
+    statement.execute(params![tenant, environment, erp, identity, by]).map_err(failed)?;
+    Ok(())
+}
+
+/// Another one, which a person may take for the stream's own.
+fn offer_identity(
+    tx: &Transaction<'_>,
+    stream: &StreamId,
+    (by, identity): (&str, &[u8]),
+    now: Wall,
+) -> Result<()> {
+    let [tenant, environment, erp] = &names(stream);
+    let mark = fingerprint(by, identity);
+    let sql = "UPDATE ingest_stream SET offered = ?4, offered_by = ?6, offered_at = ?7, offered_mark = ?5,
+                      offered_since = iif(offered IS NOT NULL AND offered_mark = ?5, offered_since, ?7)
+                WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3)";
+    let mut statement = tx.prepare_cached(sql).map_err(failed)?;
+    let values = params![tenant, environment, erp, identity, mark, by, now.0];
+    statement.execute(values).map_err(failed)?;
     Ok(())
 }
 
@@ -259,7 +361,16 @@ fn load(tx: &Transaction<'_>, stream: &StreamId) -> Result<State> {
         former,
         until,
         disputed,
+        twins: false,
     }))
+}
+
+/// Keeps a step's state, and what it found out of the instance.
+fn keep_state(tx: &Transaction<'_>, stream: &StreamId, state: &State, now: Wall) -> Result<()> {
+    if let State::Held(Held { twins: true, instance, .. }) = state {
+        fleet::note_twins(tx, stream, *instance, now)?;
+    }
+    save(tx, stream, state)
 }
 
 fn save(tx: &Transaction<'_>, stream: &StreamId, state: &State) -> Result<()> {

@@ -23,6 +23,7 @@ use server::{
         Caller,
         catalog::{Catalog, NewEntity},
         ingest::Ingest,
+        overview::Overview,
         session::Sessions,
         staging::Staging,
     },
@@ -42,6 +43,7 @@ pub(crate) struct Real {
     folder: TempDir,
     ingest: Ingest,
     sessions: Sessions,
+    overview: Overview,
     staging: Staging,
     catalog: Catalog,
     place: Place,
@@ -85,8 +87,9 @@ impl Real {
         let client: ClientId = "client".parse().unwrap();
         let caller = Caller { tenant, environment, installation, client, erp, connection: 0 };
         let staging = Staging::new(store.clone(), folder.path());
-        let (ingest, sessions) = (Ingest::new(store.clone()), Sessions::new(store));
-        Self { folder, ingest, sessions, staging, catalog, place, caller }
+        let (ingest, sessions) = (Ingest::new(store.clone()), Sessions::new(store.clone()));
+        let overview = Overview::new(store, sessions.clone());
+        Self { folder, ingest, sessions, overview, staging, catalog, place, caller }
     }
 
     pub(crate) fn path(&self) -> PathBuf {
@@ -98,7 +101,8 @@ impl Real {
         let store = Store::open(&self.path()).unwrap();
         self.staging = Staging::new(store.clone(), self.folder.path());
         self.catalog = Catalog::new(store.clone());
-        (self.ingest, self.sessions) = (Ingest::new(store.clone()), Sessions::new(store));
+        (self.ingest, self.sessions) = (Ingest::new(store.clone()), Sessions::new(store.clone()));
+        self.overview = Overview::new(store, self.sessions.clone());
     }
 
     /// Each call on a connection of its own, so that no window joins two of them.
@@ -257,7 +261,11 @@ impl Real {
     }
 
     pub(crate) async fn accept_database(&mut self) -> Result<(), Code> {
-        self.sessions.accept_database(self.caller.stream()).await.map_err(|error| error.code)
+        let streams = self.overview.streams(self.place.tenant).await.unwrap();
+        let waits = streams.into_iter().find_map(|stream| stream.offer);
+        let waits = waits.map_or_else(String::new, |offer| offer.fingerprint);
+        let accepted = self.sessions.accept_database(self.caller.stream(), waits, false).await;
+        accepted.map(|_| ()).map_err(|error| error.code)
     }
 
     /// Applies some of what was accepted, as the task does.
