@@ -76,6 +76,8 @@ CREATE TABLE fleet_order (
     -- When it was first written into a stream of commands.
     sent_at         INTEGER,
     ended_at        INTEGER,
+    -- The instance that carried it out last: a pause is told to each that takes the stream over.
+    ended_by        TEXT,
     -- Why it failed.
     code            TEXT CHECK (code <> ''),
     FOREIGN KEY (tenant_id, environment_id) REFERENCES environment (tenant_id, id) ON DELETE CASCADE,

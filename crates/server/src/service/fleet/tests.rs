@@ -311,6 +311,40 @@ async fn keys_of_an_order_reach_the_agent_alone_and_are_gone_once_it_has_ended()
 }
 
 #[tokio::test]
+async fn whoever_takes_a_stream_over_is_told_the_pauses_that_hold_once() {
+    let trial = Trial::new();
+    let fleet = fleet(&trial);
+    let order = |verb, table| fleet.order(place(&trial), wish(verb, table), false, NOW);
+    // What a new stream of commands brings, all of it carried out.
+    let carried = async |epoch: Epoch, now: Wall| {
+        let mut told = Vec::new();
+        for order in fleet.commands(&trial.caller, commands(epoch), now).await.unwrap().taken {
+            let done = progress(&order.id.to_string(), true, "");
+            fleet.progress(&trial.caller, Some(epoch), done, now).await.unwrap();
+            told.push((order.number, order.wish.verb));
+        }
+        told
+    };
+    let first = trial.open(1, 1, NOW).await;
+    order(Verb::Pause, None).await.unwrap();
+    order(Verb::Resume, None).await.unwrap();
+    order(Verb::Pause, Some("FLAN")).await.unwrap();
+    let all = [(1, Verb::Pause), (2, Verb::Resume), (3, Verb::Pause)];
+    assert_eq!(carried(first, at(1)).await, all);
+    assert_eq!(carried(first, at(2)).await, [], "its own journal knows them");
+    let second = trial.open(2, 2, at(40)).await;
+    assert_eq!(carried(second, at(41)).await, all[1..], "what is in force, in order");
+    assert_eq!(carried(second, at(42)).await, []);
+    order(Verb::Resume, Some("FLAN")).await.unwrap();
+    assert_eq!(carried(second, at(43)).await, [(4, Verb::Resume)]);
+    assert!(states(&trial).await.iter().all(|(_, state)| *state == OrderState::Done));
+    let third = trial.open(1, 1, at(80)).await;
+    let told = carried(third, at(81)).await;
+    assert_eq!(told.last(), Some(&(4, Verb::Resume)), "the first one still pauses it");
+    assert!(!told.contains(&(3, Verb::Pause)));
+}
+
+#[tokio::test]
 async fn the_oldest_orders_that_ended_go_and_those_that_did_not_stay() {
     let trial = Trial::new();
     let fleet = fleet(&trial);

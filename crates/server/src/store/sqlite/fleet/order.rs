@@ -1,7 +1,8 @@
 //! Orders in the embedded store: given by people, taken by the holder of a stream's lease, ended by its word.
 //!
 //! Promises: an order is noted as sent before it leaves; each step is judged by `model::order` under the store's one
-//! writer; giving and withdrawing stand in the audit with who did it; keys that it names are gone once it has ended.
+//! writer; giving and withdrawing stand in the audit with who did it; keys that it names are gone once it has ended;
+//! an instance that takes a stream over is told the pauses that were ordered for it.
 //! Never: forgets an order that has not ended; shows a key.
 
 use std::collections::BTreeMap;
@@ -29,6 +30,23 @@ use crate::store::sqlite::{
 };
 
 type Args = BTreeMap<String, String>;
+
+/// The newest pause or resume of a table that was carried out. A resume counts where it ends a pause that is known.
+macro_rules! in_force {
+    () => {
+        "fleet_order.state = 'done' AND fleet_order.verb IN ('PAUSE', 'RESUME')
+            AND NOT EXISTS (SELECT 1 FROM fleet_order n
+                  WHERE (n.tenant_id, n.environment_id, n.erp) =
+                        (fleet_order.tenant_id, fleet_order.environment_id, fleet_order.erp)
+                    AND n.seq > fleet_order.seq AND n.state = 'done' AND n.verb IN ('PAUSE', 'RESUME')
+                    AND (n.name IS NULL OR lower(n.name) = lower(fleet_order.name)))
+            AND (fleet_order.verb = 'PAUSE' OR EXISTS (SELECT 1 FROM fleet_order p
+                  WHERE (p.tenant_id, p.environment_id, p.erp) =
+                        (fleet_order.tenant_id, fleet_order.environment_id, fleet_order.erp)
+                    AND p.seq < fleet_order.seq AND p.state = 'done' AND p.verb = 'PAUSE'
+                    AND (fleet_order.name IS NULL OR p.name IS NULL OR lower(p.name) = lower(fleet_order.name))))"
+    };
+}
 
 const SELECT: &str = "SELECT seq, verb, name, args, state, code, who, ordered_at, sent_at, ended_at FROM fleet_order";
 
@@ -143,7 +161,8 @@ impl Store {
         .await
     }
 
-    /// Orders of a stream numbered above `after` that have not ended, in order; they count as sent from now on.
+    /// Orders of a stream numbered above `after` that have not ended, in order; they count as sent from now on. From the
+    /// start (0) also the pauses in force, and what ended them, that another instance carried out last.
     ///
     /// # Errors
     /// `FENCED` where the epoch does not hold a live lease.
@@ -237,10 +256,14 @@ fn add(
     ];
     tx.execute(sql, values).map_err(failed)?;
     let number = tx.last_insert_rowid();
-    let surplus = "DELETE FROM fleet_order WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3) AND ended_at IS NOT NULL
+    let surplus = concat!(
+        "DELETE FROM fleet_order WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3) AND ended_at IS NOT NULL
                      AND seq < (SELECT min(seq) FROM (SELECT seq FROM fleet_order
                                  WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3) AND ended_at IS NOT NULL
-                                 ORDER BY seq DESC LIMIT ?4))";
+                                 ORDER BY seq DESC LIMIT ?4)) AND NOT (",
+        in_force!(),
+        ")"
+    );
     let kept = i64::try_from(limits::STREAM_ORDERS_KEPT).unwrap_or(i64::MAX);
     tx.execute(surplus, params![tenant, environment, erp, kept]).map_err(failed)?;
     one(tx, place, number)
@@ -268,9 +291,15 @@ fn send(tx: &Transaction<'_>, stream: &StreamId, after: i64, now: Wall) -> Resul
     let [tenant, environment, erp] = &names(stream);
     let found = rows(
         tx,
-        "SELECT seq, id, verb, name, args, who, state FROM fleet_order
-          WHERE (tenant_id, environment_id, erp) = (:tenant, :environment, :erp) AND seq > :after
-            AND state IN ('waiting', 'sent', 'under-way') ORDER BY seq",
+        concat!(
+            "SELECT seq, id, verb, name, args, who, state FROM fleet_order
+              WHERE (tenant_id, environment_id, erp) = (:tenant, :environment, :erp) AND seq > :after
+                AND (state IN ('waiting', 'sent', 'under-way') OR (:after = 0 AND ended_by IS NOT (
+                     SELECT holder FROM ingest_stream
+                      WHERE (tenant_id, environment_id, erp) = (:tenant, :environment, :erp)) AND ",
+            in_force!(),
+            ")) ORDER BY seq"
+        ),
         named_params! {":tenant": tenant, ":environment": environment, ":erp": erp, ":after": after},
         |row| {
             let wish =
@@ -281,7 +310,11 @@ fn send(tx: &Transaction<'_>, stream: &StreamId, after: i64, now: Wall) -> Resul
     )?;
     let mut orders = Vec::with_capacity(found.len());
     for (order, state) in found {
-        let Ok(next) = step(state, OrderEvent::Send) else { continue };
+        // What another instance carried out stays done.
+        let Ok(next) = step(state, OrderEvent::Send) else {
+            orders.push(order);
+            continue;
+        };
         let sql =
             "UPDATE fleet_order SET state = ?2, sent_at = coalesce(sent_at, ?3) WHERE seq = ?1";
         tx.prepare_cached(sql)
@@ -315,6 +348,12 @@ fn note(
     let head = head(tx, stream, now)?;
     holds(tx, stream, epoch.unwrap_or(head.epoch), now)?;
     let next = step(state, event).map_err(|_| missing())?;
+    if matches!(event, OrderEvent::End { .. }) {
+        let sql = "UPDATE fleet_order SET ended_by = (SELECT holder FROM ingest_stream
+                     WHERE (tenant_id, environment_id, erp) = (?2, ?3, ?4)) WHERE seq = ?1";
+        let mut statement = tx.prepare_cached(sql).map_err(failed)?;
+        statement.execute(params![number, tenant, environment, erp]).map_err(failed)?;
+    }
     if next == state {
         return Ok(());
     }
