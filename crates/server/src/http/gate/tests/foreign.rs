@@ -107,6 +107,7 @@ impl Operation {
                 vec![json!({ "thresholds": [{ "rule": "freshness", "value": 5,
                 "environment": thing("environment") }] })]
             }
+            "AcceptedDatabase" => vec![json!({ "fingerprint": thing("offer") })],
             "Shared" => vec![json!([{ "table": "ANOTHER" }])],
             "Filtered" => vec![json!({ "filter": "ID > 1" })],
             "Reload" => vec![json!({ "table": thing("table") })],
@@ -200,6 +201,8 @@ impl Stage {
         let told = self.done("GET", &deliveries, Value::Null).await;
         let delivery = told["items"][0]["id"].as_str().unwrap().to_owned();
         self.session(caller).await;
+        let streams = self.done("GET", &at("/streams"), Value::Null).await;
+        let offer = streams["items"][0]["offer"]["fingerprint"].as_str().unwrap().to_owned();
         let order = json!({ "verb": "RELOAD", "table": table });
         let order = self.done("POST", &format!("{place}/orders"), order).await;
         // The first batch was given up, and rows are in quarantine.
@@ -220,6 +223,7 @@ impl Stage {
             ("delivery", delivery),
             ("order", order["order"].to_string()),
             ("alert", alert),
+            ("offer", offer),
         ])
     }
 
