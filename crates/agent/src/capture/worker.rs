@@ -131,7 +131,7 @@ impl<S: Source> Worker<S> {
                 Fault::Session(error) if error.code == Code::Fenced => {}
                 Fault::Session(error) | Fault::Table(error) => {
                     tracing::error!(%error, cause = error.cause(), "capture lost its batch");
-                    self.drop_batch(&error).await;
+                    self.drop_batch(&error, granted.clone()).await;
                     if error.code == Code::DiskFull {
                         self.tell_full(&error).await;
                     }
@@ -142,8 +142,9 @@ impl<S: Source> Worker<S> {
     }
 
     /// What is open is dropped, tried until it is: left as it is, capture would wait for uplink to empty it, and uplink for
-    /// capture to seal it. Where the journal is ill itself its own watch ends the process.
-    async fn drop_batch(&self, error: &Error) {
+    /// capture to seal it. Where uplink ended the grant meanwhile, the batch went with it. Where the journal is ill itself
+    /// its own watch ends the process.
+    async fn drop_batch(&self, error: &Error, mut granted: watch::Receiver<Option<Arc<Grant>>>) {
         let mut draining = self.shutdown.clone();
         let dropped = async {
             while let Err(failed) =
@@ -160,6 +161,7 @@ impl<S: Source> Worker<S> {
             biased;
             () = draining.draining() => {}
             () = dropped => {}
+            _ = granted.changed() => {}
         }
     }
 
