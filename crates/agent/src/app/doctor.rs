@@ -16,7 +16,7 @@ use runtime::{
     backup,
     clock::Mono,
     files,
-    finding::{Finding, Grade, Wish, Words, both, words},
+    finding::{Finding, Grade, Wish, both, words},
 };
 
 use super::{Checked, connect, look, to_the_cloud, within};

@@ -17,7 +17,7 @@ use runtime::{
     backup, certificate,
     clock::Wall,
     dial, files,
-    finding::{Finding, Grade, Wish, Words, both, words},
+    finding::{Finding, Grade, Wish, both, words},
     telemetry, tls,
 };
 

@@ -52,7 +52,10 @@ pub(super) struct Links {
     /// Zone of stamps, where it is given.
     zone: Option<String>,
     idle: Arc<Mutex<Vec<Session>>>,
+    /// Calls at once.
     permits: Arc<Semaphore>,
+    /// Connections at once, those too that idle or are being closed.
+    places: Arc<Semaphore>,
     /// The database as it was told to the server last.
     told: Mutex<Option<Identity>>,
 }
@@ -105,6 +108,7 @@ impl Links {
             zone,
             idle: Arc::default(),
             permits: Arc::new(Semaphore::new(CONNECTIONS)),
+            places: Arc::new(Semaphore::new(CONNECTIONS)),
             told: Mutex::default(),
         })
     }
