@@ -210,7 +210,7 @@ fn tell(order: &VerifyOrder, outcome: &Outcome, seconds: u64) {
 
 /// When a table was compared last, in seconds of Unix time; 0 = never, so that its age alarms.
 fn seconds(of: Option<&Standing>) -> u64 {
-    of.map_or(0, |of| of.at.since(Wall(0)).as_secs())
+    of.and_then(|of| of.at).map_or(0, |at| at.since(Wall(0)).as_secs())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a number shown to people")]
