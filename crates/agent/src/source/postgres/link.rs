@@ -14,7 +14,8 @@ use std::{
 use protocol::{Code, Coded as _, Error, Result};
 use runtime::{
     clock::{self, Mono},
-    task, tls,
+    task::{self, Task},
+    tls,
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -52,10 +53,7 @@ pub(super) struct Links {
     /// Zone of stamps, where it is given.
     zone: Option<String>,
     idle: Arc<Mutex<Vec<Session>>>,
-    /// Calls at once.
     permits: Arc<Semaphore>,
-    /// Connections at once, those too that idle or are being closed.
-    places: Arc<Semaphore>,
     /// The database as it was told to the server last.
     told: Mutex<Option<Identity>>,
 }
@@ -73,6 +71,8 @@ impl std::fmt::Debug for MakeTls {
 struct Session {
     client: Client,
     zone: String,
+    /// Ends once the connection is closed.
+    driver: Task<()>,
 }
 
 /// A connection in use. Dropped without [`Link::give_back`] it is closed.
@@ -108,7 +108,6 @@ impl Links {
             zone,
             idle: Arc::default(),
             permits: Arc::new(Semaphore::new(CONNECTIONS)),
-            places: Arc::new(Semaphore::new(CONNECTIONS)),
             told: Mutex::default(),
         })
     }
@@ -138,7 +137,12 @@ impl Links {
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         let _permit = permit.coded(Code::Internal, "the source is closed")?;
         // One that idles gives its place, so that there are never more than three.
-        drop(lock(&self.idle).pop());
+        let idle = lock(&self.idle).pop();
+        if let Some(Session { client, driver, .. }) = idle {
+            drop(client);
+            // Its end is logged by itself; one that hangs is cut by the network's own time-out.
+            let _ = tokio::time::timeout(CONNECT_TIME, driver.join()).await;
+        }
         let ask = async { catalogue::identity(&self.open().await?.0).await };
         tokio::time::timeout(CONNECT_TIME + WATCHDOG, ask).await.map_err(|_| self.silent())?
     }
@@ -149,22 +153,19 @@ impl Links {
     }
 
     async fn connect(&self) -> Result<Session> {
-        let (client, zone) = self.open().await?;
+        let (client, zone, driver) = self.open().await?;
         self.same_database(&client).await?;
-        Ok(Session { client, zone: self.zone.clone().unwrap_or(zone) })
+        Ok(Session { client, zone: self.zone.clone().unwrap_or(zone), driver })
     }
 
-    /// A connection, not yet set up, once there is a place for it. Our own limit is what a login's often is as well, and
-    /// one of ours that was closed is counted until the server has ended it: a refusal for their number is final only if
-    /// it stays.
-    async fn dial(&self) -> Result<Client> {
+    /// A connection, not yet set up. Our own limit is what a login's often is as well, and one of ours that was closed is
+    /// counted until the server has ended it: a refusal for their number is final only if it stays.
+    async fn dial(&self) -> Result<(Client, Task<()>)> {
         let begun = Mono::now();
         loop {
-            let place = Arc::clone(&self.places).acquire_owned().await;
-            let place = place.coded(Code::Internal, "the source is closed")?;
             let made = match self.tls.clone() {
-                Some(MakeTls(tls)) => open(&self.config, tls, place).await,
-                None => open(&self.config, NoTls, place).await,
+                Some(MakeTls(tls)) => open(&self.config, tls).await,
+                None => open(&self.config, NoTls).await,
             };
             match made {
                 Err(cause) if too_many(&cause) && begun.elapsed() < COUNTED_OUT => {
@@ -176,8 +177,8 @@ impl Links {
     }
 
     /// A connection that is set up, and the zone that the database has by itself.
-    async fn open(&self) -> Result<(Client, String)> {
-        let client = self.dial().await?;
+    async fn open(&self) -> Result<(Client, String, Task<()>)> {
+        let (client, driver) = self.dial().await?;
         let zone = client.query_one("SELECT current_setting('TimeZone'), pg_is_in_recovery(), current_setting('server_encoding')", &[]).await;
         let row = zone.map_err(fault)?;
         if row.try_get::<_, bool>(1).map_err(fault)? {
@@ -189,7 +190,7 @@ impl Links {
             // Such a server refuses a whole page for one byte that is not UTF-8; unconverted, the row alone is poison.
             client.batch_execute("SET client_encoding = 'SQL_ASCII'").await.map_err(fault)?;
         }
-        Ok((client, own))
+        Ok((client, own, driver))
     }
 
     /// From now on connections lead to this database.
@@ -271,12 +272,7 @@ fn too_many(cause: &tokio_postgres::Error) -> bool {
     cause.code() == Some(&SqlState::TOO_MANY_CONNECTIONS)
 }
 
-/// The place is free again once the connection has ended, not when its client is dropped.
-async fn open<T>(
-    config: &Config,
-    tls: T,
-    place: OwnedSemaphorePermit,
-) -> Result<Client, tokio_postgres::Error>
+async fn open<T>(config: &Config, tls: T) -> Result<(Client, Task<()>), tokio_postgres::Error>
 where
     T: MakeTlsConnect<Socket> + Send,
     T::Stream: Send + 'static,
@@ -285,14 +281,13 @@ where
 {
     let (client, connection) = config.connect(tls).await?;
     // It ends with the client or the server; both are seen by the client's next call.
-    drop(task::spawn("source connection", async move {
+    let driver = task::spawn("source connection", async move {
         if let Err(cause) = connection.await {
             let state = cause.code().map_or("none", |state| state.code()).to_owned();
             tracing::debug!(state, "a connection to the source ended");
         }
-        drop(place);
-    }));
-    Ok(client)
+    });
+    Ok((client, driver))
 }
 
 /// What of a URL's parameters is ours to read: whether TLS is wanted, and whom it trusts.
