@@ -25,14 +25,6 @@ pub(crate) struct Pacing<'a, S> {
     pub(crate) duty_percent: u32,
 }
 
-impl<S> Clone for Pacing<'_, S> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<S> Copy for Pacing<'_, S> {}
-
 impl<S: Source> Pacing<'_, S> {
     /// The ERP rests after a page, by the duty cycle and by how fast it answers.
     pub(crate) async fn rest(&self, took: Duration) {

@@ -72,6 +72,17 @@ async fn elsewhere(running: &Running, name: &str) -> Caller {
     Caller { environment, installation: made.id, ..running.caller() }
 }
 
+/// FLAN has a freshness threshold of its own.
+async fn flan_within_thirty_minutes(running: &Running) {
+    let own = Threshold {
+        rule: Rule::Freshness,
+        environment: None,
+        table: Some("FLAN".into()),
+        value: 30,
+    };
+    running.app.services.alerts.set_thresholds(running.tenant.id, vec![own]).await.unwrap();
+}
+
 fn differing(rows: u64) -> TableReport {
     TableReport { differences: rows, verified_at: 1, ..TableReport::default() }
 }
@@ -194,13 +205,7 @@ async fn an_agent_that_is_alive_and_does_not_read_is_told_and_a_quiet_erp_is_not
 async fn a_pause_that_was_forgotten_is_told_by_its_table_where_that_has_a_threshold() {
     let running = Running::start().await;
     let (now, alerts) = (Wall::now(), &running.app.services.alerts);
-    let own = Threshold {
-        rule: Rule::Freshness,
-        environment: None,
-        table: Some("FLAN".into()),
-        value: 30,
-    };
-    alerts.set_thresholds(running.tenant.id, vec![own]).await.unwrap();
+    flan_within_thirty_minutes(&running).await;
     let mut look = alerts.looking();
     let mut found = Vec::new();
     for minutes in [0, 29, 30, 59, 60] {
@@ -315,13 +320,7 @@ async fn a_table_of_its_own_freshness_is_missed_only_where_it_is_shared() {
     for caller in [&running.caller(), &other] {
         session_of(&running, caller, now).await;
     }
-    let own = Threshold {
-        rule: Rule::Freshness,
-        environment: None,
-        table: Some("FLAN".into()),
-        value: 30,
-    };
-    alerts.set_thresholds(running.tenant.id, vec![own]).await.unwrap();
+    flan_within_thirty_minutes(&running).await;
     alerts.looking().look(now).await.unwrap();
     assert_eq!(open(&running, Wanted::Open).await, [(Rule::Freshness, "FLAN".to_owned())]);
 }
