@@ -16,14 +16,12 @@ use sim::world::{
 const USAGE: &str =
     "usage: world (--seed N | --seeds A..B) [--minutes M | --hours H] [--mutant NAME] [--calm]";
 
-/// Simulated minutes with faults where nobody says otherwise.
-const MINUTES: u64 = 30;
-
 /// What is asked for on the command line.
 struct Options {
     seeds: (u64, u64),
     loud: bool,
-    time: Duration,
+    /// `None` = each seed's own.
+    time: Option<Duration>,
     mutant: String,
     calm: bool,
 }
@@ -44,13 +42,8 @@ fn main() -> ExitCode {
 fn read(words: &[String]) -> Result<Options> {
     let usage = || Error::new(Code::BadRequest, USAGE);
     let minutes = |count: u64| Duration::from_secs(count * 60);
-    let mut options = Options {
-        seeds: (0, 0),
-        loud: false,
-        time: minutes(MINUTES),
-        mutant: String::new(),
-        calm: false,
-    };
+    let mut options =
+        Options { seeds: (0, 0), loud: false, time: None, mutant: String::new(), calm: false };
     let mut words = words.iter().map(String::as_str);
     while let Some(word) = words.next() {
         if word == "--calm" {
@@ -66,8 +59,8 @@ fn read(words: &[String]) -> Result<Options> {
                 let bound = |text: &str| text.parse().map_err(|_| usage());
                 options.seeds = (bound(from)?, bound(to)?);
             }
-            "--minutes" => options.time = minutes(number()?),
-            "--hours" => options.time = minutes(number()? * 60),
+            "--minutes" => options.time = Some(minutes(number()?)),
+            "--hours" => options.time = Some(minutes(number()? * 60)),
             "--mutant" => value.clone_into(&mut options.mutant),
             _ => return Err(usage()),
         }
@@ -80,7 +73,7 @@ fn go(options: &Options) -> Result<bool> {
     let (mut failed, mut kinds) = (Vec::new(), BTreeMap::<String, u32>::new());
     let (mut lasted, mut seen) = (Duration::ZERO, (0, 0, 0));
     for seed in options.seeds.0..options.seeds.1 {
-        let plan = Plan::of(seed, options.time);
+        let plan = Plan::of(seed, options.time.unwrap_or_else(|| Plan::length(seed)));
         let plan = if options.calm { plan.calm() } else { plan };
         let order = Order { plan, mutant: options.mutant.clone(), loud: options.loud };
         let outcome = run(order)?;
