@@ -112,6 +112,8 @@ pub struct Faults {
     /// Longest time of a commit.
     pub commit: Duration,
     pub reload: Often,
+    /// The ERP's clock is set back by up to a minute. In no world of a seed's own: agents do not notice it (design note 0007).
+    pub erp_clock: Often,
     /// The first agent's machine is copied, with its journal, and both copies run for a while.
     pub twin: Often,
 }
@@ -167,6 +169,7 @@ impl Plan {
             disk: 0,
             commit: Duration::ZERO,
             reload: None,
+            erp_clock: None,
             twin: None,
         };
         self
@@ -192,6 +195,7 @@ impl Plan {
         note(faults.disk > 0, "disk errors");
         note(faults.reload.is_some(), "reloads");
         note(erp.poison > 0, "poison rows");
+        note(faults.erp_clock.is_some(), "the ERP's clock set back");
         note(faults.twin.is_some(), "twins");
         note(net.partition.is_some(), "partitions");
         note(net.lost > 0, "lost calls");
@@ -293,6 +297,7 @@ fn faults(chance: &mut Chance) -> Faults {
         disk: if chance.percent(25) { 20 + chance.below(200) } else { 0 },
         commit: Duration::from_millis(*chance.pick(&[0, 3, 40, 1_500]).unwrap_or(&0)),
         reload: often(chance, 20, (120, 600)),
+        erp_clock: None,
         twin: None,
     }
 }

@@ -27,6 +27,7 @@ pub fn start(sim: &Sim) {
     spawn(sim, faults.erp_away, || Box::pin(leave_erp()));
     spawn(sim, faults.reload, || Box::pin(reload()));
     spawn(sim, faults.clock, move || Box::pin(async move { step_clock(server) }));
+    spawn(sim, faults.erp_clock, || Box::pin(async { set_erp_back() }));
     spawn(sim, faults.twin, || Box::pin(twin()));
     for host in sim.agents.borrow().own() {
         spawn(sim, faults.agent_crash, move || Box::pin(crash_agent(host)));
@@ -159,6 +160,14 @@ async fn cut_off(host: Host) {
     let sim = here();
     sim.tell(format!("{} is reached again", sim.machine.name(host)));
     sim.lines.borrow_mut().cut.remove(&host);
+}
+
+fn set_erp_back() {
+    let sim = here();
+    let stream = usize::try_from(sim.below(sim.doubles.len() as u64)).unwrap_or(0);
+    let back = 1 + i64::try_from(sim.below(60)).unwrap_or(0);
+    sim.tell(format!("the clock of erp{stream} is set back by {back} s"));
+    sim.doubles[stream].held().clock -= back * 1_000_000;
 }
 
 async fn leave_erp() {

@@ -13,8 +13,7 @@ use sim::world::{
     run::{Order, run},
 };
 
-const USAGE: &str =
-    "usage: world (--seed N | --seeds A..B) [--minutes M | --hours H] [--mutant NAME] [--calm]";
+const USAGE: &str = "usage: world (--seed N | --seeds A..B) [--minutes M | --hours H] [--mutant NAME] [--calm] [--erp-clock]";
 
 /// What is asked for on the command line.
 struct Options {
@@ -24,6 +23,8 @@ struct Options {
     time: Option<Duration>,
     mutant: String,
     calm: bool,
+    /// The ERPs' clocks are set back at times.
+    erp_clock: bool,
 }
 
 fn main() -> ExitCode {
@@ -42,12 +43,22 @@ fn main() -> ExitCode {
 fn read(words: &[String]) -> Result<Options> {
     let usage = || Error::new(Code::BadRequest, USAGE);
     let minutes = |count: u64| Duration::from_secs(count * 60);
-    let mut options =
-        Options { seeds: (0, 0), loud: false, time: None, mutant: String::new(), calm: false };
+    let mut options = Options {
+        seeds: (0, 0),
+        loud: false,
+        time: None,
+        mutant: String::new(),
+        calm: false,
+        erp_clock: false,
+    };
     let mut words = words.iter().map(String::as_str);
     while let Some(word) = words.next() {
         if word == "--calm" {
             options.calm = true;
+            continue;
+        }
+        if word == "--erp-clock" {
+            options.erp_clock = true;
             continue;
         }
         let value = words.next().ok_or_else(usage)?;
@@ -74,7 +85,10 @@ fn go(options: &Options) -> Result<bool> {
     let (mut lasted, mut seen) = (Duration::ZERO, (0, 0, 0));
     for seed in options.seeds.0..options.seeds.1 {
         let plan = Plan::of(seed, options.time.unwrap_or_else(|| Plan::length(seed)));
-        let plan = if options.calm { plan.calm() } else { plan };
+        let mut plan = if options.calm { plan.calm() } else { plan };
+        if options.erp_clock {
+            plan.faults.erp_clock = Some(Duration::from_secs(300));
+        }
         let order = Order { plan, mutant: options.mutant.clone(), loud: options.loud };
         let outcome = run(order)?;
         lasted += outcome.lasted;

@@ -89,6 +89,8 @@ pub struct Engine {
     pub(super) busy: BTreeMap<Host, usize>,
     /// Commits so far; the log's position too.
     pub commits: u64,
+    /// Its clock less the true time, microseconds.
+    pub clock: i64,
     /// Nobody can reach it.
     pub away: bool,
     /// States of before, for a replica that lags behind: when, and the rows.
@@ -109,6 +111,7 @@ impl Engine {
             overwritten: 0,
             busy: BTreeMap::new(),
             commits: 0,
+            clock: 0,
             away: false,
             past: Vec::new(),
         }

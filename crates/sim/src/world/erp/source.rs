@@ -57,6 +57,11 @@ impl Double {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What the database's clock shows.
+    pub(super) fn now(&self) -> i64 {
+        here().machine.true_micros() + self.held().clock
+    }
+
     /// What a call takes until it reaches its snapshot, and from there on.
     pub(super) async fn pass(&self) -> Result<()> {
         let time = here().slowness();
@@ -88,7 +93,7 @@ impl Double {
     async fn read<T: Send>(&self, work: impl FnOnce(&Engine, i64) -> T + Send) -> Result<T> {
         let _busy = self.busy();
         self.pass().await?;
-        let now = here().machine.true_micros();
+        let now = self.now();
         let read = work(&self.held(), now);
         self.pass().await?;
         Ok(read)

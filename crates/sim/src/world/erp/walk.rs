@@ -111,10 +111,7 @@ impl Double {
         self.pass().await?;
         let (mut from, mut waited) = (path.from, 0);
         loop {
-            let (most, now) = {
-                let sim = here();
-                (1 + usize::try_from(sim.below(40)).unwrap_or(0), sim.machine.true_micros())
-            };
+            let (most, now) = (1 + usize::try_from(here().below(40)).unwrap_or(0), self.now());
             let stretch = self.held().stretch(&path, (from, most, now));
             if stretch.is_empty() {
                 return Ok(filling.page.finish(true));

@@ -16,7 +16,7 @@ use crate::{
 
 /// Puts the rows that were there before the agent.
 pub fn fill(double: &Double, chance: &mut Chance) {
-    let now = here().machine.true_micros();
+    let now = double.now();
     let mut engine = double.held();
     let (rows, unstamped) = (engine.plan().rows, engine.plan().unstamped);
     // Some years old, in a few transactions, so that groups of equal stamps are there.
@@ -52,7 +52,8 @@ pub async fn user(double: Double, mut chance: Chance) {
             }
             _ => 0,
         };
-        let tx = double.held().begin(here().machine.true_micros(), skew);
+        let now = double.now();
+        let tx = double.held().begin(now, skew);
         let long = chance.percent(plan.long);
         let time = if long {
             Duration::from_secs(5 + chance.below(236))
@@ -79,7 +80,7 @@ async fn wait(time: Duration) {
 }
 
 fn write(double: &Double, tx: Tx, chance: &mut Chance) {
-    let now = here().machine.true_micros();
+    let now = double.now();
     let mut engine = double.held();
     let (mass, unstamped) = (engine.plan().mass, engine.plan().unstamped);
     let count = if mass > 0 && chance.percent(3) { mass } else { 1 + chance.below(6) };
@@ -120,7 +121,7 @@ fn write(double: &Double, tx: Tx, chance: &mut Chance) {
 
 /// The changes of a quiet world's last day: each kind of them, in one short transaction.
 pub fn last_changes(double: &Double, chance: &mut Chance) {
-    let now = here().machine.true_micros();
+    let now = double.now();
     let tx = double.held().begin(now, 0);
     mend(&mut double.held(), (now, tx));
     for table in [TableAt(0), TableAt(1)] {
@@ -161,8 +162,8 @@ fn end(double: &Double, tx: Tx, commits: bool) {
         return;
     }
     let (tenant, seen) = {
+        let now = double.now();
         let mut engine = double.held();
-        let now = sim.machine.true_micros();
         (engine.tenant, engine.commit(now, tx))
     };
     for committed in seen {
