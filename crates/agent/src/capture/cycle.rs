@@ -25,7 +25,6 @@ use super::{
     batcher::Batcher,
     cursor::Change,
     edge::{self, Pass},
-    governor::Governor,
     load,
     room::Room,
     scan::Scan,
@@ -34,6 +33,7 @@ use super::{
 use crate::{
     config::AgentConfig,
     journal::{Incident, Journal, key_hash},
+    pacing::{Governor, Pacing},
     source::{Bound, Page, Source, TableShape},
 };
 
@@ -85,6 +85,12 @@ pub(super) struct Cycle<'a, S> {
 }
 
 impl<'a, S: Source> Cycle<'a, S> {
+    /// How fast is read in bulk.
+    pub(super) fn pacing(&self) -> Pacing<'a, S> {
+        let Tools { source, journal, config, governor, .. } = self.tools;
+        Pacing { source, journal, governor, duty_percent: config.capture.duty_percent }
+    }
+
     pub(super) fn new(tools: Tools<'a, S>, batch: Batcher) -> Self {
         let started = Mono::now();
         Self {
@@ -123,7 +129,7 @@ impl<'a, S: Source> Cycle<'a, S> {
     pub(super) async fn turn(&mut self, table: &mut Table) -> Turn<bool> {
         // For this turn or for none: what is read from here on goes behind it.
         let ahead = table.ahead.take();
-        table.governed = self.pace();
+        table.governed = self.pacing().pace();
         let seen = self.describe(table).await?;
         let stamped = seen.shape.stamp.is_some();
         if stamped {
@@ -284,7 +290,7 @@ impl<'a, S: Source> Cycle<'a, S> {
             table.scan_done = true;
         }
         self.spool().await?;
-        self.rest(took).await;
+        self.pacing().rest(took).await;
         Ok(())
     }
 

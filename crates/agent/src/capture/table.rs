@@ -31,13 +31,13 @@ use super::{
     asked::{Again, Round},
     cursor::Cursor,
     edge::Pass,
-    governor::FULL,
     load::Wish,
     recent::RecentRows,
     scan::Scan,
 };
 use crate::{
     journal::{Parked, TableStatus, key_hash, schema_mark},
+    pacing::FULL,
     source::{Bound, LEAST_ROWS, PAGE_ROWS, Pace, Page, PageKey, ReadLimit, TableShape},
 };
 

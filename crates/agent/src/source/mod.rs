@@ -29,7 +29,7 @@ mod sqlite;
 
 pub use any::{AnySource, SourceOptions, connect};
 pub use mask::{Disclosure, Mask, MaskKey, MaskRule};
-pub use pace::{LEAST_ROWS, PAGE_ROWS, Pace, rest_after};
+pub use pace::{LEAST_ROWS, PAGE_ROWS, Pace};
 pub use page::{Page, PageBuilder, Place, Poison};
 pub use postgres::{PostgresSource, SAFE_BOUND_SQL};
 pub use profile::{BranchLayout, Profile};

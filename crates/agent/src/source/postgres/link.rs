@@ -14,8 +14,7 @@ use std::{
 use protocol::{Code, Coded as _, Error, Result};
 use runtime::{
     clock::{self, Mono},
-    task::{self, Task},
-    tls,
+    task, tls,
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -53,7 +52,10 @@ pub(super) struct Links {
     /// Zone of stamps, where it is given.
     zone: Option<String>,
     idle: Arc<Mutex<Vec<Session>>>,
+    /// Calls at once.
     permits: Arc<Semaphore>,
+    /// Connections at once, those too that idle or are being closed.
+    places: Arc<Semaphore>,
     /// The database as it was told to the server last.
     told: Mutex<Option<Identity>>,
 }
@@ -71,8 +73,6 @@ impl std::fmt::Debug for MakeTls {
 struct Session {
     client: Client,
     zone: String,
-    /// Ends once the connection is closed.
-    driver: Task<()>,
 }
 
 /// A connection in use. Dropped without [`Link::give_back`] it is closed.
@@ -108,6 +108,7 @@ impl Links {
             zone,
             idle: Arc::default(),
             permits: Arc::new(Semaphore::new(CONNECTIONS)),
+            places: Arc::new(Semaphore::new(CONNECTIONS)),
             told: Mutex::default(),
         })
     }
@@ -137,12 +138,7 @@ impl Links {
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         let _permit = permit.coded(Code::Internal, "the source is closed")?;
         // One that idles gives its place, so that there are never more than three.
-        let idle = lock(&self.idle).pop();
-        if let Some(Session { client, driver, .. }) = idle {
-            drop(client);
-            // Its end is logged by itself; one that hangs is cut by the network's own time-out.
-            let _ = tokio::time::timeout(CONNECT_TIME, driver.join()).await;
-        }
+        drop(lock(&self.idle).pop());
         let ask = async { catalogue::identity(&self.open().await?.0).await };
         tokio::time::timeout(CONNECT_TIME + WATCHDOG, ask).await.map_err(|_| self.silent())?
     }
@@ -153,19 +149,22 @@ impl Links {
     }
 
     async fn connect(&self) -> Result<Session> {
-        let (client, zone, driver) = self.open().await?;
+        let (client, zone) = self.open().await?;
         self.same_database(&client).await?;
-        Ok(Session { client, zone: self.zone.clone().unwrap_or(zone), driver })
+        Ok(Session { client, zone: self.zone.clone().unwrap_or(zone) })
     }
 
-    /// A connection, not yet set up. Our own limit is what a login's often is as well, and one of ours that was closed is
-    /// counted until the server has ended it: a refusal for their number is final only if it stays.
-    async fn dial(&self) -> Result<(Client, Task<()>)> {
+    /// A connection, not yet set up, once there is a place for it. Our own limit is what a login's often is as well, and
+    /// one of ours that was closed is counted until the server has ended it: a refusal for their number is final only if
+    /// it stays.
+    async fn dial(&self) -> Result<Client> {
         let begun = Mono::now();
         loop {
+            let place = Arc::clone(&self.places).acquire_owned().await;
+            let place = place.coded(Code::Internal, "the source is closed")?;
             let made = match self.tls.clone() {
-                Some(MakeTls(tls)) => open(&self.config, tls).await,
-                None => open(&self.config, NoTls).await,
+                Some(MakeTls(tls)) => open(&self.config, tls, place).await,
+                None => open(&self.config, NoTls, place).await,
             };
             match made {
                 Err(cause) if too_many(&cause) && begun.elapsed() < COUNTED_OUT => {
@@ -177,8 +176,8 @@ impl Links {
     }
 
     /// A connection that is set up, and the zone that the database has by itself.
-    async fn open(&self) -> Result<(Client, String, Task<()>)> {
-        let (client, driver) = self.dial().await?;
+    async fn open(&self) -> Result<(Client, String)> {
+        let client = self.dial().await?;
         let zone = client.query_one("SELECT current_setting('TimeZone'), pg_is_in_recovery(), current_setting('server_encoding')", &[]).await;
         let row = zone.map_err(fault)?;
         if row.try_get::<_, bool>(1).map_err(fault)? {
@@ -190,7 +189,7 @@ impl Links {
             // Such a server refuses a whole page for one byte that is not UTF-8; unconverted, the row alone is poison.
             client.batch_execute("SET client_encoding = 'SQL_ASCII'").await.map_err(fault)?;
         }
-        Ok((client, own, driver))
+        Ok((client, own))
     }
 
     /// From now on connections lead to this database.
@@ -272,7 +271,12 @@ fn too_many(cause: &tokio_postgres::Error) -> bool {
     cause.code() == Some(&SqlState::TOO_MANY_CONNECTIONS)
 }
 
-async fn open<T>(config: &Config, tls: T) -> Result<(Client, Task<()>), tokio_postgres::Error>
+/// The place is free again once the connection has ended, not when its client is dropped.
+async fn open<T>(
+    config: &Config,
+    tls: T,
+    place: OwnedSemaphorePermit,
+) -> Result<Client, tokio_postgres::Error>
 where
     T: MakeTlsConnect<Socket> + Send,
     T::Stream: Send + 'static,
@@ -281,13 +285,14 @@ where
 {
     let (client, connection) = config.connect(tls).await?;
     // It ends with the client or the server; both are seen by the client's next call.
-    let driver = task::spawn("source connection", async move {
+    drop(task::spawn("source connection", async move {
         if let Err(cause) = connection.await {
             let state = cause.code().map_or("none", |state| state.code()).to_owned();
             tracing::debug!(state, "a connection to the source ended");
         }
-    });
-    Ok((client, driver))
+        drop(place);
+    }));
+    Ok(client)
 }
 
 /// What of a URL's parameters is ours to read: whether TLS is wanted, and whom it trusts.

@@ -115,6 +115,28 @@ async fn what_the_server_knows_is_told_and_ends_when_it_ends() {
 }
 
 #[tokio::test]
+async fn tables_that_could_not_be_verified_are_one_alert_until_they_are() {
+    let running = Running::start().await;
+    let (now, alerts) = (Wall::now(), &running.app.services.alerts);
+    let mut look = alerts.looking();
+    let epoch = session(&running, now).await;
+    let named = |name: &str, unverified: &str| TableReport {
+        unverified: unverified.into(),
+        ..table(name, TableState::Streaming, "", 0)
+    };
+    let report = |tables| report(&running, epoch, tables, now);
+    report(vec![named("FLAN", "TIMEOUT"), named("FCFO", "TIMEOUT"), named("TMOV", "")]).await;
+    look.look(now).await.unwrap();
+    let one = (Rule::NotVerified, String::new());
+    assert_eq!(open(&running, Wanted::Open).await, std::slice::from_ref(&one));
+    report(vec![named("FLAN", ""), named("FCFO", ""), named("TMOV", "")]).await;
+    look.look(now).await.unwrap();
+    look.look(later(now, 11)).await.unwrap();
+    let resolved = open(&running, Wanted::Resolved).await;
+    assert!(resolved.contains(&one), "{resolved:?}");
+}
+
+#[tokio::test]
 async fn what_an_agent_reports_is_told_until_it_reports_that_it_is_over() {
     let running = Running::start().await;
     let (now, alerts) = (Wall::now(), &running.app.services.alerts);
