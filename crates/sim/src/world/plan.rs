@@ -112,7 +112,7 @@ pub struct Faults {
     /// Longest time of a commit.
     pub commit: Duration,
     pub reload: Often,
-    /// The ERP's clock is set back by up to a minute. In no world of a seed's own: agents do not notice it (design note 0007).
+    /// The ERP's clock is set back by up to a minute.
     pub erp_clock: Often,
     /// The first agent's machine is copied, with its journal, and both copies run for a while.
     pub twin: Often,
@@ -137,6 +137,7 @@ impl Plan {
         erp.undo = *apart.pick(&[2, 40, 2_000]).unwrap_or(&40);
         let (net, mut faults) = (net(&mut chance), faults(&mut chance));
         faults.twin = often(&mut apart, 15, (300, 900));
+        faults.erp_clock = often(&mut apart, 10, (300, 900));
         Self { seed, time, agents, erp, agent, net, faults }
     }
 

@@ -250,6 +250,7 @@ impl Check {
             None => drop(stream.places.remove(&table)),
         }
         stream.cursors.insert(table, entry);
+        let place = place.filter(|_| stream.erp.held().clock >= 0);
         let passed = place.and_then(|place| left_behind(stream, table, &place));
         if !due {
             self.fault(

@@ -233,6 +233,12 @@ impl Engine {
         (oldest.map_or(now, |begun| begun.min(now)), oldest.is_some_and(|begun| begun < now))
     }
 
+    /// Whether a transaction is open that began when the clock showed more.
+    #[must_use]
+    pub fn is_open_from_later_than(&self, now: i64) -> bool {
+        self.open.values().any(|open| open.begun > now)
+    }
+
     /// Kept for mutants alone.
     fn remember(&mut self, now: i64) {
         if runtime::mutant::is("lagging_replica") || runtime::mutant::is("late_chunk") {

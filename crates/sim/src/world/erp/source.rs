@@ -271,6 +271,7 @@ impl Source for Double {
                 degraded: None,
                 held_by: held.then(|| "a session".to_owned()),
                 committed,
+                from_before_a_step: engine.is_open_from_later_than(now),
             }
         })
         .await
