@@ -25,6 +25,7 @@ use super::{
     batcher::Batcher,
     cursor::Change,
     edge::{self, Pass},
+    erp_clock::{ErpClock, Steps},
     load,
     room::Room,
     scan::Scan,
@@ -70,6 +71,7 @@ pub(super) struct Tools<'a, S> {
     pub(super) epoch: Epoch,
     pub(super) room: &'a Room,
     pub(super) governor: &'a Governor,
+    pub(super) erp_clock: &'a ErpClock,
 }
 
 /// One cycle.
@@ -82,6 +84,7 @@ pub(super) struct Cycle<'a, S> {
     pub(super) started: Mono,
     opened: bool,
     bound: Option<Bound>,
+    steps: Steps,
 }
 
 impl<'a, S: Source> Cycle<'a, S> {
@@ -101,6 +104,7 @@ impl<'a, S: Source> Cycle<'a, S> {
             started,
             opened: false,
             bound: None,
+            steps: Steps::default(),
         }
     }
 
@@ -226,7 +230,10 @@ impl<'a, S: Source> Cycle<'a, S> {
     /// The cycle's bound, taken before its first read of any stamped table.
     async fn bound(&mut self, table: &mut Table) -> Turn<Bound> {
         if self.bound.is_none() {
-            self.bound = Some(self.tools.source.bound().await.map_err(Fault::Table)?);
+            let asked = Mono::now();
+            let bound = self.tools.source.bound().await.map_err(Fault::Table)?;
+            self.steps = self.tools.erp_clock.note(bound.at_micros, asked, Mono::now());
+            self.bound = Some(bound);
             self.tools.journal.tell_position(self.tools.source.position());
         }
         let bound = self.bound.clone().unwrap_or(Bound {
@@ -235,8 +242,9 @@ impl<'a, S: Source> Cycle<'a, S> {
             degraded: None,
             held_by: None,
             committed: None,
+            from_before_a_step: false,
         });
-        table.bounded(&bound);
+        table.bounded(&bound, self.steps);
         Ok(bound)
     }
 

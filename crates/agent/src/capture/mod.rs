@@ -5,7 +5,7 @@
 //! Never: talks to the cloud: the journal is the only corridor. Never keeps a place that the cursor or a new read could
 //! not give back.
 //!
-//! Rooms: `cursor` · `edge` · `load` · `batcher` · `recent` · `schedule` · `table` decide without reading;
+//! Rooms: `cursor` · `edge` · `erp_clock` · `load` · `batcher` · `recent` · `schedule` · `table` decide without reading;
 //! `cycle`, `scan`, `ahead` and `asked` read; `worker` repeats, `plan` is what it takes over, `rest` waits between two
 //! cycles.
 
@@ -15,6 +15,7 @@ mod batcher;
 mod cursor;
 mod cycle;
 mod edge;
+mod erp_clock;
 mod load;
 mod plan;
 mod recent;

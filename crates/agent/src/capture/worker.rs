@@ -25,6 +25,7 @@ use super::{
     ahead,
     batcher::{Batcher, batch_id},
     cycle::{Cycle, Fault, Tools},
+    erp_clock::ErpClock,
     room::Room,
     schedule::Schedule,
     table::{self, Table},
@@ -53,6 +54,7 @@ pub struct Worker<S> {
     pub(super) resting: bool,
     pub(super) room: Room,
     governor: Arc<Governor>,
+    erp_clock: ErpClock,
 }
 
 /// What is held under one grant.
@@ -88,7 +90,19 @@ impl<S: Source> Worker<S> {
         let room = Room::of(config.data.clone());
         let schedule = Schedule::default();
         let governor = Arc::default();
-        Self { source, journal, config, erp, shutdown, schedule, resting: false, room, governor }
+        let erp_clock = ErpClock::default();
+        Self {
+            source,
+            journal,
+            config,
+            erp,
+            shutdown,
+            schedule,
+            resting: false,
+            room,
+            governor,
+            erp_clock,
+        }
     }
 
     /// At the pace that others who read the same source in bulk keep too.
@@ -291,6 +305,7 @@ impl<S: Source> Worker<S> {
             epoch: session.epoch,
             room: &self.room,
             governor: &self.governor,
+            erp_clock: &self.erp_clock,
         };
         let mut cycle = Cycle::new(tools, batch);
         let cut = self.turns(session, &mut cycle).await?;
