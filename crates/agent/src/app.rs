@@ -23,6 +23,7 @@ use crate::{
     capture::Worker,
     config::{AgentConfig, ProfileName, SourceConfig},
     journal::{Journal, LinkPhase, LinkState, Recovery},
+    pacing::Governor,
     source::{
         self, AnySource, BranchLayout, Finding, Profile, Source as _, SourceOptions, TableShape,
     },
@@ -42,6 +43,8 @@ pub struct Parts {
     pub config: Arc<AgentConfig>,
     pub journal: Journal,
     pub source: Arc<AnySource>,
+    /// The pace at which capture and verification read it in bulk.
+    pub governor: Arc<Governor>,
 }
 
 impl Parts {
@@ -57,7 +60,7 @@ impl Parts {
         let source = Arc::new(connect(&config.source)?);
         let journal = open_journal(&config).await?;
         config.open_mask_key()?;
-        Ok(Self { config: Arc::new(config), journal, source })
+        Ok(Self { config: Arc::new(config), journal, source, governor: Arc::default() })
     }
 
     /// The room that talks to the cloud.
@@ -82,14 +85,16 @@ impl Parts {
         let (source, journal) = (Arc::clone(&self.source), self.journal.clone());
         let config = Arc::clone(&self.config);
         let erp = config.erp()?;
-        Ok(Box::pin(Worker::new(source, journal, config, erp, shutdown).run()))
+        let worker = Worker::new(source, journal, config, erp, shutdown);
+        Ok(Box::pin(worker.paced_by(Arc::clone(&self.governor)).run()))
     }
 
     /// The room that verifies.
     #[must_use]
     pub fn verify(&self, shutdown: Shutdown) -> Room {
         let (source, journal) = (Arc::clone(&self.source), self.journal.clone());
-        Box::pin(Verifier::new(source, journal, Arc::clone(&self.config), shutdown).run())
+        let verifier = Verifier::new(source, journal, Arc::clone(&self.config), shutdown);
+        Box::pin(verifier.paced_by(Arc::clone(&self.governor)).run())
     }
 }
 

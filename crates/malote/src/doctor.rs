@@ -14,7 +14,7 @@ use clap::Args;
 use protocol::{Code, Error, Result};
 use runtime::{
     exit,
-    finding::{Finding, Grade},
+    finding::{Finding, Grade, Wish},
     telemetry,
 };
 use serde_json::{Value, json};
@@ -91,14 +91,14 @@ impl DoctorCommand {
         let findings = match side {
             Side::Agent => match AgentConfig::load(Some(&self.config)) {
                 Ok(config) => {
-                    let wish = of_agent::Wish { only: self.only, patience };
+                    let wish = Wish { only: self.only, patience };
                     Box::pin(of_agent::doctor(&config, &wish)).await
                 }
                 Err(error) => vec![unread(&self.config, &error)],
             },
             Side::Server => match ServerConfig::load(Some(&self.config)) {
                 Ok(config) => {
-                    let wish = of_server::Wish { only: self.only, patience };
+                    let wish = Wish { only: self.only, patience };
                     Box::pin(of_server::doctor(&config, &wish)).await
                 }
                 Err(error) => vec![unread(&self.config, &error)],

@@ -3,8 +3,12 @@
 //! Promises: what is worse than a note tells what to do about it; an error keeps its code.
 //! Never: holds a secret or a row's value.
 
+use std::{path::Path, time::Duration};
+
 use protocol::{Code, Error};
 use serde::{Serialize, Serializer};
+
+use crate::files;
 
 /// How much it matters.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
@@ -30,6 +34,28 @@ pub struct Words {
 /// English and Portuguese.
 pub fn words(en: impl Into<String>, pt: impl Into<String>) -> Words {
     Words { en: en.into(), pt: pt.into() }
+}
+
+/// A number, a version, a command: what is the same in both.
+pub fn both(text: impl Into<String>) -> Words {
+    let text = text.into();
+    words(text.clone(), text)
+}
+
+/// What somebody wants to know, and how long each step may take.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// Topics; none = all.
+    pub only: Vec<String>,
+    pub patience: Duration,
+}
+
+impl Wish {
+    /// Whether one of these topics is wished for.
+    #[must_use]
+    pub fn wants(&self, topics: &[&str]) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| topics.contains(&only.as_str()))
+    }
 }
 
 /// One thing that was looked at.
@@ -81,6 +107,17 @@ impl Finding {
         let found = words(error.message.clone(), error.message.clone());
         let todo = words(error.code.hint(), error.code.hint_pt());
         Self { code: Some(error.code), ..Self::mend(topic, of, (found, todo)) }
+    }
+
+    /// A data folder that others may look into; `None` where it is its owner's alone, or not there.
+    #[must_use]
+    pub fn open_folder(topic: &'static str, data: &Path) -> Option<Self> {
+        let (mode, place) = (files::open_to_others(data)?, data.display());
+        let found = words(
+            format!("others may look into it (mode {mode:o})"),
+            format!("outros podem olhar dentro dela (modo {mode:o})"),
+        );
+        Some(Self::warning(topic, place.to_string(), (found, both(format!("chmod 700 {place}")))))
     }
 
     /// The same, of another weight.

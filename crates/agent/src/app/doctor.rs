@@ -16,7 +16,7 @@ use runtime::{
     backup,
     clock::Mono,
     files,
-    finding::{Finding, Grade, Words, words},
+    finding::{Finding, Grade, Wish, both, words},
 };
 
 use super::{Checked, connect, look, to_the_cloud, within};
@@ -43,20 +43,6 @@ pub const TOPICS: [&str; 8] = [CONFIG, DATA, JOURNAL, DISK, VERSION, SOURCE, TAB
 const SAMPLE: ReadLimit = ReadLimit { rows: 2_000, bytes: 4 * 1024 * 1024 };
 /// Tables whose pace is measured: each costs a page and a count.
 const SAMPLED: usize = 40;
-
-/// What somebody wants to know, and how long each step may take.
-#[derive(Clone, Debug)]
-pub struct Wish {
-    /// Topics; none = all.
-    pub only: Vec<String>,
-    pub patience: Duration,
-}
-
-impl Wish {
-    fn wants(&self, topics: &[&str]) -> bool {
-        self.only.is_empty() || self.only.iter().any(|only| topics.contains(&only.as_str()))
-    }
-}
 
 /// Looks everything over that is wished for.
 pub async fn doctor(config: &AgentConfig, wish: &Wish) -> Vec<Finding> {
@@ -87,11 +73,6 @@ pub async fn doctor(config: &AgentConfig, wish: &Wish) -> Vec<Finding> {
     }
     findings.retain(|finding| wish.wants(&[finding.topic]));
     findings
-}
-
-fn both(text: impl Into<String>) -> Words {
-    let text = text.into();
-    words(text.clone(), text)
 }
 
 fn configuration(config: &AgentConfig) -> Vec<Finding> {
@@ -129,18 +110,8 @@ fn configuration(config: &AgentConfig) -> Vec<Finding> {
 
 fn data_folder(data: &Path) -> Vec<Finding> {
     let (place, mut found) = (data.display().to_string(), Vec::new());
-    found.push(match files::open_to_others(data) {
-        Some(mode) => Finding::warning(
-            DATA,
-            &place,
-            (
-                words(
-                    format!("others may look into it (mode {mode:o})"),
-                    format!("outros podem olhar dentro dela (modo {mode:o})"),
-                ),
-                words(format!("chmod 700 {place}"), format!("chmod 700 {place}")),
-            ),
-        ),
+    found.push(match Finding::open_folder(DATA, data) {
+        Some(open) => open,
         None if !data.exists() => {
             let new = words("it is made at the first start", "será criada no primeiro início");
             Finding::note(DATA, &place, new)
@@ -458,7 +429,11 @@ mod tests {
         let shapes = {
             let source = connect(&config.source).unwrap();
             let checked = look(&source, &config, &[], None).await.unwrap();
-            let late = load(&source, &config, (&checked.shapes, Duration::ZERO)).await;
+            // Who writes alone keeps readers of such a file waiting.
+            let writer = rusqlite::Connection::open(home.path().join("erp.db")).unwrap();
+            writer.execute_batch("BEGIN EXCLUSIVE").unwrap();
+            let patience = Duration::from_millis(50);
+            let late = load(&source, &config, (&checked.shapes, patience)).await;
             let warned = late.iter().filter(|found| found.grade == Grade::Warning);
             assert_eq!(warned.count(), 1, "{late:?}");
             let note = late.last().unwrap();

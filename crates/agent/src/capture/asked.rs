@@ -113,7 +113,7 @@ impl<S: Source> Cycle<'_, S> {
         }
         table.again = Again::Behind(keys.into_iter().nth(answered.saturating_sub(1)));
         self.spool().await?;
-        self.rest(before.elapsed()).await;
+        self.pacing().rest(before.elapsed()).await;
         Ok(())
     }
 }

@@ -25,7 +25,7 @@ use super::{
     batcher::Batcher,
     cursor::Change,
     edge::{self, Pass},
-    governor::Governor,
+    erp_clock::{ErpClock, Steps},
     load,
     room::Room,
     scan::Scan,
@@ -34,6 +34,7 @@ use super::{
 use crate::{
     config::AgentConfig,
     journal::{Incident, Journal, key_hash},
+    pacing::{Governor, Pacing},
     source::{Bound, Page, Source, TableShape},
 };
 
@@ -70,6 +71,7 @@ pub(super) struct Tools<'a, S> {
     pub(super) epoch: Epoch,
     pub(super) room: &'a Room,
     pub(super) governor: &'a Governor,
+    pub(super) erp_clock: &'a ErpClock,
 }
 
 /// One cycle.
@@ -82,9 +84,16 @@ pub(super) struct Cycle<'a, S> {
     pub(super) started: Mono,
     opened: bool,
     bound: Option<Bound>,
+    steps: Steps,
 }
 
 impl<'a, S: Source> Cycle<'a, S> {
+    /// How fast is read in bulk.
+    pub(super) fn pacing(&self) -> Pacing<'a, S> {
+        let Tools { source, journal, config, governor, .. } = self.tools;
+        Pacing { source, journal, governor, duty_percent: config.capture.duty_percent }
+    }
+
     pub(super) fn new(tools: Tools<'a, S>, batch: Batcher) -> Self {
         let started = Mono::now();
         Self {
@@ -95,6 +104,7 @@ impl<'a, S: Source> Cycle<'a, S> {
             started,
             opened: false,
             bound: None,
+            steps: Steps::default(),
         }
     }
 
@@ -123,7 +133,7 @@ impl<'a, S: Source> Cycle<'a, S> {
     pub(super) async fn turn(&mut self, table: &mut Table) -> Turn<bool> {
         // For this turn or for none: what is read from here on goes behind it.
         let ahead = table.ahead.take();
-        table.governed = self.pace();
+        table.governed = self.pacing().pace();
         let seen = self.describe(table).await?;
         let stamped = seen.shape.stamp.is_some();
         if stamped {
@@ -220,7 +230,10 @@ impl<'a, S: Source> Cycle<'a, S> {
     /// The cycle's bound, taken before its first read of any stamped table.
     async fn bound(&mut self, table: &mut Table) -> Turn<Bound> {
         if self.bound.is_none() {
-            self.bound = Some(self.tools.source.bound().await.map_err(Fault::Table)?);
+            let asked = Mono::now();
+            let bound = self.tools.source.bound().await.map_err(Fault::Table)?;
+            self.steps = self.tools.erp_clock.note(bound.at_micros, asked, Mono::now());
+            self.bound = Some(bound);
             self.tools.journal.tell_position(self.tools.source.position());
         }
         let bound = self.bound.clone().unwrap_or(Bound {
@@ -229,8 +242,9 @@ impl<'a, S: Source> Cycle<'a, S> {
             degraded: None,
             held_by: None,
             committed: None,
+            from_before_a_step: false,
         });
-        table.bounded(&bound);
+        table.bounded(&bound, self.steps);
         Ok(bound)
     }
 
@@ -284,7 +298,7 @@ impl<'a, S: Source> Cycle<'a, S> {
             table.scan_done = true;
         }
         self.spool().await?;
-        self.rest(took).await;
+        self.pacing().rest(took).await;
         Ok(())
     }
 

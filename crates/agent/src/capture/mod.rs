@@ -5,9 +5,9 @@
 //! Never: talks to the cloud: the journal is the only corridor. Never keeps a place that the cursor or a new read could
 //! not give back.
 //!
-//! Rooms: `cursor` · `edge` · `load` · `batcher` · `recent` · `schedule` · `governor` · `table` decide without reading;
+//! Rooms: `cursor` · `edge` · `erp_clock` · `load` · `batcher` · `recent` · `schedule` · `table` decide without reading;
 //! `cycle`, `scan`, `ahead` and `asked` read; `worker` repeats, `plan` is what it takes over, `rest` waits between two
-//! cycles, `pacing` between two chunks.
+//! cycles.
 
 mod ahead;
 mod asked;
@@ -15,9 +15,8 @@ mod batcher;
 mod cursor;
 mod cycle;
 mod edge;
-mod governor;
+mod erp_clock;
 mod load;
-mod pacing;
 mod plan;
 mod recent;
 mod rest;

@@ -173,7 +173,7 @@ impl<S: Source> Cycle<'_, S> {
             Scan::Reading { after, started, busy }
         };
         self.spool().await?;
-        self.rest(took).await;
+        self.pacing().rest(took).await;
         Ok(())
     }
 
@@ -200,7 +200,7 @@ impl<S: Source> Cycle<'_, S> {
             Scan::Unstamped { after: page.last().map(|place| place.key.clone()), started, busy }
         };
         self.spool().await?;
-        self.rest(took).await;
+        self.pacing().rest(took).await;
         Ok(())
     }
 
@@ -297,7 +297,7 @@ impl<S: Source> Cycle<'_, S> {
         }
         let took = before.elapsed();
         let busy = busy + took;
-        self.rest(took).await;
+        self.pacing().rest(took).await;
         if answered < keys.len() || keys.len() >= LOOK_UP {
             let after = keys.into_iter().nth(answered.saturating_sub(1));
             table.scan = Scan::Counting { after, gone, known, started, busy };

@@ -24,6 +24,7 @@ use protocol::{
 use runtime::{
     backoff::Backoff,
     clock::{Mono, Wall},
+    mutant,
 };
 
 use super::{
@@ -31,13 +32,14 @@ use super::{
     asked::{Again, Round},
     cursor::Cursor,
     edge::Pass,
-    governor::FULL,
+    erp_clock::Steps,
     load::Wish,
     recent::RecentRows,
     scan::Scan,
 };
 use crate::{
     journal::{Parked, TableStatus, key_hash, schema_mark},
+    pacing::FULL,
     source::{Bound, LEAST_ROWS, PAGE_ROWS, Pace, Page, PageKey, ReadLimit, TableShape},
 };
 
@@ -180,6 +182,8 @@ pub(super) struct Table {
     pace: Pace,
     backoff: Backoff,
     weak: (Option<String>, Option<String>),
+    /// How often the ERP's clock had been set back at its last bound; and whether a transaction from before was open.
+    steps: (Option<u64>, bool),
 }
 
 impl Table {
@@ -216,6 +220,7 @@ impl Table {
             pace: Pace::default(),
             backoff: Backoff::new(Duration::from_secs(1), OPERATOR_RETRY),
             weak: (None, None),
+            steps: (None, false),
         }
     }
 
@@ -325,12 +330,29 @@ impl Table {
         self.park.take().map(|park| park.code)
     }
 
-    pub(super) fn bounded(&mut self, bound: &Bound) {
+    pub(super) fn bounded(&mut self, bound: &Bound, steps: Steps) {
+        let stepped = self.steps.0.map_or(steps.now, |known| known != steps.count);
+        let passed = self.cursor.micros.is_some_and(|micros| micros > bound.at_micros);
+        let over = self.steps.1 && !bound.from_before_a_step;
+        self.steps = (Some(steps.count), bound.from_before_a_step);
+        if (stepped || passed || over) && !mutant::is("clock_unnoticed") {
+            self.clock_went_back(bound);
+        }
         if let Some(words) = bound.degraded.as_ref().filter(|_| self.weak.0.is_none()) {
             let (table, code) = (&self.query.table, Code::BoundDegraded);
             tracing::warn!(%table, %code, words, hint = code.hint(), "the safe bound is not known");
         }
         self.weak = (bound.degraded.clone(), bound.held_by.clone());
+    }
+
+    /// What was written since has stamps that the cursor has passed: all rows are compared, now and again when the last
+    /// transaction from before has ended (F10).
+    fn clock_went_back(&mut self, bound: &Bound) {
+        let table = &self.query.table;
+        tracing::warn!(%table, "the clock of the ERP database was set back: all rows are compared");
+        self.cursor.compare = true;
+        self.cursor.micros = self.cursor.micros.map(|micros| micros.min(bound.micros));
+        (self.read, self.scan) = (None, Scan::Idle { not_before: Mono::now() });
     }
 
     /// A complete scan ended: everything up to now was seen.

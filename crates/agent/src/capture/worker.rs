@@ -25,7 +25,7 @@ use super::{
     ahead,
     batcher::{Batcher, batch_id},
     cycle::{Cycle, Fault, Tools},
-    governor::{FULL, Governor},
+    erp_clock::ErpClock,
     room::Room,
     schedule::Schedule,
     table::{self, Table},
@@ -33,6 +33,7 @@ use super::{
 use crate::{
     config::AgentConfig,
     journal::{Coming, Grant, Halt, Incident, Journal, Parked, Paused, Seal, Unread},
+    pacing::{FULL, Governor},
     source::Source,
 };
 
@@ -52,7 +53,8 @@ pub struct Worker<S> {
     /// A run of the recurrence is over: nothing is read before the next one.
     pub(super) resting: bool,
     pub(super) room: Room,
-    governor: Governor,
+    governor: Arc<Governor>,
+    erp_clock: ErpClock,
 }
 
 /// What is held under one grant.
@@ -87,8 +89,27 @@ impl<S: Source> Worker<S> {
     ) -> Self {
         let room = Room::of(config.data.clone());
         let schedule = Schedule::default();
-        let governor = Governor::default();
-        Self { source, journal, config, erp, shutdown, schedule, resting: false, room, governor }
+        let governor = Arc::default();
+        let erp_clock = ErpClock::default();
+        Self {
+            source,
+            journal,
+            config,
+            erp,
+            shutdown,
+            schedule,
+            resting: false,
+            room,
+            governor,
+            erp_clock,
+        }
+    }
+
+    /// At the pace that others who read the same source in bulk keep too.
+    #[must_use]
+    pub fn paced_by(mut self, governor: Arc<Governor>) -> Self {
+        self.governor = governor;
+        self
     }
 
     /// Runs until the shutdown.
@@ -124,7 +145,7 @@ impl<S: Source> Worker<S> {
                 Fault::Session(error) if error.code == Code::Fenced => {}
                 Fault::Session(error) | Fault::Table(error) => {
                     tracing::error!(%error, cause = error.cause(), "capture lost its batch");
-                    self.drop_batch(&error).await;
+                    self.drop_batch(&error, granted.clone()).await;
                     if error.code == Code::DiskFull {
                         self.tell_full(&error).await;
                     }
@@ -135,8 +156,9 @@ impl<S: Source> Worker<S> {
     }
 
     /// What is open is dropped, tried until it is: left as it is, capture would wait for uplink to empty it, and uplink for
-    /// capture to seal it. Where the journal is ill itself its own watch ends the process.
-    async fn drop_batch(&self, error: &Error) {
+    /// capture to seal it. Where uplink ended the grant meanwhile, the batch went with it. Where the journal is ill itself
+    /// its own watch ends the process.
+    async fn drop_batch(&self, error: &Error, mut granted: watch::Receiver<Option<Arc<Grant>>>) {
         let mut draining = self.shutdown.clone();
         let dropped = async {
             while let Err(failed) =
@@ -153,6 +175,7 @@ impl<S: Source> Worker<S> {
             biased;
             () = draining.draining() => {}
             () = dropped => {}
+            _ = granted.changed() => {}
         }
     }
 
@@ -282,6 +305,7 @@ impl<S: Source> Worker<S> {
             epoch: session.epoch,
             room: &self.room,
             governor: &self.governor,
+            erp_clock: &self.erp_clock,
         };
         let mut cycle = Cycle::new(tools, batch);
         let cut = self.turns(session, &mut cycle).await?;
@@ -295,7 +319,7 @@ impl<S: Source> Worker<S> {
         cycle.spool().await?;
         if self.governor.pace() < FULL && !session.tables.iter().any(Table::loads) {
             // Nothing is read in bulk that would look by itself.
-            cycle.look_at_latency().await;
+            cycle.pacing().look().await;
         }
         session.loads_done.append(&mut cycle.loads_done);
         if cycle.is_open() {

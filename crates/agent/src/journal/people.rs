@@ -56,6 +56,15 @@ pub(super) fn close(desk: &mut Desk, table: Option<&TableName>, code: Code) -> R
     desk.run(sql, params![number, code.as_str()]).map(|_| ())
 }
 
+/// Words of the open incidents with that code, by table; those of single rows are not among them.
+pub(super) fn told(desk: &mut Desk, code: Code) -> Result<Vec<(TableName, String)>> {
+    let sql = "SELECT n.name, i.words FROM incident i JOIN named n ON n.id = i.table_id
+               WHERE i.code = ?1 AND i.key_hash IS NULL ORDER BY i.id";
+    let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get(1)?));
+    let told = desk.rows(sql, [code.as_str()], read)?;
+    told.into_iter().map(|(name, words)| Ok((spool::stored(&name)?, words))).collect()
+}
+
 pub(super) fn incidents(desk: &Desk, limit: usize) -> Result<Vec<Incident>> {
     let sql = "SELECT n.name, i.key_hash, i.code, i.words, i.at_micros FROM incident i
                LEFT JOIN named n ON n.id = i.table_id ORDER BY i.id DESC LIMIT ?1";

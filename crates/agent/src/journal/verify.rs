@@ -121,11 +121,14 @@ impl Outcome {
 }
 
 /// How a table stood to what is staged when it was compared last.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Standing {
     /// Rows that differed and were not repaired.
     pub differences: u64,
-    pub at: Wall,
+    /// `None`: none came to an end.
+    pub at: Option<Wall>,
+    /// Code: the last one by the timetable came to no end.
+    pub unverified: Option<String>,
 }
 
 /// How far the one that runs is.
@@ -343,7 +346,12 @@ fn standing(desk: &mut Desk) -> Result<BTreeMap<TableName, Standing>> {
         if part && differences == 0 {
             continue;
         }
-        all.entry(spool::stored(&name)?).or_insert(Standing { differences, at: Wall(at) });
+        let at = Some(Wall(at));
+        all.entry(spool::stored(&name)?).or_insert(Standing { differences, at, unverified: None });
+    }
+    for (name, words) in people::told(desk, Code::NotVerified)? {
+        let code = words.split(':').next().unwrap_or_default().to_owned();
+        all.entry(name).or_default().unverified = Some(code);
     }
     Ok(all)
 }

@@ -29,7 +29,7 @@ mod sqlite;
 
 pub use any::{AnySource, SourceOptions, connect};
 pub use mask::{Disclosure, Mask, MaskKey, MaskRule};
-pub use pace::{LEAST_ROWS, PAGE_ROWS, Pace, rest_after};
+pub use pace::{LEAST_ROWS, PAGE_ROWS, Pace};
 pub use page::{Page, PageBuilder, Place, Poison};
 pub use postgres::{PostgresSource, SAFE_BOUND_SQL};
 pub use profile::{BranchLayout, Profile};
@@ -162,6 +162,8 @@ pub struct Bound {
     /// What was committed when it was taken, opaque, looked at no earlier than `b`. Equal at two bounds = nothing was
     /// committed between them; `None` = not known.
     pub committed: Option<String>,
+    /// A transaction is open that began later than `b`: the clock was set back while it ran.
+    pub from_before_a_step: bool,
 }
 
 /// Where a delta read starts.

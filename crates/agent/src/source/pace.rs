@@ -1,7 +1,7 @@
 //! Pace: how many rows a page asks for, so that no page holds the ERP database for long.
 //!
 //! Promises: pages grow until one takes 200 ms, no further; one that took longer makes the next smaller.
-//! Never: waits; whoever reads rests by the share it tells.
+//! Never: waits; `pacing` lets the database rest.
 
 use std::time::Duration;
 
@@ -45,13 +45,6 @@ impl Pace {
     }
 }
 
-/// How long the database rests after a page, by the share of the time (1 to 100) that may be used.
-#[must_use]
-pub fn rest_after(took: Duration, duty_percent: u32) -> Duration {
-    let duty = duty_percent.clamp(1, 100);
-    took.mul_f64(f64::from(100 - duty) / f64::from(duty))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,12 +63,5 @@ mod tests {
             pace.took(Duration::from_secs(1), PAGE_ROWS);
         }
         assert_eq!(rows(&pace), LEAST_ROWS);
-    }
-
-    #[test]
-    fn the_rest_leaves_the_share_that_may_be_used() {
-        let took = Duration::from_millis(100);
-        assert_eq!(rest_after(took, 25), Duration::from_millis(300));
-        assert_eq!([0, 100, 900].map(|duty| rest_after(took, duty).is_zero()), [false, true, true]);
     }
 }

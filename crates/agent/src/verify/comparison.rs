@@ -15,7 +15,7 @@ use runtime::{
 
 use super::{
     ranges::{Bounds, Ranges},
-    reader::{self, Reader},
+    reader::Reader,
     scratch::{Judged, Met, Scratch},
 };
 use crate::{
@@ -24,6 +24,7 @@ use crate::{
         Journal, KeySpan, LinkPhase, Outcome, Progress, StagedPage, StagedSum, VerifyOrder,
         key_hash,
     },
+    pacing::{Governor, Pacing},
     source::{Page, Source, TableShape},
 };
 
@@ -78,6 +79,7 @@ pub(super) struct Comparison<'a, S> {
     pub(super) source: &'a S,
     pub(super) journal: &'a Journal,
     pub(super) config: &'a AgentConfig,
+    pub(super) governor: &'a Governor,
     pub(super) id: i64,
     pub(super) order: &'a VerifyOrder,
 }
@@ -205,8 +207,17 @@ impl<S: Source> Comparison<'_, S> {
         Ok(())
     }
 
+    fn pacing(&self) -> Pacing<'_, S> {
+        Pacing {
+            source: self.source,
+            journal: self.journal,
+            governor: self.governor,
+            duty_percent: self.config.capture.duty_percent,
+        }
+    }
+
     fn reader<'b>(&'b self, ground: &'b Ground) -> Reader<'b, S> {
-        Reader::new(self.source, &ground.shape, self.config.capture.duty_percent)
+        Reader::new(self.pacing(), &ground.shape)
     }
 
     /// Reads what is staged of those ranges.
@@ -345,7 +356,7 @@ impl<S: Source> Comparison<'_, S> {
             looked += keys.len() as u64;
             self.tell("LOOK_AGAIN", looked);
             after = keys.last().cloned().unwrap_or_default();
-            reader::rest(before.elapsed(), self.config.capture.duty_percent).await;
+            self.pacing().rest(before.elapsed()).await;
         }
     }
 

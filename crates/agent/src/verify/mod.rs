@@ -24,6 +24,7 @@ use runtime::{
 use crate::{
     config::AgentConfig,
     journal::{Journal, KeySpan, LinkPhase, Origin, Outcome, Standing, VerifyOrder},
+    pacing::Governor,
     source::Source,
 };
 use comparison::Comparison;
@@ -41,6 +42,7 @@ pub struct Verifier<S> {
     journal: Journal,
     config: Arc<AgentConfig>,
     shutdown: Shutdown,
+    governor: Arc<Governor>,
 }
 
 impl<S: Source> Verifier<S> {
@@ -51,7 +53,14 @@ impl<S: Source> Verifier<S> {
         config: Arc<AgentConfig>,
         shutdown: Shutdown,
     ) -> Self {
-        Self { source, journal, config, shutdown }
+        Self { source, journal, config, shutdown, governor: Arc::default() }
+    }
+
+    /// At the pace that others who read the same source in bulk keep too.
+    #[must_use]
+    pub fn paced_by(mut self, governor: Arc<Governor>) -> Self {
+        self.governor = governor;
+        self
     }
 
     /// Runs until the drain.
@@ -111,6 +120,7 @@ impl<S: Source> Verifier<S> {
             source: &*self.source,
             journal: &self.journal,
             config: &self.config,
+            governor: &self.governor,
             id,
             order: &order,
         };
@@ -200,7 +210,7 @@ fn tell(order: &VerifyOrder, outcome: &Outcome, seconds: u64) {
 
 /// When a table was compared last, in seconds of Unix time; 0 = never, so that its age alarms.
 fn seconds(of: Option<&Standing>) -> u64 {
-    of.map_or(0, |of| of.at.since(Wall(0)).as_secs())
+    of.and_then(|of| of.at).map_or(0, |at| at.since(Wall(0)).as_secs())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a number shown to people")]

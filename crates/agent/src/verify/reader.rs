@@ -7,31 +7,26 @@
 use std::time::Duration;
 
 use protocol::{Code, Error, Result};
-use runtime::{
-    backoff::Backoff,
-    clock::{self, Mono},
-};
+use runtime::{backoff::Backoff, clock::Mono};
 
-use crate::source::{PAGE_ROWS, Pace, Page, PageKey, Source, TableShape, rest_after};
+use crate::pacing::{FULL, Pacing};
+use crate::source::{LEAST_ROWS, PAGE_ROWS, Pace, Page, PageKey, Source, TableShape};
 
 /// Tries of one page, and the pauses between them.
 const TRIES: u32 = 4;
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
-/// The longest rest at once, so that a drain is not kept waiting.
-const LONGEST: Duration = Duration::from_secs(5);
 
 pub(super) struct Reader<'a, S> {
-    source: &'a S,
+    pacing: Pacing<'a, S>,
     shape: &'a TableShape,
-    duty: u32,
     pace: Pace,
     after: Option<PageKey>,
     done: bool,
 }
 
 impl<'a, S: Source> Reader<'a, S> {
-    pub(super) fn new(source: &'a S, shape: &'a TableShape, duty: u32) -> Self {
-        Self { source, shape, duty, pace: Pace::default(), after: None, done: false }
+    pub(super) fn new(pacing: Pacing<'a, S>, shape: &'a TableShape) -> Self {
+        Self { pacing, shape, pace: Pace::default(), after: None, done: false }
     }
 
     /// The next page; `None` = all was read.
@@ -54,15 +49,17 @@ impl<'a, S: Source> Reader<'a, S> {
                 ));
             }
         }
-        rest(took, self.duty).await;
+        self.pacing.governor.page(&self.shape.wire, took, page.len());
+        self.pacing.rest(took).await;
         Ok(Some(page))
     }
 
     async fn read(&self) -> Result<Page> {
         let mut pauses = Backoff::new(PAUSES.0, PAUSES.1);
         loop {
-            let limit = self.pace.limit(PAGE_ROWS);
-            match self.source.chunk(self.shape, self.after.as_ref(), None, limit).await {
+            let governed = PAGE_ROWS * self.pacing.pace() as usize / FULL as usize;
+            let limit = self.pace.limit(governed.max(LEAST_ROWS));
+            match self.pacing.source.chunk(self.shape, self.after.as_ref(), None, limit).await {
                 Err(error) if passes_by(&error) && pauses.tries() + 1 < TRIES => {
                     pauses.pause().await;
                 }
@@ -75,11 +72,4 @@ impl<'a, S: Source> Reader<'a, S> {
 /// A table that changed has to be described anew; trying again would not do.
 fn passes_by(error: &Error) -> bool {
     error.is_transient() && error.code != Code::SchemaChanged
-}
-
-pub(super) async fn rest(took: Duration, duty: u32) {
-    let rest = rest_after(took, duty).min(LONGEST);
-    if !rest.is_zero() {
-        clock::sleep(rest).await;
-    }
 }

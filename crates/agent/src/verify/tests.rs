@@ -190,6 +190,7 @@ impl World {
             source: &self.source,
             journal: &self.journal,
             config: &self.config,
+            governor: &Governor::default(),
             id: 1,
             order: &order,
         };

@@ -60,8 +60,8 @@ pub(super) const TWINS: super::Twins = twins! {
     "PORTA";
     "RULE"
     "REGRA";
-    "Rule: agent-dead, batch-incomplete, batch-stalled, differences, freshness, quarantine, staging-behind, table-parked"
-    "Regra: agent-dead, batch-incomplete, batch-stalled, differences, freshness, quarantine, staging-behind, table-parked";
+    "Rule: agent-dead, batch-incomplete, batch-stalled, differences, freshness, not-verified, quarantine, staging-behind, table-parked"
+    "Regra: agent-dead, batch-incomplete, batch-stalled, differences, freshness, not-verified, quarantine, staging-behind, table-parked";
     "Send one mail now, to see whether it arrives"
     "Envia um e-mail agora, para ver se ele chega";
     "Set a threshold; 0 switches the rule off there"

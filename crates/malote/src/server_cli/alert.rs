@@ -193,7 +193,7 @@ pub(super) enum ThresholdCommand {
 /// Where a threshold holds.
 #[derive(Debug, Args)]
 pub(super) struct ThresholdPlace {
-    /// Rule: agent-dead, batch-incomplete, batch-stalled, differences, freshness, quarantine, staging-behind, table-parked.
+    /// Rule: agent-dead, batch-incomplete, batch-stalled, differences, freshness, not-verified, quarantine, staging-behind, table-parked.
     rule: Rule,
     /// The one environment it holds for, by id or name; left out: every one of the tenant.
     #[arg(long, value_name = "ID|NAME")]

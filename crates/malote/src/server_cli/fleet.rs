@@ -53,7 +53,9 @@ const TABLE: &[Column<TableView>] = &[
     (["QUARANTINED", "QUARENTENA"], |t, _| t.quarantined.to_string()),
     (["DIFFERENCES", "DIFERENÇAS"], |t, _| t.differences.to_string()),
     (["VERIFIED", "VERIFICADA"], |t, _| {
-        t.verified_at.map_or_else(String::new, |at| at.to_string())
+        let at = t.verified_at.map(|at| at.to_string());
+        let last = t.unverified.as_ref().map(|code| format!("({code})"));
+        [at, last].into_iter().flatten().collect::<Vec<_>>().join(" ")
     }),
     (["HELD BY", "RETIDA POR"], |t, _| t.held_by.clone().unwrap_or_default()),
     (["DEGRADED", "DEGRADADA"], |t, _| t.degraded.clone().unwrap_or_default()),

@@ -232,6 +232,7 @@ fn fleet_messages_keep_their_bytes() {
             degraded: "overlap of 600 s".into(),
             differences: 2,
             verified_at: 1_767_614_400_000_000,
+            unverified: "TIMEOUT".into(),
         }],
         version: "0.1.0".into(),
     };

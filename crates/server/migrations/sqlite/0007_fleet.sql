@@ -53,6 +53,9 @@ CREATE TABLE fleet_table (
     -- Rows that its last verification found and did not repair, and when that ended; NULL: there was none.
     differences     INTEGER NOT NULL CHECK (differences >= 0),
     verified_at     INTEGER,
+    -- Why the last one by the timetable came to no end, empty: it did; and since when that is reported.
+    unverified      TEXT NOT NULL,
+    unverified_since INTEGER NOT NULL,
     -- Since when it is reported in this state.
     since           INTEGER NOT NULL,
     reported_at     INTEGER NOT NULL,

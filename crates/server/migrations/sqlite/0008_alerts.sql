@@ -15,7 +15,7 @@ CREATE TABLE alert (
     environment_id  TEXT,
     erp             TEXT,
     rule            TEXT NOT NULL CHECK (rule IN ('agent-dead', 'batch-incomplete', 'batch-stalled', 'differences', 'disk',
-                        'freshness', 'quarantine', 'staging-behind', 'table-parked')),
+                        'freshness', 'not-verified', 'quarantine', 'staging-behind', 'table-parked')),
     -- Table, or empty.
     subject         TEXT NOT NULL,
     -- How much, since when, by which code: of the last look that found something else.

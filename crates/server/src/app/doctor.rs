@@ -17,7 +17,7 @@ use runtime::{
     backup, certificate,
     clock::Wall,
     dial, files,
-    finding::{Finding, Grade, Words, words},
+    finding::{Finding, Grade, Wish, both, words},
     telemetry, tls,
 };
 
@@ -66,20 +66,6 @@ const LITTLE: u64 = 1 << 30;
 /// Clocks that differ by less are alike.
 const ALIKE: Duration = Duration::from_secs(60);
 
-/// What somebody wants to know, and how long each step may take.
-#[derive(Clone, Debug)]
-pub struct Wish {
-    /// Topics; none = all.
-    pub only: Vec<String>,
-    pub patience: Duration,
-}
-
-impl Wish {
-    fn wants(&self, topics: &[&str]) -> bool {
-        self.only.is_empty() || self.only.iter().any(|only| topics.contains(&only.as_str()))
-    }
-}
-
 /// Looks everything over that is wished for.
 pub async fn doctor(config: &ServerConfig, wish: &Wish) -> Vec<Finding> {
     let mut findings = configuration(config);
@@ -116,11 +102,6 @@ pub async fn doctor(config: &ServerConfig, wish: &Wish) -> Vec<Finding> {
     findings
 }
 
-fn both(text: impl Into<String>) -> Words {
-    let text = text.into();
-    words(text.clone(), text)
-}
-
 fn configuration(config: &ServerConfig) -> Vec<Finding> {
     let level =
         telemetry::check(&config.log.level).map_err(|words| Error::new(Code::ConfigInvalid, words));
@@ -150,12 +131,8 @@ fn is_held(data: &Path) -> bool {
 
 fn data_folder(data: &Path, running: bool) -> Finding {
     let place = data.display().to_string();
-    if let Some(mode) = files::open_to_others(data) {
-        let found = words(
-            format!("others may look into it (mode {mode:o})"),
-            format!("outros podem olhar dentro dela (modo {mode:o})"),
-        );
-        return Finding::warning(DATA, &place, (found, both(format!("chmod 700 {place}"))));
+    if let Some(open) = Finding::open_folder(DATA, data) {
+        return open;
     }
     if !data.exists() {
         let new = words("it is made at the first start", "será criada no primeiro início");

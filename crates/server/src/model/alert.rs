@@ -48,6 +48,8 @@ pub enum Rule {
     Disk,
     /// Nothing was read, or nothing new came, though it should have.
     Freshness,
+    /// Verifications by the timetable came to no end.
+    NotVerified,
     /// Rows could not be staged.
     Quarantine,
     /// What was accepted is not staged.
@@ -57,13 +59,14 @@ pub enum Rule {
 }
 
 impl Rule {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::AgentDead,
         Self::BatchIncomplete,
         Self::BatchStalled,
         Self::Differences,
         Self::Disk,
         Self::Freshness,
+        Self::NotVerified,
         Self::Quarantine,
         Self::StagingBehind,
         Self::TableParked,
@@ -78,6 +81,7 @@ impl Rule {
             Self::Differences => "differences",
             Self::Disk => "disk",
             Self::Freshness => "freshness",
+            Self::NotVerified => "not-verified",
             Self::Quarantine => "quarantine",
             Self::StagingBehind => "staging-behind",
             Self::TableParked => "table-parked",

@@ -198,6 +198,8 @@ pub struct ReportedTable {
     pub differences: i64,
     /// Of the verification that found them; `None`: there was none.
     pub verified_at: Option<Wall>,
+    /// Code: the last one by the timetable came to no end; empty: not so.
+    pub unverified: String,
 }
 
 /// A table as its agent reported it last.
@@ -226,6 +228,8 @@ pub struct TableView {
     pub differences: i64,
     /// When that ended.
     pub verified_at: Option<At>,
+    /// Code that kept the last verification by the timetable from coming to an end.
+    pub unverified: Option<String>,
     pub reported_at: At,
 }
 
@@ -240,7 +244,7 @@ pub fn lag_by_now(lag_ms: i64, reported_at: Wall, now: Wall) -> i64 {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct TableQuery {
     pub state: Option<Doing>,
-    /// Parked, degraded, with differences or with rows in quarantine.
+    /// Parked, degraded, not verified, with differences or with rows in quarantine.
     pub troubled: bool,
 }
 
@@ -269,11 +273,13 @@ fn table(report: TableReport) -> Result<ReportedTable> {
     let held_by = bounded("held_by", report.held_by).map_err(place)?;
     let parked_code = bounded("parked_code", report.parked_code).map_err(place)?;
     let degraded = bounded("degraded", report.degraded).map_err(place)?;
+    let unverified = bounded("unverified", report.unverified).map_err(place)?;
     Ok(ReportedTable {
         watermark,
         held_by,
         parked_code,
         degraded,
+        unverified,
         state: match state {
             TableState::Unspecified => Doing::Unknown,
             TableState::BaseLoad => Doing::BaseLoad,
@@ -404,6 +410,7 @@ mod tests {
             TableReport { held_by: long.clone(), ..report("T") },
             TableReport { parked_code: long.clone(), ..report("T") },
             TableReport { degraded: long.clone(), ..report("T") },
+            TableReport { unverified: long.clone(), ..report("T") },
         ] {
             assert_eq!(code(vec![wide]), Code::InvalidArgument);
         }

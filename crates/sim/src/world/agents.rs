@@ -30,6 +30,8 @@ pub struct Seat {
     pub stream: usize,
     pub data: PathBuf,
     pub running: bool,
+    /// A copy of the first agent's machine, which runs at times.
+    pub twin: bool,
 }
 
 /// All agents of a world, by host.
@@ -40,6 +42,20 @@ impl Agents {
     #[must_use]
     pub fn stream_of(&self, host: Host) -> Option<usize> {
         self.0.get(&host).map(|seat| seat.stream)
+    }
+
+    /// The twin, and whose copy it is.
+    #[must_use]
+    pub fn twin(&self) -> Option<(Host, Host)> {
+        let twin = self.0.iter().find(|(_, seat)| seat.twin).map(|(host, _)| *host)?;
+        let first = self.0.iter().find(|(_, seat)| !seat.twin).map(|(host, _)| *host)?;
+        Some((twin, first))
+    }
+
+    /// All that are there from the begin on.
+    #[must_use]
+    pub fn own(&self) -> Vec<Host> {
+        self.0.iter().filter(|(_, seat)| !seat.twin).map(|(host, _)| *host).collect()
     }
 
     #[must_use]
@@ -82,9 +98,31 @@ async fn again(host: Host) {
     stop(&here(), host);
     clock::sleep(Duration::from_secs(2)).await;
     let sim = here();
-    if !sim.agents.borrow().is_running(host) {
+    let stays = sim.agents.borrow().own().contains(&host) || !sim.is_healing();
+    if stays && !sim.agents.borrow().is_running(host) {
         start(&sim, host);
     }
+}
+
+/// Copies the first agent's machine as it is, with its journal; whoever ran there was ended before.
+///
+/// # Errors
+/// What the copy meets.
+pub fn copy(sim: &Sim) -> std::io::Result<()> {
+    let agents = sim.agents.borrow();
+    let Some((twin, first)) = agents.twin() else { return Ok(()) };
+    let (Some(from), Some(to)) = (agents.0.get(&first), agents.0.get(&twin)) else { return Ok(()) };
+    if to.data.exists() {
+        std::fs::remove_dir_all(&to.data)?;
+    }
+    std::fs::create_dir_all(&to.data)?;
+    for entry in std::fs::read_dir(&from.data)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            std::fs::copy(entry.path(), to.data.join(entry.file_name()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Ends an agent's process without a word.

@@ -18,7 +18,8 @@ pub enum Kind {
     Locking,
     /// SQL Server with row versions: a statement sees what was committed when it began.
     Versioned,
-    /// A transaction is known from its first change on, to the second.
+    /// A statement sees what was committed when it began, as long as undo lasts; a transaction is known by the number of its
+    /// first change, whose time is known to three seconds.
     Oracle,
 }
 
@@ -69,6 +70,10 @@ pub struct Erp {
     pub soft_delete: bool,
     /// Rows that one mass update changes; 0 = there is none.
     pub mass: u64,
+    /// Per cent of written rows that have a value which cannot travel.
+    pub poison: u64,
+    /// Images that may be overwritten before a read of Oracle finds its snapshot gone.
+    pub undo: u64,
     /// Tells what was committed, so that a pass that would show nothing is left out.
     pub tells_committed: bool,
 }
@@ -107,6 +112,10 @@ pub struct Faults {
     /// Longest time of a commit.
     pub commit: Duration,
     pub reload: Often,
+    /// The ERP's clock is set back by up to a minute.
+    pub erp_clock: Often,
+    /// The first agent's machine is copied, with its journal, and both copies run for a while.
+    pub twin: Often,
 }
 
 impl Plan {
@@ -121,15 +130,33 @@ impl Plan {
             6 => vec![1, 1],
             _ => vec![2, 1],
         };
-        let (erp, agent) = (erp(&mut chance), agent(&mut chance));
-        let (net, faults) = (net(&mut chance), faults(&mut chance));
+        let (mut erp, agent) = (erp(&mut chance), agent(&mut chance));
+        // Drawn apart, so that what came later does not make other worlds of the seeds before it.
+        let mut apart = Chance::new(seed ^ 0x7363_6e21);
+        erp.poison = if apart.percent(20) { 3 } else { 0 };
+        erp.undo = *apart.pick(&[2, 40, 2_000]).unwrap_or(&40);
+        let (net, mut faults) = (net(&mut chance), faults(&mut chance));
+        faults.twin = often(&mut apart, 15, (300, 900));
+        faults.erp_clock = often(&mut apart, 10, (300, 900));
         Self { seed, time, agents, erp, agent, net, faults }
+    }
+
+    /// How long the world of a seed has faults: most 25 minutes, some two hours, a few six.
+    #[must_use]
+    pub fn length(seed: u64) -> Duration {
+        let minutes = match Chance::new(seed ^ 0x6c6f_6e67).below(100) {
+            0 => 360,
+            1..5 => 120,
+            _ => 25,
+        };
+        Duration::from_secs(minutes * 60)
     }
 
     /// The same world without any fault, one agent in it.
     #[must_use]
     pub fn calm(mut self) -> Self {
         self.agents = vec![1];
+        self.erp.poison = 0;
         let Net { delay, .. } = self.net;
         let jitter = Duration::ZERO;
         self.net = Net { delay, jitter, lost: 0, answers_lost: 0, doubled: 0, partition: None };
@@ -143,6 +170,8 @@ impl Plan {
             disk: 0,
             commit: Duration::ZERO,
             reload: None,
+            erp_clock: None,
+            twin: None,
         };
         self
     }
@@ -166,6 +195,9 @@ impl Plan {
         note(faults.erp_away.is_some(), "ERP away");
         note(faults.disk > 0, "disk errors");
         note(faults.reload.is_some(), "reloads");
+        note(erp.poison > 0, "poison rows");
+        note(faults.erp_clock.is_some(), "the ERP's clock set back");
+        note(faults.twin.is_some(), "twins");
         note(net.partition.is_some(), "partitions");
         note(net.lost > 0, "lost calls");
         note(net.answers_lost > 0, "lost answers");
@@ -218,6 +250,8 @@ fn erp(chance: &mut Chance) -> Erp {
         unstamped: if chance.percent(30) { 5 } else { 0 },
         soft_delete: chance.percent(50),
         mass: if chance.percent(25) { 100 + chance.below(400) } else { 0 },
+        poison: 0,
+        undo: u64::MAX,
         tells_committed: chance.percent(50),
     }
 }
@@ -264,5 +298,7 @@ fn faults(chance: &mut Chance) -> Faults {
         disk: if chance.percent(25) { 20 + chance.below(200) } else { 0 },
         commit: Duration::from_millis(*chance.pick(&[0, 3, 40, 1_500]).unwrap_or(&0)),
         reload: often(chance, 20, (120, 600)),
+        erp_clock: None,
+        twin: None,
     }
 }

@@ -18,7 +18,7 @@ use super::{
     erp::{
         Engine,
         source::Double,
-        work::{fill, user},
+        work::{fill, last_changes, user},
     },
     machine::{Machine, OUTSIDE},
     plan::Plan,
@@ -88,8 +88,13 @@ async fn world(order: Order) -> Result<Outcome> {
             let at = seats.0.len();
             let data = folder.path().join(format!("agent{at}"));
             let host = machine.add_host(&format!("agent{at}"), 0);
-            seats.0.insert(host, Seat { stream, data, running: false });
+            seats.0.insert(host, Seat { stream, data, running: false, twin: false });
         }
+    }
+    if plan.faults.twin.is_some() {
+        let data = folder.path().join("twin");
+        let seat = Seat { stream: 0, data, running: false, twin: true };
+        seats.0.insert(machine.add_host("twin", 0), seat);
     }
     let doubles = (0..plan.agents.len())
         .map(|tenant| Double::new(Engine::new(tenant, plan.erp.clone())))
@@ -152,7 +157,9 @@ async fn scenario(sim: &Rc<Sim>) -> Result<()> {
         match unsettled {
             None => {
                 sim.check.borrow_mut().all_is_stored();
-                sim.tell("the world is at rest".to_owned());
+                let took = sim.machine.elapsed() - begun;
+                sim.tell(format!("the world is at rest after {took:?}"));
+                last_day(sim).await;
                 return Ok(());
             }
             Some(words) => last = words,
@@ -160,6 +167,42 @@ async fn scenario(sim: &Rc<Sim>) -> Result<()> {
     }
     sim.check.borrow_mut().fault("I8", format!("no rest after {REST:?}: {last}"));
     Ok(())
+}
+
+/// What a healed world at rest still has to show: changes of its ERPs are staged within two cycles, rows that vanish
+/// within the interval of key scans (I8).
+async fn last_day(sim: &Rc<Sim>) {
+    for double in &sim.doubles {
+        last_changes(double, &mut sim.chance());
+    }
+    let agent = &sim.plan.agent;
+    // A cycle is the pause between two passes; what a pass itself takes comes on top, and calls to the cloud with it.
+    let pass = Duration::from_secs(5) + agent.slow * 40 + sim.plan.net.delay * 20;
+    let cycles = (Duration::from_secs(agent.cycle) + pass) * 2;
+    let scan = Duration::from_secs(agent.key_scan) + cycles;
+    let begun = sim.machine.elapsed();
+    for (most, all) in [(cycles, false), (scan, true)] {
+        loop {
+            if !go_on(sim, Duration::from_secs(1)).await {
+                return;
+            }
+            let took = sim.machine.elapsed() - begun;
+            let mut check = sim.check.borrow_mut();
+            let left = if all { check.unsettled() } else { check.behind() };
+            drop(check);
+            match left {
+                None => {
+                    sim.tell(format!("staged after {took:?} of {most:?}, vanished rows: {all}"));
+                    break;
+                }
+                Some(words) if took > most => {
+                    let words = format!("{took:?} after the last change of a quiet world: {words}");
+                    return sim.check.borrow_mut().fault("I8", words);
+                }
+                Some(_) => {}
+            }
+        }
+    }
 }
 
 /// Lets the world go on; false = something is not true.
@@ -210,7 +253,7 @@ async fn begin(sim: &Rc<Sim>) -> Result<()> {
             sim.spawn(OUTSIDE, Box::pin(user(double.clone(), sim.chance())));
         }
     }
-    for host in sim.agents.borrow().hosts() {
+    for host in sim.agents.borrow().own() {
         let late = sim.up_to(Duration::from_secs(5));
         sim.spawn(
             OUTSIDE,
@@ -230,6 +273,9 @@ fn heal(sim: &Sim) {
     sim.lines.borrow_mut().cut.clear();
     for double in &sim.doubles {
         double.held().away = false;
+    }
+    if let Some((twin, _)) = sim.agents.borrow().twin() {
+        sim.spawn(OUTSIDE, Box::pin(async move { agents::stop(&super::here(), twin) }));
     }
     let server = sim.cloud.borrow().host;
     for host in sim.agents.borrow().hosts().into_iter().chain([server]) {

@@ -27,7 +27,9 @@ pub fn start(sim: &Sim) {
     spawn(sim, faults.erp_away, || Box::pin(leave_erp()));
     spawn(sim, faults.reload, || Box::pin(reload()));
     spawn(sim, faults.clock, move || Box::pin(async move { step_clock(server) }));
-    for host in sim.agents.borrow().hosts() {
+    spawn(sim, faults.erp_clock, || Box::pin(async { set_erp_back() }));
+    spawn(sim, faults.twin, || Box::pin(twin()));
+    for host in sim.agents.borrow().own() {
         spawn(sim, faults.agent_crash, move || Box::pin(crash_agent(host)));
         spawn(sim, faults.agent_pause, move || Box::pin(pause(host, PAUSE)));
         spawn(sim, faults.clock, move || Box::pin(async move { step_clock(host) }));
@@ -88,6 +90,33 @@ async fn crash_agent(host: Host) {
     }
 }
 
+/// The first agent's machine is copied and both copies run, until somebody sees it and ends the second one.
+async fn twin() {
+    let (twin, first) = {
+        let sim = here();
+        let Some((twin, first)) = sim.agents.borrow().twin() else { return };
+        agents::stop(&sim, first);
+        match agents::copy(&sim) {
+            Ok(()) => sim.tell(format!("{} is copied, and both run", sim.machine.name(first))),
+            Err(cause) => sim.tell(format!("{} is not copied: {cause}", sim.machine.name(first))),
+        }
+        (twin, first)
+    };
+    for host in [first, twin] {
+        let later = seconds(10);
+        clock::sleep(later).await;
+        let sim = here();
+        if !sim.agents.borrow().is_running(host) && (host == first || !sim.is_healing()) {
+            agents::start(&sim, host);
+        }
+    }
+    let time = seconds(240);
+    clock::sleep(time).await;
+    let sim = here();
+    sim.tell("the copy is ended".to_owned());
+    agents::stop(&sim, twin);
+}
+
 async fn pause(host: Host, most: u64) {
     let time = seconds(most);
     {
@@ -131,6 +160,14 @@ async fn cut_off(host: Host) {
     let sim = here();
     sim.tell(format!("{} is reached again", sim.machine.name(host)));
     sim.lines.borrow_mut().cut.remove(&host);
+}
+
+fn set_erp_back() {
+    let sim = here();
+    let stream = usize::try_from(sim.below(sim.doubles.len() as u64)).unwrap_or(0);
+    let back = 1 + i64::try_from(sim.below(60)).unwrap_or(0);
+    sim.tell(format!("the clock of erp{stream} is set back by {back} s"));
+    sim.doubles[stream].held().clock -= back * 1_000_000;
 }
 
 async fn leave_erp() {

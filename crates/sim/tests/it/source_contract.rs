@@ -144,6 +144,7 @@ fn bound_at(iso: &str) -> Bound {
         degraded: None,
         held_by: None,
         committed: None,
+        from_before_a_step: false,
     }
 }
 

@@ -117,11 +117,18 @@ async fn an_incident_is_open_while_the_last_one_by_the_timetable_came_to_no_end(
         run(Origin::Schedule, away(), false).await;
         assert_eq!(open().await, [(table("FLAN"), words.clone())]);
     }
+    let standing = journal.standing().await.unwrap();
+    let unverified = Some("CLOUD_UNREACHABLE".to_owned());
+    let never = Standing { unverified, ..Standing::default() };
+    assert_eq!(standing.get(&table("FLAN")), Some(&never), "what the server is told");
     run(Origin::Person, Ok(outcome(0, None)), true).await;
     run(Origin::Person, away(), false).await;
     assert_eq!(open().await.len(), 1, "neither says that it comes to an end");
     run(Origin::Schedule, Ok(outcome(1, None)), false).await;
     assert_eq!(open().await, [], "what it found has an incident of its own");
+    let standing = journal.standing().await.unwrap();
+    let found = standing.get(&table("FLAN")).map(|of| (of.differences, of.unverified.clone()));
+    assert_eq!(found, Some((1, None)));
 }
 
 #[tokio::test]
@@ -138,8 +145,9 @@ async fn what_the_last_whole_one_found_stands_however_many_fail_since() {
         run(Err(Error::new(Code::CloudUnreachable, "away"))).await;
     }
     let standing = journal.standing().await.unwrap();
-    let of = standing.get(&table("FLAN")).copied().unwrap();
-    assert_eq!((of.differences, of.at), (3, Wall(9)));
+    let of = standing.get(&table("FLAN")).unwrap();
+    assert_eq!((of.differences, of.at), (3, Some(Wall(9))));
+    assert!(of.unverified.is_some());
 }
 
 #[tokio::test]

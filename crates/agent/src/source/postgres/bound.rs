@@ -11,6 +11,8 @@ use protocol::Result;
 use super::{super::Bound, fault, instant, link::Link, lock};
 
 const OVERLAP: Duration = Duration::from_secs(600);
+/// A transaction that begins while the sessions are looked at began later than `b`, by less than this many microseconds.
+const STARTING: i64 = 2_000_000;
 
 /// What may be asked. The function looks with its owner's eyes: it is worth what that role sees.
 const RIGHTS: &str = "
@@ -81,6 +83,8 @@ struct State {
 struct Seen {
     at: i64,
     bound: i64,
+    /// Start of the youngest open transaction.
+    latest: i64,
     degraded: Option<String>,
     held_by: Option<String>,
 }
@@ -123,17 +127,19 @@ impl BoundState {
         let open: i64 = row.try_get(2).map_err(fault)?;
         let held_by = (bound < at)
             .then(|| format!("{open} open transactions, the oldest since {}", instant(bound)));
-        Ok(Seen { at, bound, degraded: None, held_by })
+        // The function does not tell which of them is the youngest.
+        Ok(Seen { at, bound, latest: bound, degraded: None, held_by })
     }
 
     async fn by_sessions(&self, link: &Link, sees_all: bool) -> Result<Seen> {
         let rows = link.query(SESSIONS, &[]).await.map_err(fault)?;
-        let mut seen = Seen { at: 0, bound: i64::MAX, degraded: None, held_by: None };
+        let mut seen = Seen { at: 0, bound: i64::MAX, latest: 0, degraded: None, held_by: None };
         let mut hidden = false;
         for row in &rows {
             seen.at = row.try_get(0).map_err(fault)?;
             let start: Option<i64> = row.try_get(1).map_err(fault)?;
             hidden |= row.try_get::<_, bool>(5).map_err(fault)?;
+            seen.latest = seen.latest.max(start.unwrap_or_default());
             if let Some(start) = start.filter(|start| *start < seen.bound) {
                 let (pid, program): (i32, String) =
                     (row.try_get(2).map_err(fault)?, row.try_get(3).map_err(fault)?);
@@ -188,6 +194,7 @@ impl BoundState {
             degraded: seen.degraded,
             held_by: seen.held_by,
             committed: None,
+            from_before_a_step: seen.latest > seen.at.saturating_add(STARTING),
         }
     }
 }

@@ -66,6 +66,7 @@ impl Prober {
             degraded: degraded.map(|why| format!("{why}; {} s of overlap", overlap.as_secs())),
             held_by: held_by.map(str::to_owned),
             committed,
+            from_before_a_step: false,
         };
         match look {
             Look::Free => {

@@ -72,7 +72,8 @@ fn table(
         quarantined: status.quarantined,
         degraded: cut(status.degraded),
         differences: verified.map_or(0, |verified| verified.differences),
-        verified_at: verified.map_or(0, |verified| verified.at.0),
+        verified_at: verified.and_then(|verified| verified.at).map_or(0, |at| at.0),
+        unverified: cut(verified.and_then(|verified| verified.unverified.clone())),
     }
 }
 
@@ -178,11 +179,16 @@ mod tests {
         assert!(due(&|status| status.held_by = Some("pid 7".into()), 0));
         assert!(due(&|status| status.table = "TMOV".parse().unwrap(), 0));
         assert!(is_due(Some((&before, Duration::ZERO)), &Picture::default()));
-        let standing = Standing { differences: 3, at: Wall(7) };
+        let unverified = Some("TIMEOUT".to_owned());
+        let standing = Standing { differences: 3, at: Some(Wall(7)), unverified };
         let standing = BTreeMap::from([("flan".parse().unwrap(), standing)]);
         let now = picture(vec![status("FLAN", "STREAMING")], &BTreeMap::new(), &standing);
         assert!(is_due(Some((&before, Duration::ZERO)), &now), "a verification found something");
-        assert_eq!((now.0[0].differences, now.0[0].verified_at), (3, 7));
+        let told = &now.0[0];
+        assert_eq!(
+            (told.differences, told.verified_at, told.unverified.as_str()),
+            (3, 7, "TIMEOUT")
+        );
     }
 
     #[test]

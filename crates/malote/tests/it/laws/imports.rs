@@ -22,7 +22,7 @@ const CRATES: [(&str, &[&str]); 6] = [
 ];
 
 /// (crate, room, what its code never names).
-const WALLS: [(&str, &str, &[&str]); 15] = [
+const WALLS: [(&str, &str, &[&str]); 16] = [
     (
         "agent",
         "capture",
@@ -56,10 +56,23 @@ const WALLS: [(&str, &str, &[&str]); 15] = [
             "crate::capture",
             "crate::admin",
             "crate::verify",
+            "crate::pacing",
             "crate::app",
             "crate::source",
             "rusqlite",
             "axum",
+        ],
+    ),
+    (
+        "agent",
+        "pacing",
+        &[
+            "crate::capture",
+            "crate::uplink",
+            "crate::admin",
+            "crate::verify",
+            "crate::app",
+            "rusqlite",
         ],
     ),
     (

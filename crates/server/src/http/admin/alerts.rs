@@ -266,7 +266,7 @@ struct AlertThresholdsWish {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct AlertThresholdWish {
-    /// agent-dead, batch-incomplete, batch-stalled, differences, freshness, quarantine, staging-behind or table-parked.
+    /// agent-dead, batch-incomplete, batch-stalled, differences, freshness, not-verified, quarantine, staging-behind or table-parked.
     rule: String,
     /// Environment, by id or name; absent: every one of the tenant.
     environment: Option<String>,

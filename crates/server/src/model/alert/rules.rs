@@ -55,7 +55,11 @@ const fn default_of(rule: Rule) -> u32 {
         Rule::Freshness => 60,
         // MiB; the configuration's own.
         Rule::Disk => 1_024,
-        Rule::BatchStalled | Rule::BatchIncomplete | Rule::Differences | Rule::Quarantine => 1,
+        Rule::BatchStalled
+        | Rule::BatchIncomplete
+        | Rule::Differences
+        | Rule::NotVerified
+        | Rule::Quarantine => 1,
     }
 }
 
@@ -209,7 +213,7 @@ pub fn findings(facts: &Facts, thresholds: &Thresholds, now: Wall) -> Findings {
     let mut unknown: &[Rule] = &[];
     if dead.is_some() {
         found.conditions.extend(dead.map(|at| judge.of(Rule::AgentDead, "", since(at))));
-        unknown = &[Rule::Differences, Rule::Freshness, Rule::TableParked];
+        unknown = &[Rule::Differences, Rule::Freshness, Rule::NotVerified, Rule::TableParked];
     } else {
         let stalled = facts.newest.filter(|newest| newest.open).map(|newest| newest.last_at);
         let stalled = judge.late(Rule::BatchStalled, stalled);
@@ -217,7 +221,9 @@ pub fn findings(facts: &Facts, thresholds: &Thresholds, now: Wall) -> Findings {
         found.conditions.extend(judge.stale());
         match facts.reports {
             Reports::Current | Reports::Past => found.conditions.extend(judge.reported()),
-            Reports::Awaited => unknown = &[Rule::Differences, Rule::TableParked],
+            Reports::Awaited => {
+                unknown = &[Rule::Differences, Rule::NotVerified, Rule::TableParked];
+            }
             Reports::Never => {}
         }
     }

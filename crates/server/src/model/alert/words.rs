@@ -43,6 +43,10 @@ fn what(about: &About, measure: &Measure, lang: Language) -> String {
             format!("restam cerca de {amount} MiB no disco da pasta de dados"),
         ),
         Rule::Freshness => stale(table, measure, lang),
+        Rule::NotVerified => lang.pick(
+            format!("the verification of {amount} table(s) by the timetable came to no end"),
+            format!("a verificação agendada de {amount} tabela(s) não chegou ao fim"),
+        ),
         Rule::Quarantine => lang.pick(
             format!("{amount} row(s) could not be staged and are in quarantine"),
             format!("{amount} linha(s) não puderam ser gravadas na staging e estão em quarentena"),
@@ -118,6 +122,10 @@ const fn advice(rule: Rule) -> [&'static str; 2] {
         Rule::Freshness => [
             "See the tables, then the agent's status and log: malote server fleet tables, malote agent status.",
             "Veja as tabelas e depois o estado e o log do agente: malote server fleet tables, malote agent status.",
+        ],
+        Rule::NotVerified => [
+            "See which tables and why, then try one: malote server fleet tables --troubled, malote verify TABLE.",
+            "Veja quais tabelas e por quê, depois tente uma: malote server fleet tables --troubled, malote verify TABELA.",
         ],
         Rule::Quarantine => [
             "Look at the rows, then try again or give up: malote server quarantine.",

@@ -72,6 +72,17 @@ async fn elsewhere(running: &Running, name: &str) -> Caller {
     Caller { environment, installation: made.id, ..running.caller() }
 }
 
+/// FLAN has a freshness threshold of its own.
+async fn flan_within_thirty_minutes(running: &Running) {
+    let own = Threshold {
+        rule: Rule::Freshness,
+        environment: None,
+        table: Some("FLAN".into()),
+        value: 30,
+    };
+    running.app.services.alerts.set_thresholds(running.tenant.id, vec![own]).await.unwrap();
+}
+
 fn differing(rows: u64) -> TableReport {
     TableReport { differences: rows, verified_at: 1, ..TableReport::default() }
 }
@@ -112,6 +123,28 @@ async fn what_the_server_knows_is_told_and_ends_when_it_ends() {
     let resolved = open(running, Wanted::Resolved).await;
     assert!(resolved.contains(&(Rule::Quarantine, String::new())), "{resolved:?}");
     assert!(resolved.contains(&(Rule::AgentDead, String::new())), "{resolved:?}");
+}
+
+#[tokio::test]
+async fn tables_that_could_not_be_verified_are_one_alert_until_they_are() {
+    let running = Running::start().await;
+    let (now, alerts) = (Wall::now(), &running.app.services.alerts);
+    let mut look = alerts.looking();
+    let epoch = session(&running, now).await;
+    let named = |name: &str, unverified: &str| TableReport {
+        unverified: unverified.into(),
+        ..table(name, TableState::Streaming, "", 0)
+    };
+    let report = |tables| report(&running, epoch, tables, now);
+    report(vec![named("FLAN", "TIMEOUT"), named("FCFO", "TIMEOUT"), named("TMOV", "")]).await;
+    look.look(now).await.unwrap();
+    let one = (Rule::NotVerified, String::new());
+    assert_eq!(open(&running, Wanted::Open).await, std::slice::from_ref(&one));
+    report(vec![named("FLAN", ""), named("FCFO", ""), named("TMOV", "")]).await;
+    look.look(now).await.unwrap();
+    look.look(later(now, 11)).await.unwrap();
+    let resolved = open(&running, Wanted::Resolved).await;
+    assert!(resolved.contains(&one), "{resolved:?}");
 }
 
 #[tokio::test]
@@ -172,13 +205,7 @@ async fn an_agent_that_is_alive_and_does_not_read_is_told_and_a_quiet_erp_is_not
 async fn a_pause_that_was_forgotten_is_told_by_its_table_where_that_has_a_threshold() {
     let running = Running::start().await;
     let (now, alerts) = (Wall::now(), &running.app.services.alerts);
-    let own = Threshold {
-        rule: Rule::Freshness,
-        environment: None,
-        table: Some("FLAN".into()),
-        value: 30,
-    };
-    alerts.set_thresholds(running.tenant.id, vec![own]).await.unwrap();
+    flan_within_thirty_minutes(&running).await;
     let mut look = alerts.looking();
     let mut found = Vec::new();
     for minutes in [0, 29, 30, 59, 60] {
@@ -293,13 +320,7 @@ async fn a_table_of_its_own_freshness_is_missed_only_where_it_is_shared() {
     for caller in [&running.caller(), &other] {
         session_of(&running, caller, now).await;
     }
-    let own = Threshold {
-        rule: Rule::Freshness,
-        environment: None,
-        table: Some("FLAN".into()),
-        value: 30,
-    };
-    alerts.set_thresholds(running.tenant.id, vec![own]).await.unwrap();
+    flan_within_thirty_minutes(&running).await;
     alerts.looking().look(now).await.unwrap();
     assert_eq!(open(&running, Wanted::Open).await, [(Rule::Freshness, "FLAN".to_owned())]);
 }

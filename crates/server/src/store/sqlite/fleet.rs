@@ -111,12 +111,13 @@ impl Store {
             rows(
                 connection,
                 "SELECT name, state, since, mode, watermark, lag_ms, held_by, parked_code, degraded, quarantined, reported_at,
-                        differences, verified_at
+                        differences, verified_at, unverified
                    FROM fleet_table
                   WHERE (tenant_id, environment_id, erp) = (:tenant, :environment, :erp)
                     AND name_folded > lower(:after) AND (:search = '' OR instr(name_folded, lower(:search)) > 0)
                     AND (:state IS NULL OR state = :state)
-                    AND (NOT :troubled OR state = 'PARKED' OR degraded <> '' OR quarantined > 0 OR differences > 0)
+                    AND (NOT :troubled OR state = 'PARKED' OR degraded <> '' OR quarantined > 0 OR differences > 0
+                         OR unverified <> '')
                   ORDER BY name_folded LIMIT :limit",
                 named_params! {":tenant": place.tenant.to_string(), ":environment": place.environment.to_string(),
                     ":erp": place.erp.as_str(), ":after": page.after, ":search": page.search, ":limit": page.limit,
@@ -216,11 +217,13 @@ fn holds(tx: &Transaction<'_>, stream: &StreamId, epoch: Epoch, now: Wall) -> Re
 fn take(tx: &Transaction<'_>, stream: &StreamId, report: &Report, now: Wall) -> Result<()> {
     let [tenant, environment, erp] = &names(stream);
     let sql = "INSERT INTO fleet_table (tenant_id, environment_id, erp, name_folded, name, state, mode, watermark, lag_ms,
-                      held_by, parked_code, quarantined, degraded, since, reported_at, differences, verified_at)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14, ?15, ?16)
+                      held_by, parked_code, quarantined, degraded, since, reported_at, differences, verified_at,
+                      unverified, unverified_since)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14, ?15, ?16, ?17, ?14)
                ON CONFLICT DO UPDATE SET name = ?5, since = iif(state = ?6, since, ?14), state = ?6, mode = ?7,
                       watermark = ?8, lag_ms = ?9, held_by = ?10, parked_code = ?11, quarantined = ?12, degraded = ?13,
-                      reported_at = ?14, differences = ?15, verified_at = ?16";
+                      reported_at = ?14, differences = ?15, verified_at = ?16,
+                      unverified_since = iif(unverified = '' OR ?17 = '', ?14, unverified_since), unverified = ?17";
     let mut put = tx.prepare_cached(sql).map_err(failed)?;
     for table in &report.tables {
         put.execute(params![
@@ -239,7 +242,8 @@ fn take(tx: &Transaction<'_>, stream: &StreamId, report: &Report, now: Wall) -> 
             table.degraded,
             now.0,
             table.differences,
-            table.verified_at.map(|at| at.0)
+            table.verified_at.map(|at| at.0),
+            table.unverified
         ])
         .map_err(failed)?;
     }
@@ -322,6 +326,7 @@ fn table(row: &Row<'_>, now: Wall) -> rusqlite::Result<TableView> {
         quarantined: row.get(9)?,
         differences: row.get(11)?,
         verified_at: time(row, 12)?,
+        unverified: text(13)?,
         reported_at: At(reported_at),
     })
 }

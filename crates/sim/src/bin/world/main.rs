@@ -13,19 +13,18 @@ use sim::world::{
     run::{Order, run},
 };
 
-const USAGE: &str =
-    "usage: world (--seed N | --seeds A..B) [--minutes M | --hours H] [--mutant NAME] [--calm]";
-
-/// Simulated minutes with faults where nobody says otherwise.
-const MINUTES: u64 = 30;
+const USAGE: &str = "usage: world (--seed N | --seeds A..B) [--minutes M | --hours H] [--mutant NAME] [--calm] [--erp-clock]";
 
 /// What is asked for on the command line.
 struct Options {
     seeds: (u64, u64),
     loud: bool,
-    time: Duration,
+    /// `None` = each seed's own.
+    time: Option<Duration>,
     mutant: String,
     calm: bool,
+    /// The ERPs' clocks are set back at times.
+    erp_clock: bool,
 }
 
 fn main() -> ExitCode {
@@ -47,14 +46,19 @@ fn read(words: &[String]) -> Result<Options> {
     let mut options = Options {
         seeds: (0, 0),
         loud: false,
-        time: minutes(MINUTES),
+        time: None,
         mutant: String::new(),
         calm: false,
+        erp_clock: false,
     };
     let mut words = words.iter().map(String::as_str);
     while let Some(word) = words.next() {
         if word == "--calm" {
             options.calm = true;
+            continue;
+        }
+        if word == "--erp-clock" {
+            options.erp_clock = true;
             continue;
         }
         let value = words.next().ok_or_else(usage)?;
@@ -66,8 +70,8 @@ fn read(words: &[String]) -> Result<Options> {
                 let bound = |text: &str| text.parse().map_err(|_| usage());
                 options.seeds = (bound(from)?, bound(to)?);
             }
-            "--minutes" => options.time = minutes(number()?),
-            "--hours" => options.time = minutes(number()? * 60),
+            "--minutes" => options.time = Some(minutes(number()?)),
+            "--hours" => options.time = Some(minutes(number()? * 60)),
             "--mutant" => value.clone_into(&mut options.mutant),
             _ => return Err(usage()),
         }
@@ -80,8 +84,11 @@ fn go(options: &Options) -> Result<bool> {
     let (mut failed, mut kinds) = (Vec::new(), BTreeMap::<String, u32>::new());
     let (mut lasted, mut seen) = (Duration::ZERO, (0, 0, 0));
     for seed in options.seeds.0..options.seeds.1 {
-        let plan = Plan::of(seed, options.time);
-        let plan = if options.calm { plan.calm() } else { plan };
+        let plan = Plan::of(seed, options.time.unwrap_or_else(|| Plan::length(seed)));
+        let mut plan = if options.calm { plan.calm() } else { plan };
+        if options.erp_clock {
+            plan.faults.erp_clock = Some(Duration::from_secs(300));
+        }
         let order = Order { plan, mutant: options.mutant.clone(), loud: options.loud };
         let outcome = run(order)?;
         lasted += outcome.lasted;

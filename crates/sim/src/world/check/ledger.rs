@@ -61,6 +61,7 @@ impl Check {
     /// The server answered; `success` = it took the call.
     pub fn answered(&mut self, call: &Call, success: bool) {
         self.sweep();
+        self.look_at_staging();
         if !success || !call.path.ends_with("/Write") {
             return;
         }
@@ -202,6 +203,9 @@ impl Check {
                     format!("stream {at} {row:?} goes from v{before} back to v{version}"),
                 ));
             }
+            if let Some(words) = out_of_order(stream, row, version) {
+                faults.push(("I11", format!("stream {at} {words}")));
+            }
             if !name.starts_with(&format!("t{at}:")) {
                 faults.push(("I12", format!("stream {at} {row:?} holds {name:?}")));
             }
@@ -246,6 +250,7 @@ impl Check {
             None => drop(stream.places.remove(&table)),
         }
         stream.cursors.insert(table, entry);
+        let place = place.filter(|_| stream.erp.held().clock >= 0);
         let passed = place.and_then(|place| left_behind(stream, table, &place));
         if !due {
             self.fault(
@@ -257,6 +262,18 @@ impl Check {
             self.fault("I9", format!("stream {at} {table:?}: {words}"));
         }
     }
+}
+
+/// Rows of a table are sent in the order in which they were read: none had been replaced before a commit that an earlier
+/// one shows (I11).
+fn out_of_order(stream: &mut Stream, row: RowAt, version: i64) -> Option<String> {
+    let born = stream.born.get(&version).copied().unwrap_or(0);
+    let newest = stream.sent.entry(row.0).or_default();
+    let mut changes = stream.changed.get(&row).into_iter().flatten();
+    let replaced = changes.find(|commit| **commit > born && **commit <= *newest);
+    let words = format!("{row:?} v{version} was sent behind commit {newest}");
+    *newest = born.max(*newest);
+    replaced.map(|commit| format!("{words}, which had replaced it by commit {commit}"))
 }
 
 /// A row that is in the ERP, not in the cloud, and that nothing will look for any more.
@@ -273,7 +290,11 @@ fn left_behind(stream: &Stream, table: TableAt, place: &Place) -> Option<String>
             (true, _) => false,
         };
         let loads = !row.marked && place.will_load(**id);
-        needed && !loads && row.stamp.is_some_and(|stamp| place.passed(stamp, **id, allowance))
+        // A row that cannot travel is told and left where it is (I17).
+        needed
+            && !loads
+            && !row.is_poison()
+            && row.stamp.is_some_and(|stamp| place.passed(stamp, **id, allowance))
     });
     let (id, row) = lost?;
     Some(format!("{id} v{} with stamp {:?} was left behind by {place:?}", row.version, row.stamp))

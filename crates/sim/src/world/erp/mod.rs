@@ -2,15 +2,22 @@
 //!
 //! Promises: transactions are atomic and isolated (read committed); a writer waits for nobody, it leaves a row alone that
 //! another one holds; stamps are set as the plan says, never from the commit. The bound is the start of the oldest open
-//! transaction that this kind of database tells of: idle ones included in PostgreSQL, from the first change on elsewhere.
+//! transaction that this kind of database tells of: idle ones included in PostgreSQL, from the first change on elsewhere;
+//! Oracle tells a change number alone, whose time is known to three seconds (`scn`).
 //! Never: is asked by what it checks for anything but its rows.
 
+mod scn;
 pub mod source;
+mod walk;
 pub mod work;
 
 use std::collections::BTreeMap;
 
-use super::plan::{Erp, Kind, Stamps};
+use super::{
+    machine::Host,
+    plan::{Erp, Kind, Stamps},
+};
+use scn::Scn;
 
 /// A committed row.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -21,6 +28,14 @@ pub struct Row {
     pub stamp: Option<i64>,
     /// Marked as deleted.
     pub marked: bool,
+}
+
+impl Row {
+    /// It has a value that cannot travel: U+0000, which no PostgreSQL column takes.
+    #[must_use]
+    pub fn is_poison(&self) -> bool {
+        !self.marked && self.name.ends_with('\0')
+    }
 }
 
 /// What a transaction did to a row; `None` = it deleted it.
@@ -40,7 +55,8 @@ pub struct Tx(pub u64);
 #[derive(Debug)]
 struct Open {
     begun: i64,
-    wrote: Option<i64>,
+    /// Its first change, by Oracle's count.
+    wrote: Option<Scn>,
     /// Of the application server that it comes from.
     skew: i64,
     writes: BTreeMap<(TableAt, i64), Draft>,
@@ -53,6 +69,8 @@ pub struct Committed {
     pub id: i64,
     /// `None` = the row is gone.
     pub row: Option<Row>,
+    /// Number of its commit.
+    pub commit: u64,
 }
 
 /// The database of one tenant.
@@ -64,8 +82,15 @@ pub struct Engine {
     open: BTreeMap<Tx, Open>,
     next: u64,
     version: i64,
+    scns: scn::Scns,
+    /// Images that commits replaced or took away, each of which costs undo.
+    pub(super) overwritten: u64,
+    /// Statements under way, by the host that asked.
+    pub(super) busy: BTreeMap<Host, usize>,
     /// Commits so far; the log's position too.
     pub commits: u64,
+    /// Its clock less the true time, microseconds.
+    pub clock: i64,
     /// Nobody can reach it.
     pub away: bool,
     /// States of before, for a replica that lags behind: when, and the rows.
@@ -82,7 +107,11 @@ impl Engine {
             open: BTreeMap::new(),
             next: 1,
             version: 0,
+            scns: scn::Scns::default(),
+            overwritten: 0,
+            busy: BTreeMap::new(),
             commits: 0,
+            clock: 0,
             away: false,
             past: Vec::new(),
         }
@@ -155,8 +184,9 @@ impl Engine {
     }
 
     fn write(&mut self, now: i64, tx: Tx, row: (TableAt, i64), draft: Draft) -> bool {
+        let scn = self.scns.next(now);
         let Some(open) = self.open.get_mut(&tx) else { return false };
-        open.wrote.get_or_insert(now);
+        open.wrote.get_or_insert(scn);
         open.writes.insert(row, draft);
         true
     }
@@ -166,17 +196,20 @@ impl Engine {
         let Some(open) = self.open.remove(&tx) else { return Vec::new() };
         self.remember(now);
         self.commits += u64::from(!open.writes.is_empty());
+        self.scns.next(now);
+        let commit = self.commits;
         let mut seen = Vec::new();
         for ((table, id), draft) in open.writes {
             self.version += 1;
             let version = self.version;
             let row = draft.map(|(name, stamp, marked)| Row { name, version, stamp, marked });
             let rows = &mut self.tables[usize::from(table.0 == 1)];
-            match &row {
-                Some(row) => drop(rows.insert(id, row.clone())),
-                None => drop(rows.remove(&id)),
-            }
-            seen.push(Committed { table, id, row });
+            let before = match &row {
+                Some(row) => rows.insert(id, row.clone()),
+                None => rows.remove(&id),
+            };
+            self.overwritten += u64::from(before.is_some());
+            seen.push(Committed { table, id, row, commit });
         }
         seen
     }
@@ -193,18 +226,17 @@ impl Engine {
         let start = |open: &Open| match (kind, open.wrote) {
             (_, None) if all => Some(open.begun),
             (_, None) => None,
-            (Kind::Oracle, Some(wrote)) => Some(wrote.div_euclid(1_000_000) * 1_000_000),
+            (Kind::Oracle, Some(wrote)) => Some(self.scns.earliest(wrote)),
             (_, Some(_)) => Some(open.begun),
         };
         let oldest = self.open.values().filter_map(start).min();
         (oldest.map_or(now, |begun| begun.min(now)), oldest.is_some_and(|begun| begun < now))
     }
 
-    /// Whether a read of the table has to wait for rows that a transaction holds.
+    /// Whether a transaction is open that began when the clock showed more.
     #[must_use]
-    pub fn is_held(&self, table: TableAt) -> bool {
-        let holds = |open: &Open| open.writes.keys().any(|(of, _)| *of == table);
-        self.plan.kind == Kind::Locking && self.open.values().any(holds)
+    pub fn is_open_from_later_than(&self, now: i64) -> bool {
+        self.open.values().any(|open| open.begun > now)
     }
 
     /// Kept for mutants alone.

@@ -1,18 +1,21 @@
 //! Source: the double as the agent reads it.
 //!
-//! Promises: every call has a snapshot of its own, taken at one moment between its begin and its end; order and
-//! comparison are the double's, by number.
+//! Promises: every call has a snapshot of its own, taken at one moment between its begin and its end, except where the
+//! database has no row versions (`walk`); order and comparison are the double's, by number. A read of Oracle whose undo
+//! was used up before its end fails (ORA-01555, F15). No agent has more than three statements under way (I16).
 //! Never: shows what is not committed.
 
 use std::{
-    collections::BTreeMap,
     future::Future,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use agent::source::{
-    Bound, ColumnShape, ColumnSource, Finding, From, Identity, Page, PageBuilder, PageKey,
+    Bound, ColumnShape, ColumnSource, Finding, From, Identity, Page, PageBuilder, PageKey, Poison,
     ReadLimit, Source, StampShape, TableShape, TableSpec, Watermark,
 };
 use protocol::{
@@ -20,8 +23,25 @@ use protocol::{
 };
 use runtime::clock;
 
-use super::{Engine, Row, TABLES, TableAt};
-use crate::world::here;
+use super::{
+    Engine, Row, TABLES, TableAt,
+    walk::{Index, Path},
+};
+use crate::world::{here, machine::Host, plan::Kind};
+
+/// Statements that one agent may have under way (I16).
+const STATEMENTS: usize = 3;
+
+/// A statement under way.
+struct Busy(Double, Host);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        if let Some(count) = self.0.held().busy.get_mut(&self.1) {
+            *count = count.saturating_sub(1);
+        }
+    }
+}
 
 /// The database, for all who use it.
 #[derive(Clone, Debug)]
@@ -37,8 +57,13 @@ impl Double {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What the database's clock shows.
+    pub(super) fn now(&self) -> i64 {
+        here().machine.true_micros() + self.held().clock
+    }
+
     /// What a call takes until it reaches its snapshot, and from there on.
-    async fn pass(&self) -> Result<()> {
+    pub(super) async fn pass(&self) -> Result<()> {
         let time = here().slowness();
         clock::sleep(time).await;
         if self.held().away {
@@ -47,25 +72,56 @@ impl Double {
         Ok(())
     }
 
-    /// Waits for rows that a transaction holds, as long as a lock is waited for.
-    async fn unlocked(&self, table: TableAt) -> Result<()> {
-        /// `LOCK_TIMEOUT`.
-        const LONGEST: u32 = 20;
-        for _tenth in 0..LONGEST {
-            if !self.held().is_held(table) {
-                return Ok(());
-            }
-            clock::sleep(Duration::from_millis(100)).await;
+    /// A statement begins.
+    fn busy(&self) -> Busy {
+        let sim = here();
+        let host = sim.machine.current();
+        let count = {
+            let mut engine = self.held();
+            let count = engine.busy.entry(host).or_default();
+            *count += 1;
+            *count
+        };
+        if count > STATEMENTS {
+            let words = format!("{} has {count} statements under way", sim.machine.name(host));
+            sim.check.borrow_mut().fault("I16", words);
         }
-        Err(Error::new(Code::SourceTimeout, "rows are held by another transaction"))
+        Busy(self.clone(), host)
     }
 
+    /// What asks for no row.
     async fn read<T: Send>(&self, work: impl FnOnce(&Engine, i64) -> T + Send) -> Result<T> {
+        let _busy = self.busy();
         self.pass().await?;
-        let now = here().machine.true_micros();
+        let now = self.now();
         let read = work(&self.held(), now);
         self.pass().await?;
         Ok(read)
+    }
+
+    /// A page of rows from a place on.
+    async fn page<F: Fn(i64, &Row) -> bool + Send + Sync>(
+        &self,
+        path: Path<F>,
+        filling: Filling,
+    ) -> Result<Page> {
+        if self.held().plan().kind == Kind::Locking {
+            let _busy = self.busy();
+            return self.walk(path, filling).await;
+        }
+        let before = AtomicU64::new(0);
+        let page = self
+            .read(|engine, now| {
+                before.store(engine.overwritten, Ordering::Relaxed);
+                filling.all(engine.path(&path, now))
+            })
+            .await??;
+        let engine = self.held();
+        let lost = engine.overwritten - before.load(Ordering::Relaxed) >= engine.plan().undo;
+        if engine.plan().kind == Kind::Oracle && lost {
+            return Err(Error::new(Code::SourceFailed, "snapshot too old"));
+        }
+        Ok(page)
     }
 }
 
@@ -82,8 +138,8 @@ fn place(key: &PageKey) -> Result<i64> {
 }
 
 /// Fills a page up to its limit; `whole` = with what is no key.
-struct Filling {
-    page: PageBuilder,
+pub(super) struct Filling {
+    pub(super) page: PageBuilder,
     limit: ReadLimit,
     rows: usize,
     whole: bool,
@@ -96,9 +152,18 @@ impl Filling {
     }
 
     /// `false` = the page is full and the row is not in it.
-    fn add(&mut self, id: i64, row: &Row) -> Result<bool> {
+    pub(super) fn add(&mut self, id: i64, row: &Row) -> Result<bool> {
         if self.rows >= self.limit.rows || self.page.bytes() >= self.limit.bytes {
             return Ok(false);
+        }
+        let stamp = row.stamp.map(|stamp| Watermark(stamp.to_string()));
+        let below = row.stamp.is_some_and(|stamp| stamp < self.edge);
+        let key = PageKey(vec![id.to_string()]);
+        if self.whole && row.is_poison() {
+            let words = "column NAME holds U+0000".to_owned();
+            self.page.poison_at(Poison { key, code: Code::ValueUnfit, words }, stamp, below);
+            self.rows += 1;
+            return Ok(true);
         }
         let mut cell = |text: &str| {
             self.page.value(|out| {
@@ -114,16 +179,14 @@ impl Filling {
             self.page.null();
             self.page.null();
         }
-        let stamp = row.stamp.map(|stamp| Watermark(stamp.to_string()));
-        let below = row.stamp.is_some_and(|stamp| stamp < self.edge);
-        self.page.row(PageKey(vec![id.to_string()]), stamp, below, row.marked);
+        self.page.row(key, stamp, below, row.marked);
         self.rows += 1;
         Ok(true)
     }
 
-    fn all<'a>(mut self, rows: impl Iterator<Item = (&'a i64, &'a Row)>) -> Result<Page> {
+    fn all<'a>(mut self, rows: impl IntoIterator<Item = (i64, &'a Row)>) -> Result<Page> {
         for (id, row) in rows {
-            if !self.add(*id, row)? {
+            if !self.add(id, row)? {
                 return Ok(self.page.finish(false));
             }
         }
@@ -136,10 +199,14 @@ fn limited(limit: ReadLimit) -> ReadLimit {
     ReadLimit { rows: limit.rows.min(most), ..limit }
 }
 
-/// Live rows behind a place, in the order of their keys.
-fn live(rows: &BTreeMap<i64, Row>, after: Option<i64>) -> impl Iterator<Item = (&i64, &Row)> {
-    let from = after.map_or(i64::MIN, |after| after.saturating_add(1));
-    rows.range(from..).filter(|(_, row)| !row.marked)
+/// A path along the keys, behind one of them.
+fn along<F: Fn(i64, &Row) -> bool>(
+    shape: &TableShape,
+    after: Option<&PageKey>,
+    (load, wanted): (bool, F),
+) -> Result<Path<F>> {
+    let from = after.map(place).transpose()?.map_or(i64::MIN, |after| after.saturating_add(1));
+    Ok(Path { table: table_of(shape), index: Index::Key, from: (0, from), load, wanted })
 }
 
 impl Source for Double {
@@ -158,6 +225,7 @@ impl Source for Double {
     }
 
     async fn describe(&self, spec: &TableSpec) -> Result<TableShape> {
+        let _busy = self.busy();
         self.pass().await?;
         let engine = self.held();
         let column = |name: &str, kind: &str| {
@@ -203,6 +271,7 @@ impl Source for Double {
                 degraded: None,
                 held_by: held.then(|| "a session".to_owned()),
                 committed,
+                from_before_a_step: engine.is_open_from_later_than(now),
             }
         })
         .await
@@ -219,10 +288,8 @@ impl Source for Double {
         _filter: Option<&Filter>,
         limit: ReadLimit,
     ) -> Result<Page> {
-        let (table, after) = (table_of(shape), after.map(place).transpose()?);
-        self.unlocked(table).await?;
-        let filling = Filling::new(limited(limit), true, i64::MIN);
-        self.read(|engine, now| filling.all(live(engine.loaded(table, now), after))).await?
+        let path = along(shape, after, (true, |_, row: &Row| !row.marked))?;
+        self.page(path, Filling::new(limited(limit), true, i64::MIN)).await
     }
 
     async fn delta(
@@ -233,7 +300,6 @@ impl Source for Double {
         limit: ReadLimit,
     ) -> Result<Page> {
         let table = table_of(shape);
-        self.unlocked(table).await?;
         let allowance = self.held().allowance();
         let from = match from {
             From::At(watermark) => (number(&watermark.0)? - allowance, i64::MIN),
@@ -245,14 +311,9 @@ impl Source for Double {
             from
         };
         let filling = Filling::new(limited(limit), true, bound.micros - allowance);
-        self.read(|engine, now| {
-            let rows = engine.seen(table, now).iter();
-            let stamped = rows.filter_map(|(id, row)| Some(((row.stamp?, *id), (id, row))));
-            let mut rows: Vec<_> = stamped.filter(|(place, _)| *place >= from).collect();
-            rows.sort_unstable_by_key(|(place, _)| *place);
-            filling.all(rows.into_iter().map(|(_, row)| row))
-        })
-        .await?
+        let wanted = |_, _: &Row| true;
+        let path = Path { table, index: Index::Stamp, from, load: false, wanted };
+        self.page(path, filling).await
     }
 
     async fn keys(
@@ -261,10 +322,8 @@ impl Source for Double {
         after: Option<&PageKey>,
         limit: ReadLimit,
     ) -> Result<Page> {
-        let (table, after) = (table_of(shape), after.map(place).transpose()?);
-        self.unlocked(table).await?;
-        let filling = Filling::new(limited(limit), false, i64::MIN);
-        self.read(|engine, now| filling.all(live(engine.seen(table, now), after))).await?
+        let path = along(shape, after, (false, |_, row: &Row| !row.marked))?;
+        self.page(path, Filling::new(limited(limit), false, i64::MIN)).await
     }
 
     async fn unstamped(
@@ -273,29 +332,23 @@ impl Source for Double {
         after: Option<&PageKey>,
         limit: ReadLimit,
     ) -> Result<Page> {
-        let (table, after) = (table_of(shape), after.map(place).transpose()?);
-        self.unlocked(table).await?;
-        let filling = Filling::new(limited(limit), true, i64::MIN);
-        let none = |(_, row): &(&i64, &Row)| row.stamp.is_none();
-        self.read(|engine, now| filling.all(live(engine.seen(table, now), after).filter(none)))
-            .await?
+        let wanted = |_, row: &Row| !row.marked && row.stamp.is_none();
+        self.page(
+            along(shape, after, (false, wanted))?,
+            Filling::new(limited(limit), true, i64::MIN),
+        )
+        .await
     }
 
     async fn by_keys(&self, shape: &TableShape, keys: &[KeyBytes]) -> Result<Page> {
-        let table = table_of(shape);
-        self.unlocked(table).await?;
         let mut ids = Vec::new();
         for key in keys {
             ids.push(number(key.values()?.first().copied().unwrap_or_default())?);
         }
         ids.sort_unstable();
         let limit = ReadLimit { rows: usize::MAX, bytes: usize::MAX };
-        let filling = Filling::new(limit, true, i64::MIN);
-        self.read(|engine, now| {
-            let asked = |(id, _): &(&i64, &Row)| ids.binary_search(id).is_ok();
-            filling.all(live(engine.seen(table, now), None).filter(asked))
-        })
-        .await?
+        let wanted = |id: i64, row: &Row| !row.marked && ids.binary_search(&id).is_ok();
+        self.page(along(shape, None, (false, wanted))?, Filling::new(limit, true, i64::MIN)).await
     }
 
     fn findings(

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use runtime::clock;
 
-use super::{Committed, TABLES, TableAt, Tx, source::Double};
+use super::{Committed, Engine, TABLES, TableAt, Tx, source::Double};
 use crate::{
     chance::Chance,
     world::{here, plan::Stamps},
@@ -16,7 +16,7 @@ use crate::{
 
 /// Puts the rows that were there before the agent.
 pub fn fill(double: &Double, chance: &mut Chance) {
-    let now = here().machine.true_micros();
+    let now = double.now();
     let mut engine = double.held();
     let (rows, unstamped) = (engine.plan().rows, engine.plan().unstamped);
     // Some years old, in a few transactions, so that groups of equal stamps are there.
@@ -52,7 +52,8 @@ pub async fn user(double: Double, mut chance: Chance) {
             }
             _ => 0,
         };
-        let tx = double.held().begin(here().machine.true_micros(), skew);
+        let now = double.now();
+        let tx = double.held().begin(now, skew);
         let long = chance.percent(plan.long);
         let time = if long {
             Duration::from_secs(5 + chance.below(236))
@@ -79,14 +80,18 @@ async fn wait(time: Duration) {
 }
 
 fn write(double: &Double, tx: Tx, chance: &mut Chance) {
-    let now = here().machine.true_micros();
+    let now = double.now();
     let mut engine = double.held();
     let (mass, unstamped) = (engine.plan().mass, engine.plan().unstamped);
     let count = if mass > 0 && chance.percent(3) { mass } else { 1 + chance.below(6) };
     for _row in 0..count {
         let table = TableAt(usize::from(chance.percent(30)));
         let there: Vec<i64> = engine.rows(table).keys().copied().collect();
-        let name = format!("t{}:{}", engine.tenant, words(chance));
+        let mut name = format!("t{}:{}", engine.tenant, words(chance));
+        let poison = engine.plan().poison;
+        if poison > 0 && chance.percent(poison) {
+            name.push('\0');
+        }
         let stamped = !chance.percent(unstamped);
         let old = chance.pick(&there).copied();
         // Few enough keys that some come back.
@@ -114,6 +119,42 @@ fn write(double: &Double, tx: Tx, chance: &mut Chance) {
     }
 }
 
+/// The changes of a quiet world's last day: each kind of them, in one short transaction.
+pub fn last_changes(double: &Double, chance: &mut Chance) {
+    let now = double.now();
+    let tx = double.held().begin(now, 0);
+    mend(&mut double.held(), (now, tx));
+    for table in [TableAt(0), TableAt(1)] {
+        let mut engine = double.held();
+        let tenant = engine.tenant;
+        let there: Vec<i64> = engine.rows(table).keys().copied().collect();
+        let marks = engine.marks(table);
+        for at in 0..3 {
+            let name = format!("t{tenant}:last {at}");
+            engine.put((now, tx), (table, 2_000 + at), name.clone(), (true, false));
+            if let Some(old) = chance.pick(&there) {
+                engine.put((now, tx), (table, *old), name, (true, marks && at == 0));
+            }
+            if let Some(old) = chance.pick(&there) {
+                engine.delete((now, tx), (table, *old));
+            }
+        }
+    }
+    end(double, tx, true);
+}
+
+/// Half of the poison rows get values that can travel.
+fn mend(engine: &mut Engine, at: (i64, Tx)) {
+    for table in [TableAt(0), TableAt(1)] {
+        let poison = engine.rows(table).iter().filter(|(_, row)| row.is_poison());
+        let ids: Vec<i64> = poison.map(|(id, _)| *id).step_by(2).collect();
+        for id in ids {
+            let name = format!("t{}:mended", engine.tenant);
+            engine.put(at, (table, id), name, (true, false));
+        }
+    }
+}
+
 fn end(double: &Double, tx: Tx, commits: bool) {
     let sim = here();
     if !commits {
@@ -121,15 +162,20 @@ fn end(double: &Double, tx: Tx, commits: bool) {
         return;
     }
     let (tenant, seen) = {
+        let now = double.now();
         let mut engine = double.held();
-        let now = sim.machine.true_micros();
         (engine.tenant, engine.commit(now, tx))
     };
-    for Committed { table, id, row } in seen {
+    for committed in seen {
+        let Committed { table, id, row, .. } = &committed;
         let name = TABLES[table.0];
-        match &row {
+        match row {
             Some(row) => {
-                let mark = if row.marked { " marked deleted" } else { "" };
+                let mark = match (row.marked, row.is_poison()) {
+                    (true, _) => " marked deleted",
+                    (false, true) => " with poison",
+                    (false, false) => "",
+                };
                 sim.tell(format!(
                     "erp{tenant} commits {name} {id} v{} stamp {:?}{mark}",
                     row.version, row.stamp
@@ -137,7 +183,7 @@ fn end(double: &Double, tx: Tx, commits: bool) {
             }
             None => sim.tell(format!("erp{tenant} deletes {name} {id}")),
         }
-        sim.check.borrow_mut().committed(tenant, &Committed { table, id, row });
+        sim.check.borrow_mut().committed(tenant, &committed);
     }
 }
 

@@ -189,6 +189,7 @@ impl Source for Stepped {
                     degraded: None,
                     held_by: None,
                     committed: None,
+                    from_before_a_step: false,
                 }
             }
         };

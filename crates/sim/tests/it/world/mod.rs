@@ -21,14 +21,15 @@ use sim::world::{
     run::{Order, Outcome, run},
 };
 
-/// Simulated time with faults of each world.
+/// Simulated time with faults of the worlds in which a mutant is looked for, and of seeds that failed before each had a
+/// length of its own.
 pub(crate) const TIME: Duration = Duration::from_secs(30 * 60);
 /// Worlds of a run of the tests.
 const SEEDS: u64 = 300;
 
-pub(crate) fn world(seed: u64, mutant: &str) -> Outcome {
+pub(crate) fn world((seed, time): (u64, Duration), mutant: &str) -> Outcome {
     runtime::tls::install_provider();
-    let order = Order { plan: Plan::of(seed, TIME), mutant: mutant.to_owned(), loud: false };
+    let order = Order { plan: Plan::of(seed, time), mutant: mutant.to_owned(), loud: false };
     run(order).expect("the world begins")
 }
 
@@ -53,12 +54,14 @@ pub(crate) fn each<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync)
     done.into_iter().map(|(_, came)| came).collect()
 }
 
-fn all_hold(seeds: &[u64]) {
+fn all_hold(seeds: &[(u64, Duration)]) {
     let outcomes = each(seeds, |seed| world(*seed, ""));
     let failed: Vec<String> = seeds
         .iter()
         .zip(&outcomes)
-        .filter_map(|(seed, outcome)| Some(format!("seed {seed}: {}", outcome.faults.first()?)))
+        .filter_map(|((seed, _), outcome)| {
+            Some(format!("seed {seed}: {}", outcome.faults.first()?))
+        })
         .collect();
     assert!(failed.is_empty(), "{} of {}:\n{}", failed.len(), seeds.len(), failed.join("\n"));
     let completed: u64 = outcomes.iter().map(|outcome| outcome.seen.2).sum();
@@ -68,7 +71,7 @@ fn all_hold(seeds: &[u64]) {
 #[test]
 fn the_same_seed_is_the_same_world_line_for_line() {
     // Two worlds, each twice, all four beside each other.
-    let traces = each(&[3_u64, 3, 4, 4], |seed| world(*seed, "").trace);
+    let traces = each(&[3_u64, 3, 4, 4], |seed| world((*seed, TIME), "").trace);
     for pair in traces.chunks(2) {
         let [first, second] = pair else { panic!("two of each") };
         let differs = first.iter().zip(second).find(|(one, other)| one != other);
@@ -91,15 +94,18 @@ fn a_calm_world_comes_to_rest_with_all_that_the_erp_has() {
 #[test]
 fn seeds_that_once_failed_hold() {
     let kept = include_str!("seeds.txt").lines().filter(|line| !line.starts_with('#'));
-    let seeds: Vec<u64> = kept
-        .filter_map(|line| line.split_whitespace().next())
-        .map(|seed| seed.parse().unwrap())
-        .collect();
+    let seed = |line: &str| {
+        let mut words = line.split_whitespace();
+        let mut number = || words.next().unwrap().parse::<u64>().unwrap();
+        (number(), Duration::from_secs(number() * 60))
+    };
+    let seeds: Vec<_> = kept.map(seed).collect();
     all_hold(&seeds);
 }
 
 #[test]
 fn in_no_world_is_anything_untrue() {
     let count = config::variable("MALOTE_WORLD_SEEDS").and_then(|text| text.parse().ok());
-    all_hold(&(1..=count.unwrap_or(SEEDS)).collect::<Vec<_>>());
+    let seeds = (1..=count.unwrap_or(SEEDS)).map(|seed| (seed, Plan::length(seed)));
+    all_hold(&seeds.collect::<Vec<_>>());
 }

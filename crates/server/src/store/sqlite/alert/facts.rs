@@ -218,10 +218,15 @@ fn incomplete(
         .map_err(failed)
 }
 
-/// What its agent reported: tables that it parked, and what verification found.
+/// What its agent reported: tables that it parked, and what verification found; of tables that could not be verified, how
+/// many, since the cause is mostly one.
 fn reported(connection: &Connection, of: &[String; 3]) -> Result<Vec<Reported>> {
     let sql = "SELECT 'differences', name, differences, NULL, coalesce(verified_at, reported_at) FROM fleet_table
                 WHERE (tenant_id, environment_id, erp) = (:tenant, :environment, :erp) AND differences > 0
+                UNION ALL
+               SELECT 'not-verified', '', count(*), min(unverified), min(unverified_since) FROM fleet_table
+                WHERE (tenant_id, environment_id, erp) = (:tenant, :environment, :erp) AND unverified <> ''
+               HAVING count(*) > 0
                 UNION ALL
                SELECT 'table-parked', name, 1, nullif(parked_code, ''), since FROM fleet_table
                 WHERE (tenant_id, environment_id, erp) = (:tenant, :environment, :erp) AND state = 'PARKED'

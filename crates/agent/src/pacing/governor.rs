@@ -15,7 +15,7 @@ use std::{
 use protocol::names::TableName;
 
 /// The pace when nothing is held back, in thousandths.
-pub(super) const FULL: u32 = 1_000;
+pub const FULL: u32 = 1_000;
 /// The slowest pace.
 const LEAST: u32 = FULL / 16;
 /// A probe is slow above so many times of what the database is used to, and by at least that much: below it is the noise of
@@ -120,7 +120,7 @@ impl State {
 
 /// The governor of one source.
 #[derive(Debug)]
-pub(super) struct Governor(Mutex<State>);
+pub struct Governor(Mutex<State>);
 
 impl Default for Governor {
     fn default() -> Self {
@@ -131,7 +131,7 @@ impl Default for Governor {
 
 impl Governor {
     /// The pace, in thousandths of the full one.
-    pub(super) fn pace(&self) -> u32 {
+    pub fn pace(&self) -> u32 {
         self.state().pace
     }
 
@@ -141,7 +141,7 @@ impl Governor {
     }
 
     /// Notes what a page of that many rows took.
-    pub(super) fn page(&self, table: &TableName, took: Duration, rows: usize) {
+    pub(crate) fn page(&self, table: &TableName, took: Duration, rows: usize) {
         self.state().page(table, took, rows);
     }
 
