@@ -6,12 +6,6 @@
 -- waits is `withdrawn`; none ends without the time, none fails without a code. Times are microseconds since 1970 UTC.
 -- Ids are UUID text with dashes. Tenant first in every key.
 
--- Of the database in `offered`: its fingerprint, the instance that showed it, since when and when last.
-ALTER TABLE ingest_stream ADD COLUMN offered_mark TEXT;
-ALTER TABLE ingest_stream ADD COLUMN offered_by TEXT;
-ALTER TABLE ingest_stream ADD COLUMN offered_since INTEGER;
-ALTER TABLE ingest_stream ADD COLUMN offered_at INTEGER;
-
 CREATE TABLE fleet_agent (
     tenant_id       TEXT NOT NULL,
     environment_id  TEXT NOT NULL,
@@ -29,8 +23,6 @@ CREATE TABLE fleet_agent (
     -- Its last grant and its last report, if there were any.
     granted_at      INTEGER,
     reported_at     INTEGER,
-    -- When two processes were heard that both are this instance; NULL: never, or a person decided since.
-    twice_at        INTEGER,
     PRIMARY KEY (tenant_id, environment_id, erp, instance),
     FOREIGN KEY (tenant_id, environment_id, erp) REFERENCES ingest_stream (tenant_id, environment_id, erp) ON DELETE CASCADE,
     CHECK (refused IS NOT NULL OR granted_at IS NOT NULL)
@@ -79,8 +71,6 @@ CREATE TABLE fleet_order (
     -- When it was first written into a stream of commands.
     sent_at         INTEGER,
     ended_at        INTEGER,
-    -- The instance that carried it out last: a pause is told to each that takes the stream over.
-    ended_by        TEXT,
     -- Why it failed.
     code            TEXT CHECK (code <> ''),
     FOREIGN KEY (tenant_id, environment_id) REFERENCES environment (tenant_id, id) ON DELETE CASCADE,

@@ -1,7 +1,7 @@
 //! Session, model floor: who may send a stream, and under which epoch.
 //!
 //! Promises: one live epoch at a time; an epoch never comes back; two copies of one instance are both stopped, and stay
-//! stopped until a person decides once both were heard.
+//! stopped until a person decides once both were heard in turns.
 //! Never: reads a clock, waits for the former sender to agree.
 //!
 //! | event \ state | free | held by the caller | held by another, live | lapsed | disputed, live |
@@ -10,9 +10,9 @@
 //! | renew | `Fenced` | nonce in force or new: done; a replaced nonce: `InstanceTwice`, disputed | `Fenced` | `Fenced` | `InstanceTwice` |
 //! | release | own again: done; else `Fenced` | done | `Fenced` | own: done; else `Fenced` | as undisputed |
 //!
-//! A second nonce may be a process that follows one that died, so it stops the instance for the life of the lease alone.
-//! Where the first one is heard again after it, both live: the instance is `twins`, whoever holds the lease later, and an
-//! open of twins is `InstanceTwice` wherever this table grants one.
+//! A second nonce may be a process that follows one that died, and a call of the dead may come late; so they stop the
+//! instance for the life of the lease alone. Where both go on being heard (`Heard`), both live: they are twins, and
+//! whatever this table would grant them is `InstanceTwice`.
 //!
 //! "Another" is another epoch where the event has one, another instance where it is an open.
 
@@ -22,9 +22,15 @@ use protocol::{
     limits,
 };
 use runtime::{clock::Wall, mutant};
+use uuid::Uuid;
 
 /// Nonces remembered per epoch: each is one restart within one lease.
 const FORMER: usize = 8;
+/// Nonces remembered per instance.
+const HEARD: usize = 8;
+/// How often each of two nonces comes back after the other one before both are taken for alive: calls of a process that
+/// died come late once or twice.
+const RETURNS: u8 = 4;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum State {
@@ -42,27 +48,15 @@ pub struct Held {
     /// Nonces that a later one replaced under this epoch, oldest first.
     pub former: Vec<Nonce>,
     pub until: Wall,
-    /// A second copy was seen: nobody is prolonged until the lease lapses or a person decides.
+    /// Two copies were seen: nobody is prolonged until the lease lapses or a person decides.
     pub disputed: bool,
-    /// Both copies were heard in this step. Kept with the instance and not with the lease, so never read back.
-    pub twins: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Event {
-    /// `twins`: two live processes were heard as that instance, and no person decided since.
-    Open {
-        by: InstanceId,
-        nonce: Nonce,
-        twins: bool,
-    },
-    Renew {
-        epoch: Epoch,
-        nonce: Nonce,
-    },
-    Release {
-        epoch: Epoch,
-    },
+    Open { by: InstanceId, nonce: Nonce },
+    Renew { epoch: Epoch, nonce: Nonce },
+    Release { epoch: Epoch },
 }
 
 /// What the service owes after the step; the durable ones join the transaction of the new state.
@@ -76,6 +70,48 @@ pub enum Effect {
 
 /// The next state, which is to be stored also where the answer is a refusal, and the answer.
 pub type Step = (State, Result<Vec<Effect>, Code>);
+
+/// The nonces that an instance was heard with since a person decided last, the latest first, each with how often it came
+/// back after another one.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Heard(Vec<(Nonce, u8)>);
+
+impl Heard {
+    fn hear(&mut self, nonce: Nonce) {
+        let returns = match self.0.iter().position(|(heard, _)| *heard == nonce) {
+            Some(0) => return,
+            Some(place) => self.0.remove(place).1.saturating_add(1),
+            None => 0,
+        };
+        self.0.insert(0, (nonce, returns));
+        self.0.truncate(HEARD);
+    }
+
+    /// Whether two processes live that are both this instance.
+    #[must_use]
+    pub fn are_twins(&self) -> bool {
+        self.0.iter().filter(|(_, returns)| *returns >= RETURNS).count() > 1
+    }
+
+    /// For the store: 16 bytes of each nonce, and one of its returns.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let one = |(nonce, returns): &(Nonce, u8)| {
+            nonce.0.as_bytes().iter().copied().chain([*returns]).collect::<Vec<u8>>()
+        };
+        self.0.iter().flat_map(one).collect()
+    }
+
+    /// Of what [`Heard::to_bytes`] gave.
+    #[must_use]
+    pub fn of_bytes(bytes: &[u8]) -> Self {
+        let one = |entry: &[u8; 17]| {
+            let (nonce, returns) = entry.split_first_chunk::<16>()?;
+            Some((Nonce(Uuid::from_bytes(*nonce)), *returns.first()?))
+        };
+        Self(bytes.as_chunks::<17>().0.iter().filter_map(one).collect())
+    }
+}
 
 impl State {
     #[must_use]
@@ -102,13 +138,6 @@ impl State {
     }
 }
 
-impl Held {
-    /// Whether a nonce, heard now, proves that its process lives beside one that was heard after it.
-    fn are_both_heard(&self, nonce: Nonce) -> bool {
-        self.former.contains(&nonce) || (self.disputed && self.nonce == nonce)
-    }
-}
-
 /// What a holder's word of its database comes to, beside what is stored of it; identities are encoded.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Database {
@@ -119,10 +148,36 @@ pub enum Database {
     Another(Vec<u8>),
 }
 
+/// The instance that an event is of, where that can be known.
+#[must_use]
+pub fn speaker(state: &State, event: Event) -> Option<InstanceId> {
+    match (state, event) {
+        (_, Event::Open { by, .. }) => Some(by),
+        (State::Held(held), Event::Renew { epoch, .. }) if held.epoch == epoch => {
+            Some(held.instance)
+        }
+        _ => None,
+    }
+}
+
+/// As [`step`], of an event whose speaker was heard before with those nonces. Twins are granted nothing.
+pub fn step_of(state: State, event: Event, heard: &mut Heard, now: Wall) -> Step {
+    if let (Event::Open { nonce, .. } | Event::Renew { nonce, .. }, Some(_)) =
+        (event, speaker(&state, event))
+    {
+        heard.hear(nonce);
+    }
+    let before = state.clone();
+    match step(state, event, now) {
+        (_, Ok(_)) if heard.are_twins() => (before, Err(Code::InstanceTwice)),
+        step => step,
+    }
+}
+
 pub fn step(state: State, event: Event, now: Wall) -> Step {
     let state = state.within(now);
     match event {
-        Event::Open { by, nonce, twins } => open(state, (by, nonce, twins), now),
+        Event::Open { by, nonce } => open(state, by, nonce, now),
         Event::Renew { epoch, nonce } => renew(state, epoch, nonce, now),
         // Free already: the answer was lost and the sender repeats itself.
         Event::Release { epoch } if epoch == state.epoch() && epoch != Epoch(0) => {
@@ -132,7 +187,7 @@ pub fn step(state: State, event: Event, now: Wall) -> Step {
     }
 }
 
-fn open(state: State, (by, nonce, twins): (InstanceId, Nonce, bool), now: Wall) -> Step {
+fn open(state: State, by: InstanceId, nonce: Nonce, now: Wall) -> Step {
     let before = state.epoch();
     let stays = mutant::is("epoch_stays") && before != Epoch(0);
     let epoch = if stays { before } else { before.next() };
@@ -141,21 +196,12 @@ fn open(state: State, (by, nonce, twins): (InstanceId, Nonce, bool), now: Wall) 
             (State::Held(held), Err(Code::SessionHeld))
         }
         State::Held(held) if now < held.until && (held.disputed || held.nonce != nonce) => {
-            let twins = held.are_both_heard(nonce);
-            (State::Held(Held { disputed: true, twins, ..held }), Err(Code::InstanceTwice))
+            (State::Held(Held { disputed: true, ..held }), Err(Code::InstanceTwice))
         }
-        state if twins => (state, Err(Code::InstanceTwice)),
         State::Free { .. } | State::Held(_) => {
             let until = lapse(now);
-            let held = Held {
-                epoch,
-                instance: by,
-                nonce,
-                former: Vec::new(),
-                until,
-                disputed: false,
-                twins: false,
-            };
+            let held =
+                Held { epoch, instance: by, nonce, former: Vec::new(), until, disputed: false };
             (State::Held(held), Ok(vec![Effect::Abandon, Effect::Grant { epoch, until }]))
         }
     }
@@ -167,7 +213,6 @@ fn renew(state: State, epoch: Epoch, nonce: Nonce, now: Wall) -> Step {
         other => return (other, Err(Code::Fenced)),
     };
     if held.disputed || held.former.contains(&nonce) {
-        held.twins = held.are_both_heard(nonce);
         held.disputed = true;
         return (State::Held(held), Err(Code::InstanceTwice));
     }
@@ -190,7 +235,6 @@ fn lapse(now: Wall) -> Wall {
 #[cfg(test)]
 mod tests {
     use proptest::{collection::vec, prelude::*};
-    use uuid::Uuid;
 
     use super::*;
 
@@ -209,7 +253,6 @@ mod tests {
             former,
             until: Wall(30 * SECOND),
             disputed,
-            twins: false,
         })
     }
 
@@ -238,8 +281,8 @@ mod tests {
             ("disputed", held(A, N1, true), 0),
         ];
         let events = [
-            ("open", Event::Open { by: A, nonce: N1, twins: false }),
-            ("open anew", Event::Open { by: A, nonce: N2, twins: false }),
+            ("open", Event::Open { by: A, nonce: N1 }),
+            ("open anew", Event::Open { by: A, nonce: N2 }),
             ("renew", Event::Renew { epoch: Epoch(5), nonce: N1 }),
             ("renew anew", Event::Renew { epoch: Epoch(5), nonce: N2 }),
             ("renew old", Event::Renew { epoch: Epoch(4), nonce: N1 }),
@@ -258,11 +301,8 @@ mod tests {
 
     #[test]
     fn a_sender_that_was_taken_over_can_neither_renew_nor_release() {
-        let (state, _) = step(
-            held(A, N1, false),
-            Event::Open { by: B, nonce: N2, twins: false },
-            Wall(31 * SECOND),
-        );
+        let (state, _) =
+            step(held(A, N1, false), Event::Open { by: B, nonce: N2 }, Wall(31 * SECOND));
         assert_eq!(state.epoch(), Epoch(6));
         for event in
             [Event::Renew { epoch: Epoch(5), nonce: N1 }, Event::Release { epoch: Epoch(5) }]
@@ -273,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nonce_that_a_later_one_replaced_is_heard_again_so_both_copies_are_twins() {
+    fn a_nonce_that_a_later_one_replaced_stops_both_copies_until_the_lease_lapses() {
         let renew = |nonce| Event::Renew { epoch: Epoch(5), nonce };
         let (state, answer) = step(held(A, N1, false), renew(N2), Wall(0));
         assert!(answer.is_ok());
@@ -281,42 +321,70 @@ mod tests {
         assert_eq!(answer, Err(Code::InstanceTwice));
         let (state, answer) = step(state, renew(N2), Wall(2 * SECOND));
         assert_eq!(answer, Err(Code::InstanceTwice));
-        let open = |by, twins| Event::Open { by, nonce: N2, twins };
-        let lapsed = Wall(30 * SECOND);
-        let (_, answer) = step(state.clone(), open(A, true), lapsed);
-        assert_eq!(answer, Err(Code::InstanceTwice), "no lapse ends it");
-        let (_, answer) = step(State::Free { epoch: Epoch(5) }, open(A, true), lapsed);
-        assert_eq!(answer, Err(Code::InstanceTwice), "nor a release");
-        let (_, answer) = step(state, open(B, false), lapsed);
-        assert!(answer.is_ok(), "another instance is not concerned");
+        let (_, answer) = step(state, Event::Open { by: A, nonce: N2 }, Wall(30 * SECOND));
+        assert!(answer.is_ok());
     }
 
     #[test]
-    fn a_second_nonce_is_no_twin_until_the_first_is_heard_after_it() {
-        let open = |nonce| Event::Open { by: A, nonce, twins: false };
-        let both = |state: &State| matches!(state, State::Held(held) if held.twins);
-        let (state, answer) = step(held(A, N1, false), open(N2), Wall(0));
-        assert_eq!((answer, both(&state)), (Err(Code::InstanceTwice), false));
-        let (state, _) = step(state, open(N2), Wall(SECOND));
-        assert!(!both(&state), "the first may be dead");
-        let (after, answer) = step(state.clone(), open(N2), Wall(30 * SECOND));
-        assert!(answer.is_ok() && !both(&after), "then the lapse is enough");
-        for event in [open(N1), Event::Renew { epoch: Epoch(5), nonce: N1 }] {
-            let (heard, answer) = step(state.clone(), event, Wall(2 * SECOND));
-            assert_eq!((answer, both(&heard)), (Err(Code::InstanceTwice), true));
+    fn two_processes_that_are_heard_in_turns_stay_stopped_until_a_person_decides() {
+        let mut heard = Heard::default();
+        let open = |nonce| Event::Open { by: A, nonce };
+        let mut state = State::Free { epoch: Epoch(4) };
+        let mut granted = Vec::new();
+        for turn in 0..40 {
+            let nonce = if turn % 2 == 0 { N1 } else { N2 };
+            // Leases lapse in between.
+            let (next, answer) = step_of(state, open(nonce), &mut heard, Wall(turn * 20 * SECOND));
+            heard = Heard::of_bytes(&heard.to_bytes());
+            state = next;
+            granted.extend(answer.is_ok().then_some(turn));
         }
+        assert_eq!(
+            granted,
+            [0, 2, 4, 6, 8],
+            "each lapse served one of them, until both had come back"
+        );
+        let (_, answer) = step_of(
+            state.clone(),
+            Event::Open { by: B, nonce: N2 },
+            &mut Heard::default(),
+            Wall(1 << 50),
+        );
+        assert!(answer.is_ok(), "another instance is not concerned");
+        let (_, answer) = step_of(state, open(N1), &mut Heard::default(), Wall(1 << 50));
+        assert!(answer.is_ok(), "nor is the one of which a person decided");
+    }
+
+    #[test]
+    fn late_calls_of_processes_that_died_make_no_twins() {
+        let nonce = |number| Nonce(Uuid::from_u128(number));
+        let mut heard = Heard::default();
+        for process in 0..100u128 {
+            for word in
+                [process, process, process.saturating_sub(1), process, process.saturating_sub(2)]
+            {
+                heard.hear(nonce(word));
+            }
+            assert!(!heard.are_twins(), "process {process}: {heard:?}");
+        }
+        assert!(heard.0.len() <= HEARD);
+    }
+
+    #[test]
+    fn what_was_said_under_another_epoch_counts_for_nobody() {
+        let renew = Event::Renew { epoch: Epoch(4), nonce: N2 };
+        let mut heard = Heard::default();
+        let (_, answer) = step_of(held(A, N1, false), renew, &mut heard, Wall(0));
+        assert_eq!((answer, heard), (Err(Code::Fenced), Heard::default()));
     }
 
     #[test]
     fn f40_a_wall_clock_that_steps_back_holds_a_lease_up_for_its_life_and_no_longer() {
         const HOUR: i64 = 3_600 * SECOND;
-        let (given, _) = step(
-            State::Free { epoch: Epoch(4) },
-            Event::Open { by: A, nonce: N1, twins: false },
-            Wall(9 * HOUR),
-        );
+        let (given, _) =
+            step(State::Free { epoch: Epoch(4) }, Event::Open { by: A, nonce: N1 }, Wall(9 * HOUR));
         // Hours back: another one is kept out for the life of a lease, then it is let in.
-        let by_another = Event::Open { by: B, nonce: N2, twins: false };
+        let by_another = Event::Open { by: B, nonce: N2 };
         let (seen, answer) = step(given.clone(), by_another, Wall(HOUR));
         assert_eq!(answer, Err(Code::SessionHeld));
         assert!(seen.is_live(Wall(HOUR + 29 * SECOND)));
@@ -344,7 +412,7 @@ mod tests {
                 now += wait * SECOND;
                 let (instance, nonce) = (InstanceId(Uuid::from_u128(who)), Nonce(Uuid::from_u128(who * 7)));
                 let event = match kind {
-                    0 => Event::Open { by: instance, nonce, twins: false },
+                    0 => Event::Open { by: instance, nonce },
                     1 => Event::Renew { epoch: Epoch(epoch), nonce },
                     _ => Event::Release { epoch: Epoch(epoch) },
                 };

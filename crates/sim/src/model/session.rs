@@ -1,7 +1,7 @@
 //! Session: who may send a stream, and under which epoch.
 //!
-//! Promises: epochs rise; one live holder; two copies of one instance stop each other until the lease lapses, and for good once
-//! both were heard.
+//! Promises: epochs rise; one live holder; two copies of one instance stop each other until the lease lapses, and for good
+//! once each was heard again and again after the other.
 //! Never: forgets the identity of the database it was opened for.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,6 +10,10 @@ use protocol::Code;
 
 const SECOND: i64 = 1_000_000;
 const TTL: i64 = 30 * SECOND;
+/// Times that each of two has to come back after another.
+const RETURNS: usize = 4;
+/// The latest nonces of an instance, which alone are remembered.
+const REMEMBERED: usize = 8;
 
 /// Who asks.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -45,8 +49,8 @@ pub struct Lease {
     database: Option<(String, u64)>,
     /// The database that was refused last, for a person to accept.
     offered: Option<(String, u64)>,
-    /// Instances of which two live processes were heard.
-    twins: BTreeSet<u8>,
+    /// Nonces of each instance as they were heard in turns, the last one last.
+    turns: BTreeMap<u8, Vec<u8>>,
 }
 
 #[derive(Clone, Debug)]
@@ -58,13 +62,6 @@ struct Holder {
     until: i64,
     /// Two copies of one data folder were seen: both are refused until the lease lapses.
     twice: bool,
-}
-
-impl Holder {
-    /// A nonce heard after the one that came later: both processes live.
-    fn both(&self, nonce: u8) -> bool {
-        self.former.contains(&nonce) || (self.twice && self.nonce == nonce)
-    }
 }
 
 impl Lease {
@@ -100,6 +97,7 @@ impl Lease {
             self.offered = Some(database);
             return Opening::Refused(Code::DatabaseChanged);
         }
+        let twins = self.hear(sender.instance, sender.nonce);
         if let Some(holder) = self.holder.as_mut().filter(|holder| now < holder.until) {
             // Written before the clock stepped back: nobody is kept out for longer than a lease lives.
             holder.until = holder.until.min(now + TTL);
@@ -107,14 +105,11 @@ impl Lease {
                 return Opening::Held;
             }
             if holder.twice || holder.nonce != sender.nonce {
-                if holder.both(sender.nonce) {
-                    self.twins.insert(sender.instance);
-                }
                 holder.twice = true;
                 return Opening::Refused(Code::InstanceTwice);
             }
         }
-        if self.twins.contains(&sender.instance) {
+        if twins {
             return Opening::Refused(Code::InstanceTwice);
         }
         self.epoch += 1;
@@ -124,6 +119,25 @@ impl Lease {
         self.holder =
             Some(Holder { instance, nonce, former: BTreeSet::new(), until, twice: false });
         Opening::Granted(self.epoch)
+    }
+
+    /// Notes who was heard; gives whether two processes live that are both this instance.
+    fn hear(&mut self, instance: u8, nonce: u8) -> bool {
+        let turns = self.turns.entry(instance).or_default();
+        if turns.last() != Some(&nonce) {
+            turns.push(nonce);
+        }
+        // Whoever is not among the latest few is forgotten, with all his turns.
+        let mut latest: Vec<u8> = Vec::new();
+        for nonce in turns.iter().rev() {
+            if !latest.contains(nonce) {
+                latest.push(*nonce);
+            }
+        }
+        latest.truncate(REMEMBERED);
+        turns.retain(|nonce| latest.contains(nonce));
+        let back = |nonce: &u8| turns.iter().filter(|turn| *turn == nonce).count() > RETURNS;
+        latest.iter().filter(|nonce| back(nonce)).count() > 1
     }
 
     /// A person takes the database that was refused last for the stream's own.
@@ -138,13 +152,15 @@ impl Lease {
     /// # Errors
     /// `FENCED` where the epoch is not the live one, `INSTANCE_TWICE` for a nonce that was replaced.
     pub fn renew(&mut self, now: i64, epoch: u64, nonce: u8) -> Result<(), Code> {
+        let of = self.holder.as_ref().filter(|_| self.epoch == epoch).map(|holder| holder.instance);
+        let twins = of.is_some_and(|instance| self.hear(instance, nonce));
         self.live_epoch(now, epoch)?;
         let holder = self.holder.as_mut().ok_or(Code::Fenced)?;
         if holder.twice || holder.former.contains(&nonce) {
-            if holder.both(nonce) {
-                self.twins.insert(holder.instance);
-            }
             holder.twice = true;
+            return Err(Code::InstanceTwice);
+        }
+        if twins {
             return Err(Code::InstanceTwice);
         }
         if holder.nonce != nonce {
@@ -197,9 +213,19 @@ mod tests {
         assert_eq!(lease.renew(2, 1, 1), Err(Code::InstanceTwice));
         assert_eq!(lease.renew(3, 1, 2), Err(Code::InstanceTwice));
         assert_eq!(lease.open(4, &sender(1, 2)), Opening::Refused(Code::InstanceTwice));
-        let refused = Opening::Refused(Code::InstanceTwice);
-        assert_eq!(lease.open(TTL + 2, &sender(1, 3)), refused);
-        assert_eq!(lease.open(TTL + 2, &sender(2, 3)), Opening::Granted(2));
+        assert_eq!(lease.open(TTL + 2, &sender(1, 3)), Opening::Granted(2));
+    }
+
+    #[test]
+    fn copies_that_are_heard_in_turns_are_refused_whoever_lapses() {
+        let mut lease = Lease::default();
+        let later = |turn: i64| turn * 20 * SECOND;
+        let granted = (0..40).filter(|turn| {
+            let who = sender(1, u8::try_from(turn % 2).unwrap());
+            matches!(lease.open(later(*turn), &who), Opening::Granted(_))
+        });
+        assert_eq!(granted.collect::<Vec<_>>(), [0, 2, 4, 6, 8]);
+        assert_eq!(lease.open(later(50), &sender(2, 1)), Opening::Granted(6));
     }
 
     #[test]

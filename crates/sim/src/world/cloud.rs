@@ -174,3 +174,23 @@ pub async fn reload(stream: usize) -> Result<()> {
     }
     Ok(())
 }
+
+/// A person who sees that two processes are one agent, and has ended one of them, ends the session.
+///
+/// # Errors
+/// The services' own; none where the server is down. `true` = it was seen that nothing waits for a person any more.
+pub async fn decide(stream: usize) -> Result<bool> {
+    let asked = {
+        let sim = here();
+        let cloud = sim.cloud.borrow();
+        let services = cloud.running.as_ref().map(|inside| inside.services.clone());
+        services.zip(cloud.tenants.get(stream).map(|tenant| tenant.place.clone()))
+    };
+    let Some((services, place)) = asked else { return Ok(false) };
+    let streams = services.overview.streams(place.tenant).await?;
+    if streams.iter().any(|seen| seen.erp == place.erp && seen.disputed) {
+        here().tell(format!("a person ends the session of stream {stream}"));
+        services.overview.release(place).await?;
+    }
+    Ok(true)
+}

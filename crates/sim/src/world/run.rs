@@ -275,7 +275,13 @@ fn heal(sim: &Sim) {
         double.held().away = false;
     }
     if let Some((twin, _)) = sim.agents.borrow().twin() {
-        sim.spawn(OUTSIDE, Box::pin(async move { agents::stop(&super::here(), twin) }));
+        sim.spawn(
+            OUTSIDE,
+            Box::pin(async move {
+                agents::stop(&super::here(), twin);
+                trouble::decide().await;
+            }),
+        );
     }
     let server = sim.cloud.borrow().host;
     for host in sim.agents.borrow().hosts().into_iter().chain([server]) {

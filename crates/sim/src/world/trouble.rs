@@ -112,9 +112,22 @@ async fn twin() {
     }
     let time = seconds(240);
     clock::sleep(time).await;
-    let sim = here();
-    sim.tell("the copy is ended".to_owned());
-    agents::stop(&sim, twin);
+    {
+        let sim = here();
+        sim.tell("the copy is ended".to_owned());
+        agents::stop(&sim, twin);
+    }
+    decide().await;
+}
+
+/// Whoever ended the copy ends the session too, once the server is there to be told.
+pub async fn decide() {
+    for _try in 0..100 {
+        clock::sleep(Duration::from_secs(20)).await;
+        if matches!(cloud::decide(0).await, Ok(true)) {
+            return;
+        }
+    }
 }
 
 async fn pause(host: Host, most: u64) {

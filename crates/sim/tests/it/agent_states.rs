@@ -144,7 +144,7 @@ fn two_copies_of_a_folder_made_between_open_and_grant_are_both_stopped() {
         state = next;
         answer.map(|_| ())
     };
-    let open = |nonce| Event::Open { by: instance, nonce, twins: false };
+    let open = |nonce| Event::Open { by: instance, nonce };
     let renew = |epoch, nonce| Event::Renew { epoch: Epoch(epoch), nonce };
     say(open(old)).unwrap();
     // The copy takes the grant over and renews it with a nonce of its own.

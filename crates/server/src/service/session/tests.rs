@@ -57,7 +57,13 @@ async fn two_copies_of_one_instance_are_both_stopped_until_a_person_decides() {
         sessions.renew(&trial.caller, renew(1, 1), NOW).await.unwrap_err().code,
         Code::InstanceTwice
     );
-    assert_eq!(refusal(trial.ask(Trial::request(1, 1), at(29)).await), "INSTANCE_TWICE");
+    for turn in 0..8 {
+        let nonce = if turn % 2 == 0 { 2 } else { 1 };
+        assert_eq!(
+            refusal(trial.ask(Trial::request(1, nonce), at(2 + turn)).await),
+            "INSTANCE_TWICE"
+        );
+    }
     // Neither a lapse nor another instance's lease in between brings one of them back.
     for nonce in [1, 2, 3] {
         assert_eq!(refusal(trial.ask(Trial::request(1, nonce), at(30)).await), "INSTANCE_TWICE");
@@ -77,6 +83,9 @@ async fn two_copies_of_one_instance_are_both_stopped_until_a_person_decides() {
     };
     trial.store.release_by_operator(place).await.unwrap();
     assert_eq!(refusal(trial.ask(Trial::request(1, 2), at(34)).await), "granted 3");
+    // A late call of the one that was ended stops nobody for longer than a lease.
+    assert_eq!(refusal(trial.ask(Trial::request(1, 1), at(35)).await), "INSTANCE_TWICE");
+    assert_eq!(refusal(trial.ask(Trial::request(1, 2), at(64)).await), "granted 4");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use protocol::{
     limits,
 };
 use runtime::{clock::Wall, failpoint};
-use rusqlite::{Connection, Row, Transaction, named_params, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, named_params, params};
 
 use super::{
     Store,
@@ -27,6 +27,7 @@ use crate::model::{
         AgentView, Doing, Mode, ReportedTable, SeenAgent, TableQuery, TableView, lag_by_now,
         shortened,
     },
+    session::Heard,
     stream::StreamId,
 };
 
@@ -174,32 +175,35 @@ pub(super) fn seen(
     Ok(())
 }
 
-/// Whether two processes were heard that both are this instance, and no person decided since.
-pub(super) fn are_twins(
+/// What an instance was heard with since a person decided last; nothing where it never asked before.
+pub(super) fn heard(
     tx: &Transaction<'_>,
     stream: &StreamId,
     instance: InstanceId,
-) -> Result<bool> {
+) -> Result<Heard> {
     let [tenant, environment, erp] = &names(stream);
-    let sql = "SELECT EXISTS (SELECT 1 FROM fleet_agent WHERE twice_at IS NOT NULL
-                 AND (tenant_id, environment_id, erp, instance) = (?1, ?2, ?3, ?4))";
+    let sql = "SELECT heard FROM fleet_agent WHERE (tenant_id, environment_id, erp, instance) = (?1, ?2, ?3, ?4)";
     let mut statement = tx.prepare_cached(sql).map_err(failed)?;
     let of = params![tenant, environment, erp, instance.to_string()];
-    statement.query_row(of, |row| row.get(0)).map_err(failed)
+    let bytes: Option<Vec<u8>> =
+        statement.query_row(of, |row| row.get(0)).optional().map_err(failed)?;
+    Ok(bytes.map_or_else(Heard::default, |bytes| Heard::of_bytes(&bytes)))
 }
 
-/// Two such processes were heard. The instance is known: it was granted a lease.
-pub(super) fn note_twins(
+/// Keeps it, and since when two processes are known to be that instance.
+pub(super) fn keep_heard(
     tx: &Transaction<'_>,
     stream: &StreamId,
-    instance: InstanceId,
+    (instance, heard): (InstanceId, &Heard),
     now: Wall,
 ) -> Result<()> {
     let [tenant, environment, erp] = &names(stream);
-    let sql = "UPDATE fleet_agent SET twice_at = coalesce(twice_at, ?5)
+    let sql =
+        "UPDATE fleet_agent SET heard = ?5, twice_at = iif(?6, coalesce(twice_at, ?7), twice_at)
                 WHERE (tenant_id, environment_id, erp, instance) = (?1, ?2, ?3, ?4)";
     let mut statement = tx.prepare_cached(sql).map_err(failed)?;
-    let values = params![tenant, environment, erp, instance.to_string(), now.0];
+    let (instance, bytes) = (instance.to_string(), heard.to_bytes());
+    let values = params![tenant, environment, erp, instance, bytes, heard.are_twins(), now.0];
     statement.execute(values).map_err(failed)?;
     Ok(())
 }

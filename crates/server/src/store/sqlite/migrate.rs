@@ -37,6 +37,7 @@ migrations! {
     6 "0006_webhooks";
     7 "0007_fleet";
     8 "0008_alerts";
+    9 "0009_decisions";
 }
 
 /// How a store file stands to this program.

@@ -75,7 +75,7 @@ impl Store {
             )?;
             transaction
                 .execute(
-                    "UPDATE fleet_agent SET twice_at = NULL
+                    "UPDATE fleet_agent SET twice_at = NULL, heard = x''
                       WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3)",
                     params![place.tenant.to_string(), place.environment.to_string(), place.erp.as_str()],
                 )

@@ -27,7 +27,7 @@ use super::{
 use crate::model::{
     catalog::At,
     overview::OfferView,
-    session::{Database, Effect, Event, Held, State, step},
+    session::{Database, Effect, Event, Held, State, Step, speaker, step, step_of},
     stream::StreamId,
 };
 
@@ -110,7 +110,7 @@ impl Store {
         self.write(move |tx| {
             head(tx, &stream, now)?;
             failpoint::reach("lease.step", Code::StoreFailed)?;
-            let (state, answer) = step(load(tx, &stream)?, event, now);
+            let (state, answer) = judged(tx, &stream, event, now)?;
             let by = match &state {
                 State::Held(held) => held.instance.to_string(),
                 State::Free { .. } => String::new(),
@@ -127,7 +127,7 @@ impl Store {
                     }
                 }
             }
-            keep_state(tx, &stream, &state, now)?;
+            save(tx, &stream, &state)?;
             Ok(answer.map(|_| ()))
         })
         .await
@@ -258,10 +258,9 @@ fn open(
         return Ok((Opened::Refused(Code::DatabaseChanged), found));
     }
     let by = asking.by.instance;
-    let twins = fleet::are_twins(tx, stream, by)?;
-    let event = Event::Open { by, nonce: asking.nonce, twins };
-    let (state, answer) = step(load(tx, stream)?, event, now);
-    keep_state(tx, stream, &state, now)?;
+    let event = Event::Open { by, nonce: asking.nonce };
+    let (state, answer) = judged(tx, stream, event, now)?;
+    save(tx, stream, &state)?;
     let effects = match answer {
         Ok(effects) => effects,
         Err(code) => return Ok((Opened::Refused(code), found)),
@@ -361,16 +360,20 @@ fn load(tx: &Transaction<'_>, stream: &StreamId) -> Result<State> {
         former,
         until,
         disputed,
-        twins: false,
     }))
 }
 
-/// Keeps a step's state, and what it found out of the instance.
-fn keep_state(tx: &Transaction<'_>, stream: &StreamId, state: &State, now: Wall) -> Result<()> {
-    if let State::Held(Held { twins: true, instance, .. }) = state {
-        fleet::note_twins(tx, stream, *instance, now)?;
+/// The step of an event, beside what its speaker was heard with; that is kept whatever the step comes to.
+fn judged(tx: &Transaction<'_>, stream: &StreamId, event: Event, now: Wall) -> Result<Step> {
+    let state = load(tx, stream)?;
+    let Some(by) = speaker(&state, event) else { return Ok(step(state, event, now)) };
+    let before = fleet::heard(tx, stream, by)?;
+    let mut heard = before.clone();
+    let judged = step_of(state, event, &mut heard, now);
+    if heard != before {
+        fleet::keep_heard(tx, stream, (by, &heard), now)?;
     }
-    save(tx, stream, state)
+    Ok(judged)
 }
 
 fn save(tx: &Transaction<'_>, stream: &StreamId, state: &State) -> Result<()> {
