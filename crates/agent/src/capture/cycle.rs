@@ -25,7 +25,7 @@ use super::{
     batcher::Batcher,
     cursor::Change,
     edge::{self, Pass},
-    erp_clock::{ErpClock, Steps},
+    erp_clock::ErpClock,
     load,
     room::Room,
     scan::Scan,
@@ -84,7 +84,8 @@ pub(super) struct Cycle<'a, S> {
     pub(super) started: Mono,
     opened: bool,
     bound: Option<Bound>,
-    steps: Steps,
+    /// Steps back of the ERP's clock up to its bound.
+    steps: u64,
 }
 
 impl<'a, S: Source> Cycle<'a, S> {
@@ -104,7 +105,7 @@ impl<'a, S: Source> Cycle<'a, S> {
             started,
             opened: false,
             bound: None,
-            steps: Steps::default(),
+            steps: 0,
         }
     }
 

@@ -1,11 +1,15 @@
 //! ERP clock: notices that the clock of the ERP database was set back (F10).
 //!
 //! Promises: by what surely passed between two bounds, however slow the calls were; whoever asks later learns how often it
-//! happened.
+//! happened, and a table learns it again until a batch was accepted that holds what it made of it.
 //! Never: reads a clock; says how far it went back.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
+use protocol::names::TableName;
 use runtime::clock::Mono;
 
 /// Clocks that are kept, by slewing or by small steps, differ by less. Below it the allowance of stamps is wider.
@@ -15,34 +19,46 @@ const KEPT: i64 = 50_000;
 #[derive(Debug, Default)]
 pub(super) struct ErpClock(Mutex<State>);
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 struct State {
     last: Option<(i64, Mono)>,
     steps: u64,
-}
-
-/// What a bound tells of it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Steps {
-    /// How often it was set back, with this time.
-    pub(super) count: u64,
-    /// It was between this bound and the one before.
-    pub(super) now: bool,
+    /// How many of them each table has met for good.
+    met: BTreeMap<TableName, u64>,
 }
 
 impl ErpClock {
-    /// Notes that it showed `at`, microseconds since 1970, at some moment between these two.
-    pub(super) fn note(&self, at: i64, asked: Mono, answered: Mono) -> Steps {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = state.last.is_some_and(|(before, then)| {
+    /// Notes that it showed `at`, microseconds since 1970, at some moment between these two; gives how often it was set
+    /// back so far.
+    pub(super) fn note(&self, at: i64, asked: Mono, answered: Mono) -> u64 {
+        let mut state = self.held();
+        let back = state.last.is_some_and(|(before, then)| {
             let passed = i64::try_from((asked - then).as_micros()).unwrap_or(i64::MAX);
             // Rates of clocks differ; by a thousandth no machine's does.
             let least = before.saturating_add(passed - passed / 1_000);
             at < least.saturating_sub(KEPT)
         });
         state.last = Some((at, answered));
-        state.steps += u64::from(now);
-        Steps { count: state.steps, now }
+        state.steps += u64::from(back);
+        state.steps
+    }
+
+    /// How many a table has met, as far as batches were accepted.
+    pub(super) fn met(&self, table: &TableName) -> u64 {
+        self.held().met.get(table).copied().unwrap_or_default()
+    }
+
+    /// A batch was accepted that holds what the table made of them.
+    pub(super) fn is_met(&self, table: &TableName, steps: u64) {
+        let mut state = self.held();
+        // Nothing to keep while it goes on as it should.
+        if steps > 0 && state.met.get(table) != Some(&steps) {
+            state.met.insert(table.clone(), steps);
+        }
+    }
+
+    fn held(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -58,13 +74,18 @@ mod tests {
     fn a_step_back_is_noticed_although_the_clock_is_ahead_of_the_last_bound_again() {
         let (clock, begin) = (ErpClock::default(), Mono::now());
         let at = |seconds: u64| begin + Duration::from_secs(seconds);
-        assert_eq!(clock.note(100_000_000, at(0), at(0)), Steps::default());
-        assert_eq!(clock.note(105_000_000, at(5), at(5)), Steps::default());
-        // Five seconds later it shows three more.
-        assert_eq!(clock.note(108_000_000, at(10), at(10)), Steps { count: 1, now: true });
-        assert_eq!(clock.note(113_000_000, at(15), at(15)), Steps { count: 1, now: false });
-        assert_eq!(clock.note(913_000_000, at(20), at(20)), Steps { count: 1, now: false });
-        assert_eq!(clock.note(100_000_000, at(25), at(25)), Steps { count: 2, now: true });
+        let note = |shows: i64, then: u64| clock.note(shows * 1_000_000, at(then), at(then));
+        assert_eq!((note(100, 0), note(105, 5)), (0, 0));
+        assert_eq!(note(108, 10), 1, "five seconds later it shows three more");
+        assert_eq!((note(113, 15), note(913, 20), note(100, 25)), (1, 1, 2));
+    }
+
+    #[test]
+    fn a_table_is_told_of_a_step_again_until_a_batch_with_it_was_accepted() {
+        let (clock, table) = (ErpClock::default(), "t".parse().unwrap());
+        assert_eq!(clock.met(&table), 0);
+        clock.is_met(&table, 2);
+        assert_eq!((clock.met(&table), clock.met(&"u".parse().unwrap())), (2, 0));
     }
 
     proptest! {
@@ -78,7 +99,7 @@ mod tests {
                 let (asked, seen, answered) = (now + pause, now + pause + before, now + pause + before + behind);
                 let at = 1_000_000_000 + i64::try_from(seen).unwrap() + off;
                 let moment = |micros| begin + Duration::from_micros(micros);
-                prop_assert!(!clock.note(at, moment(asked), moment(answered)).now);
+                prop_assert_eq!(clock.note(at, moment(asked), moment(answered)), 0);
                 now = answered;
             }
         }

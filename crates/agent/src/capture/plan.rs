@@ -68,11 +68,10 @@ impl<S: Source> Worker<S> {
             }
             let local = orders.get(&name).copied().unwrap_or_default();
             let mut table = held.remove(&name).unwrap_or_else(|| {
-                Table::new(
-                    query.clone(),
-                    session.cursors.get(&name).cloned().unwrap_or_default(),
-                    now,
-                )
+                let cursor = session.cursors.get(&name).cloned().unwrap_or_default();
+                let mut table = Table::new(query.clone(), cursor, now);
+                table.has_met(self.erp_clock.met(&name));
+                table
             });
             table.replan(query, local);
             let ordered = session.orders.get(&name).copied().unwrap_or_default() < local;

@@ -32,7 +32,6 @@ use super::{
     asked::{Again, Round},
     cursor::Cursor,
     edge::Pass,
-    erp_clock::Steps,
     load::Wish,
     recent::RecentRows,
     scan::Scan,
@@ -183,7 +182,7 @@ pub(super) struct Table {
     backoff: Backoff,
     weak: (Option<String>, Option<String>),
     /// How often the ERP's clock had been set back at its last bound; and whether a transaction from before was open.
-    steps: (Option<u64>, bool),
+    steps: (u64, bool),
 }
 
 impl Table {
@@ -220,7 +219,7 @@ impl Table {
             pace: Pace::default(),
             backoff: Backoff::new(Duration::from_secs(1), OPERATOR_RETRY),
             weak: (None, None),
-            steps: (None, false),
+            steps: (0, false),
         }
     }
 
@@ -330,11 +329,22 @@ impl Table {
         self.park.take().map(|park| park.code)
     }
 
-    pub(super) fn bounded(&mut self, bound: &Bound, steps: Steps) {
-        let stepped = self.steps.0.map_or(steps.now, |known| known != steps.count);
+    /// Steps back of the ERP's clock that it has met for good.
+    pub(super) const fn has_met(&mut self, steps: u64) {
+        self.steps.0 = steps;
+    }
+
+    /// Those that it met, in the batch that is under way at the latest; `None` while a transaction from before is open.
+    pub(super) fn met(&self) -> Option<u64> {
+        (!self.steps.1).then_some(self.steps.0)
+    }
+
+    /// Before a read under this bound; the ERP's clock has been set back as often.
+    pub(super) fn bounded(&mut self, bound: &Bound, steps: u64) {
+        let stepped = self.steps.0 != steps;
         let passed = self.cursor.micros.is_some_and(|micros| micros > bound.at_micros);
         let over = self.steps.1 && !bound.from_before_a_step;
-        self.steps = (Some(steps.count), bound.from_before_a_step);
+        self.steps = (steps, bound.from_before_a_step);
         if (stepped || passed || over) && !mutant::is("clock_unnoticed") {
             self.clock_went_back(bound);
         }

@@ -54,7 +54,7 @@ pub struct Worker<S> {
     pub(super) resting: bool,
     pub(super) room: Room,
     governor: Arc<Governor>,
-    erp_clock: ErpClock,
+    pub(super) erp_clock: ErpClock,
 }
 
 /// What is held under one grant.
@@ -526,6 +526,9 @@ impl<S: Source> Worker<S> {
         for table in &mut session.tables {
             if let Some(entry) = moved.remove(&table.query.table) {
                 table.stored = entry;
+            }
+            if let Some(steps) = table.met() {
+                self.erp_clock.is_met(&table.query.table, steps);
             }
             let name = table.query.table.to_string();
             metrics::counter!("malote_agent_rows_total", "table" => name)

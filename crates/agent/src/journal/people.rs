@@ -46,7 +46,11 @@ pub(super) fn incident(desk: &mut Desk, incident: &Incident) -> Result<()> {
         let error = format!("{}: {}", incident.code, incident.words);
         history::failed(desk, table, error, incident.at_micros)?;
     }
-    desk.run("DELETE FROM incident WHERE id <= ?1", [old]).map(|_| ())
+    // Single rows never push out what is told of a table, or of the whole; of that the newest of each kind stays.
+    let surplus = "DELETE FROM incident WHERE id <= ?1 AND (key_hash IS NOT NULL OR EXISTS (
+                     SELECT 1 FROM incident n WHERE n.id > incident.id AND n.key_hash IS NULL
+                       AND n.table_id IS incident.table_id AND n.code = incident.code))";
+    desk.run(surplus, [old]).map(|_| ())
 }
 
 /// What the open incidents of a table (`None` = of no table) with that code told of is mended; those of single rows stay.

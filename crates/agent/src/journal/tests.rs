@@ -685,3 +685,27 @@ async fn a_batch_above_the_spool_s_budget_is_refused_whole_and_the_batch_before_
     journal.open_batch(Epoch(2), BatchId(2), Wall(0)).await.unwrap();
     journal.append(BatchId(2), vec![message(1, "FLAN", &[("a", Some(1))])]).await.unwrap();
 }
+
+#[tokio::test]
+async fn rows_that_are_told_push_out_nothing_that_was_told_of_a_table() {
+    let place = Place::new();
+    let journal = place.open().await;
+    let of = |key_hash: Option<&str>, words: &str| Incident {
+        table: Some(table("SE1")),
+        key_hash: key_hash.map(str::to_owned),
+        code: Code::DeletesCapped,
+        words: words.to_owned(),
+        at_micros: 1,
+    };
+    for told in [of(None, "older"), of(None, "table"), of(Some("aa"), "old row")] {
+        journal.incident(told).await.unwrap();
+    }
+    // As if ten thousand rows had come since.
+    let many = "UPDATE sqlite_sequence SET seq = seq + 10000 WHERE name = 'incident'";
+    let path = place.folder.path().join("journal.sqlite");
+    rusqlite::Connection::open(path).unwrap().execute_batch(many).unwrap();
+    journal.incident(of(Some("bb"), "new row")).await.unwrap();
+    let words: Vec<String> =
+        journal.incidents(9).await.unwrap().into_iter().map(|told| told.words).collect();
+    assert_eq!(words, ["new row", "table"]);
+}

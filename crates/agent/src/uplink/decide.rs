@@ -9,6 +9,9 @@ use std::time::Duration;
 use protocol::{Code, GrpcStatus};
 use tonic::Code as Grpc;
 
+/// Characters of an answer's words that are kept: a server that is not ours may answer anything.
+const WORDS: usize = 500;
+
 /// An answer to a call, as far as it matters here.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Outcome {
@@ -70,6 +73,12 @@ pub(super) enum Action {
 impl Outcome {
     /// The words that decide: of several errors the first one with a code, since a code is what is understood.
     pub(super) fn words(&self) -> &str {
+        let words = self.all_words();
+        let end = words.char_indices().nth(WORDS).map(|(end, _)| end);
+        end.and_then(|end| words.get(..end)).unwrap_or(words)
+    }
+
+    fn all_words(&self) -> &str {
         match self {
             Self::Success => "",
             Self::Refused(errors) => errors
@@ -178,6 +187,13 @@ mod tests {
 
     fn status(grpc: Grpc, words: &str) -> Outcome {
         Outcome::Status { grpc, words: words.to_owned(), retry_after: None }
+    }
+
+    #[test]
+    fn words_are_cut_where_they_are_longer_than_people_read() {
+        let long = status(Grpc::Internal, &"ã".repeat(9_000));
+        assert_eq!(long.words().chars().count(), WORDS);
+        assert_eq!(refusal("short").words(), "short");
     }
 
     #[test]

@@ -16,3 +16,9 @@ ALTER TABLE fleet_agent ADD COLUMN twice_at INTEGER;
 
 -- The instance that carried an order out last: a pause is told to each that takes the stream over.
 ALTER TABLE fleet_order ADD COLUMN ended_by TEXT;
+
+-- When retention looked last: a clock that leapt since is waited with before anything is removed by it.
+CREATE TABLE retention_look (
+    one             INTEGER PRIMARY KEY CHECK (one = 1),
+    at              INTEGER NOT NULL
+) STRICT;

@@ -3,7 +3,7 @@
 //! Promises: a ledger row never goes before its body; 0 days keep for ever.
 //! Never: reads a clock.
 
-use std::ops::AddAssign;
+use std::{ops::AddAssign, time::Duration};
 
 use protocol::{Code, Error, Result};
 use runtime::clock::Wall;
@@ -12,6 +12,50 @@ use utoipa::ToSchema;
 
 /// Microseconds of a day.
 const DAY: i64 = 86_400_000_000;
+
+/// How far a wall clock may be ahead of what surely passed since retention looked last: more is a clock that was set, or
+/// a server that was off.
+const LEAP: Duration = Duration::from_secs(86_400);
+/// A clock that leapt is waited with so long, by the monotonic clock, until it is believed. What is removed by a wrong one
+/// does not come back.
+const DOUBT: Duration = Duration::from_secs(86_400);
+
+/// Whether a wall clock may be gone by, for what removes for good.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Trust {
+    /// What it showed when it was believed last, and how long this process ran then.
+    believed: Option<(Wall, Duration)>,
+    /// Since when it is doubted, as the time that this process runs.
+    doubted: Option<Duration>,
+}
+
+impl Trust {
+    /// For a process that begins; retention looked last then.
+    #[must_use]
+    pub fn since(looked: Option<Wall>) -> Self {
+        Self { believed: looked.map(|at| (at, Duration::ZERO)), doubted: None }
+    }
+
+    /// Whether the clock is believed that shows `now` after this process ran for `up`.
+    pub fn believes(&mut self, now: Wall, up: Duration) -> bool {
+        let leapt = self.believed.is_some_and(|(at, then)| {
+            let passed = up.saturating_sub(then) + LEAP;
+            let most = i64::try_from(passed.as_micros()).unwrap_or(i64::MAX);
+            now.0 > at.0.saturating_add(most)
+        });
+        let since = *self.doubted.get_or_insert(up);
+        if leapt && up.saturating_sub(since) < DOUBT {
+            return false;
+        }
+        (self.believed, self.doubted) = (Some((now, up)), None);
+        true
+    }
+
+    #[must_use]
+    pub const fn doubts(&self) -> bool {
+        self.doubted.is_some()
+    }
+}
 
 /// Days after the end of a batch; 0 = for ever.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -117,6 +161,25 @@ impl AddAssign for Removed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn f10_a_clock_that_leapt_is_waited_with_for_a_day_and_one_that_comes_back_is_believed() {
+        let hours = |hours: u64| Duration::from_secs(hours * 3_600);
+        let at = |hours: i64| Wall(hours * DAY / 24);
+        let mut trust = Trust::since(Some(at(1_000)));
+        assert!(trust.believes(at(1_024), hours(0)), "the server was off for a day");
+        assert!(trust.believes(at(1_030), hours(6)));
+        assert!(!trust.believes(at(9_800), hours(7)), "a year ahead");
+        assert!(trust.doubts() && !trust.believes(at(9_823), hours(30)));
+        assert!(trust.believes(at(1_055), hours(31)) && !trust.doubts(), "it was set right");
+        // Off for a month: believed a day later, and then as it goes.
+        let mut trust = Trust::since(Some(at(1_000)));
+        assert!(!trust.believes(at(1_720), hours(0)) && !trust.believes(at(1_743), hours(23)));
+        assert!(trust.believes(at(1_744), hours(24)) && trust.believes(at(1_745), hours(25)));
+        // Back is never ahead; a new store has nothing that could go.
+        assert!(trust.believes(at(1), hours(26)));
+        assert!(Trust::since(None).believes(at(1 << 20), hours(0)));
+    }
 
     #[test]
     fn days_are_counted_back_from_now_and_none_keeps_for_ever() {

@@ -147,12 +147,21 @@ impl Access {
         tenant: TenantId,
         holder: Holder,
     ) -> Result<NewCredential> {
+        self.new_credential(tenant, holder, false).await
+    }
+
+    async fn new_credential(
+        &self,
+        tenant: TenantId,
+        holder: Holder,
+        rotates: bool,
+    ) -> Result<NewCredential> {
         let secret = runtime::entropy::secret();
         let client = ClientId::from_str(&runtime::entropy::uuid().simple().to_string())?;
         let created_at = crate::model::catalog::At(Wall::now().0);
         let credential = Credential { tenant, client, holder, created_at, revoked_at: None };
         let hmac = self.inner.master.secret_hmac(&credential.client, &secret);
-        self.store.add_credential(credential.clone(), hmac).await?;
+        self.store.add_credential(credential.clone(), hmac, rotates).await?;
         Ok(NewCredential { credential, secret })
     }
 
@@ -169,15 +178,7 @@ impl Access {
         if found.revoked_at.is_some() {
             return Err(Error::new(Code::BadRequest, format!("client {client} was revoked")));
         }
-        let in_force = all
-            .iter()
-            .filter(|other| other.holder == found.holder && other.revoked_at.is_none())
-            .count();
-        if in_force > 1 {
-            let words = format!("its holder has {in_force} credentials in force; revoke one first");
-            return Err(Error::new(Code::StillUsed, words));
-        }
-        self.create_credential(tenant, found.holder).await
+        self.new_credential(tenant, found.holder, true).await
     }
 
     /// Revokes a client for ever.

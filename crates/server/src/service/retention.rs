@@ -104,6 +104,22 @@ impl Retention {
         Ok(self.staging.streams().await?.into_iter().collect())
     }
 
+    /// When the reconciler looked last.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn looked(&self) -> Result<Option<Wall>> {
+        self.store.looked().await
+    }
+
+    /// Notes that it looks now.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn note_look(&self, now: Wall) -> Result<()> {
+        self.store.note_look(now).await
+    }
+
     /// How far a stream may be swept now; `None` where nothing of it is staged, so that all of it is still needed.
     ///
     /// # Errors

@@ -2,19 +2,22 @@
 //!
 //! Promises: goes in short steps with pauses between them, so that whoever writes waits for one step at most; a stream
 //! that fails holds back only itself and is tried again, at first within a minute.
-//! Never: ends before the drain; removes what is not staged.
+//! Never: ends before the drain; removes what is not staged; goes by a clock that leapt, for a day (F10).
 
 use std::time::Duration;
 
 use protocol::Result;
 use runtime::{
     backoff::Backoff,
-    clock::{Wall, sleep},
+    clock::{Mono, Wall, sleep},
     shutdown::Shutdown,
 };
 
 use crate::{
-    model::{retention::Removed, stream::StreamId},
+    model::{
+        retention::{Removed, Trust},
+        stream::StreamId,
+    },
     service::retention::Retention,
 };
 
@@ -32,39 +35,76 @@ pub async fn run(
     mut shutdown: Shutdown,
 ) {
     let mut pauses = Backoff::new(FIRST_RETRY, PERIOD);
+    let (begun, mut trust) = (Mono::now(), None);
     while !shutdown.is_draining() {
         let now = clock();
-        let mut failed = false;
-        match retention.streams().await {
-            Ok(streams) => {
-                for stream in streams {
-                    let done = sweep(&retention, &stream, (now, &mut shutdown)).await;
-                    let step = || retention.shrink_staging(&stream);
-                    if let Err(error) = done.and(shrink(step, &mut shutdown).await) {
-                        failed = true;
-                        tracing::warn!(erp = %stream.erp, code = %error.code, chain = error.chain(), "retention failed, it is tried again");
-                    }
-                }
-            }
+        let done = match believes(&retention, &mut trust, (now, begun)).await {
+            Ok(true) => all(&retention, (now, &mut shutdown)).await,
+            Ok(false) => true,
             Err(error) => {
-                failed = true;
-                tracing::warn!(code = %error.code, chain = error.chain(), "streams cannot be listed");
+                tracing::warn!(code = %error.code, chain = error.chain(), "when retention looked last cannot be read or noted");
+                false
             }
-        }
-        if let Err(error) = forget_deliveries(&retention, (now, &mut shutdown)).await {
-            failed = true;
-            tracing::warn!(code = %error.code, chain = error.chain(), "old deliveries cannot be removed, it is tried again");
-        }
-        if let Err(error) = shrink(|| retention.shrink(), &mut shutdown).await {
-            failed = true;
-            tracing::warn!(code = %error.code, chain = error.chain(), "the store cannot be made smaller");
-        }
-        if !failed {
+        };
+        if done {
             pauses.reset();
         }
-        let pause = if failed { pauses.next_pause() } else { PERIOD };
+        let pause = if done { PERIOD } else { pauses.next_pause() };
         wait(pause, &mut shutdown).await;
     }
+}
+
+/// Whether the clock is gone by now; noted where it is.
+async fn believes(
+    retention: &Retention,
+    trust: &mut Option<Trust>,
+    (now, begun): (Wall, Mono),
+) -> Result<bool> {
+    let trust = match trust {
+        Some(trust) => trust,
+        None => trust.insert(Trust::since(retention.looked().await?)),
+    };
+    let doubted = trust.doubts();
+    let believed = trust.believes(now, begun.elapsed());
+    if believed {
+        retention.note_look(now).await?;
+    } else if !doubted {
+        tracing::warn!(
+            now = now.to_iso(),
+            "the clock is more than a day ahead of what passed since retention looked last: nothing is removed for a day. Is it right? Then `malote server retention run` removes at once"
+        );
+    }
+    Ok(believed)
+}
+
+/// One look at everything; false = some of it failed.
+async fn all(retention: &Retention, (now, shutdown): (Wall, &mut Shutdown)) -> bool {
+    let mut done = true;
+    match retention.streams().await {
+        Ok(streams) => {
+            for stream in streams {
+                let swept = sweep(retention, &stream, (now, shutdown)).await;
+                let step = || retention.shrink_staging(&stream);
+                if let Err(error) = swept.and(shrink(step, shutdown).await) {
+                    done = false;
+                    tracing::warn!(erp = %stream.erp, code = %error.code, chain = error.chain(), "retention failed, it is tried again");
+                }
+            }
+        }
+        Err(error) => {
+            done = false;
+            tracing::warn!(code = %error.code, chain = error.chain(), "streams cannot be listed");
+        }
+    }
+    if let Err(error) = forget_deliveries(retention, (now, shutdown)).await {
+        done = false;
+        tracing::warn!(code = %error.code, chain = error.chain(), "old deliveries cannot be removed, it is tried again");
+    }
+    if let Err(error) = shrink(|| retention.shrink(), shutdown).await {
+        done = false;
+        tracing::warn!(code = %error.code, chain = error.chain(), "the store cannot be made smaller");
+    }
+    done
 }
 
 async fn sweep(
@@ -150,6 +190,18 @@ mod tests {
         let (trigger, shutdown) = shutdown::channel();
         let year = || Wall(Wall::now().0 + 365 * 86_400 * 1_000_000);
         let retention = running.app.services.retention.clone();
+        let begun = Wall::now();
+        let looked = loop {
+            assert!(Wall::now().since(begun).as_secs() < 20, "the server's own task looks at once");
+            match retention.looked().await.unwrap() {
+                Some(looked) => break looked,
+                None => tokio::task::yield_now().await,
+            }
+        };
+        // A clock that is a year ahead at once is not believed; one that a year of looks went before is.
+        assert!(!believes(&retention, &mut None, (year(), Mono::now())).await.unwrap());
+        assert_eq!(retention.looked().await.unwrap(), Some(looked));
+        retention.note_look(year()).await.unwrap();
         let task = task::spawn("retention-test", run(retention, year, shutdown));
         let begun = Wall::now();
         while bodies().as_deref() != Some("101") {

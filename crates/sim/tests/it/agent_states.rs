@@ -177,7 +177,7 @@ impl Drop for SmallDisk {
 }
 
 #[tokio::test]
-async fn an_agent_on_a_disk_that_fills_up_stops_reading_keeps_its_lease_and_goes_on() {
+async fn an_agent_on_a_small_tmpfs_that_fills_up_stops_reading_keeps_its_lease_and_goes_on() {
     let (mut world, _folder) = loaded(|plan| plan).await;
     world.stop_agent().await;
     let data = world.cloud.folder.path().join("agent-data");
@@ -186,10 +186,7 @@ async fn an_agent_on_a_disk_that_fills_up_stops_reading_keeps_its_lease_and_goes
         .map(|entry| entry.unwrap())
         .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()))
         .collect();
-    let Some(_disk) = SmallDisk::over(&data, 160) else {
-        println!("skipped: nothing may be mounted here");
-        return;
-    };
+    let _disk = SmallDisk::over(&data, 160).expect("a disk may be mounted here");
     for (name, bytes) in kept {
         fs::write(data.join(name), bytes).unwrap();
     }

@@ -418,27 +418,30 @@ async fn tombstones_past_their_days_go_and_younger_ones_and_live_rows_stay() {
 }
 
 #[tokio::test]
-async fn an_older_row_does_not_come_back_where_its_tombstone_is_gone() {
+async fn no_tombstone_goes_while_an_older_row_waits_which_then_finds_what_stands_against_it() {
     let kept = Kept::new();
     kept.stage.clock.set(day(0));
     let columns: Cells<'_> = &[("ID", "integer"), ("S", "string"), ("N", "long")];
-    kept.stage.send((100, 1), columns, &[&[("ID", "1"), ("N", "x")]]).await;
-    kept.stage.end(100, 1, 1).await;
+    let unfit: [&[(&str, &str)]; 2] = [&[("ID", "1"), ("N", "x")], &[("ID", "4"), ("N", "y")]];
+    kept.stage.send((100, 1), columns, &unfit).await;
+    kept.stage.end(100, 1, 2).await;
     kept.deletes(101, "1", day(1)).await;
-    kept.batch(102, ("2", "b"), day(1)).await;
-    // By now the table would take the value.
+    kept.deletes(102, "2", day(1)).await;
+    // By now the table would take the values.
     kept.stage.clock.set(day(2));
     let wider: Cells<'_> = &[("ID", "integer"), ("S", "string"), ("N", "string")];
     kept.stage.send((103, 1), wider, &[&[("ID", "3"), ("N", "z")]]).await;
     kept.stage.end(103, 1, 1).await;
     kept.stage.caught_up().await;
-    assert_eq!(kept.stage.quarantine("", 9).await.len(), 1);
-    assert_eq!(kept.swept(day(60)).await.tombstones, 1);
+    assert_eq!(kept.stage.quarantine("", 9).await.len(), 2);
+    assert_eq!(kept.swept(day(60)).await.tombstones, 0, "they are still asked for");
     let place = kept.stage.whole_place();
     let tried = kept.stage.staging.retry(&place, Which::All, ("", false), day(60)).await.unwrap();
     let outcomes: Vec<_> = tried.rows.iter().map(|row| row.outcome.as_str()).collect();
-    assert_eq!(outcomes, ["superseded"]);
-    assert_eq!(kept.staged(), [(2, false), (3, false)]);
+    assert_eq!(outcomes, ["superseded", "applied"], "another row's tombstone is not its own");
+    assert_eq!(kept.staged(), [(1, true), (2, true), (3, false), (4, false)]);
+    assert_eq!(kept.swept(day(60)).await.tombstones, 2);
+    assert_eq!(kept.staged(), [(3, false), (4, false)]);
 }
 
 #[tokio::test]

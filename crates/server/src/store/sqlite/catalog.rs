@@ -15,7 +15,7 @@ use protocol::{
     names::ErpName,
 };
 use runtime::clock::Wall;
-use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, Transaction, named_params};
+use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, Transaction, named_params, params};
 
 use super::{Store, audit::Deed, failed, session::fence};
 use crate::model::{
@@ -314,10 +314,15 @@ impl Store {
         .await
     }
 
+    /// Adds a client; `rotates`: beside one other in force at most.
+    ///
+    /// # Errors
+    /// `STILL_USED` where it would be the third of its holder and rotates.
     pub(crate) async fn add_credential(
         &self,
         new: Credential,
         secret_hmac: [u8; 32],
+        rotates: bool,
     ) -> Result<()> {
         let (installation, app) = match new.holder {
             Holder::Installation(id) => (Some(id.to_string()), None),
@@ -325,6 +330,15 @@ impl Store {
         };
         let deed = Deed::of("credential.create", new.tenant, &new.client);
         self.audited(deed, move |transaction| {
+            let sql = "SELECT count(*) FROM credential WHERE tenant_id = ?1 AND revoked_at IS NULL
+                         AND (installation_id IS ?2 AND app_id IS ?3)";
+            let of = params![new.tenant.to_string(), installation, app];
+            let in_force: i64 =
+                transaction.query_row(sql, of, |row| row.get(0)).map_err(failed)?;
+            if rotates && in_force > 1 {
+                let words = format!("its holder has {in_force} credentials in force; revoke one first");
+                return Err(Error::new(Code::StillUsed, words));
+            }
             change(
                 transaction,
                 format!("client {}", new.client),

@@ -130,6 +130,31 @@ impl Store {
         self.write(shrink).await
     }
 
+    /// When it looked last; `None` = never.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn looked(&self) -> Result<Option<Wall>> {
+        self.read(|connection| {
+            let sql = "SELECT at FROM retention_look";
+            let found = connection.query_row(sql, [], |row| row.get(0)).optional();
+            Ok(found.map_err(failed)?.map(Wall))
+        })
+        .await
+    }
+
+    /// Notes that it looks now.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn note_look(&self, now: Wall) -> Result<()> {
+        self.write(move |tx| {
+            let sql = "INSERT OR REPLACE INTO retention_look (one, at) VALUES (1, ?1)";
+            tx.execute(sql, [now.0]).map_err(failed).map(|_| ())
+        })
+        .await
+    }
+
     /// Notes that a person runs retention.
     pub(crate) async fn note_retention(&self, policy: Policy) -> Result<()> {
         let Policy { body_days, ledger_days, tombstone_days, delivery_days } = policy;

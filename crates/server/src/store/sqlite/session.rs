@@ -437,9 +437,12 @@ fn keep(tx: &Transaction<'_>, stream: &StreamId, batch: BatchId, entries: &[Entr
             statement.execute(entry).map_err(failed)?;
         }
     }
+    // A withdrawn table keeps its entry, for the day it is shared again, and takes no place.
     let count = "SELECT count(*) FROM (
                    SELECT name_folded FROM cursor WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3)
-                   UNION SELECT name_folded FROM cursor_pending WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3))";
+                   UNION SELECT name_folded FROM cursor_pending WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3)
+                   EXCEPT SELECT name_folded FROM entity
+                    WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3) AND withdrawn_at IS NOT NULL)";
     let tables: i64 = tx
         .prepare_cached(count)
         .map_err(failed)?

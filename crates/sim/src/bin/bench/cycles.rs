@@ -1,4 +1,5 @@
-//! Cycles: what an agent costs that follows a hundred tables in which nothing changes.
+//! Cycles: what an agent costs that follows a hundred tables in which nothing changes, on a server where nothing is
+//! committed at all, and on one where others commit.
 //!
 //! Promises: the CPU is that of the whole agent, divided by the cycles it read.
 
@@ -44,15 +45,32 @@ pub(crate) async fn run(postgres: &Postgres) -> Result<()> {
     let stage = Stage::start(&url, &tables, None).await?;
     stage.cloud.staged((TABLES * ROWS) as u64).await?;
     clock::sleep(SETTLE).await;
-    let (cycles, before) = (stage.cycles().await, cpu(stage.agent.id())?);
-    clock::sleep(TIME).await;
-    let (cycles, spent) =
-        (stage.cycles().await - cycles, cpu(stage.agent.id())?.saturating_sub(before));
-    let each = spent.as_secs_f64() * 1e3 / cycles.max(1) as f64;
-    figure(
-        &format!("CPU of a cycle over {TABLES} tables without a change ({cycles} cycles)"),
-        &format!("{each:.1} ms"),
-    );
+    let each = cycle(&stage, clock::sleep(TIME)).await?;
+    figure(&format!("CPU of a cycle over {TABLES} tables without a change"), &each);
     figure("idle agent with these tables: memory", &memory_now(stage.agent.id())?);
+    // Then every table is asked, since nobody knows what was committed.
+    let erp = servers::connect(&url).await?;
+    let foreign = "CREATE TABLE IF NOT EXISTS elsewhere (n int); INSERT INTO elsewhere VALUES (1)";
+    let others = async {
+        for _commit in 0..TIME.as_secs() * 2 {
+            let done = erp.batch_execute(foreign).await;
+            if done.is_err() {
+                break;
+            }
+            clock::sleep(Duration::from_millis(500)).await;
+        }
+    };
+    let each = cycle(&stage, others).await?;
+    figure("the same while others commit twice a second", &each);
     stage.stop().await
+}
+
+/// CPU of the agent for each cycle of the time that passes.
+async fn cycle(stage: &Stage, time: impl Future<Output = ()>) -> Result<String> {
+    let (cycles, before) = (stage.cycles().await, cpu(stage.agent.id())?);
+    time.await;
+    let cycles = stage.cycles().await - cycles;
+    let spent = cpu(stage.agent.id())?.saturating_sub(before);
+    let each = spent.as_secs_f64() * 1e3 / cycles.max(1) as f64;
+    Ok(format!("{each:.1} ms ({cycles} cycles)"))
 }

@@ -76,8 +76,7 @@ async fn tenth(postgres: &Postgres, options: &Options) -> Result<()> {
 /// Base load, increment and idling.
 async fn load(url: &str, options: &Options) -> Result<()> {
     let erp = servers::connect(url).await?;
-    let text =
-        "SELECT (sum(length(t::text)) / count(*))::bigint FROM (SELECT * FROM t LIMIT 10000) t";
+    let text = "SELECT (sum(length(v)) / count(DISTINCT id))::bigint FROM (SELECT * FROM t LIMIT 10000) t, jsonb_each_text(to_jsonb(t)) AS cell (k, v)";
     let width: i64 = erp
         .query_one(text, &[])
         .await
@@ -193,7 +192,8 @@ pub(crate) fn table(rows: u64, wide: bool) -> String {
             emissao date, vencimento date, baixa date, criado timestamp, ativo boolean, hash text,
             changed_at timestamptz NOT NULL DEFAULT now());
          INSERT INTO t SELECT g, 1 + g % 3, g % 17, '2.1.' || g % 40, lpad(g::text, 9, '0'),
-            'NF' || g % 5, 'Item de movimento ' || g % 1000, 'Lancamento automatico do dia ' || g % 31,
+            'NF' || g % 5, 'Item de movimento ' || g % 1000 || ' do deposito central',
+            'Lancamento automatico do dia ' || g % 31 || ', conferido pela contabilidade geral 01',
             'usuario' || g % 60, (ARRAY['A','F','C','N'])[1 + g % 4], 'C' || lpad((g % 50000)::text, 6, '0'),
             (g % 100000) / 100.0, (g % 70000) / 100.0, (g % 999999) / 10000.0, CASE WHEN g % 3 = 0 THEN g % 90 END, 0,
             date '2024-01-01' + (g % 700)::int, date '2024-02-01' + (g % 700)::int,

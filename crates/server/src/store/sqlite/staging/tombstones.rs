@@ -1,7 +1,7 @@
 //! Tombstones: the marks of deleted rows go once their days are over (`correctness.md` k 10).
 //!
-//! Promises: a table whose tombstones went remembers up to where, so that a row which was accepted earlier and waits in
-//! quarantine does not come back as a live one (F55); a step is short.
+//! Promises: none goes while a row that was accepted before it waits in quarantine, which then finds what stands against
+//! it (F55); a table whose tombstones went remembers up to where; a step is short.
 //! Never: takes a live row.
 
 use protocol::{Result, ids::AcceptSeq};
@@ -59,7 +59,21 @@ impl StagingFile {
     }
 }
 
+/// Up to where they may go: not past a row of the table that waits in quarantine, else nobody could tell later whether
+/// it was deleted since.
+fn reach(connection: &Connection, table: &StagedTable, to: AcceptSeq) -> Result<AcceptSeq> {
+    // An older program did not note where its rows stood.
+    let sql = "SELECT min(coalesce(accept_seq, 0)) FROM malote_quarantine WHERE table_folded = ?1";
+    let waiting: Option<i64> = connection
+        .prepare_cached(sql)
+        .map_err(failed)?
+        .query_row([table.name.folded()], |row| row.get(0))
+        .map_err(failed)?;
+    Ok(waiting.map_or(to, |waiting| AcceptSeq(to.0.min(waiting.saturating_sub(1)))))
+}
+
 fn count(connection: &Connection, table: &StagedTable, to: AcceptSeq) -> Result<u64> {
+    let to = reach(connection, table, to)?;
     let sql = format!("SELECT count(*) FROM {} WHERE _deleted = 1 AND _seq <= ?1", table.quoted());
     let found: i64 = connection
         .prepare_cached(&sql)
@@ -74,6 +88,7 @@ fn remove(
     table: &StagedTable,
     (to, limit): (AcceptSeq, usize),
 ) -> Result<usize> {
+    let to = reach(tx, table, to)?;
     // A file of an older program has no index yet.
     tables::index_tombstones(tx, table)?;
     let name = table.quoted();
