@@ -404,6 +404,11 @@ impl Table {
         std::mem::take(&mut self.confirmed_sent).then(|| self.query.table.clone())
     }
 
+    /// The table with the number of the last reload request that it has answered.
+    pub(super) fn reload_done(&self) -> Option<(TableName, u64)> {
+        (self.cursor.local > 0).then(|| (self.query.table.clone(), self.cursor.local))
+    }
+
     /// The batch was accepted.
     pub(super) fn accepted(&mut self) {
         self.sent.0 += self.pending.0;

@@ -499,6 +499,7 @@ impl<S: Source> Worker<S> {
             cursors: moved.clone(),
             loads_done: std::mem::take(&mut session.loads_done),
             deletes_done: session.tables.iter_mut().filter_map(Table::deletes_done).collect(),
+            reloads_done: session.tables.iter().filter_map(Table::reload_done).collect(),
         };
         self.journal.seal(id, seal).await.map_err(Fault::Session)?;
         let mut spool = self.journal.spool();

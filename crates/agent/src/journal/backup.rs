@@ -95,6 +95,11 @@ pub fn settle(path: &Path, now: Wall) -> Result<()> {
              ('known_lost', coalesce((SELECT value FROM fact WHERE name = 'known_lost'), 0) + 1);",
     )
     .map_err(failed)?;
+    // Older journals wait for no load.
+    let waits = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'reload_order')";
+    if tx.query_row(waits, [], |row| row.get(0)).map_err(failed)? {
+        tx.execute_batch("DELETE FROM reload_order").map_err(failed)?;
+    }
     let sql = "INSERT OR REPLACE INTO fact VALUES (?1, ?2)";
     tx.execute(sql, params![RESTORED, now.seconds()]).map_err(failed)?;
     tx.commit().map_err(failed)?;

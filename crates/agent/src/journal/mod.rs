@@ -154,7 +154,16 @@ impl Journal {
 impl Journal {
     /// Keeps the last good answer of Entities. Bumps `plan_changed` where it differs.
     pub async fn save_plan(&self, entities: Entities) -> Result<()> {
-        self.run(move |desk| session::save_plan(desk, &entities)).await
+        let over = self
+            .run(move |desk| {
+                session::save_plan(desk, &entities)?;
+                orders::follow_plan(desk, &entities)
+            })
+            .await?;
+        if over {
+            self.verify_ordered();
+        }
+        Ok(())
     }
 
     pub async fn plan(&self) -> Result<Option<Entities>> {
@@ -293,14 +302,18 @@ impl Journal {
     /// The Summary was accepted: in one transaction the known rows change, the cursors move, confirmed deletes are
     /// settled, the history told, the spool is emptied.
     pub async fn complete(&self, batch: BatchId, at: Wall) -> Result<()> {
-        let (rows, settled) = self
+        let (rows, settled, over) = self
             .run(move |desk| {
                 let rows = spool::rows_per_table(desk)?;
                 let seal = spool::complete(desk, batch, at)?;
                 seal.deletes_done.iter().try_for_each(|table| deletes::settle(desk, table))?;
-                Ok((rows, seal.deletes_done))
+                let over = orders::reloaded(desk, &seal.reloads_done)?;
+                Ok((rows, seal.deletes_done, over))
             })
             .await?;
+        if over {
+            self.verify_ordered();
+        }
         self.shared.attention.send_modify(|attention| {
             attention.passed(&rows);
             attention.capped.retain(|table, _| !settled.contains(table));

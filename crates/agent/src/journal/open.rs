@@ -26,12 +26,13 @@ use super::{
 
 const SCHEMA: &str = include_str!("schema.sql");
 /// What follows the first schema, in order; the last one's number is the journal's version.
-const UPGRADES: [&str; 5] = [
+const UPGRADES: [&str; 6] = [
     include_str!("schema_2.sql"),
     include_str!("schema_3.sql"),
     include_str!("schema_4.sql"),
     include_str!("schema_5.sql"),
     include_str!("schema_6.sql"),
+    include_str!("schema_7.sql"),
 ];
 pub(super) const VERSION: i64 = 1 + UPGRADES.len() as i64;
 pub(super) const FILE: &str = "journal.sqlite";

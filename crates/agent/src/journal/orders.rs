@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use protocol::{Code, Error, Result, ids::OrderId, limits, names::TableName};
+use protocol::{Code, Error, Result, ids::OrderId, json::Entities, limits, names::TableName};
 use runtime::{clock::Wall, failpoint};
 use rusqlite::params;
 
@@ -20,7 +20,7 @@ use super::{
 /// What is to be done.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Deed {
-    /// Load a table again, or (`None`) all of the plan.
+    /// Load a table again, or (`None`) all of the plan; the order is over when the last of them was loaded.
     Reload(Option<TableName>),
     /// Leave a table, or all, alone.
     Pause(Option<TableName>, Halt),
@@ -156,14 +156,17 @@ fn carry_out(desk: &mut Desk, id: OrderId, deed: Deed) -> Result<Done> {
     }
     let acted = match deed {
         Deed::Verify { table, repair, span } => {
-            verify_all(desk, (id, at), table, (repair, span)).map(|()| None)
+            verify_all(desk, (id, at), table, (repair, span)).map(|()| (None, false))
         }
-        deed => act(desk, deed).map(Some),
+        Deed::Reload(table) => {
+            reload_all(desk, id, table.as_ref()).map(|over| (Some(BTreeMap::new()), over))
+        }
+        deed => act(desk, deed).map(|retries| (Some(retries), true)),
     };
     let (code, retries) = match acted {
-        // Its verifications end it.
-        Ok(None) => return Ok(Done { code: None, retries: None }),
-        Ok(retries) => (None, retries),
+        // Its verifications or its loads end it.
+        Ok((retries, false)) => return Ok(Done { code: None, retries }),
+        Ok((retries, true)) => (None, retries),
         // It can be done later, and is not done by halves: the whole job is taken back.
         Err(error) if matches!(error.code, Code::JournalFailed | Code::DiskFull) => {
             return Err(error);
@@ -182,10 +185,6 @@ fn carry_out(desk: &mut Desk, id: OrderId, deed: Deed) -> Result<Done> {
 fn act(desk: &mut Desk, deed: Deed) -> Result<BTreeMap<TableName, bool>> {
     let mut retries = BTreeMap::new();
     match deed {
-        Deed::Reload(table) => {
-            planned(desk, table.as_ref())?;
-            people::request_reload(desk, table.as_ref())?;
-        }
         Deed::Pause(table, halt) => {
             planned(desk, table.as_ref())?;
             halt::put(desk, table.as_ref(), &halt)?;
@@ -199,10 +198,80 @@ fn act(desk: &mut Desk, deed: Deed) -> Result<BTreeMap<TableName, bool>> {
             retries = retry(desk, table)?;
         }
         Deed::Ended(Some(code)) => return Err(Error::new(code, "the order was not carried out")),
-        // Its end is told by `verify`.
-        Deed::Verify { .. } | Deed::Ended(None) => {}
+        // Their ends are told by what they are waited for.
+        Deed::Verify { .. } | Deed::Reload(_) | Deed::Ended(None) => {}
     }
     Ok(retries)
+}
+
+/// Asks for the loads; an order that comes again finds those it waits for. Gives whether there is nothing to wait for.
+fn reload_all(desk: &mut Desk, id: OrderId, table: Option<&TableName>) -> Result<bool> {
+    let mine = id.to_string();
+    let has = "SELECT count(*) FROM reload_order WHERE fleet_order = ?1";
+    if desk.rows(has, [&mine], |row| row.get::<_, i64>(0))?.pop().unwrap_or_default() > 0 {
+        return Ok(false);
+    }
+    planned(desk, table)?;
+    let (number, tables) = people::request_reload(desk, table)?;
+    for table in &tables {
+        let table = desk.number(table)?;
+        let sql = "INSERT INTO reload_order (fleet_order, table_id, number) VALUES (?1, ?2, ?3)";
+        desk.run(sql, params![mine, table, number])?;
+    }
+    Ok(tables.is_empty())
+}
+
+/// Tables have answered the requests up to those numbers. Gives whether an order ended with it.
+pub(super) fn reloaded(desk: &mut Desk, done: &[(TableName, u64)]) -> Result<bool> {
+    if !waits_for_loads(desk)? {
+        return Ok(false);
+    }
+    let mut ended = false;
+    for (table, number) in done {
+        let table = desk.number(table)?;
+        let sql =
+            "DELETE FROM reload_order WHERE table_id = ?1 AND number <= ?2 RETURNING fleet_order";
+        let orders = desk.rows(sql, params![table, number.cast_signed()], |row| row.get(0))?;
+        ended |= end_loaded(desk, orders)?;
+    }
+    Ok(ended)
+}
+
+/// What left the plan is not waited for. Gives whether an order ended with it.
+pub(super) fn follow_plan(desk: &mut Desk, plan: &Entities) -> Result<bool> {
+    if !waits_for_loads(desk)? {
+        return Ok(false);
+    }
+    let sql =
+        "SELECT DISTINCT o.table_id, n.name FROM reload_order o JOIN named n ON n.id = o.table_id";
+    let waited = desk.rows(sql, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?;
+    let mut ended = false;
+    for (table, name) in waited {
+        let name = spool::stored(&name)?;
+        if plan.queries.iter().any(|query| query.table == name) {
+            continue;
+        }
+        let sql = "DELETE FROM reload_order WHERE table_id = ?1 RETURNING fleet_order";
+        let orders = desk.rows(sql, [table], |row| row.get(0))?;
+        ended |= end_loaded(desk, orders)?;
+    }
+    Ok(ended)
+}
+
+fn waits_for_loads(desk: &Desk) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM reload_order)";
+    Ok(desk.rows(sql, [], |row| row.get::<_, bool>(0))?.pop().unwrap_or_default())
+}
+
+/// Ends those of the orders that wait for no load any more.
+fn end_loaded(desk: &Desk, orders: Vec<String>) -> Result<bool> {
+    let mut ended = false;
+    for order in orders {
+        let sql = "UPDATE fleet_order SET outcome = '' WHERE id = ?1 AND outcome IS NULL
+                     AND NOT EXISTS (SELECT 1 FROM reload_order WHERE fleet_order = ?1)";
+        ended |= desk.run(sql, [order])? > 0;
+    }
+    Ok(ended)
 }
 
 /// One verification for each table, or none; an order that comes again finds those it has.

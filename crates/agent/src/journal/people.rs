@@ -146,7 +146,11 @@ pub(super) fn close_row(desk: &mut Desk, table: &TableName, key_hash: &str) -> R
     desk.run(sql, params![table, key_hash]).map(|_| ())
 }
 
-pub(super) fn request_reload(desk: &mut Desk, table: Option<&TableName>) -> Result<()> {
+/// Gives the number of the request, and the tables it is for.
+pub(super) fn request_reload(
+    desk: &mut Desk,
+    table: Option<&TableName>,
+) -> Result<(i64, Vec<TableName>)> {
     let tables = match table {
         Some(table) => vec![table.clone()],
         None => {
@@ -167,7 +171,7 @@ pub(super) fn request_reload(desk: &mut Desk, table: Option<&TableName>) -> Resu
         let table = desk.number(table)?;
         desk.run("INSERT OR REPLACE INTO reload VALUES (?1, ?2)", params![table, number])?;
     }
-    Ok(())
+    Ok((number, tables))
 }
 
 pub(super) fn reload_requests(desk: &Desk) -> Result<BTreeMap<TableName, u64>> {

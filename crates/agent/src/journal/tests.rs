@@ -41,6 +41,7 @@ fn seal_of(messages: u32, cursors: &[(&str, &[u8])]) -> Seal {
         cursors: cursors.iter().map(|(t, c)| (table(t), c.to_vec())).collect(),
         loads_done: vec![(table("FLAN"), Generation(3))],
         deletes_done: vec![table("SE1")],
+        reloads_done: Vec::new(),
     }
 }
 

@@ -51,6 +51,9 @@ pub struct Seal {
     /// Tables whose deletes, confirmed by a person, end with this batch.
     #[serde(default)]
     pub deletes_done: Vec<TableName>,
+    /// Number of the last reload request that a table has answered by the end of this batch.
+    #[serde(default)]
+    pub reloads_done: Vec<(TableName, u64)>,
 }
 
 /// Where the open batch stands; a hint for waiting, the tables are the truth.

@@ -236,7 +236,7 @@ impl Journal {
         over
     }
 
-    /// Wakes whoever runs verifications or tells what became of them.
+    /// Wakes whoever runs verifications or tells what became of orders.
     pub(super) fn verify_ordered(&self) {
         self.shared.verify.send_modify(|orders| *orders += 1);
     }

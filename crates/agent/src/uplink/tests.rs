@@ -73,6 +73,7 @@ fn seal(messages: u32, records: u32) -> Seal {
         cursors: vec![(table_name("FLAN"), b"cursor".to_vec())],
         loads_done: vec![(table_name("FLAN"), Generation(4))],
         deletes_done: Vec::new(),
+        reloads_done: Vec::new(),
     }
 }
 

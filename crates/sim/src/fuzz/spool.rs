@@ -81,6 +81,7 @@ async fn written(
         cursors: vec![("TMOV".parse()?, b"cursor of tmov".to_vec())],
         loads_done: vec![("FLAN".parse()?, Generation(3))],
         deletes_done: Vec::new(),
+        reloads_done: Vec::new(),
     };
     journal.seal(BATCH, seal.clone()).await?;
     Ok((messages, seal, cursors))

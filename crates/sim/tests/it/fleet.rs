@@ -96,6 +96,38 @@ async fn an_agent_is_shown_with_its_tables_and_a_silent_one_ends_as_such() {
     until(&world, &["agents"], gone).await;
 }
 
+/// State of an order as it is told now.
+fn order_state(told: &[Value], number: i64) -> String {
+    let found = told.iter().find(|found| found["order"] == number);
+    found.map(|found| found["state"].as_str().unwrap().to_owned()).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_reload_under_way_and_a_pause_go_to_the_agent_that_takes_the_stream_over() {
+    let (_folder, mut world) = world(150).await;
+    let loads = |world: &World| world.ledger_messages("t", "is_base_load = 1");
+    let pause = order(&world, &["pause", "t"]);
+    assert_eq!(ended(&world, pause).await["state"], "done");
+    // It cannot load a table that is left alone, so the order does not end.
+    let reload = order(&world, &["reload", "t"]);
+    until(&world, &["orders"], |told| order_state(told, reload) == "under-way").await;
+    // The machine is lost with its journal; another one takes its place.
+    world.kill_agent();
+    std::fs::remove_dir_all(world.cloud.folder.path().join("agent-data")).unwrap();
+    world.start_agent();
+    let two =
+        |told: &[Value]| told.iter().any(|agent| agent["link"] == "sending") && told.len() == 2;
+    until(&world, &["agents"], two).await;
+    until(&world, &["tables"], |told| state_of(told, "t") == "PAUSED").await;
+    assert_eq!(order_state(&fleet(&world, &["orders"]), reload), "under-way");
+    assert_eq!(loads(&world), 1);
+    let resume = order(&world, &["resume", "t"]);
+    assert_eq!(ended(&world, resume).await["state"], "done");
+    assert_eq!(ended(&world, reload).await["state"], "done");
+    assert_eq!(loads(&world), 2, "{}", world.logs());
+    world.equal(WAIT).await;
+}
+
 #[tokio::test]
 async fn a_reload_is_done_once_although_the_stream_is_cut_and_the_agent_killed_behind_its_id() {
     let (_folder, mut world) = world(150).await;

@@ -20,6 +20,12 @@ async fn done(journal: &Journal, id: OrderId, deed: Deed) -> Option<Code> {
     journal.carry_out(id, deed).await.unwrap()
 }
 
+/// A batch was accepted with which the table had answered that request; `true` = an order ended with it.
+async fn loaded(journal: &Journal, of: &str, number: u64) -> bool {
+    let done = [(table(of), number)];
+    journal.run(move |desk| crate::journal::orders::reloaded(desk, &done)).await.unwrap()
+}
+
 fn new() -> OrderId {
     OrderId(runtime::entropy::uuid())
 }
@@ -38,6 +44,16 @@ async fn an_order_is_carried_out_once_although_the_process_dies_after_each_step(
     assert_eq!(journal.take_order(MINE, Wall(2)).await.unwrap(), Taken::Begun);
     assert_eq!(journal.carry_out(MINE, reload.clone()).await.unwrap(), None);
     let asked = journal.reload_requests().await.unwrap();
+    drop(journal);
+    // Killed while the table is loaded: the order waits for it, and asks for no second load.
+    let journal = place.open().await;
+    assert_eq!(journal.take_order(MINE, Wall(2)).await.unwrap(), Taken::Begun);
+    assert_eq!(journal.carry_out(MINE, reload.clone()).await.unwrap(), None);
+    assert_eq!(journal.reload_requests().await.unwrap(), asked);
+    assert!(journal.untold_orders().await.unwrap().is_empty());
+    assert!(!loaded(&journal, "FLAN", asked[&table("FLAN")] - 1).await, "that was another one");
+    assert!(!loaded(&journal, "TMOV", asked[&table("FLAN")]).await);
+    assert!(loaded(&journal, "FLAN", asked[&table("FLAN")]).await);
     drop(journal);
     // Killed before the server heard of it: it is told, and not done again.
     let journal = place.open().await;
@@ -228,4 +244,25 @@ async fn differences_count_before_what_kept_other_tables_from_being_compared() {
     ] {
         assert_eq!(order(ended).await, code);
     }
+}
+
+#[tokio::test]
+async fn an_order_to_load_all_tables_is_over_with_the_last_of_them_or_when_the_rest_left_the_plan()
+{
+    let place = Place::new();
+    let journal = planned(&place).await;
+    let all = Deed::Reload(None);
+    assert_eq!(done(&journal, MINE, all.clone()).await, None);
+    let number = journal.reload_requests().await.unwrap()[&table("FLAN")];
+    assert!(!loaded(&journal, "FLAN", number).await);
+    assert!(loaded(&journal, "TMOV", number).await);
+    assert_eq!(journal.untold_orders().await.unwrap(), [OrderOutcome { id: MINE, code: None }]);
+    let second = new();
+    assert_eq!(done(&journal, second, all).await, None);
+    let number = journal.reload_requests().await.unwrap()[&table("FLAN")];
+    assert!(!loaded(&journal, "FLAN", number).await);
+    let plan =
+        r#"{"uploadVersion":3,"queries":[{"table":"FLAN","filter":null,"forceReload":false}]}"#;
+    journal.save_plan(serde_json::from_str(plan).unwrap()).await.unwrap();
+    assert_eq!(journal.untold_orders().await.unwrap().len(), 2);
 }
