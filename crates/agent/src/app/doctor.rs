@@ -277,6 +277,7 @@ fn concerned(of: &str, concern: &Concern) -> Finding {
             );
             Finding::note(TABLE, of, found)
         }
+        Concern::TriggerOff(name) => trigger_off(of, name),
         Concern::MayWrite => Finding::warning(
             TABLE,
             of,
@@ -292,6 +293,20 @@ fn concerned(of: &str, concern: &Concern) -> Finding {
             ),
         ),
     }
+}
+
+fn trigger_off(of: &str, name: &str) -> Finding {
+    let found = words(
+        format!("trigger {name} is switched off: if it sets the stamp, changes keep an old one"),
+        format!(
+            "o trigger {name} está desligado: se ele grava o stamp, as mudanças ficam com um antigo"
+        ),
+    );
+    let act = words(
+        "Let a DBA switch it on again. Until then only the daily comparison and verify find such changes.",
+        "Peça ao DBA que o ligue de novo. Até lá só a comparação diária e o verify acham essas mudanças.",
+    );
+    Finding::warning(TABLE, of, (found, act))
 }
 
 /// How long a base load takes to read: rows by the pace of a page of each table, over the share of time it may use.

@@ -222,6 +222,8 @@ pub enum Concern {
     NoStampIndex(String),
     /// That column is NULL in rows.
     StampNull(String),
+    /// That trigger of the table is switched off; if it sets the stamp, changes carry an old one (F12).
+    TriggerOff(String),
     /// The login may change rows.
     MayWrite,
 }

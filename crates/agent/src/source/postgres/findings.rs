@@ -91,7 +91,22 @@ async fn of_stamp(
         let words = format!("rows with NULL in {column} are compared at each key scan");
         about.push((Some(Concern::StampNull(column.clone())), words));
     }
+    about.extend(switched_off(link, table).await?);
     Ok(about)
+}
+
+/// A trigger of people that is switched off may be the one that sets the stamp (F12).
+async fn switched_off(link: &Link, table: &str) -> Result<Vec<(Option<Concern>, String)>, Error> {
+    let sql = "SELECT tgname::text FROM pg_trigger WHERE tgrelid = to_regclass($1)::oid AND NOT tgisinternal
+                 AND tgenabled = 'D' ORDER BY tgname LIMIT 20";
+    let rows = link.query(sql, &[&table]).await.map_err(fault)?;
+    rows.iter()
+        .map(|row| {
+            let name: String = row.try_get(0).map_err(fault)?;
+            let words = format!("trigger {name} is switched off: if it sets the stamp, changes are found by the daily comparison alone");
+            Ok((Some(Concern::TriggerOff(name)), words))
+        })
+        .collect()
 }
 
 /// Whether the login may change rows, which the agent never does.
