@@ -5,15 +5,16 @@
 //! to I6 and I10 on the ledger, I7 and I11 on the order of acceptance, I9 of each cursor that moved, I1 of the message just
 //! acknowledged; after each of them and every commit of an ERP: I7 and I12 on a staging file that changed; after every
 //! commit: I9; after a crash of the server and at the end: I1 of everything; at the end: I8 and I17, then I8 by its own
-//! bound (`run`). I12 is seen by the names in the rows, whose keys and tables coincide. Of I16 the double sees how many
+//! bound and I18 of rows (`run`). I12 is seen by the names in the rows, whose keys and tables coincide. Of I16 the double sees how many
 //! statements an agent has under way.
 //! Never: shares a line with what it checks; asks agent or server what they think. Of the others: I13 to I15 come with
-//! messages; the rest of I16 and I18 need real databases and logs and are tested there (`tests/it/source_faults.rs`,
+//! messages; the rest of I16, and secrets in logs (I18), need real databases and logs and are tested there (`tests/it/source_faults.rs`,
 //! `canaries.rs`).
 
 mod compare;
 mod cursor;
 mod ledger;
+pub mod told;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
