@@ -535,7 +535,9 @@ impl CloudConfig {
     pub fn ca(&self) -> Result<Option<Vec<u8>>> {
         let read = |path: &PathBuf| {
             let words = format!("cannot read cloud.ca_file {}", path.display());
-            fs::read(path).coded(Code::ConfigInvalid, words)
+            let read = fs::read(path).coded(Code::ConfigInvalid, words)?;
+            runtime::tls::with_certificate(read)
+                .map_err(|error| error.at(format!("cloud.ca_file {}", path.display())))
         };
         self.ca_file.as_ref().map(read).transpose()
     }

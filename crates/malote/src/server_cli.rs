@@ -315,6 +315,8 @@ async fn with_store(noun: ServerNoun, services: &Services, form: Form) -> Result
 }
 
 async fn serve(config: ServerConfig) -> Result<u8> {
+    let level = telemetry::check(&config.log.level);
+    level.map_err(|words| Error::new(Code::ConfigInvalid, words).at("log.level"))?;
     telemetry::start(&config.log.level, config.log.format);
     let (trigger, shutdown) = shutdown::channel();
     let signals = runtime::task::spawn("signals", shutdown::on_signal(trigger));

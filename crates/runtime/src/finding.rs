@@ -3,7 +3,7 @@
 //! Promises: what is worse than a note tells what to do about it; an error keeps its code.
 //! Never: holds a secret or a row's value.
 
-use std::{path::Path, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 use protocol::{Code, Error};
 use serde::{Serialize, Serializer};
@@ -118,6 +118,23 @@ impl Finding {
             format!("outros podem olhar dentro dela (modo {mode:o})"),
         );
         Some(Self::warning(topic, place.to_string(), (found, both(format!("chmod 700 {place}")))))
+    }
+
+    /// A data folder that this account may not look into, so that nothing in it can be told; `None` where it may.
+    #[must_use]
+    pub fn closed_folder(topic: &'static str, data: &Path) -> Option<Self> {
+        let cause = std::fs::read_dir(data)
+            .err()
+            .filter(|cause| cause.kind() != io::ErrorKind::NotFound)?;
+        let found = words(
+            format!("it cannot be looked into: {cause}"),
+            format!("não se pode olhar dentro dela: {cause}"),
+        );
+        let todo = words(
+            "Name a folder, and run doctor as the account that the program runs under.",
+            "Indique uma pasta, e execute o doctor com a conta sob a qual o programa roda.",
+        );
+        Some(Self::mend(topic, data.display().to_string(), (found, todo)))
     }
 
     /// The same, of another weight.

@@ -35,6 +35,17 @@ pub fn install_provider() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
 
+/// The bytes of a file that is to name authorities, once a certificate is seen in them.
+///
+/// # Errors
+/// `CONFIG_INVALID` where there is none, or a broken one.
+pub fn with_certificate(pem: Vec<u8>) -> Result<Vec<u8>> {
+    match CertificateDer::pem_slice_iter(&pem).next() {
+        Some(Ok(_)) => Ok(pem),
+        _ => Err(Error::new(Code::ConfigInvalid, "no certificate in PEM form is read there")),
+    }
+}
+
 /// Where certificate and key are; both or none.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -322,6 +333,16 @@ mod tests {
         renewal.look();
         assert!(call(&tls, Speaks::Grpc, SECOND.0).await.is_some());
         assert_eq!(call(&tls, Speaks::Grpc, FIRST.0).await, None);
+    }
+
+    #[test]
+    fn a_file_without_a_certificate_names_no_authority() {
+        let pem = include_bytes!("../tests/data/first.pem").to_vec();
+        assert_eq!(with_certificate(pem.clone()).unwrap(), pem);
+        for bad in [&b""[..], b"ext", include_bytes!("../tests/data/first.key")] {
+            let refused = with_certificate(bad.to_vec()).unwrap_err();
+            assert_eq!(refused.code, Code::ConfigInvalid);
+        }
     }
 
     #[test]

@@ -207,8 +207,16 @@ impl ServerConfig {
     /// `ADDRESS_REFUSED`, `CONFIG_INVALID`.
     pub fn addresses(&self, http: SocketAddr, grpc: SocketAddr) -> Result<Addresses> {
         let scheme = if self.tls.are_named()? { "https" } else { "http" };
+        if self.http_listen == self.grpc_listen && self.http_listen.port() != 0 {
+            let words = "it is http_listen too; each needs a port of its own";
+            return Err(Error::new(Code::ConfigInvalid, words).at("grpc_listen"));
+        }
         let of = |key: &str, given: &str, bound: SocketAddr| {
             let address = if given.is_empty() {
+                if bound.ip().is_unspecified() {
+                    let words = "the server listens on every address, so this must name the one that agents call";
+                    return Err(Error::new(Code::ConfigInvalid, words).at(key));
+                }
                 format!("{scheme}://{bound}")
             } else {
                 given.trim_end_matches('/').to_owned()
@@ -227,6 +235,7 @@ impl ServerConfig {
 fn authority(key: &str, path: Option<&Path>) -> Result<Option<Vec<u8>>> {
     let Some(path) = path else { return Ok(None) };
     let read = std::fs::read(path).coded(Code::ConfigInvalid, "cannot be read");
+    let read = read.and_then(runtime::tls::with_certificate);
     read.map(Some).map_err(|error| error.at(format!("{key} {}", path.display())))
 }
 
@@ -321,6 +330,17 @@ mod tests {
             runtime::config::load_from::<ServerConfig>(Some(&path), "NONE", Default::default())
                 .unwrap_err();
         assert!(error.message.contains("htp_listen"), "{error}");
+    }
+
+    #[test]
+    fn an_address_that_nobody_can_call_is_not_published_and_no_port_serves_two() {
+        let all = SocketAddr::from(([0, 0, 0, 0], 7480));
+        let refused = config("", true).addresses(all, all).unwrap_err().to_string();
+        assert!(refused.contains("public_http"), "{refused}");
+        assert!(config("https://malote.example", false).addresses(all, all).is_ok());
+        let same = ServerConfig { grpc_listen: all, http_listen: all, ..config("", true) };
+        let refused = same.addresses(all, all).unwrap_err().to_string();
+        assert!(refused.contains("grpc_listen"), "{refused}");
     }
 
     #[test]

@@ -110,6 +110,9 @@ fn configuration(config: &AgentConfig) -> Vec<Finding> {
 
 fn data_folder(data: &Path) -> Vec<Finding> {
     let (place, mut found) = (data.display().to_string(), Vec::new());
+    if let Some(closed) = Finding::closed_folder(DATA, data) {
+        return vec![closed, disk(data)];
+    }
     found.push(match Finding::open_folder(DATA, data) {
         Some(open) => open,
         None if !data.exists() => {

@@ -158,6 +158,9 @@ impl<'a, S: Source> Cycle<'a, S> {
             tracing::info!(table = %name, %code, "the table is read again");
             self.tools.journal.mended(name, code).await.map_err(Fault::Session)?;
         }
+        if table.is_well_at_last() {
+            self.tools.journal.read_again(&table.query.table).await.map_err(Fault::Session)?;
+        }
         let comparing = !table.scan_done && table.scan.is_under_way();
         let again = matches!(table.again, Again::Behind(_)) && table.cursor.load.is_none();
         let scanning = (comparing || again) && !self.is_next_due();

@@ -181,6 +181,8 @@ pub(super) struct Table {
     pace: Pace,
     backoff: Backoff,
     weak: (Option<String>, Option<String>),
+    /// A turn went well since the session began, and it was not parked since.
+    is_well: bool,
     /// How often the ERP's clock had been set back at its last bound; and whether a transaction from before was open.
     steps: (u64, bool),
 }
@@ -219,6 +221,7 @@ impl Table {
             pace: Pace::default(),
             backoff: Backoff::new(Duration::from_secs(1), OPERATOR_RETRY),
             weak: (None, None),
+            is_well: false,
             steps: (0, false),
         }
     }
@@ -259,6 +262,7 @@ impl Table {
             Class::Caller | Class::Operator | Class::Bug => OPERATOR_RETRY,
         };
         let news = self.park.as_ref().is_none_or(|park| park.code != error.code);
+        self.is_well = false;
         self.park =
             Some(Park { code: error.code, words: error.message.clone(), until: now + pause });
         // Described again before the next try: the person may have changed the table.
@@ -269,7 +273,7 @@ impl Table {
 
     /// The server refuses the table: nothing of it is read.
     pub(super) fn refused(&mut self, parked: &Parked, now: Mono) {
-        self.refused = true;
+        (self.refused, self.is_well) = (true, false);
         self.retry = parked.retry.map(|retry| retry.at);
         self.park = Some(Park { code: parked.code, words: parked.words.clone(), until: now });
         self.seen = None;
@@ -321,6 +325,12 @@ impl Table {
     #[must_use]
     pub(super) fn rests(&self, now: Mono) -> bool {
         self.park.as_ref().is_some_and(|park| park.until > now)
+    }
+
+    /// The first whole turn that went well in this session, or since it was parked: a park before it may be of another
+    /// process, or lifted by a person.
+    pub(super) fn is_well_at_last(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_well, true)
     }
 
     /// A whole turn went well. Gives what the table was parked for until now.

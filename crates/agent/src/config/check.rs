@@ -3,6 +3,7 @@
 //! Promises: a key is named; what is missing is no error by itself, what stands there and cannot work is.
 //! Never: asks the cloud or the ERP database.
 
+use jiff::tz::TimeZone;
 use protocol::{
     Code, Error, Result,
     ids::ClientId,
@@ -18,6 +19,9 @@ use crate::{
     uplink::{hosts, proxy::Proxy},
     verify::Timetable,
 };
+
+/// Longest span, seconds.
+const LONGEST: u64 = 10 * 365 * 86_400;
 
 fn wrong(words: impl Into<String>) -> Error {
     Error::new(Code::ConfigInvalid, words)
@@ -120,6 +124,7 @@ impl AgentConfig {
         if self.capture.give_up_seconds < 5 {
             return Err(wrong("capture.give_up_seconds must be 5 or more"));
         }
+        self.validate_times()?;
         Schedule::of(&self.capture)?;
         Timetable::of(self)?;
         for (table, config) in &self.tables {
@@ -142,6 +147,34 @@ impl AgentConfig {
                     return Err(wrong(words).at(format_args!("tables.{table}.types.{name}")));
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Spans that can be waited for, and a zone that is known.
+    fn validate_times(&self) -> Result<()> {
+        let capture = &self.capture;
+        let spans = [
+            ("capture.cycle_seconds", capture.cycle_seconds),
+            ("capture.key_scan_seconds", capture.key_scan_seconds),
+            ("capture.compare_seconds", capture.compare_seconds),
+            ("capture.give_up_seconds", capture.give_up_seconds),
+            ("source.overlap_seconds", self.source.overlap_seconds.unwrap_or_default()),
+        ];
+        let of_tables = self.tables.iter().filter_map(|(table, config)| {
+            Some((format!("tables.{table}.allowance_seconds"), config.allowance_seconds?))
+        });
+        let mut spans =
+            spans.map(|(key, span)| (key.to_owned(), span)).into_iter().chain(of_tables);
+        if let Some((key, _)) = spans.find(|(_, span)| *span > LONGEST) {
+            return Err(wrong(format!("at most {LONGEST} seconds, which are ten years")).at(key));
+        }
+        // A database reads much as a zone that is none, some with the sign turned.
+        if let Some(zone) = &self.source.stamp_zone
+            && TimeZone::get(zone).is_err()
+        {
+            let words = format!("no time zone {zone} here: a name such as America/Sao_Paulo");
+            return Err(wrong(words).at("source.stamp_zone"));
         }
         Ok(())
     }
@@ -194,6 +227,24 @@ mod tests {
         let open = format!("{FULL}\n[admin]\nlisten = \"0.0.0.0:1\"");
         assert!(refused(&open).contains("loopback"));
         assert!(change("\"me\"", "\"\\u0007\"").contains("cloud.client_id"));
+    }
+
+    #[test]
+    fn a_zone_that_nobody_knows_and_a_span_that_nobody_can_wait_for_are_refused() {
+        let source = |line: &str| {
+            let text = FULL.replace("[source]", &format!("[source]\n{line}"));
+            read(&text).unwrap().validate().map_err(|error| error.to_string())
+        };
+        assert_eq!(source("stamp_zone = 'America/Sao_Paulo'"), Ok(()));
+        for zone in ["UTC-3", "banana", "America/Sao_Paolo", ""] {
+            let refused = source(&format!("stamp_zone = '{zone}'")).unwrap_err();
+            assert!(refused.contains("source.stamp_zone"), "{refused}");
+        }
+        let refused = source("overlap_seconds = 9223372036854775807").unwrap_err();
+        assert!(refused.contains("source.overlap_seconds"), "{refused}");
+        let text = FULL.replace("[capture]", "[capture]\ncycle_seconds = 9223372036854775807");
+        let refused = read(&text).unwrap().validate().unwrap_err().to_string();
+        assert!(refused.contains("capture.cycle_seconds"), "{refused}");
     }
 
     #[test]

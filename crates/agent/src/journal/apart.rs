@@ -313,6 +313,12 @@ impl Journal {
         self.run(move |desk| people::close(desk, Some(&table), code)).await
     }
 
+    /// The table is read again, by whichever way it came to that.
+    pub async fn read_again(&self, table: &TableName) -> Result<()> {
+        let table = table.clone();
+        self.run(move |desk| people::read_again(desk, &table)).await
+    }
+
     /// All rows of the table may be sent again: somebody acted, and they are tried as they are.
     pub async fn forgive_all(&self, table: &TableName) -> Result<()> {
         let table = table.clone();

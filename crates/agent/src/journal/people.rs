@@ -60,6 +60,23 @@ pub(super) fn close(desk: &mut Desk, table: Option<&TableName>, code: Code) -> R
     desk.run(sql, params![number, code.as_str()]).map(|_| ())
 }
 
+/// The table is read again: whatever kept it from being read is mended. What has an end of its own stays.
+pub(super) fn read_again(desk: &mut Desk, table: &TableName) -> Result<()> {
+    const STAY: [Code; 5] = [
+        Code::DeletesCapped,
+        Code::KeyIsNull,
+        Code::DifferencesFound,
+        Code::NotVerified,
+        Code::BoundDegraded,
+    ];
+    let stay = STAY.map(|code| format!("'{code}'")).join(", ");
+    let table = desk.number(table)?;
+    let sql = format!(
+        "DELETE FROM incident WHERE table_id = ?1 AND key_hash IS NULL AND code NOT IN ({stay})"
+    );
+    desk.run(&sql, [table]).map(|_| ())
+}
+
 /// Words of the open incidents with that code, by table; those of single rows are not among them.
 pub(super) fn told(desk: &mut Desk, code: Code) -> Result<Vec<(TableName, String)>> {
     let sql = "SELECT n.name, i.words FROM incident i JOIN named n ON n.id = i.table_id

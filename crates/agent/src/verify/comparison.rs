@@ -112,6 +112,7 @@ impl<S: Source> Comparison<'_, S> {
         self.standing().await?;
         self.answered().await?;
         let ground = self.describe().await?;
+        self.fits(&ground)?;
         let mut ranges = Ranges::new(self.order.span.clone(), self.bounds().await?);
         self.sum(&ground, &mut ranges).await?;
         let places = self.differing(&ranges).await?;
@@ -151,6 +152,21 @@ impl<S: Source> Comparison<'_, S> {
         let shape = self.source.describe(&self.config.spec(table)).await?;
         let filter = shape.filter(query.filter.as_deref())?;
         Ok(Ground { hasher: shape.hasher(), filter, shape })
+    }
+
+    /// A bound of a part has a value for each key column.
+    fn fits(&self, ground: &Ground) -> Result<()> {
+        let (span, columns) = (&self.order.span, ground.shape.page_key.len());
+        for bound in [&span.from, &span.to].into_iter().filter(|bound| !bound.0.is_empty()) {
+            let values = bound.values()?.len();
+            if values != columns {
+                let key = ground.shape.page_key.join(", ");
+                let words =
+                    format!("a bound has {values} values, the key {columns} columns: {key}");
+                return Err(Error::new(Code::BadRequest, words));
+            }
+        }
+        Ok(())
     }
 
     /// Every so many known rows, where the next range begins.

@@ -280,6 +280,20 @@ async fn a_row_that_changes_at_every_look_is_no_difference() {
 }
 
 #[tokio::test]
+async fn a_bound_of_a_part_has_a_value_for_each_key_column() {
+    let world = World::new(None).await;
+    let two = KeyBytes::of(["1", "2"]);
+    for span in [
+        KeySpan { from: two.clone(), to: KeyBytes::default() },
+        KeySpan { from: KeyBytes::default(), to: two },
+    ] {
+        let refused = world.run_within(span).await.unwrap_err();
+        assert_eq!(refused.code, Code::BadRequest);
+        assert!(refused.message.contains("2 values"), "{refused}");
+    }
+}
+
+#[tokio::test]
 async fn a_part_of_a_table_is_compared_by_the_bytes_of_its_keys_alone() {
     let world = World::new(None).await;
     for number in [2, 5, 8] {

@@ -103,13 +103,20 @@ impl RestoreArgs {
             ));
             return Ok(());
         };
+        let [kept, guardado] = match data.join(&former).exists() {
+            true => [
+                format!("; what stood there before lies in {former} of the data folder"),
+                format!("; o que havia antes está em {former} na pasta de dados"),
+            ],
+            false => Default::default(),
+        };
         out::talk(lang.pick(
             format!(
-                "restored as of {made}; what stood there before lies in {former} of the data folder.\n\
+                "restored as of {made}{kept}.\n\
                  Pauses are those of that day: look with malote agent status once the agent runs."
             ),
             format!(
-                "restaurado como em {made}; o que havia antes está em {former} na pasta de dados.\n\
+                "restaurado como em {made}{guardado}.\n\
                  As pausas são as daquele dia: veja com malote agent status quando o agente estiver rodando."
             ),
         ));

@@ -185,12 +185,13 @@ fn incident_lines(incidents: &[IncidentStatus], lang: Lang) -> Vec<String> {
 fn verified_line(verified: &Verification, lang: Lang) -> String {
     let at = verified.finished.as_deref().unwrap_or("?");
     let (head, not) = lang.pick(("verified", "not verified"), ("verificada", "não verificada"));
+    let part = if verified.part { lang.pick(" (a part)", " (uma parte)") } else { "" };
     match &verified.outcome {
-        Some(outcome) => format!("{head} {at}: {}", result(outcome, lang)),
+        Some(outcome) => format!("{head} {at}{part}: {}", result(outcome, lang)),
         None => {
             let [code, words] =
                 [&verified.code, &verified.words].map(|text| text.as_deref().unwrap_or_default());
-            format!("{not} {at}: {code}: {words}")
+            format!("{not} {at}{part}: {code}: {words}")
         }
     }
 }

@@ -185,14 +185,19 @@ fn show(restored: &Restored, dry_run: bool, form: Form) {
             format!("a cópia foi atualizada para o schema deste programa: {steps}"),
         );
     }
-    let former = former.as_deref().unwrap_or_default();
+    let [kept, guardado] = former.as_ref().map_or_else(Default::default, |former| {
+        [
+            format!("; what stood there before lies in {former} of the data folder, remove it when all is well"),
+            format!("; o que havia antes está em {former} na pasta de dados, remova quando tudo estiver certo"),
+        ]
+    });
     form.talk(
         format!(
-            "restored as of {made}; what stood there before lies in {former} of the data folder, remove it when all is well.\n\
+            "restored as of {made}{kept}.\n\
              Agents read again what came since; what people set up since has to be set up again."
         ),
         format!(
-            "restaurado como em {made}; o que havia antes está em {former} na pasta de dados, remova quando tudo estiver certo.\n\
+            "restaurado como em {made}{guardado}.\n\
              Os agentes leem de novo o que veio depois; o que foi cadastrado depois precisa ser refeito."
         ),
     );

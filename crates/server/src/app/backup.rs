@@ -228,7 +228,8 @@ fn restore_now(order: &RestoreOrder, who: &str) -> Result<Restored> {
     };
     let key = manifest.has(KEY).then_some(KEY);
     let names: Vec<&str> = [STORE, STAGING].into_iter().chain(key).collect();
-    let former = Some(backup::place(data, &names)?);
+    // Nothing stood there: nothing was kept.
+    let former = Some(backup::place(data, &names)?).filter(|former| data.join(former).exists());
     Ok(Restored { manifest, streams, revoked, migrated, former, knew })
 }
 

@@ -71,8 +71,13 @@ pub async fn doctor(config: &ServerConfig, wish: &Wish) -> Vec<Finding> {
     let mut findings = configuration(config);
     findings.push(Finding::ok(VERSION, "server", both(env!("CARGO_PKG_VERSION"))));
     let running = is_held(&config.data);
-    findings.push(data_folder(&config.data, running));
-    findings.extend(store(config));
+    match Finding::closed_folder(DATA, &config.data) {
+        Some(closed) => findings.push(closed),
+        None => {
+            findings.push(data_folder(&config.data, running));
+            findings.extend(store(config));
+        }
+    }
     findings.push(disk(&config.data));
     findings.extend(certificates(config));
     if wish.wants(&[PORT]) {

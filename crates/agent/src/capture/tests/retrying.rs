@@ -29,6 +29,24 @@ async fn a_table_that_capture_parked_is_tried_again_when_it_is_ordered() {
     // By itself it would rest for minutes.
     world.retried().await;
     world.status(|status| status.state == "STREAMING" && status.parked.is_none()).await;
+    assert_eq!(world.journal.incidents(9).await.unwrap(), [], "what it told of is mended");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn what_kept_a_table_from_being_read_is_over_when_a_new_process_reads_it() {
+    let mut world = stamped(50).await;
+    world.plan(|_| {}).await;
+    world.start().await;
+    world.until_equal(ALL).await;
+    world.sql("ALTER TABLE T RENAME TO AWAY");
+    world.status(|status| status.parked.is_some()).await;
+    world.stop().await;
+    assert_eq!(world.journal.incidents(9).await.unwrap().len(), 1);
+    world.sql("ALTER TABLE AWAY RENAME TO T");
+    world.start().await;
+    world.status(|status| status.state == "STREAMING" && status.parked.is_none()).await;
+    assert_eq!(world.journal.incidents(9).await.unwrap(), []);
     world.stop().await;
 }
 

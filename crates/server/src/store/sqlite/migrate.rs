@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use protocol::Result;
+use protocol::{Code, Coded as _, Result};
 
 use super::{connect, failed};
 
@@ -54,7 +54,8 @@ pub enum State {
 /// # Errors
 /// `STORE_FAILED` where the file is not a store.
 pub fn state(path: &Path) -> Result<State> {
-    if !path.exists() {
+    let there = path.try_exists();
+    if !there.coded(Code::StoreFailed, format!("cannot look for {}", path.display()))? {
         return Ok(State::Empty);
     }
     let found = version(path)?;
