@@ -92,6 +92,8 @@ pub(super) const TWINS: super::Twins = twins! {
     "Exemplo:";
     "FILTER"
     "FILTRO";
+    "FINGERPRINT"
+    "DIGITAL";
     "Fingerprint of that database, as the list shows it"
     "Impressão digital desse banco, como a lista mostra";
     "Give a row up: it leaves quarantine unstaged, the audit keeps why"
