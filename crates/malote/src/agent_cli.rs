@@ -223,11 +223,16 @@ impl AgentCommand {
             }
             AgentNoun::Reload { table, .. } => {
                 client(&load()?)?.reload(table.as_ref()).await?;
-                out::talk(lang.pick("ordered", "pedido feito"));
+                let words = lang.pick("ordered", "pedido feito");
+                steer::ordered(("reload", table.as_ref()), json, words);
                 Ok(exit::OK)
             }
-            AgentNoun::Pause(args) => args.run(&client(&load()?)?, lang).await.map(|()| exit::OK),
-            AgentNoun::Resume(args) => args.run(&client(&load()?)?, lang).await.map(|()| exit::OK),
+            AgentNoun::Pause(args) => {
+                args.run(&client(&load()?)?, json, lang).await.map(|()| exit::OK)
+            }
+            AgentNoun::Resume(args) => {
+                args.run(&client(&load()?)?, json, lang).await.map(|()| exit::OK)
+            }
             AgentNoun::Sql(args) => {
                 args.run(&client(&load()?)?, json, lang).await.map(|()| exit::OK)
             }

@@ -5,7 +5,8 @@
 
 use agent::admin::{HaltStatus, PauseOrder, ResumeOrder, client::Client};
 use clap::Args;
-use protocol::{Result, names::TableName};
+use protocol::{Code, Error, Result, limits, names::TableName};
+use serde_json::json;
 
 use crate::{lang::Lang, out};
 
@@ -22,13 +23,21 @@ pub(super) struct PauseArgs {
 }
 
 impl PauseArgs {
-    pub(super) async fn run(self, client: &Client, lang: Lang) -> Result<()> {
+    pub(super) async fn run(self, client: &Client, as_json: bool, lang: Lang) -> Result<()> {
         let who = self.who.or_else(runtime::config::user).unwrap_or_else(|| "unknown".to_owned());
-        client.pause(&PauseOrder { table: self.table, who, why: self.why }).await?;
-        out::talk(lang.pick(
+        for (name, text) in [("--why", &self.why), ("--who", &who)] {
+            if text.len() > limits::ORDER_ARGUMENT_BYTES {
+                let words = format!("{name} has more than {} bytes", limits::ORDER_ARGUMENT_BYTES);
+                return Err(Error::new(Code::BadRequest, words));
+            }
+        }
+        let order = PauseOrder { table: self.table, who, why: self.why };
+        client.pause(&order).await?;
+        let words = lang.pick(
             "paused; what is read already still goes out",
             "pausado; o que já foi lido ainda é enviado",
-        ));
+        );
+        ordered(("pause", order.table.as_ref()), as_json, words);
         Ok(())
     }
 }
@@ -44,11 +53,20 @@ pub(super) struct ResumeArgs {
 }
 
 impl ResumeArgs {
-    pub(super) async fn run(self, client: &Client, lang: Lang) -> Result<()> {
-        client.resume(&ResumeOrder { table: self.table, all: self.all }).await?;
-        out::talk(lang.pick("goes on", "retomado"));
+    pub(super) async fn run(self, client: &Client, as_json: bool, lang: Lang) -> Result<()> {
+        let order = ResumeOrder { table: self.table, all: self.all };
+        client.resume(&order).await?;
+        ordered(("resume", order.table.as_ref()), as_json, lang.pick("goes on", "retomado"));
         Ok(())
     }
+}
+
+/// The agent took an order; without a table it is for all.
+pub(super) fn ordered((verb, table): (&str, Option<&TableName>), as_json: bool, words: &str) {
+    if as_json {
+        out::data(json!({ "ordered": verb, "table": table }).to_string());
+    }
+    out::talk(words);
 }
 
 /// A pause as the status tells it.
