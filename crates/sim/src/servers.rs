@@ -40,6 +40,7 @@ pub struct Postgres {
     port: u16,
     /// `-c` settings over the defaults.
     settings: Vec<String>,
+    variables: Vec<(String, String)>,
     guard: Option<Child>,
 }
 
@@ -96,7 +97,8 @@ impl Postgres {
         })
         .await??;
         let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
-        let mut server = Self { binaries, folder, port: 0, settings, guard: None };
+        let variables = Vec::new();
+        let mut server = Self { binaries, folder, port: 0, settings, variables, guard: None };
         let mut tries = 0;
         loop {
             // Somebody may take a free port before the server does, so a failed start is tried on another one.
@@ -187,6 +189,11 @@ impl Postgres {
         self.restart().await
     }
 
+    /// From its next start on it has these variables in its environment.
+    pub fn under(&mut self, variables: Vec<(String, String)>) {
+        self.variables = variables;
+    }
+
     /// All that the server logged.
     #[must_use]
     pub fn log(&self) -> String {
@@ -221,6 +228,7 @@ impl Postgres {
             .stdin(Stdio::piped())
             .stdout(log)
             .stderr(log_too)
+            .envs(self.variables.iter().cloned())
             .current_dir(folder)
             .process_group(0);
         if let Some((user, group)) = other_user()? {

@@ -18,6 +18,10 @@ use crate::whole::{
 
 const WAIT: Duration = Duration::from_secs(90);
 const HOUR: i64 = 3_600;
+const TABLE: &str = "
+    CREATE TABLE t (id bigint PRIMARY KEY, v text, changed_at timestamptz DEFAULT now());
+    CREATE INDEX ON t (changed_at, id);
+    INSERT INTO t SELECT g, 'v' || g, now() - interval '1 day' FROM generate_series(1, 2000) g; ANALYZE t";
 
 /// The clock of the processes that have it.
 struct Clock {
@@ -42,21 +46,26 @@ impl Clock {
 
     /// So many hours off the machine's clock.
     fn set(&self, hours: i64) {
+        self.set_seconds(hours * HOUR);
+    }
+
+    fn set_seconds(&self, seconds: i64) {
         let mut file = fs::OpenOptions::new().write(true).open(self.file()).unwrap();
-        file.write_all(&(hours * HOUR).to_ne_bytes()).unwrap();
+        file.write_all(&seconds.to_ne_bytes()).unwrap();
+    }
+
+    /// PostgreSQL runs under an account of its own.
+    fn open_to_all(&self) {
+        use std::os::unix::fs::PermissionsExt as _;
+        let all = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(self.file().parent().unwrap(), all).unwrap();
     }
 }
 
 async fn followed() -> World {
     let url = servers::shared().await.unwrap();
     let erp = Erp::postgres(&url).await;
-    erp.run(
-        "CREATE TABLE t (id bigint PRIMARY KEY, v text, changed_at timestamptz DEFAULT now());
-         CREATE INDEX ON t (changed_at, id);
-         INSERT INTO t SELECT g, 'v' || g, now() - interval '1 day' FROM generate_series(1, 2000) g; ANALYZE t",
-    )
-    .await
-    .unwrap();
+    erp.run(TABLE).await.unwrap();
     World::start(Plan::new(&url, &["t"]).stamp("t", "changed_at"), erp).await
 }
 
@@ -153,6 +162,59 @@ async fn f40_a_server_whose_clock_is_set_by_hours_and_days_loses_nothing_and_kee
     change(&mut world, 11).await;
     let batches = batches(&world);
     assert!(batches.is_sorted_by(|before, after| before < after), "{batches:?}");
+}
+
+/// A world whose ERP database goes by a clock of the test's, in step with the machine's so far.
+async fn database_under_a_clock() -> (Clock, servers::Postgres, World) {
+    let clock = Clock::new();
+    clock.open_to_all();
+    let mut postgres = servers::Postgres::start().await.unwrap();
+    postgres.under(clock.variables());
+    postgres.restart().await.unwrap();
+    let url = postgres.create_database("erp").await.unwrap();
+    let erp = Erp::postgres(&url).await;
+    erp.run(TABLE).await.unwrap();
+    let mut world = World::start(Plan::new(&url, &["t"]).stamp("t", "changed_at"), erp).await;
+    world.equal(WAIT).await;
+    // The cursor has come to the present.
+    change(&mut world, 0).await;
+    (clock, postgres, world)
+}
+
+#[tokio::test]
+async fn f10_a_database_whose_clock_is_set_back_by_minutes_loses_no_row() {
+    let (clock, _postgres, mut world) = database_under_a_clock().await;
+    let mut off = 0;
+    for (round, back) in [(1, 150), (2, 20), (3, 600)] {
+        off -= back;
+        clock.set_seconds(off);
+        // Stamps from here on lie behind what was read already.
+        change(&mut world, round).await;
+    }
+}
+
+#[tokio::test]
+async fn f10_what_a_transaction_from_before_the_step_commits_after_it_is_found_and_so_in_a_new_session()
+ {
+    let (clock, postgres, mut world) = database_under_a_clock().await;
+    let late = servers::connect(&postgres.url("erp")).await.unwrap();
+    late.batch_execute("BEGIN; SELECT txid_current()").await.unwrap();
+    clock.set_seconds(-240);
+    change(&mut world, 1).await;
+    // Its stamp is the new clock's, and every bound since its begin has passed it by now.
+    let write = "UPDATE t SET v = 'late', changed_at = clock_timestamp() WHERE id = 3";
+    late.batch_execute(write).await.unwrap();
+    change(&mut world, 2).await;
+    late.batch_execute("COMMIT").await.unwrap();
+    world.equal(WAIT).await;
+    // The cloud is away when it steps: the batch that was to tell of it is dropped.
+    world.cloud.kill();
+    clock.set_seconds(-480);
+    let write = "UPDATE t SET v = 'meanwhile', changed_at = now() WHERE id % 5 = 1";
+    world.erp.run(write).await.unwrap();
+    world.status_says("CLOUD_UNREACHABLE", WAIT).await;
+    world.cloud.run().await;
+    world.equal(WAIT).await;
 }
 
 #[tokio::test]
