@@ -14,6 +14,10 @@ impl World {
     }
 }
 
+fn missing(status: &TableStatus) -> bool {
+    status.parked.as_ref().is_some_and(|(code, _)| code == "TABLE_MISSING")
+}
+
 #[tokio::test]
 async fn a_table_that_capture_parked_is_tried_again_when_it_is_ordered() {
     let mut world = stamped(50).await;
@@ -21,9 +25,6 @@ async fn a_table_that_capture_parked_is_tried_again_when_it_is_ordered() {
     world.start().await;
     world.until_equal(ALL).await;
     world.sql("ALTER TABLE T RENAME TO AWAY");
-    let missing = |status: &TableStatus| {
-        status.parked.as_ref().is_some_and(|(code, _)| code == "TABLE_MISSING")
-    };
     world.status(missing).await;
     world.sql("ALTER TABLE AWAY RENAME TO T");
     // By itself it would rest for minutes.
@@ -40,7 +41,7 @@ async fn what_kept_a_table_from_being_read_is_over_when_a_new_process_reads_it()
     world.start().await;
     world.until_equal(ALL).await;
     world.sql("ALTER TABLE T RENAME TO AWAY");
-    world.status(|status| status.parked.is_some()).await;
+    world.status(missing).await;
     world.stop().await;
     assert_eq!(world.journal.incidents(9).await.unwrap().len(), 1);
     world.sql("ALTER TABLE AWAY RENAME TO T");
