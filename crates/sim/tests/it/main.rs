@@ -59,6 +59,8 @@ mod server_process;
 #[cfg(test)]
 mod servers;
 #[cfg(test)]
+mod set_apart;
+#[cfg(test)]
 mod silent_line;
 #[cfg(test)]
 mod source_contract;
