@@ -240,14 +240,7 @@ impl<'a, S: Source> Cycle<'a, S> {
             self.bound = Some(bound);
             self.tools.journal.tell_position(self.tools.source.position());
         }
-        let bound = self.bound.clone().unwrap_or(Bound {
-            at_micros: 0,
-            micros: 0,
-            degraded: None,
-            held_by: None,
-            committed: None,
-            from_before_a_step: false,
-        });
+        let bound = self.bound.clone().unwrap_or(Bound::at(0));
         table.bounded(&bound, self.steps);
         Ok(bound)
     }

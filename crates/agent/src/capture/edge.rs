@@ -103,14 +103,7 @@ mod tests {
     const E: Duration = Duration::from_micros(3);
 
     fn bound(micros: i64) -> Bound {
-        Bound {
-            at_micros: micros,
-            micros,
-            degraded: None,
-            held_by: None,
-            committed: None,
-            from_before_a_step: false,
-        }
+        Bound::at(micros)
     }
 
     fn mark(stamp: i64) -> Watermark {

@@ -166,6 +166,21 @@ pub struct Bound {
     pub from_before_a_step: bool,
 }
 
+impl Bound {
+    /// Where the database's clock shows that, and nothing is open or known beside it.
+    #[must_use]
+    pub const fn at(micros: i64) -> Self {
+        Self {
+            at_micros: micros,
+            micros,
+            degraded: None,
+            held_by: None,
+            committed: None,
+            from_before_a_step: false,
+        }
+    }
+}
+
 /// Where a delta read starts.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum From {

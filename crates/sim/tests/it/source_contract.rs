@@ -138,14 +138,7 @@ fn bound_at(iso: &str) -> Bound {
         "2024-05-01T10:00:02Z" => 1_714_557_602,
         other => panic!("{other}"),
     };
-    Bound {
-        at_micros: seconds * 1_000_000,
-        micros: seconds * 1_000_000,
-        degraded: None,
-        held_by: None,
-        committed: None,
-        from_before_a_step: false,
-    }
+    Bound::at(seconds * 1_000_000)
 }
 
 async fn a_changed_table_is_refused_until_it_is_described_again(erp: impl Erp) {

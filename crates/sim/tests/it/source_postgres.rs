@@ -416,14 +416,7 @@ async fn a_local_stamp_is_never_read_too_late_when_the_clocks_go_back() {
     with_stamp.allowance = Some(Duration::ZERO);
     let shape = source.describe(&with_stamp).await.unwrap();
     let micros = 1_730_613_000_000_000; // 05:50 UTC, 01:50 the first time.
-    let bound = Bound {
-        at_micros: micros,
-        micros,
-        degraded: None,
-        held_by: None,
-        committed: None,
-        from_before_a_step: false,
-    };
+    let bound = Bound::at(micros);
     // Row 1 may have been written at 06:10 UTC, after the bound.
     assert_eq!(delta(&source, &shape, &bound, &bound).await, ["1"]);
 }

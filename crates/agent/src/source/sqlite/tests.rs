@@ -101,14 +101,7 @@ fn ids(page: &Page) -> Vec<String> {
 #[tokio::test]
 async fn a_delta_reads_stamps_of_the_tables_own_spelling_and_the_scan_meets_the_other_one() {
     let micros = 1_714_557_600_900_000;
-    let bound = Bound {
-        at_micros: micros,
-        micros,
-        degraded: None,
-        held_by: None,
-        committed: None,
-        from_before_a_step: false,
-    };
+    let bound = Bound::at(micros);
     let limit = ReadLimit { rows: 100, bytes: 1 << 20 };
     for (own, other) in [(' ', 'T'), ('T', ' ')] {
         let folder = tempfile::tempdir().unwrap();
@@ -131,14 +124,7 @@ async fn a_delta_reads_stamps_of_the_tables_own_spelling_and_the_scan_meets_the_
 #[tokio::test]
 async fn f07_the_edge_is_told_alike_in_every_spelling_and_a_stamp_left_by_a_cut_is_read_from() {
     let micros = 1_714_557_610_000_000;
-    let bound = Bound {
-        at_micros: micros,
-        micros,
-        degraded: None,
-        held_by: None,
-        committed: None,
-        from_before_a_step: false,
-    };
+    let bound = Bound::at(micros);
     let limit = ReadLimit { rows: 100, bytes: 1 << 20 };
     for (values, cut) in [
         (
@@ -179,14 +165,7 @@ async fn a_table_that_gets_its_first_stamp_is_described_again() {
     let (source, erp) = source(&folder);
     let shape = source.describe(&spec()).await.unwrap();
     let micros = 1_714_557_600_000_000;
-    let bound = Bound {
-        at_micros: micros,
-        micros,
-        degraded: None,
-        held_by: None,
-        committed: None,
-        from_before_a_step: false,
-    };
+    let bound = Bound::at(micros);
     let limit = ReadLimit { rows: 100, bytes: 1 << 20 };
     let from = From::At(source.watermark(&shape, &bound).unwrap());
     assert!(source.delta(&shape, &from, &bound, limit).await.unwrap().is_empty());
@@ -206,14 +185,7 @@ async fn epochs_are_read_by_their_magnitude_and_other_stamps_are_refused() {
         erp.execute_batch(&format!("DROP TABLE t; CREATE TABLE t (id integer PRIMARY KEY, m integer); INSERT INTO t VALUES (1, {value})")).unwrap();
         let shape = source.describe(&spec()).await.unwrap();
         let micros = 1_714_557_600_000_000;
-        let bound = Bound {
-            at_micros: micros,
-            micros,
-            degraded: None,
-            held_by: None,
-            committed: None,
-            from_before_a_step: false,
-        };
+        let bound = Bound::at(micros);
         let from = From::At(source.watermark(&shape, &bound).unwrap());
         let page =
             source.delta(&shape, &from, &bound, ReadLimit { rows: 9, bytes: 99 }).await.unwrap();

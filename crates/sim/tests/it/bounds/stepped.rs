@@ -183,14 +183,7 @@ impl Source for Stepped {
             None => self.inner.bound().await?,
             Some(sql) => {
                 let row = self.erp.query_one(&sql, &[]).await.unwrap();
-                Bound {
-                    at_micros: row.get(0),
-                    micros: row.get(1),
-                    degraded: None,
-                    held_by: None,
-                    committed: None,
-                    from_before_a_step: false,
-                }
+                Bound { micros: row.get(1), ..Bound::at(row.get(0)) }
             }
         };
         // Each pass is read: the steps of a test are its reads.
