@@ -155,6 +155,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_cannot_be_looked_into_is_said_and_what_is_not_there_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let closed = Finding::closed_folder("data", &file).unwrap();
+        assert_eq!((closed.grade, closed.topic), (Grade::Mend, "data"));
+        for open in [folder.path(), &folder.path().join("none")] {
+            assert!(Finding::closed_folder("data", open).is_none(), "{}", open.display());
+        }
+    }
+
+    #[test]
     fn an_error_becomes_something_to_mend_with_its_code_and_its_hint_in_both_languages() {
         let finding = Finding::error("disk", "data", &Error::new(Code::DiskFull, "no room"));
         assert_eq!((finding.grade, finding.code), (Grade::Mend, Some(Code::DiskFull)));

@@ -84,8 +84,8 @@ pub(super) struct Cycle<'a, S> {
     pub(super) started: Mono,
     opened: bool,
     bound: Option<Bound>,
-    /// Steps back of the ERP's clock up to its bound.
-    steps: u64,
+    /// All steps back of the ERP's clock up to its bound, microseconds.
+    back: u64,
 }
 
 impl<'a, S: Source> Cycle<'a, S> {
@@ -105,7 +105,7 @@ impl<'a, S: Source> Cycle<'a, S> {
             started,
             opened: false,
             bound: None,
-            steps: 0,
+            back: 0,
         }
     }
 
@@ -158,7 +158,7 @@ impl<'a, S: Source> Cycle<'a, S> {
             tracing::info!(table = %name, %code, "the table is read again");
             self.tools.journal.mended(name, code).await.map_err(Fault::Session)?;
         }
-        if table.is_well_at_last() {
+        if table.is_well_at_last() && !self.tools.journal.is_parked(&table.query.table) {
             self.tools.journal.read_again(&table.query.table).await.map_err(Fault::Session)?;
         }
         let comparing = !table.scan_done && table.scan.is_under_way();
@@ -236,12 +236,12 @@ impl<'a, S: Source> Cycle<'a, S> {
         if self.bound.is_none() {
             let asked = Mono::now();
             let bound = self.tools.source.bound().await.map_err(Fault::Table)?;
-            self.steps = self.tools.erp_clock.note(bound.at_micros, asked, Mono::now());
+            self.back = self.tools.erp_clock.note(&bound, asked, Mono::now());
             self.bound = Some(bound);
             self.tools.journal.tell_position(self.tools.source.position());
         }
         let bound = self.bound.clone().unwrap_or(Bound::at(0));
-        table.bounded(&bound, self.steps);
+        table.bounded(&bound, self.back);
         Ok(bound)
     }
 

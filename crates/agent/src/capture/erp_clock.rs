@@ -1,59 +1,85 @@
 //! ERP clock: notices that the clock of the ERP database was set back (F10).
 //!
-//! Promises: by what surely passed between two bounds, however slow the calls were; whoever asks later learns how often it
-//! happened, and a table learns it again until a batch was accepted that holds what it made of it.
-//! Never: reads a clock; says how far it went back.
+//! Promises: by what surely passed between two bounds, however slow the calls were; whoever asks later learns how far it
+//! went back in all, and a table learns it again until a batch was accepted that holds what it made of it. A step counts
+//! once more when every transaction that began before it has surely ended.
+//! Never: reads a clock; takes a rate that differs for a step.
 
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use protocol::names::TableName;
 use runtime::clock::Mono;
 
-/// Clocks that are kept, by slewing or by small steps, differ by less. Below it the allowance of stamps is wider.
+use crate::source::Bound;
+
+/// Microseconds. Clocks that are kept, by slewing or by small steps, differ by less.
 const KEPT: i64 = 50_000;
 
-/// What the clock showed last, and how often it was set back since this process began.
+/// What the clock showed last, and how far it was set back since this process began.
 #[derive(Debug, Default)]
 pub(super) struct ErpClock(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    last: Option<(i64, Mono)>,
-    steps: u64,
-    /// How many of them each table has met for good.
+    /// What it showed, and between which moments.
+    last: Option<(i64, Mono, Mono)>,
+    back: u64,
+    waits: Option<Wait>,
+    /// How much of it each table has met for good.
     met: BTreeMap<TableName, u64>,
 }
 
+/// Transactions from before a step.
+#[derive(Clone, Copy, Debug)]
+struct Wait {
+    /// None of them began later, by the clock as it was.
+    ceiling: i64,
+    /// Of the steps that they began before.
+    back: u64,
+}
+
 impl ErpClock {
-    /// Notes that it showed `at`, microseconds since 1970, at some moment between these two; gives how often it was set
-    /// back so far.
-    pub(super) fn note(&self, at: i64, asked: Mono, answered: Mono) -> u64 {
+    /// Notes a bound that was asked for and answered at these moments. Gives the microseconds of all steps back so far.
+    pub(super) fn note(&self, bound: &Bound, asked: Mono, answered: Mono) -> u64 {
         let mut state = self.held();
-        let back = state.last.is_some_and(|(before, then)| {
-            let passed = i64::try_from((asked - then).as_micros()).unwrap_or(i64::MAX);
+        let micros = |time: Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
+        if let Some((before, begin, end)) = state.last {
+            let passed = micros(asked - end);
             // Rates of clocks differ; by a thousandth no machine's does.
             let least = before.saturating_add(passed - passed / 1_000);
-            at < least.saturating_sub(KEPT)
-        });
-        state.last = Some((at, answered));
-        state.steps += u64::from(back);
-        state.steps
+            let back = least.saturating_sub(bound.at_micros);
+            if back > KEPT {
+                let back = back.unsigned_abs();
+                let most = before.saturating_add(micros(answered - begin)).saturating_add(KEPT);
+                let wait = state.waits.unwrap_or(Wait { ceiling: most, back: 0 });
+                let ceiling = wait.ceiling.max(most);
+                state.waits = Some(Wait { ceiling, back: wait.back.saturating_add(back) });
+                state.back = state.back.saturating_add(back);
+            }
+        }
+        // The oldest open transaction began behind it, so the clock has come there again too.
+        if let Some(over) = state.waits.take_if(|wait| bound.micros > wait.ceiling) {
+            state.back = state.back.saturating_add(over.back);
+        }
+        state.last = Some((bound.at_micros, asked, answered));
+        state.back
     }
 
-    /// How many a table has met, as far as batches were accepted.
+    /// How much of it a table has met, as far as batches were accepted.
     pub(super) fn met(&self, table: &TableName) -> u64 {
         self.held().met.get(table).copied().unwrap_or_default()
     }
 
     /// A batch was accepted that holds what the table made of them.
-    pub(super) fn is_met(&self, table: &TableName, steps: u64) {
+    pub(super) fn is_met(&self, table: &TableName, back: u64) {
         let mut state = self.held();
         // Nothing to keep while it goes on as it should.
-        if steps > 0 && state.met.get(table) != Some(&steps) {
-            state.met.insert(table.clone(), steps);
+        if back > 0 && state.met.get(table) != Some(&back) {
+            state.met.insert(table.clone(), back);
         }
     }
 
@@ -64,8 +90,6 @@ impl ErpClock {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -74,10 +98,32 @@ mod tests {
     fn a_step_back_is_noticed_although_the_clock_is_ahead_of_the_last_bound_again() {
         let (clock, begin) = (ErpClock::default(), Mono::now());
         let at = |seconds: u64| begin + Duration::from_secs(seconds);
-        let note = |shows: i64, then: u64| clock.note(shows * 1_000_000, at(then), at(then));
+        let note =
+            |shows: i64, then: u64| clock.note(&Bound::at(shows * 1_000_000), at(then), at(then));
+        let seconds = |micros: u64| (micros + 20_000) / 1_000_000;
         assert_eq!((note(100, 0), note(105, 5)), (0, 0));
-        assert_eq!(note(108, 10), 1, "five seconds later it shows three more");
-        assert_eq!((note(113, 15), note(913, 20), note(100, 25)), (1, 1, 2));
+        assert_eq!(seconds(note(107, 10)), 3, "five seconds later it shows two more");
+        assert_eq!(seconds(note(109, 12)), 3);
+        assert_eq!(seconds(note(112, 15)), 6, "what began before the step has ended");
+        assert_eq!((seconds(note(913, 20)), seconds(note(100, 25))), (6, 824));
+    }
+
+    #[test]
+    fn a_transaction_from_before_the_step_is_waited_for_although_the_clock_has_caught_up() {
+        let (clock, begin) = (ErpClock::default(), Mono::now());
+        let note = |shows: i64, oldest: i64, then: u64| {
+            let bound = Bound { micros: oldest * 1_000_000, ..Bound::at(shows * 1_000_000) };
+            let now = begin + Duration::from_secs(then);
+            clock.note(&bound, now, now)
+        };
+        assert_eq!(note(1_000, 1_000, 0), 0);
+        // It begins at 1,003; four minutes back at the next look.
+        let step = note(765, 765, 5);
+        assert!(step > 0);
+        assert_eq!(note(1_000, 1_000, 240), step);
+        let still = (note(1_010, 1_003, 250), note(1_900, 1_003, 1_140));
+        assert_eq!(still, (step, step), "it is open");
+        assert_eq!((note(1_905, 1_905, 1_145), note(1_910, 1_910, 1_150)), (2 * step, 2 * step));
     }
 
     #[test]
@@ -99,7 +145,7 @@ mod tests {
                 let (asked, seen, answered) = (now + pause, now + pause + before, now + pause + before + behind);
                 let at = 1_000_000_000 + i64::try_from(seen).unwrap() + off;
                 let moment = |micros| begin + Duration::from_micros(micros);
-                prop_assert_eq!(clock.note(at, moment(asked), moment(answered)), 0);
+                prop_assert_eq!(clock.note(&Bound::at(at), moment(asked), moment(answered)), 0);
                 now = answered;
             }
         }

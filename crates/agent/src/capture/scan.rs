@@ -414,6 +414,7 @@ impl<S: Source> Cycle<'_, S> {
         if seen.shape.stamp.is_none() {
             table.scanned();
         }
+        table.begin_what_waited();
     }
 }
 

@@ -183,8 +183,11 @@ pub(super) struct Table {
     weak: (Option<String>, Option<String>),
     /// A turn went well since the session began, and it was not parked since.
     is_well: bool,
-    /// How often the ERP's clock had been set back at its last bound; and whether a transaction from before was open.
+    /// How far the ERP's clock had been set back when it was last compared for that; and whether a transaction from before
+    /// was open at its last bound.
     steps: (u64, bool),
+    /// All rows are compared once the scan under way has ended.
+    compares_again: bool,
 }
 
 impl Table {
@@ -223,6 +226,7 @@ impl Table {
             weak: (None, None),
             is_well: false,
             steps: (0, false),
+            compares_again: false,
         }
     }
 
@@ -339,23 +343,29 @@ impl Table {
         self.park.take().map(|park| park.code)
     }
 
-    /// Steps back of the ERP's clock that it has met for good.
-    pub(super) const fn has_met(&mut self, steps: u64) {
-        self.steps.0 = steps;
+    /// Steps back of the ERP's clock that it has met for good, microseconds in all.
+    pub(super) const fn has_met(&mut self, back: u64) {
+        self.steps.0 = back;
     }
 
-    /// Those that it met, in the batch that is under way at the latest; `None` while a transaction from before is open.
+    /// Those that it met, in the batch that is under way at the latest; `None` while a transaction from before is open, or
+    /// the comparison waits for a scan.
     pub(super) fn met(&self) -> Option<u64> {
-        (!self.steps.1).then_some(self.steps.0)
+        (!self.steps.1 && !self.compares_again).then_some(self.steps.0)
     }
 
-    /// Before a read under this bound; the ERP's clock has been set back as often.
-    pub(super) fn bounded(&mut self, bound: &Bound, steps: u64) {
-        let stepped = self.steps.0 != steps;
-        let passed = self.cursor.micros.is_some_and(|micros| micros > bound.at_micros);
+    /// Before a read under this bound; the ERP's clock was set back by so many microseconds in all.
+    pub(super) fn bounded(&mut self, bound: &Bound, back: u64) {
+        // What is well below the allowance of its stamps, a delta reads again anyway.
+        let allowance = self.seen.as_ref().map_or(Duration::ZERO, |seen| seen.allowance());
+        let least = u64::try_from(allowance.as_micros() / 2).unwrap_or(u64::MAX);
+        let stepped = back.saturating_sub(self.steps.0) > least;
+        let passed = self.cursor.micros.map_or(0, |micros| micros.saturating_sub(bound.at_micros));
+        let passed = u64::try_from(passed).is_ok_and(|passed| passed > least);
         let over = self.steps.1 && !bound.from_before_a_step;
-        self.steps = (steps, bound.from_before_a_step);
+        self.steps.1 = bound.from_before_a_step;
         if (stepped || passed || over) && !mutant::is("clock_unnoticed") {
+            self.steps.0 = back;
             self.clock_went_back(bound);
         }
         if let Some(words) = bound.degraded.as_ref().filter(|_| self.weak.0.is_none()) {
@@ -370,9 +380,25 @@ impl Table {
     fn clock_went_back(&mut self, bound: &Bound) {
         let table = &self.query.table;
         tracing::warn!(%table, "the clock of the ERP database was set back: all rows are compared");
-        self.cursor.compare = true;
         self.cursor.micros = self.cursor.micros.map(|micros| micros.min(bound.micros));
-        (self.read, self.scan) = (None, Scan::Idle { not_before: Mono::now() });
+        self.read = None;
+        // A scan under way ends first: a clock that steps again and again would never let one end.
+        self.compares_again = self.scan.is_under_way();
+        if !self.compares_again {
+            self.compare_all();
+        }
+    }
+
+    fn compare_all(&mut self) {
+        self.cursor.compare = true;
+        self.scan = Scan::Idle { not_before: Mono::now() };
+    }
+
+    /// A scan ended, and what it was to wait for begins.
+    pub(super) fn begin_what_waited(&mut self) {
+        if std::mem::take(&mut self.compares_again) {
+            self.compare_all();
+        }
     }
 
     /// A complete scan ended: everything up to now was seen.

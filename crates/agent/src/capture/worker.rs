@@ -472,10 +472,11 @@ impl<S: Source> Worker<S> {
         }
         tracing::warn!(table = %table.query.table, %error, cause = error.cause(), hint = error.code.hint(), "table parked");
         if error.is_transient() {
-            Ok(())
-        } else {
-            cycle.incident(table, None, error.code, &error.message).await
+            return Ok(());
         }
+        let name = &table.query.table;
+        self.journal.not_loaded(name, error.code).await.map_err(Fault::Session)?;
+        cycle.incident(table, None, error.code, &error.message).await
     }
 
     /// Seals the batch and waits until it is accepted.
@@ -528,8 +529,8 @@ impl<S: Source> Worker<S> {
             if let Some(entry) = moved.remove(&table.query.table) {
                 table.stored = entry;
             }
-            if let Some(steps) = table.met() {
-                self.erp_clock.is_met(&table.query.table, steps);
+            if let Some(back) = table.met() {
+                self.erp_clock.is_met(&table.query.table, back);
             }
             let name = table.query.table.to_string();
             metrics::counter!("malote_agent_rows_total", "table" => name)

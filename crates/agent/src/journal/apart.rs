@@ -174,7 +174,9 @@ impl Journal {
             words: parked.words.clone(),
             at_micros: at.0,
         };
+        let code = parked.code;
         self.shared.attention.send_modify(|attention| attention.park(table.clone(), parked));
+        self.not_loaded(table, code).await?;
         self.incident(incident).await
     }
 
@@ -220,6 +222,12 @@ impl Journal {
     #[must_use]
     pub fn parked(&self) -> BTreeMap<TableName, Parked> {
         self.shared.attention.borrow().parked.clone()
+    }
+
+    /// Whether uplink parked it and nobody lifted that.
+    #[must_use]
+    pub fn is_parked(&self, table: &TableName) -> bool {
+        self.shared.attention.borrow().parked.contains_key(table)
     }
 
     /// How often in a row a table was parked although it was tried again.

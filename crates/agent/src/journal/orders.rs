@@ -74,6 +74,15 @@ impl Journal {
         Ok(done.code)
     }
 
+    /// A table cannot be loaded until a person acts: orders that wait for it end with that code.
+    pub async fn not_loaded(&self, table: &TableName, code: Code) -> Result<()> {
+        let table = table.clone();
+        if self.run(move |desk| not_loaded(desk, &table, code)).await? {
+            self.verify_ordered();
+        }
+        Ok(())
+    }
+
     /// Outcomes that the server did not take yet, the oldest first.
     pub async fn untold_orders(&self) -> Result<Vec<OrderOutcome>> {
         self.run(|desk| untold(desk)).await
@@ -158,9 +167,11 @@ fn carry_out(desk: &mut Desk, id: OrderId, deed: Deed) -> Result<Done> {
         Deed::Verify { table, repair, span } => {
             verify_all(desk, (id, at), table, (repair, span)).map(|()| (None, false))
         }
-        Deed::Reload(table) => {
-            reload_all(desk, id, table.as_ref()).map(|over| (Some(BTreeMap::new()), over))
-        }
+        Deed::Reload(table) => match waits(desk, id)? {
+            // It came again: nothing is asked for or lifted once more.
+            true => Ok((None, false)),
+            false => reload_all(desk, id, table.as_ref()).map(|over| (Some(BTreeMap::new()), over)),
+        },
         deed => act(desk, deed).map(|retries| (Some(retries), true)),
     };
     let (code, retries) = match acted {
@@ -185,11 +196,15 @@ fn carry_out(desk: &mut Desk, id: OrderId, deed: Deed) -> Result<Done> {
 fn act(desk: &mut Desk, deed: Deed) -> Result<BTreeMap<TableName, bool>> {
     let mut retries = BTreeMap::new();
     match deed {
+        // Also of a table that the plan does not name yet: the server knows it.
         Deed::Pause(table, halt) => {
-            planned(desk, table.as_ref())?;
             halt::put(desk, table.as_ref(), &halt)?;
         }
-        Deed::Resume(Some(table)) => halt::lift(desk, Some(&table))?,
+        // Whoever wants it to go on has that also where it does.
+        Deed::Resume(Some(table)) => match halt::lift(desk, Some(&table)) {
+            Err(error) if error.code == Code::NotFound => {}
+            lifted => lifted?,
+        },
         Deed::Resume(None) => {
             desk.run("DELETE FROM halt", [])?;
         }
@@ -204,13 +219,15 @@ fn act(desk: &mut Desk, deed: Deed) -> Result<BTreeMap<TableName, bool>> {
     Ok(retries)
 }
 
-/// Asks for the loads; an order that comes again finds those it waits for. Gives whether there is nothing to wait for.
+/// Whether an order waits for loads that were asked for.
+fn waits(desk: &Desk, id: OrderId) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM reload_order WHERE fleet_order = ?1)";
+    Ok(desk.rows(sql, [id.to_string()], |row| row.get::<_, bool>(0))?.pop().unwrap_or_default())
+}
+
+/// Asks for the loads. Gives whether there is nothing to wait for.
 fn reload_all(desk: &mut Desk, id: OrderId, table: Option<&TableName>) -> Result<bool> {
     let mine = id.to_string();
-    let has = "SELECT count(*) FROM reload_order WHERE fleet_order = ?1";
-    if desk.rows(has, [&mine], |row| row.get::<_, i64>(0))?.pop().unwrap_or_default() > 0 {
-        return Ok(false);
-    }
     planned(desk, table)?;
     let (number, tables) = people::request_reload(desk, table)?;
     for table in &tables {
@@ -235,6 +252,17 @@ pub(super) fn reloaded(desk: &mut Desk, done: &[(TableName, u64)]) -> Result<boo
         ended |= end_loaded(desk, orders)?;
     }
     Ok(ended)
+}
+
+/// The table cannot be loaded until a person acts: nobody is kept waiting for that. Gives whether an order ended with it.
+pub(super) fn not_loaded(desk: &mut Desk, table: &TableName, code: Code) -> Result<bool> {
+    if !waits_for_loads(desk)? {
+        return Ok(false);
+    }
+    let table = desk.number(table)?;
+    let sql = "UPDATE reload_order SET code = ?2 WHERE table_id = ?1 AND code IS NULL RETURNING fleet_order";
+    let orders = desk.rows(sql, params![table, code.as_str()], |row| row.get(0))?;
+    end_loaded(desk, orders)
 }
 
 /// What left the plan is not waited for. Gives whether an order ended with it.
@@ -267,9 +295,13 @@ fn waits_for_loads(desk: &Desk) -> Result<bool> {
 fn end_loaded(desk: &Desk, orders: Vec<String>) -> Result<bool> {
     let mut ended = false;
     for order in orders {
-        let sql = "UPDATE fleet_order SET outcome = '' WHERE id = ?1 AND outcome IS NULL
-                     AND NOT EXISTS (SELECT 1 FROM reload_order WHERE fleet_order = ?1)";
-        ended |= desk.run(sql, [order])? > 0;
+        let sql = "UPDATE fleet_order SET outcome = coalesce((SELECT min(code) FROM reload_order WHERE fleet_order = ?1), '')
+                    WHERE id = ?1 AND outcome IS NULL
+                      AND NOT EXISTS (SELECT 1 FROM reload_order WHERE fleet_order = ?1 AND code IS NULL)";
+        if desk.run(sql, [&order])? > 0 {
+            desk.run("DELETE FROM reload_order WHERE fleet_order = ?1", [&order])?;
+            ended = true;
+        }
     }
     Ok(ended)
 }

@@ -17,8 +17,11 @@ ALTER TABLE fleet_agent ADD COLUMN twice_at INTEGER;
 -- The instance that carried an order out last: a pause is told to each that takes the stream over.
 ALTER TABLE fleet_order ADD COLUMN ended_by TEXT;
 
--- When retention looked last: a clock that leapt since is waited with before anything is removed by it.
+-- What the clock showed when retention believed it last, and for how many microseconds it was doubted since: one that
+-- leapt is waited with before anything is removed by it. A store of before knows the time of its newest batch.
 CREATE TABLE retention_look (
     one             INTEGER PRIMARY KEY CHECK (one = 1),
-    at              INTEGER NOT NULL
+    at              INTEGER NOT NULL,
+    doubted         INTEGER NOT NULL CHECK (doubted >= 0)
 ) STRICT;
+INSERT INTO retention_look (one, at, doubted) SELECT 1, max(last_at), 0 FROM batch HAVING max(last_at) IS NOT NULL;

@@ -19,41 +19,38 @@ const LEAP: Duration = Duration::from_secs(86_400);
 /// A clock that leapt is waited with so long, by the monotonic clock, until it is believed. What is removed by a wrong one
 /// does not come back.
 const DOUBT: Duration = Duration::from_secs(86_400);
+const MOMENT: Duration = Duration::from_secs(1);
 
-/// Whether a wall clock may be gone by, for what removes for good.
+/// Whether a wall clock may be gone by, for what removes for good. Kept by the store, so that a restart begins no doubt
+/// anew.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Trust {
-    /// What it showed when it was believed last, and how long this process ran then.
-    believed: Option<(Wall, Duration)>,
-    /// Since when it is doubted, as the time that this process runs.
-    doubted: Option<Duration>,
+    /// What it showed when it was believed last; `None` = it was never looked at.
+    pub believed: Option<Wall>,
+    /// For how long programs ran that doubted it since; zero = it is not doubted.
+    pub doubted: Duration,
 }
 
 impl Trust {
-    /// For a process that begins; retention looked last then.
+    /// After a look at a clock that shows `now`, `passed` after the look before in this process (zero for its first one).
+    /// It is believed where no doubt is left.
     #[must_use]
-    pub fn since(looked: Option<Wall>) -> Self {
-        Self { believed: looked.map(|at| (at, Duration::ZERO)), doubted: None }
-    }
-
-    /// Whether the clock is believed that shows `now` after this process ran for `up`.
-    pub fn believes(&mut self, now: Wall, up: Duration) -> bool {
-        let leapt = self.believed.is_some_and(|(at, then)| {
-            let passed = up.saturating_sub(then) + LEAP;
-            let most = i64::try_from(passed.as_micros()).unwrap_or(i64::MAX);
-            now.0 > at.0.saturating_add(most)
+    pub fn look(self, now: Wall, passed: Duration) -> Self {
+        let leapt = self.believed.is_some_and(|at| {
+            let most = passed + self.doubted + LEAP;
+            now.0 > at.0.saturating_add(i64::try_from(most.as_micros()).unwrap_or(i64::MAX))
         });
-        let since = *self.doubted.get_or_insert(up);
-        if leapt && up.saturating_sub(since) < DOUBT {
-            return false;
+        // A doubt that begins has lasted for a moment.
+        let doubted = if self.doubted.is_zero() { MOMENT } else { self.doubted + passed };
+        if leapt && doubted < DOUBT {
+            return Self { doubted, ..self };
         }
-        (self.believed, self.doubted) = (Some((now, up)), None);
-        true
+        Self { believed: Some(now), doubted: Duration::ZERO }
     }
 
     #[must_use]
     pub const fn doubts(&self) -> bool {
-        self.doubted.is_some()
+        !self.doubted.is_zero()
     }
 }
 
@@ -166,19 +163,29 @@ mod tests {
     fn f10_a_clock_that_leapt_is_waited_with_for_a_day_and_one_that_comes_back_is_believed() {
         let hours = |hours: u64| Duration::from_secs(hours * 3_600);
         let at = |hours: i64| Wall(hours * DAY / 24);
-        let mut trust = Trust::since(Some(at(1_000)));
-        assert!(trust.believes(at(1_024), hours(0)), "the server was off for a day");
-        assert!(trust.believes(at(1_030), hours(6)));
-        assert!(!trust.believes(at(9_800), hours(7)), "a year ahead");
-        assert!(trust.doubts() && !trust.believes(at(9_823), hours(30)));
-        assert!(trust.believes(at(1_055), hours(31)) && !trust.doubts(), "it was set right");
-        // Off for a month: believed a day later, and then as it goes.
-        let mut trust = Trust::since(Some(at(1_000)));
-        assert!(!trust.believes(at(1_720), hours(0)) && !trust.believes(at(1_743), hours(23)));
-        assert!(trust.believes(at(1_744), hours(24)) && trust.believes(at(1_745), hours(25)));
+        let believed = |trust: Trust| (!trust.doubts()).then_some(trust.believed.unwrap());
+        let known = Trust { believed: Some(at(1_000)), doubted: Duration::ZERO };
+        let trust = known.look(at(1_024), hours(0));
+        assert_eq!(believed(trust), Some(at(1_024)), "the server was off for a day");
+        let trust = trust.look(at(1_030), hours(6));
+        assert_eq!(believed(trust), Some(at(1_030)));
+        let ahead = trust.look(at(9_800), hours(1));
+        assert_eq!(believed(ahead), None, "a year ahead");
+        let ahead = ahead.look(at(9_822), hours(22));
+        assert_eq!(believed(ahead), None);
+        assert_eq!(believed(ahead.look(at(1_054), hours(1))), Some(at(1_054)), "it was set right");
+        // Off for a month, and started anew every eight hours since: believed after a day of running all the same.
+        let mut trust = known;
+        let mut looks = 0;
+        while looks < 100 && (looks == 0 || trust.doubts()) {
+            let passed = if looks % 9 == 0 { 0 } else { 1 };
+            trust = trust.look(at(1_720 + looks), hours(passed));
+            looks += 1;
+        }
+        assert!((25..30).contains(&looks), "{looks}");
         // Back is never ahead; a new store has nothing that could go.
-        assert!(trust.believes(at(1), hours(26)));
-        assert!(Trust::since(None).believes(at(1 << 20), hours(0)));
+        assert_eq!(believed(trust.look(at(1), hours(1))), Some(at(1)));
+        assert_eq!(believed(Trust::default().look(at(1 << 20), hours(0))), Some(at(1 << 20)));
     }
 
     #[test]

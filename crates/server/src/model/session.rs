@@ -31,6 +31,8 @@ const HEARD: usize = 8;
 /// How often each of two nonces comes back after the other one before both are taken for alive: calls of a process that
 /// died come late once or twice.
 const RETURNS: u8 = 4;
+/// How often one comes back after others, whichever they are: a copy that dies and starts again has new ones each time.
+const ALONE: u8 = 12;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum State {
@@ -91,6 +93,7 @@ impl Heard {
     #[must_use]
     pub fn are_twins(&self) -> bool {
         self.0.iter().filter(|(_, returns)| *returns >= RETURNS).count() > 1
+            || self.0.iter().any(|(_, returns)| *returns >= ALONE)
     }
 
     /// For the store: 16 bytes of each nonce, and one of its returns.
@@ -368,6 +371,18 @@ mod tests {
             assert!(!heard.are_twins(), "process {process}: {heard:?}");
         }
         assert!(heard.0.len() <= HEARD);
+    }
+
+    #[test]
+    fn a_copy_that_dies_and_starts_again_is_found_by_the_one_that_lives() {
+        let mut heard = Heard::default();
+        for start in 0..12u128 {
+            heard.hear(N1);
+            assert!(!heard.are_twins(), "{start}");
+            heard.hear(Nonce(Uuid::from_u128(100 + start)));
+        }
+        heard.hear(N1);
+        assert!(heard.are_twins());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! fails holds back only itself; what a person orders is in the audit, a dry run is not.
 //! Never: knows SQL; waits inside a step.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use metrics::counter;
 use protocol::{
@@ -21,7 +21,7 @@ pub use crate::store::sqlite::retention::Sweep;
 use crate::store::sqlite::webhook::Due;
 use crate::{
     model::{
-        retention::{Policy, Removed},
+        retention::{Policy, Removed, Trust},
         stream::StreamId,
     },
     store::{Store, sqlite::staging::StagingFile},
@@ -104,20 +104,26 @@ impl Retention {
         Ok(self.staging.streams().await?.into_iter().collect())
     }
 
-    /// When the reconciler looked last.
+    /// Looks at a clock that shows `now`, `passed` after the look before in this process (zero for its first one). Gives
+    /// how it was doubted before and is now.
     ///
     /// # Errors
     /// The store's own.
-    pub async fn looked(&self) -> Result<Option<Wall>> {
-        self.store.looked().await
+    pub async fn look(&self, now: Wall, passed: Duration) -> Result<(Trust, Trust)> {
+        let before = self.store.trust().await?;
+        let after = before.look(now, passed);
+        self.store.keep_trust(after).await?;
+        Ok((before, after))
     }
 
-    /// Notes that it looks now.
-    ///
-    /// # Errors
-    /// The store's own.
-    pub async fn note_look(&self, now: Wall) -> Result<()> {
-        self.store.note_look(now).await
+    #[cfg(test)]
+    pub(crate) async fn trust(&self) -> Result<Trust> {
+        self.store.trust().await
+    }
+
+    #[cfg(test)]
+    pub(crate) async fn keep_trust(&self, trust: Trust) -> Result<()> {
+        self.store.keep_trust(trust).await
     }
 
     /// How far a stream may be swept now; `None` where nothing of it is staged, so that all of it is still needed.

@@ -14,10 +14,7 @@ use runtime::{
 };
 
 use crate::{
-    model::{
-        retention::{Removed, Trust},
-        stream::StreamId,
-    },
+    model::{retention::Removed, stream::StreamId},
     service::retention::Retention,
 };
 
@@ -35,12 +32,14 @@ pub async fn run(
     mut shutdown: Shutdown,
 ) {
     let mut pauses = Backoff::new(FIRST_RETRY, PERIOD);
-    let (begun, mut trust) = (Mono::now(), None);
+    let mut looked = None;
     while !shutdown.is_draining() {
         let now = clock();
-        let done = match believes(&retention, &mut trust, (now, begun)).await {
-            Ok(true) => all(&retention, (now, &mut shutdown)).await,
-            Ok(false) => true,
+        let done = match believes(&retention, (now, looked)).await {
+            Ok(believed) => {
+                looked = Some(Mono::now());
+                !believed || all(&retention, (now, &mut shutdown)).await
+            }
             Err(error) => {
                 tracing::warn!(code = %error.code, chain = error.chain(), "when retention looked last cannot be read or noted");
                 false
@@ -54,27 +53,17 @@ pub async fn run(
     }
 }
 
-/// Whether the clock is gone by now; noted where it is.
-async fn believes(
-    retention: &Retention,
-    trust: &mut Option<Trust>,
-    (now, begun): (Wall, Mono),
-) -> Result<bool> {
-    let trust = match trust {
-        Some(trust) => trust,
-        None => trust.insert(Trust::since(retention.looked().await?)),
-    };
-    let doubted = trust.doubts();
-    let believed = trust.believes(now, begun.elapsed());
-    if believed {
-        retention.note_look(now).await?;
-    } else if !doubted {
+/// Whether the clock is gone by now.
+async fn believes(retention: &Retention, (now, looked): (Wall, Option<Mono>)) -> Result<bool> {
+    let passed = looked.map_or(Duration::ZERO, Mono::elapsed);
+    let (before, after) = retention.look(now, passed).await?;
+    if after.doubts() && (looked.is_none() || !before.doubts()) {
         tracing::warn!(
             now = now.to_iso(),
             "the clock is more than a day ahead of what passed since retention looked last: nothing is removed for a day. Is it right? Then `malote server retention run` removes at once"
         );
     }
-    Ok(believed)
+    Ok(!after.doubts())
 }
 
 /// One look at everything; false = some of it failed.
@@ -172,7 +161,7 @@ mod tests {
     use runtime::{shutdown, task};
 
     use super::*;
-    use crate::app::fixture::Running;
+    use crate::{app::fixture::Running, model::retention::Trust};
 
     #[tokio::test]
     async fn the_task_removes_by_the_clock_it_is_given_and_ends_with_the_drain() {
@@ -191,17 +180,21 @@ mod tests {
         let year = || Wall(Wall::now().0 + 365 * 86_400 * 1_000_000);
         let retention = running.app.services.retention.clone();
         let begun = Wall::now();
-        let looked = loop {
-            assert!(Wall::now().since(begun).as_secs() < 20, "the server's own task looks at once");
-            match retention.looked().await.unwrap() {
-                Some(looked) => break looked,
-                None => tokio::task::yield_now().await,
+        // The server's own task looks at once.
+        let known = loop {
+            let known = retention.trust().await.unwrap();
+            if known.believed.is_some() {
+                break known;
             }
+            assert!(Wall::now().since(begun).as_secs() < 20);
+            tokio::task::yield_now().await;
         };
         // A clock that is a year ahead at once is not believed; one that a year of looks went before is.
-        assert!(!believes(&retention, &mut None, (year(), Mono::now())).await.unwrap());
-        assert_eq!(retention.looked().await.unwrap(), Some(looked));
-        retention.note_look(year()).await.unwrap();
+        assert!(!believes(&retention, (year(), None)).await.unwrap());
+        let doubted = retention.trust().await.unwrap();
+        assert_eq!((doubted.believed, doubted.doubts()), (known.believed, true));
+        let lasted = Trust { believed: Some(year()), ..Trust::default() };
+        retention.keep_trust(lasted).await.unwrap();
         let task = task::spawn("retention-test", run(retention, year, shutdown));
         let begun = Wall::now();
         while bodies().as_deref() != Some("101") {

@@ -12,6 +12,8 @@ const SECOND: i64 = 1_000_000;
 const TTL: i64 = 30 * SECOND;
 /// Times that each of two has to come back after another.
 const RETURNS: usize = 4;
+/// Times that one has to come back after whichever others.
+const ALONE: usize = 12;
 /// The latest nonces of an instance, which alone are remembered.
 const REMEMBERED: usize = 8;
 
@@ -136,8 +138,10 @@ impl Lease {
         }
         latest.truncate(REMEMBERED);
         turns.retain(|nonce| latest.contains(nonce));
-        let back = |nonce: &u8| turns.iter().filter(|turn| *turn == nonce).count() > RETURNS;
-        latest.iter().filter(|nonce| back(nonce)).count() > 1
+        let back = |nonce: &u8| turns.iter().filter(|turn| *turn == nonce).count() - 1;
+        let returns: Vec<usize> = latest.iter().map(back).collect();
+        returns.iter().filter(|back| **back >= RETURNS).count() > 1
+            || returns.iter().any(|back| *back >= ALONE)
     }
 
     /// A person takes the database that was refused last for the stream's own.

@@ -75,13 +75,7 @@ async fn an_order_that_cannot_be_carried_out_keeps_its_code_and_changes_nothing(
     let place = Place::new();
     let journal = planned(&place).await;
     let nowhere = Some(table("NOPE"));
-    let halt = Halt::new("ana", "", Wall(0));
-    for deed in [
-        Deed::Reload(nowhere.clone()),
-        Deed::Pause(nowhere.clone(), halt),
-        Deed::Resume(nowhere.clone()),
-        Deed::Retry(nowhere),
-    ] {
+    for deed in [Deed::Reload(nowhere.clone()), Deed::Retry(nowhere)] {
         assert_eq!(done(&journal, new(), deed.clone()).await, Some(Code::NotFound), "{deed:?}");
     }
     let ended = Deed::Ended(Some(Code::VerbUnsupported));
@@ -89,7 +83,7 @@ async fn an_order_that_cannot_be_carried_out_keeps_its_code_and_changes_nothing(
     assert!(journal.reload_requests().await.unwrap().is_empty());
     assert_eq!((journal.halts(), journal.take_retries().len()), (Halts::default(), 0));
     let untold = journal.untold_orders().await.unwrap();
-    assert_eq!(untold.len(), 5);
+    assert_eq!(untold.len(), 3);
     drop(journal);
     assert_eq!(place.open().await.untold_orders().await.unwrap(), untold);
     let journal = place.open().await;
@@ -265,4 +259,43 @@ async fn an_order_to_load_all_tables_is_over_with_the_last_of_them_or_when_the_r
         r#"{"uploadVersion":3,"queries":[{"table":"FLAN","filter":null,"forceReload":false}]}"#;
     journal.save_plan(serde_json::from_str(plan).unwrap()).await.unwrap();
     assert_eq!(journal.untold_orders().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn an_order_to_load_a_table_that_cannot_be_loaded_ends_with_its_code_and_lifts_nothing_twice()
+{
+    let place = Place::new();
+    let journal = planned(&place).await;
+    let all = Deed::Reload(None);
+    assert_eq!(done(&journal, MINE, all.clone()).await, None);
+    let number = journal.reload_requests().await.unwrap()[&table("FLAN")];
+    let parked = apart::Parked {
+        code: Code::PermissionDenied,
+        words: "no".to_owned(),
+        retry: None,
+        schema: None,
+    };
+    journal.park(&table("TMOV"), parked, Wall(2)).await.unwrap();
+    // The other one is still waited for; that the order comes again lifts no park.
+    assert!(journal.untold_orders().await.unwrap().is_empty());
+    assert_eq!(journal.take_order(MINE, Wall(3)).await.unwrap(), Taken::Begun);
+    assert_eq!(journal.carry_out(MINE, all).await.unwrap(), None);
+    assert!(journal.parked().contains_key(&table("TMOV")));
+    assert!(loaded(&journal, "FLAN", number).await);
+    let code = Some(Code::PermissionDenied);
+    assert_eq!(journal.untold_orders().await.unwrap(), [OrderOutcome { id: MINE, code }]);
+}
+
+#[tokio::test]
+async fn a_pause_holds_for_a_table_that_the_plan_does_not_name_yet_and_a_resume_of_none_is_done() {
+    let place = Place::new();
+    let journal = planned(&place).await;
+    let later = table("LATER");
+    let halt = Halt::new("ana", "", Wall(0));
+    assert_eq!(done(&journal, new(), Deed::Pause(Some(later.clone()), halt)).await, None);
+    assert!(journal.is_halted(&later));
+    for _twice in 0..2 {
+        assert_eq!(done(&journal, new(), Deed::Resume(Some(later.clone()))).await, None);
+    }
+    assert!(!journal.is_halted(&later));
 }

@@ -5,7 +5,7 @@
 //! so that an accepting writer waits for one step at most.
 //! Never: removes anything where the staging file is of another ledger; touches the audit, a cursor or the open batch.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use protocol::{
     Code, Error, Result,
@@ -13,7 +13,7 @@ use protocol::{
     names::TableName,
 };
 use runtime::clock::Wall;
-use rusqlite::{Connection, OptionalExtension as _, Transaction, named_params, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, named_params, params};
 
 use super::{
     Store,
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::model::{
     catalog::Place,
-    retention::{Policy, Removed},
+    retention::{Policy, Removed, Trust},
     stream::StreamId,
 };
 
@@ -130,27 +130,33 @@ impl Store {
         self.write(shrink).await
     }
 
-    /// When it looked last; `None` = never.
+    /// How far its clock is believed.
     ///
     /// # Errors
     /// The store's own.
-    pub async fn looked(&self) -> Result<Option<Wall>> {
+    pub async fn trust(&self) -> Result<Trust> {
         self.read(|connection| {
-            let sql = "SELECT at FROM retention_look";
-            let found = connection.query_row(sql, [], |row| row.get(0)).optional();
-            Ok(found.map_err(failed)?.map(Wall))
+            let sql = "SELECT at, doubted FROM retention_look";
+            let read = |row: &Row<'_>| {
+                let doubted = Duration::from_micros(row.get::<_, i64>(1)?.unsigned_abs());
+                Ok(Trust { believed: Some(Wall(row.get(0)?)), doubted })
+            };
+            let found = connection.query_row(sql, [], read).optional().map_err(failed)?;
+            Ok(found.unwrap_or_default())
         })
         .await
     }
 
-    /// Notes that it looks now.
+    /// Notes it.
     ///
     /// # Errors
     /// The store's own.
-    pub async fn note_look(&self, now: Wall) -> Result<()> {
+    pub async fn keep_trust(&self, trust: Trust) -> Result<()> {
+        let Some(believed) = trust.believed else { return Ok(()) };
+        let doubted = i64::try_from(trust.doubted.as_micros()).unwrap_or(i64::MAX);
         self.write(move |tx| {
-            let sql = "INSERT OR REPLACE INTO retention_look (one, at) VALUES (1, ?1)";
-            tx.execute(sql, [now.0]).map_err(failed).map(|_| ())
+            let sql = "INSERT OR REPLACE INTO retention_look (one, at, doubted) VALUES (1, ?1, ?2)";
+            tx.execute(sql, params![believed.0, doubted]).map_err(failed).map(|_| ())
         })
         .await
     }
