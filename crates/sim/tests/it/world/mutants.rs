@@ -32,7 +32,7 @@ const MUTANTS: [(&str, &str); 31] = [
     ("ack_before_commit", "I1"),
     ("resend_reencoded+any_content", "I1 I2"),
     ("incomplete_scan+blind_delete", "I8"),
-    ("recent_by_key", "I9"),
+    ("recent_by_key", "I8 I9"),
     ("load_ends_early", "I9"),
     ("load_bound_at_end", "I9"),
     ("no_gap_check", "I3"),
