@@ -10,7 +10,8 @@ use super::{TIME, each, world};
 const WITHIN: u64 = 200;
 
 /// Their names, and the invariants as which they may show (a row that is lost is I9 where the cursor passes it, and I8 at
-/// the end where that is not looked at, since the ERP's clock was set back); with `+` between names those that are wrong together only.
+/// the end where that is not looked at, since the ERP's clock was set back); with `+` between names those that are wrong
+/// together only.
 const MUTANTS: [(&str, &str); 31] = [
     ("naive_watermark", "I8 I9"),
     ("overlap_60s", "I8 I9"),
