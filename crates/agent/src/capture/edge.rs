@@ -102,10 +102,6 @@ mod tests {
 
     const E: Duration = Duration::from_micros(3);
 
-    fn bound(micros: i64) -> Bound {
-        Bound::at(micros)
-    }
-
     fn mark(stamp: i64) -> Watermark {
         Watermark(stamp.to_string())
     }
@@ -117,7 +113,7 @@ mod tests {
     #[test]
     fn f07_a_cut_below_the_edge_goes_on_behind_its_last_key_and_nothing_is_taken_off() {
         let mut cursor = Cursor { watermark: Some(mark(1)), ..Cursor::default() };
-        let mut pass = Pass::new(bound(100), mark(100), start(&cursor, E).unwrap());
+        let mut pass = Pass::new(Bound::at(100), mark(100), start(&cursor, E).unwrap());
         pass.advance(mark(50), key(7), true);
         assert_eq!(pass.cut(&mut cursor, E), None);
         assert_eq!(start(&cursor, E), Some(From::After(mark(50), key(7))));
@@ -132,7 +128,7 @@ mod tests {
     #[test]
     fn f71_a_cut_in_the_hot_group_moves_to_the_bound_and_goes_on_under_it() {
         let mut cursor = Cursor { watermark: Some(mark(1)), ..Cursor::default() };
-        let mut pass = Pass::new(bound(100), mark(100), start(&cursor, E).unwrap());
+        let mut pass = Pass::new(Bound::at(100), mark(100), start(&cursor, E).unwrap());
         pass.advance(mark(99), key(7), false);
         let on = pass.cut(&mut cursor, E).unwrap();
         assert_eq!((&on.from, on.bound.micros), (&From::After(mark(99), key(7)), 100));
@@ -149,7 +145,7 @@ mod tests {
     fn a_pass_that_sent_nothing_moves_nothing() {
         let before = Cursor { watermark: Some(mark(1)), ..Cursor::default() };
         let mut cursor = before.clone();
-        let pass = Pass::new(bound(9), mark(9), start(&cursor, E).unwrap());
+        let pass = Pass::new(Bound::at(9), mark(9), start(&cursor, E).unwrap());
         assert!(pass.cut(&mut cursor, E).is_some());
         assert_eq!(cursor, before);
         assert_eq!(start(&Cursor::default(), E), None);
@@ -172,7 +168,7 @@ mod tests {
             let mut held: Option<Pass> = None;
             for (now, crash) in (0i64..).zip(crashes) {
                 let mut pass = held.take().unwrap_or_else(|| {
-                    Pass::new(bound(now), mark(now), start(&cursor, E).unwrap())
+                    Pass::new(Bound::at(now), mark(now), start(&cursor, E).unwrap())
                 });
                 let below = edge(pass.bound.micros);
                 let read = |from: &From| -> Vec<(i64, u32)> {

@@ -240,7 +240,9 @@ fn reload_all(desk: &mut Desk, id: OrderId, table: Option<&TableName>) -> Result
 
 /// Tables have answered the requests up to those numbers. Gives whether an order ended with it.
 pub(super) fn reloaded(desk: &mut Desk, done: &[(TableName, u64)]) -> Result<bool> {
-    if !waits_for_loads(desk)? {
+    // Each batch tells what its tables ever answered; hardly ever somebody waits for it.
+    let sql = "SELECT EXISTS (SELECT 1 FROM reload_order)";
+    if !desk.rows(sql, [], |row| row.get::<_, bool>(0))?.pop().unwrap_or_default() {
         return Ok(false);
     }
     let mut ended = false;
@@ -256,9 +258,6 @@ pub(super) fn reloaded(desk: &mut Desk, done: &[(TableName, u64)]) -> Result<boo
 
 /// The table cannot be loaded until a person acts: nobody is kept waiting for that. Gives whether an order ended with it.
 pub(super) fn not_loaded(desk: &mut Desk, table: &TableName, code: Code) -> Result<bool> {
-    if !waits_for_loads(desk)? {
-        return Ok(false);
-    }
     let table = desk.number(table)?;
     let sql = "UPDATE reload_order SET code = ?2 WHERE table_id = ?1 AND code IS NULL RETURNING fleet_order";
     let orders = desk.rows(sql, params![table, code.as_str()], |row| row.get(0))?;
@@ -267,9 +266,6 @@ pub(super) fn not_loaded(desk: &mut Desk, table: &TableName, code: Code) -> Resu
 
 /// What left the plan is not waited for. Gives whether an order ended with it.
 pub(super) fn follow_plan(desk: &mut Desk, plan: &Entities) -> Result<bool> {
-    if !waits_for_loads(desk)? {
-        return Ok(false);
-    }
     let sql =
         "SELECT DISTINCT o.table_id, n.name FROM reload_order o JOIN named n ON n.id = o.table_id";
     let waited = desk.rows(sql, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?;
@@ -284,11 +280,6 @@ pub(super) fn follow_plan(desk: &mut Desk, plan: &Entities) -> Result<bool> {
         ended |= end_loaded(desk, orders)?;
     }
     Ok(ended)
-}
-
-fn waits_for_loads(desk: &Desk) -> Result<bool> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM reload_order)";
-    Ok(desk.rows(sql, [], |row| row.get::<_, bool>(0))?.pop().unwrap_or_default())
 }
 
 /// Ends those of the orders that wait for no load any more.

@@ -3,12 +3,7 @@
 //!
 //! Promises: each test ends with staging equal to the source, or with the rows that a person refused to let go.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{fs, time::Duration};
 
 use protocol::{
     Code,
@@ -19,9 +14,12 @@ use server::model::session::{Event, State, step};
 use sim::process;
 use tempfile::TempDir;
 
-use crate::whole::{
-    erp::Erp,
-    world::{Plan, World},
+use crate::{
+    disks::SmallDisk,
+    whole::{
+        erp::Erp,
+        world::{Plan, World},
+    },
 };
 
 const QUICK: Duration = Duration::from_secs(40);
@@ -156,40 +154,12 @@ fn two_copies_of_a_folder_made_between_open_and_grant_are_both_stopped() {
     assert_eq!(say(renew(2, copy)), Err(Code::InstanceTwice), "the copy is stopped too");
 }
 
-/// A small disk, for as long as this lives.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// `None` where nothing may be mounted.
-    fn over(folder: &Path, megabytes: u32) -> Option<Self> {
-        let size = format!("size={megabytes}m");
-        let mut mount = Command::new("mount");
-        let mounted = mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder).output();
-        mounted.is_ok_and(|done| done.status.success()).then(|| Self(folder.to_owned()))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: a process that still ends has the folder open.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
 #[tokio::test]
 async fn an_agent_on_a_small_tmpfs_that_fills_up_stops_reading_keeps_its_lease_and_goes_on() {
     let (mut world, _folder) = loaded(|plan| plan).await;
     world.stop_agent().await;
     let data = world.cloud.folder.path().join("agent-data");
-    let kept: Vec<(String, Vec<u8>)> = fs::read_dir(&data)
-        .unwrap()
-        .map(|entry| entry.unwrap())
-        .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()))
-        .collect();
-    let _disk = SmallDisk::over(&data, 160).expect("a disk may be mounted here");
-    for (name, bytes) in kept {
-        fs::write(data.join(name), bytes).unwrap();
-    }
+    let _disk = SmallDisk::over(data.clone(), 160);
     world.start_agent();
     world.status_says("\"phase\":\"SENDING\"", QUICK).await;
     world.erp.run("INSERT INTO u VALUES (1000, 'before')").await.unwrap();

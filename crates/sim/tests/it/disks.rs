@@ -21,12 +21,12 @@ use crate::whole::{
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A tmpfs over a folder; what the folder held is copied into it.
-struct SmallDisk {
+pub(crate) struct SmallDisk {
     folder: PathBuf,
 }
 
 impl SmallDisk {
-    fn over(folder: PathBuf, mib: u32) -> Self {
+    pub(crate) fn over(folder: PathBuf, mib: u32) -> Self {
         let aside = folder.with_extension("aside");
         fs::create_dir_all(&folder).unwrap();
         fs::rename(&folder, &aside).unwrap();

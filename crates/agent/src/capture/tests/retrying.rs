@@ -14,18 +14,23 @@ impl World {
     }
 }
 
-fn missing(status: &TableStatus) -> bool {
-    status.parked.as_ref().is_some_and(|(code, _)| code == "TABLE_MISSING")
-}
-
-#[tokio::test]
-async fn a_table_that_capture_parked_is_tried_again_when_it_is_ordered() {
+/// A world whose table was loaded, and is gone and parked now.
+async fn without_its_table() -> World {
     let mut world = stamped(50).await;
     world.plan(|_| {}).await;
     world.start().await;
     world.until_equal(ALL).await;
     world.sql("ALTER TABLE T RENAME TO AWAY");
+    let missing = |status: &TableStatus| {
+        status.parked.as_ref().is_some_and(|(code, _)| code == "TABLE_MISSING")
+    };
     world.status(missing).await;
+    world
+}
+
+#[tokio::test]
+async fn a_table_that_capture_parked_is_tried_again_when_it_is_ordered() {
+    let mut world = without_its_table().await;
     world.sql("ALTER TABLE AWAY RENAME TO T");
     // By itself it would rest for minutes.
     world.retried().await;
@@ -36,12 +41,7 @@ async fn a_table_that_capture_parked_is_tried_again_when_it_is_ordered() {
 
 #[tokio::test]
 async fn what_kept_a_table_from_being_read_is_over_when_a_new_process_reads_it() {
-    let mut world = stamped(50).await;
-    world.plan(|_| {}).await;
-    world.start().await;
-    world.until_equal(ALL).await;
-    world.sql("ALTER TABLE T RENAME TO AWAY");
-    world.status(missing).await;
+    let mut world = without_its_table().await;
     world.stop().await;
     assert_eq!(world.journal.incidents(9).await.unwrap().len(), 1);
     world.sql("ALTER TABLE AWAY RENAME TO T");

@@ -330,14 +330,16 @@ impl Store {
         };
         let deed = Deed::of("credential.create", new.tenant, &new.client);
         self.audited(deed, move |transaction| {
-            let sql = "SELECT count(*) FROM credential WHERE tenant_id = ?1 AND revoked_at IS NULL
-                         AND (installation_id IS ?2 AND app_id IS ?3)";
-            let of = params![new.tenant.to_string(), installation, app];
-            let in_force: i64 =
-                transaction.query_row(sql, of, |row| row.get(0)).map_err(failed)?;
-            if rotates && in_force > 1 {
-                let words = format!("its holder has {in_force} credentials in force; revoke one first");
-                return Err(Error::new(Code::StillUsed, words));
+            if rotates {
+                let sql = "SELECT count(*) FROM credential WHERE tenant_id = ?1 AND revoked_at IS NULL
+                             AND (installation_id IS ?2 AND app_id IS ?3)";
+                let of = params![new.tenant.to_string(), installation, app];
+                let in_force: i64 =
+                    transaction.query_row(sql, of, |row| row.get(0)).map_err(failed)?;
+                if in_force > 1 {
+                    let words = format!("its holder has {in_force} credentials in force; revoke one first");
+                    return Err(Error::new(Code::StillUsed, words));
+                }
             }
             change(
                 transaction,
