@@ -139,6 +139,8 @@ pub struct CaptureConfig {
     pub key_scan_seconds: u64,
     /// Share of the time in which a base load or a full scan may use the ERP database, 1 to 100.
     pub duty_percent: u32,
+    /// How far the agent steps back behind other processes of its machine, as Unix's `nice` counts: 0 to 19.
+    pub nice: u8,
     /// How often every row of a table with a stamp is compared with what is known, 0 = never: finds changes that moved no
     /// stamp, or that a weak bound missed.
     pub compare_seconds: u64,
@@ -323,6 +325,7 @@ impl Default for CaptureConfig {
             zone: None,
             key_scan_seconds: 900,
             duty_percent: 25,
+            nice: 10,
             compare_seconds: protocol::limits::COMPARE.as_secs(),
             give_up_seconds: protocol::limits::SOURCE_AWAY.as_secs(),
             deletes: Deletes::Capped,

@@ -294,6 +294,9 @@ async fn run(config: AgentConfig, nameless: bool) -> Result<u8> {
     if nameless && !config.missing().is_empty() {
         tracing::warn!("no --config FILE was given");
     }
+    if let Err(error) = runtime::priority::step_back(config.capture.nice) {
+        tracing::warn!(%error, "the agent cannot step back behind other processes of this machine");
+    }
     let (trigger, shutdown) = shutdown::channel();
     let signals = runtime::task::spawn("signals", shutdown::on_signal(trigger));
     let ended = Box::pin(app::run(config, shutdown)).await;

@@ -20,6 +20,7 @@ pub mod finding;
 pub mod heap;
 pub mod keyfile;
 pub mod mutant;
+pub mod priority;
 pub mod recording;
 pub mod shutdown;
 pub mod task;

@@ -121,6 +121,9 @@ impl AgentConfig {
         if !(1..=100).contains(&self.capture.duty_percent) {
             return Err(wrong("capture.duty_percent must be 1 to 100"));
         }
+        if self.capture.nice > runtime::priority::LOWEST {
+            return Err(wrong("capture.nice must be 0 to 19"));
+        }
         if self.capture.give_up_seconds < 5 {
             return Err(wrong("capture.give_up_seconds must be 5 or more"));
         }
@@ -218,6 +221,7 @@ mod tests {
         let refused = |text: &str| read(text).unwrap().validate().unwrap_err().message;
         let change = |from: &str, to: &str| refused(&FULL.replace(from, to));
         assert!(change("duty_percent = 100", "duty_percent = 0").contains("duty_percent"));
+        assert!(change("duty_percent = 100", "nice = 20").contains("capture.nice"));
         assert!(change("key = [", "stamp_none = true\nkey = [").contains("exclude"));
         assert!(change("\"OBS\"", "\"cgc\"").contains("both left out and masked"));
         assert!(

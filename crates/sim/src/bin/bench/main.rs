@@ -4,6 +4,7 @@
 //! Never: judges; the README says what was hoped for.
 
 mod accept;
+mod cores;
 mod cycles;
 mod impact;
 mod line;
@@ -18,14 +19,16 @@ use std::process::ExitCode;
 use protocol::{Code, Coded as _, Error, Result};
 
 const USAGE: &str = "usage: bench/run share [--rows N] [--wide] [--only cycles|tenth|load|far] \
-                     or bench/run accept [--rows N] or bench/run impact [--rows N]";
+                     or bench/run accept [--rows N] or bench/run impact [--rows N] [--together] [--only polls|load]";
 
 /// What is asked for on the command line.
 struct Options {
     rows: u64,
     wide: bool,
-    /// One part of `share`.
+    /// One part of `share` or `impact`.
     only: Option<String>,
+    /// Whether `impact` has all on the same cores and disk.
+    together: bool,
 }
 
 fn main() -> ExitCode {
@@ -50,7 +53,7 @@ fn go(words: &[String]) -> Result<()> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         return runtime.coded(Code::Internal, "no runtime")?.block_on(sender::serve_bare(port));
     }
-    let mut options = Options { rows: 1_000_000, wide: false, only: None };
+    let mut options = Options { rows: 1_000_000, wide: false, only: None, together: false };
     while let Some(word) = words.next() {
         match word {
             "--rows" => {
@@ -58,8 +61,10 @@ fn go(words: &[String]) -> Result<()> {
                 options.rows = number.ok_or_else(usage)?;
             }
             "--wide" => options.wide = true,
+            "--together" => options.together = true,
             "--only" => {
-                let part = words.next().filter(|part| share::PARTS.contains(part));
+                let parts: &[&str] = if what == "impact" { &impact::PARTS } else { &share::PARTS };
+                let part = words.next().filter(|part| parts.contains(part));
                 options.only = Some(part.ok_or_else(usage)?.to_owned());
             }
             _ => return Err(usage()),

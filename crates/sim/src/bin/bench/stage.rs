@@ -12,6 +12,7 @@ use sim::{
 };
 
 use super::{
+    cores::{self, Halves},
     line::Line,
     measure::{counter, talk},
 };
@@ -23,11 +24,22 @@ const LOOK: Duration = Duration::from_millis(25);
 /// How long nothing may move before the bench gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How hard an agent reads.
+/// How hard an agent reads, and what stands on a machine of its own.
 #[derive(Clone, Copy)]
 pub(crate) struct Gait {
     pub(crate) cycle_seconds: u64,
     pub(crate) duty_percent: u32,
+    pub(crate) apart: Apart,
+}
+
+/// What has cores and a disk of its own, as far as one machine can show that.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Apart {
+    Nothing,
+    Server(Halves),
+    /// The agent shares the ERP's cores, and writes elsewhere.
+    ServerAndJournal(Halves),
+    ServerAndAgent(Halves),
 }
 
 /// A server in a folder of its own.
@@ -50,6 +62,8 @@ pub(crate) struct Stage {
     pub(crate) cloud: Cloud,
     pub(crate) agent: Process,
     admin: u16,
+    /// Where the agent's data are, if it stands beside the ERP and the server does not.
+    _near: tempfile::TempDir,
     /// What agent and server talk over, where the way is long.
     _lines: Vec<Line>,
 }
@@ -119,7 +133,7 @@ impl Stage {
         tables: &[String],
         round_trip: Option<Duration>,
     ) -> Result<Self> {
-        let gait = Gait { cycle_seconds: CYCLE, duty_percent: 100 };
+        let gait = Gait { cycle_seconds: CYCLE, duty_percent: 100, apart: Apart::Nothing };
         Self::start_at(source, tables, round_trip, gait).await
     }
 
@@ -128,9 +142,10 @@ impl Stage {
         source: &str,
         tables: &[String],
         round_trip: Option<Duration>,
-        Gait { cycle_seconds, duty_percent }: Gait,
+        Gait { cycle_seconds, duty_percent, apart }: Gait,
     ) -> Result<Self> {
-        let (folder, http, grpc) = place()?;
+        let near = folder(None)?;
+        let (folder, http, grpc) = place_on((apart != Apart::Nothing).then_some(cores::MEMORY))?;
         let mut lines = Vec::new();
         if let Some(time) = round_trip {
             lines = vec![Line::to(http, time).await?, Line::to(grpc, time).await?];
@@ -146,17 +161,34 @@ impl Stage {
         let Some(Credentials { id, secret }) = made.first() else {
             return Err(Error::new(Code::Internal, "no credentials were made"));
         };
+        let data = match apart {
+            Apart::Server(_) => near.path().join("agent-data"),
+            Apart::Nothing | Apart::ServerAndJournal(_) | Apart::ServerAndAgent(_) => {
+                "agent-data".into()
+            }
+        };
         let mut text = format!(
-            "data = 'agent-data'\n[cloud]\nregistry = 'http://127.0.0.1:{registry}'\nclient_id = '{id}'\nclient_secret = '{secret}'\n\
+            "data = '{}'\n[cloud]\nregistry = 'http://127.0.0.1:{registry}'\nclient_id = '{id}'\nclient_secret = '{secret}'\n\
              allow_private = true\n[source]\nurl = '{source}'\nprofile = 'generic'\nerp = 'BENCH'\n\
              [capture]\ncycle_seconds = {cycle_seconds}\nduty_percent = {duty_percent}\n[admin]\nlisten = '127.0.0.1:{admin}'\n",
+            data.display(),
         );
         for table in tables {
             let _ = writeln!(text, "[tables.{table}]\nstamp = 'changed_at'");
         }
         keep(cloud.folder.path(), "agent.toml", &text)?;
         let agent = run(cloud.folder.path(), "agent")?;
-        Ok(Self { cloud, agent, admin, _lines: lines })
+        match apart {
+            Apart::Nothing => {}
+            Apart::Server(halves) | Apart::ServerAndJournal(halves) => {
+                halves.give_the_other(cloud.server.id())?;
+            }
+            Apart::ServerAndAgent(halves) => {
+                halves.give_the_other(cloud.server.id())?;
+                halves.give_the_other(agent.id())?;
+            }
+        }
+        Ok(Self { cloud, agent, admin, _near: near, _lines: lines })
     }
 
     /// Cycles the agent has read.
@@ -172,9 +204,19 @@ impl Stage {
 
 /// A new folder with two ports that are free now.
 pub(crate) fn place() -> Result<(tempfile::TempDir, u16, u16)> {
-    let folder = tempfile::Builder::new().prefix("malote-bench-").tempdir();
-    let folder = folder.coded(Code::Internal, "no folder")?;
-    Ok((folder, servers::free_port()?, servers::free_port()?))
+    place_on(None)
+}
+
+/// As [`place`], on that disk.
+fn place_on(disk: Option<&str>) -> Result<(tempfile::TempDir, u16, u16)> {
+    Ok((folder(disk)?, servers::free_port()?, servers::free_port()?))
+}
+
+fn folder(disk: Option<&str>) -> Result<tempfile::TempDir> {
+    let mut builder = tempfile::Builder::new();
+    let builder = builder.prefix("malote-bench-");
+    let made = disk.map_or_else(|| builder.tempdir(), |disk| builder.tempdir_in(disk));
+    made.coded(Code::Internal, "no folder")
 }
 
 fn setup(folder: &Path, erp: &str, tables: &[String]) -> Result<Credentials> {
