@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Incident, Journal, KeySpan, people, session, spool, writer::Desk};
 
+/// Fact: when the last run of the timetable began.
+const ROUND: &str = "verify_round";
+
 /// Who wants it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -219,6 +222,21 @@ impl Journal {
     /// part says nothing of the rest.
     pub async fn standing(&self) -> Result<BTreeMap<TableName, Standing>> {
         self.run(standing).await
+    }
+
+    /// When the timetable's last run began; a journal that knows of none notes that moment as one, for there was nothing to
+    /// miss before.
+    pub async fn last_round(&self, now: Wall) -> Result<Wall> {
+        self.run(move |desk| match desk.fact::<i64>(ROUND)? {
+            Some(at) => Ok(Wall(at)),
+            None => desk.set_fact(ROUND, now.0).map(|()| now),
+        })
+        .await
+    }
+
+    /// A run of the timetable begins.
+    pub async fn note_round(&self, at: Wall) -> Result<()> {
+        self.run(move |desk| desk.set_fact(ROUND, at.0)).await
     }
 
     /// The next one to run: one that was cut short, else those of people and of the server before the schedule's. It is

@@ -32,6 +32,9 @@ pub use timetable::Timetable;
 
 /// How often the clock on the wall is looked at, which somebody may set.
 const LOOK: Duration = Duration::from_secs(30);
+/// A run that was missed, since the agent was not there, begins so long after its start: tables that load are through
+/// by then, or left for the next one.
+const CATCH_UP: Duration = Duration::from_secs(600);
 /// Pause after the journal refused something.
 const FAULT_PAUSE: Duration = Duration::from_secs(5);
 
@@ -72,7 +75,9 @@ impl<S: Source> Verifier<S> {
         let share = share(&self.journal);
         let (mut orders, mut plans) = (self.journal.verify_orders(), self.journal.plan_changed());
         let mut draining = self.shutdown.clone();
-        let mut due = timetable.next(Wall::now(), share);
+        let started = Wall::now();
+        let last = self.journal.last_round(started).await.unwrap_or(started);
+        let mut due = due(&timetable, share, (last, started));
         while !self.shutdown.is_draining() {
             orders.mark_unchanged();
             plans.mark_unchanged();
@@ -93,6 +98,7 @@ impl<S: Source> Verifier<S> {
             let now = Wall::now();
             if due.is_some_and(|due| due <= now) {
                 due = timetable.next(now, share);
+                survived(self.journal.note_round(now).await, "the run could not be noted")?;
                 survived(self.order_all().await, "the tables could not be ordered")?;
                 continue;
             }
@@ -177,6 +183,14 @@ impl<S: Source> Verifier<S> {
         }
         Ok(())
     }
+}
+
+/// When the first run is due of an agent that starts: the next one of the timetable, or one that was missed.
+fn due(timetable: &Timetable, share: f64, (last, started): (Wall, Wall)) -> Option<Wall> {
+    let next = timetable.next(started, share)?;
+    let missed = timetable.next(last, share).filter(|missed| *missed <= started);
+    let late = Wall(started.0.saturating_add(i64::try_from(CATCH_UP.as_micros()).unwrap_or(0)));
+    Some(missed.map_or(next, |_| next.min(late)))
 }
 
 /// Tells what failed; only a journal that is closed ends the room.

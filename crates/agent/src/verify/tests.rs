@@ -454,6 +454,33 @@ async fn orders_are_run_one_after_the_other_and_the_drain_leaves_the_rest_for_th
 }
 
 #[tokio::test]
+async fn a_run_that_was_missed_is_made_up_for_some_minutes_behind_the_start() {
+    let world = World::new(None).await;
+    let at = |iso: &str| Wall(iso.parse::<jiff::Timestamp>().unwrap().as_microsecond());
+    let text = "verify = { spread_minutes = 0 }\ncapture = { zone = 'UTC' }";
+    let timetable = Timetable::of(&toml::from_str(text).unwrap()).unwrap();
+    let due = |last: &str, started: &str| due(&timetable, 0.0, (at(last), at(started)));
+    let told = |due: Option<Wall>| due.unwrap().to_iso();
+    let (evening, morning) = ("2026-03-01T20:00:00Z", "2026-03-02T08:00:00Z");
+    assert_eq!(told(due(evening, morning)), "2026-03-02T08:10:00Z", "the night was missed");
+    assert_eq!(told(due("2026-03-02T02:00:00Z", morning)), "2026-03-03T02:00:00Z");
+    let early = "2026-03-02T01:55:00Z";
+    assert_eq!(told(due(early, early)), "2026-03-02T02:00:00Z", "a first start");
+    assert_eq!(told(due("2026-02-01T02:00:00Z", early)), "2026-03-02T02:00:00Z", "which is nearer");
+    assert_eq!(
+        told(due("2027-01-01T00:00:00Z", morning)),
+        "2026-03-03T02:00:00Z",
+        "clock set back"
+    );
+    // The first start is remembered, and each run.
+    let (first, later) = (at(evening), at(morning));
+    assert_eq!(world.journal.last_round(first).await.unwrap(), first);
+    assert_eq!(world.journal.last_round(later).await.unwrap(), first);
+    world.journal.note_round(later).await.unwrap();
+    assert_eq!(world.journal.last_round(first).await.unwrap(), later);
+}
+
+#[tokio::test]
 async fn by_night_every_table_that_is_streamed_is_ordered_once_and_none_by_a_standby() {
     let world = World::new(None).await;
     let plan = r#"{"uploadVersion":2,"queries":[{"table":"T","filter":null,"forceReload":false},

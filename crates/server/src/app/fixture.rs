@@ -1,6 +1,6 @@
 //! Fixture of the edges' tests: a real server on free ports with one tenant, one environment and RM bound to it.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeMap, net::SocketAddr, path::Path};
 
 use prost::Message as _;
 use protocol::{
@@ -14,6 +14,7 @@ use protocol::{
     },
 };
 use runtime::clock::Wall;
+use rusqlite::{Connection, OpenFlags, types::Value as Cell};
 
 use super::App;
 use crate::{
@@ -221,4 +222,34 @@ impl Running {
 
 pub(crate) fn told(new: NewCredential) -> (ClientId, String) {
     (new.credential.client.clone(), new.reveal().to_owned())
+}
+
+/// What is stored of all tenants, log of acts and staging included: rows by file and table.
+pub(crate) fn stored(folder: &Path) -> BTreeMap<String, Vec<String>> {
+    let mut all = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            all.extend(stored(&path));
+        }
+        if path.extension().is_none_or(|extension| extension != "sqlite") {
+            continue;
+        }
+        let file = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+        let mut tables =
+            file.prepare("SELECT name FROM sqlite_schema WHERE type = 'table'").unwrap();
+        let names = tables.query_map([], |row| row.get::<_, String>(0)).unwrap();
+        for name in names.map(Result::unwrap) {
+            let mut rows = file.prepare(&format!("SELECT * FROM \"{name}\"")).unwrap();
+            let width = rows.column_count();
+            let cells = |row: &rusqlite::Row<'_>| {
+                (0..width).map(|at| row.get::<_, Cell>(at)).collect::<rusqlite::Result<Vec<_>>>()
+            };
+            let rows = rows.query_map([], cells).unwrap();
+            let mut rows: Vec<String> = rows.map(|row| format!("{:?}", row.unwrap())).collect();
+            rows.sort();
+            all.insert(format!("{} {name}", path.display()), rows);
+        }
+    }
+    all
 }

@@ -1,4 +1,5 @@
 mod fleet;
+mod stranger;
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use protocol::{
     limits,
     proto::{
         ingestion::{
-            DatabaseIdentity, OpenRequest, OpenResponse, RangesRequest, RangesResponse,
+            DatabaseIdentity, Granted, OpenRequest, OpenResponse, RangesRequest, RangesResponse,
             ReleaseRequest, ReleaseResponse, Versions, open_response,
         },
         totvs::{
@@ -109,6 +110,29 @@ pub(super) fn sized(bytes: usize) -> Table {
     }
     assert_eq!(one.encoded_len(), bytes);
     one
+}
+
+/// Opens the session of a new instance; its epoch.
+async fn opened(channel: &Channel, token: &str) -> u64 {
+    let id = runtime::entropy::uuid().to_string();
+    granted(channel, token, &id).await.epoch
+}
+
+/// Opens the session of the instance of that id, which is its nonce as well.
+async fn granted(channel: &Channel, token: &str, id: &str) -> Granted {
+    let request = OpenRequest {
+        erp: "RM".into(),
+        instance_id: id.to_owned(),
+        nonce: id.to_owned(),
+        database_identity: Some(DatabaseIdentity { kind: "sqlite".into(), ..Default::default() }),
+        versions: Some(Versions { protocol: 1, agent: "1".into(), database: "3".into() }),
+    };
+    let path = "/malote.ingestion.v1.Session/Open";
+    let answer: OpenResponse = call(channel, path, with_token(request, token), None).await.unwrap();
+    match answer.result.unwrap() {
+        open_response::Result::Granted(granted) => granted,
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]

@@ -187,3 +187,17 @@ async fn an_agent_on_a_small_tmpfs_that_fills_up_stops_reading_keeps_its_lease_a
     assert_eq!(number(&epoch), number(&after), "the lease was kept all the while");
     world.kill_agent();
 }
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn an_agent_steps_back_behind_other_processes_with_all_its_threads() {
+    let (world, _folder) = loaded(|plan| plan).await;
+    let tasks = fs::read_dir(format!("/proc/{}/task", world.agent_id())).unwrap();
+    let nice: Vec<i32> = tasks
+        // One that ended meanwhile has none.
+        .filter_map(|task| fs::read_to_string(task.unwrap().path().join("stat")).ok())
+        .map(|stat| stat.rsplit(')').next().unwrap().split_whitespace().nth(16).unwrap().parse())
+        .map(Result::unwrap)
+        .collect();
+    assert!(nice.len() > 2 && nice.iter().all(|nice| *nice >= 10), "{nice:?}");
+}

@@ -293,6 +293,41 @@ async fn what_a_command_refuses_has_its_code_on_stderr_nothing_on_stdout_and_exi
     assert_eq!(listed.lines().count(), 1, "nothing was shared: {listed}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_credential_that_a_command_revokes_is_refused_by_the_running_server_within_a_minute() {
+    let server = Server::start().await;
+    let (channel, token) = (server.channel().await, server.token().await);
+    let web = reqwest::Client::builder().no_proxy().build().unwrap();
+    let shared = format!("http://127.0.0.1:{}/api/carol-definitions/v1/entities/RM", server.http);
+    let asked = || async { web.get(&shared).bearer_auth(&token).send().await.unwrap().status() };
+    assert_eq!(asked().await, 200);
+    assert!(write(&channel, &token, message(1)).await.unwrap().success);
+    // Another process than the one that knows the credential.
+    let client = server.made["clientId"].as_str().unwrap();
+    let words = ["server", "credential", "revoke", client, "--config", "server.toml"];
+    process::command(server.folder.path(), &words).unwrap();
+    let begun = clock::Mono::now();
+    let (mut rest, mut rpc, mut number) = (None, None, 1);
+    while rest.is_none() || rpc.is_none() {
+        assert!(
+            begun.elapsed() < protocol::limits::CLIENT_CACHE * 2,
+            "REST {rest:?}, gRPC {rpc:?}"
+        );
+        if rest.is_none() && asked().await == 401 {
+            rest = Some(begun.elapsed());
+        }
+        number += 1;
+        match write(&channel, &token, message(number)).await {
+            Ok(answer) => assert!(answer.success && rpc.is_none(), "{answer:?} after {rpc:?}"),
+            Err(status) => {
+                assert_eq!(status.code(), Code::Unauthenticated, "{status:?}");
+                rpc = rpc.or(Some(begun.elapsed()));
+            }
+        }
+        clock::sleep(Duration::from_millis(500)).await;
+    }
+}
+
 #[cfg(target_env = "gnu")]
 #[tokio::test]
 async fn a_process_that_stays_gives_memory_back_to_the_system_and_is_still_the_one_that_was_started()

@@ -10,28 +10,11 @@ use tonic::Streaming;
 use super::*;
 use crate::model::admin::Role;
 
-const REPORT: &str = "/malote.fleet.v1.Agent/Report";
+pub(super) const REPORT: &str = "/malote.fleet.v1.Agent/Report";
 const COMMANDS: &str = "/malote.fleet.v1.Agent/Commands";
-const PROGRESS: &str = "/malote.fleet.v1.Agent/Progress";
+pub(super) const PROGRESS: &str = "/malote.fleet.v1.Agent/Progress";
 
-async fn opened(channel: &Channel, token: &str) -> u64 {
-    let id = runtime::entropy::uuid().to_string();
-    let request = OpenRequest {
-        erp: "RM".into(),
-        instance_id: id.clone(),
-        nonce: id,
-        database_identity: Some(DatabaseIdentity { kind: "sqlite".into(), ..Default::default() }),
-        versions: Some(Versions { protocol: 1, agent: "1".into(), database: "3".into() }),
-    };
-    let path = "/malote.ingestion.v1.Session/Open";
-    let answer: OpenResponse = call(channel, path, with_token(request, token), None).await.unwrap();
-    match answer.result.unwrap() {
-        open_response::Result::Granted(granted) => granted.epoch,
-        other => panic!("{other:?}"),
-    }
-}
-
-async fn commands(
+pub(super) async fn commands(
     channel: &Channel,
     token: &str,
     epoch: u64,

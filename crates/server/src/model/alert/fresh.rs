@@ -38,6 +38,8 @@ pub struct Mark {
     drawn: Wall,
     /// The watermark was another one in the picture before.
     moves: bool,
+    /// Another picture was there before this one, so that somebody draws them.
+    follows: bool,
 }
 
 impl Mark {
@@ -57,7 +59,15 @@ impl Mark {
             lag_ms: seen.lag_ms,
             drawn: seen.reported_at,
             moves: before.is_some_and(|mark| mark.watermark != seen.watermark),
+            follows: before.is_some(),
         }
+    }
+
+    /// Whether it is known when the picture was drawn. The first one that is looked at may be any age: who begins to look
+    /// anew sees what a capture that hung long ago left behind.
+    #[must_use]
+    pub const fn is_dated(&self, seen: &Seen) -> bool {
+        self.follows || matches!(seen.state, Doing::Paused)
     }
 
     /// Up to when the table was read; `None` where that is not known, or another rule tells that it is not read.
@@ -155,6 +165,18 @@ mod tests {
         // The ERP's clock is ahead: no lag at all, but the watermark stands under a picture that stays the same.
         let ahead = |minutes| seen(Doing::Streaming, "a", 0, minutes);
         assert_eq!(fresh(&[ahead(10), ahead(90)]), Some(10));
+    }
+
+    #[test]
+    fn the_first_picture_may_be_any_age_until_another_follows() {
+        let on = |lag, minutes| seen(Doing::Streaming, "a", lag, minutes);
+        let first = Mark::after(None, &on(1, 10));
+        assert!(!first.is_dated(&on(1, 10)));
+        let same = Mark::after(Some(&first), &on(1, 11));
+        assert!(!same.is_dated(&on(1, 11)), "told again, not drawn again");
+        assert!(Mark::after(Some(&same), &on(2, 12)).is_dated(&on(2, 12)));
+        let paused = seen(Doing::Paused, "a", 1, 10);
+        assert!(Mark::after(None, &paused).is_dated(&paused), "its pause is kept with it");
     }
 
     #[test]

@@ -172,6 +172,8 @@ pub struct Read {
     pub table: String,
     /// Everything up to then was read.
     pub fresh: Wall,
+    /// It may be longer ago than that: when its picture was drawn nobody saw.
+    pub undated: bool,
     pub paused: bool,
 }
 
@@ -185,6 +187,8 @@ pub struct Facts {
     pub live_until: Option<Wall>,
     /// Since when no lease was seen; `None`: one is live.
     pub absent_since: Option<Wall>,
+    /// It may be absent for longer than that: nobody saw it go.
+    pub undated_absence: bool,
     pub newest: Option<Newest>,
     /// End of the last batch that was complete.
     pub complete_at: Option<Wall>,
@@ -219,6 +223,14 @@ pub fn findings(facts: &Facts, thresholds: &Thresholds, now: Wall) -> Findings {
         let stalled = judge.late(Rule::BatchStalled, stalled);
         found.conditions.extend(stalled.map(|at| judge.of(Rule::BatchStalled, "", since(at))));
         found.conditions.extend(judge.stale());
+        // It may be too long already; what was told of that stays.
+        if absent.is_some() && facts.undated_absence {
+            found.note_unknown(&facts.stream, Some(Rule::AgentDead));
+            found.note_unknown(&facts.stream, Some(Rule::Freshness));
+        }
+        if facts.read.iter().any(|read| read.undated) {
+            found.note_unknown(&facts.stream, Some(Rule::Freshness));
+        }
         match facts.reports {
             Reports::Current | Reports::Past => found.conditions.extend(judge.reported()),
             Reports::Awaited => {

@@ -26,17 +26,20 @@ use crate::{
 };
 
 /// What looks. It remembers since when no lease was seen and how far each table was read: a start of the server begins that
-/// anew.
+/// anew, and until it knows again what was told stays as it is.
 #[derive(Debug)]
 pub struct Look {
     alerts: Alerts,
+    /// Streams of which it saw a live lease.
+    live: BTreeSet<StreamId>,
     absent: BTreeMap<StreamId, Wall>,
     marks: BTreeMap<StreamId, BTreeMap<String, Mark>>,
 }
 
 impl Look {
     pub(super) fn new(alerts: Alerts) -> Self {
-        Self { alerts, absent: BTreeMap::new(), marks: BTreeMap::new() }
+        let (absent, marks) = (BTreeMap::new(), BTreeMap::new());
+        Self { alerts, live: BTreeSet::new(), absent, marks }
     }
 
     /// Looks at everything once.
@@ -55,6 +58,7 @@ impl Look {
                 streams.push((stream, known));
             }
         }
+        self.live.retain(|stream| there.contains(stream));
         self.absent.retain(|stream, _| there.contains(stream));
         self.marks.retain(|stream, _| there.contains(stream));
         for (tenant, streams) in tenants {
@@ -103,6 +107,7 @@ impl Look {
     ) -> Result<Facts> {
         let absent_since = if known.live_until.is_some() {
             self.absent.remove(&stream);
+            self.live.insert(stream.clone());
             None
         } else {
             Some(*self.absent.entry(stream.clone()).or_insert(now))
@@ -117,6 +122,7 @@ impl Look {
         } else {
             Vec::new()
         };
+        let undated_absence = !self.live.contains(&stream);
         let Alerts { store, staging, .. } = &self.alerts;
         let applied = staging.applied(stream.environment, &stream.erp).await?.applied;
         let quarantined = match staging.found(stream.environment, &stream.erp).await? {
@@ -130,6 +136,7 @@ impl Look {
             had_session: known.had_session,
             live_until: known.live_until,
             absent_since,
+            undated_absence,
             newest: known.newest,
             complete_at: known.complete_at,
             incomplete: known.incomplete,
@@ -150,6 +157,7 @@ impl Look {
             read.extend(mark.fresh(&seen, now).map(|fresh| Read {
                 table: seen.table.clone(),
                 fresh,
+                undated: !mark.is_dated(&seen),
                 paused,
             }));
             marks.insert(seen.table, mark);

@@ -257,6 +257,53 @@ async fn what_a_dead_agent_reported_stays_as_it_is_until_it_reports_again() {
 }
 
 #[tokio::test]
+async fn a_server_that_starts_anew_takes_nothing_back_that_is_still_so() {
+    let running = Running::start().await;
+    let (now, alerts) = (Wall::now(), &running.app.services.alerts);
+    let mut look = alerts.looking();
+    // A capture that hangs: the same picture again and again.
+    let hung = || vec![table("FLAN", TableState::Streaming, "a", 1_000)];
+    for minutes in [0, 30, 61] {
+        let at = later(now, minutes);
+        let held = session(&running, at).await;
+        report(&running, held, hung(), at).await;
+        look.look(at).await.unwrap();
+    }
+    let stale = [(Rule::Freshness, String::new())];
+    assert_eq!(open(&running, Wanted::Open).await, stale);
+    let mut anew = alerts.looking();
+    for minutes in [62, 80, 100] {
+        let at = later(now, minutes);
+        let held = session(&running, at).await;
+        report(&running, held, hung(), at).await;
+        anew.look(at).await.unwrap();
+        assert_eq!(open(&running, Wanted::Open).await, stale, "{minutes} minutes");
+    }
+    // It draws again: that is over, and held for a while as always.
+    for minutes in [101, 112] {
+        let at = later(now, minutes);
+        let held = session(&running, at).await;
+        let drawn = vec![table("FLAN", TableState::Streaming, "b", 1_000 + minutes)];
+        report(&running, held, drawn, at).await;
+        anew.look(at).await.unwrap();
+    }
+    assert_eq!(open(&running, Wanted::Open).await, []);
+    // Gone for as long as is asked for, and the server begins anew in between.
+    for minutes in [115, 121] {
+        anew.look(later(now, minutes)).await.unwrap();
+    }
+    let dead = [(Rule::AgentDead, String::new())];
+    assert_eq!(open(&running, Wanted::Open).await, dead);
+    let own = Threshold { rule: Rule::AgentDead, environment: None, table: None, value: 60 };
+    alerts.set_thresholds(running.tenant.id, vec![own]).await.unwrap();
+    let mut third = alerts.looking();
+    for minutes in [122, 140, 160] {
+        third.look(later(now, minutes)).await.unwrap();
+        assert_eq!(open(&running, Wanted::Open).await, dead, "{minutes} minutes");
+    }
+}
+
+#[tokio::test]
 async fn nobody_is_missed_where_nobody_ever_was_or_is_to_be() {
     let running = Running::start().await;
     let (now, alerts) = (Wall::now(), &running.app.services.alerts);

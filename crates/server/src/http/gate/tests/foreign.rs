@@ -1,12 +1,11 @@
 //! Every operation on a thing of a tenant × the things of another tenant (F66).
 
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
 use protocol::proto::ingestion::{DatabaseIdentity, OpenRequest, Versions};
-use rusqlite::{Connection, OpenFlags, types::Value as Cell};
 
 use super::*;
-use crate::service::Caller;
+use crate::{app::fixture::stored, service::Caller};
 
 /// Parts of a path of which another tenant has none of its own, for they are words of everybody's. Of every other part
 /// and body there must be a thing of the other tenant: what this test does not know ends it.
@@ -131,36 +130,6 @@ fn operations() -> Vec<Operation> {
             operations.map(|(method, told)| Operation::of(method, path, told))
         })
         .collect()
-}
-
-/// What is stored of all tenants, log of acts and staging included: rows by file and table.
-fn stored(folder: &Path) -> BTreeMap<String, Vec<String>> {
-    let mut all = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).unwrap().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            all.extend(stored(&path));
-        }
-        if path.extension().is_none_or(|extension| extension != "sqlite") {
-            continue;
-        }
-        let file = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
-        let mut tables =
-            file.prepare("SELECT name FROM sqlite_schema WHERE type = 'table'").unwrap();
-        let names = tables.query_map([], |row| row.get::<_, String>(0)).unwrap();
-        for name in names.map(Result::unwrap) {
-            let mut rows = file.prepare(&format!("SELECT * FROM \"{name}\"")).unwrap();
-            let width = rows.column_count();
-            let cells = |row: &rusqlite::Row<'_>| {
-                (0..width).map(|at| row.get::<_, Cell>(at)).collect::<rusqlite::Result<Vec<_>>>()
-            };
-            let rows = rows.query_map([], cells).unwrap();
-            let mut rows: Vec<String> = rows.map(|row| format!("{:?}", row.unwrap())).collect();
-            rows.sort();
-            all.insert(format!("{} {name}", path.display()), rows);
-        }
-    }
-    all
 }
 
 /// Two tenants that have one of each thing, and who may act for one of them.

@@ -21,6 +21,7 @@ fn well() -> Facts {
         had_session: true,
         live_until: Some(Wall(NOW.0 + 20_000_000)),
         absent_since: None,
+        undated_absence: false,
         newest: Some(Newest { open: false, complete: true, last_at: ago(600) }),
         complete_at: Some(ago(600)),
         incomplete: (0, None),
@@ -154,6 +155,7 @@ fn reads(tables: &[(&str, i64)]) -> Facts {
     let read = |(table, minutes): &(&str, i64)| Read {
         table: table.to_uppercase(),
         fresh: ago(*minutes),
+        undated: false,
         paused: table.chars().all(char::is_lowercase),
     };
     Facts { reports: Reports::Current, read: tables.iter().map(read).collect(), ..well() }
