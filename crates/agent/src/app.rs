@@ -56,6 +56,12 @@ impl Parts {
         config.validate()?;
         config.erp()?;
         config.unseal()?;
+        if config.is_sealed_beside_its_key() {
+            tracing::warn!(
+                "the key of the sealed secrets lies beside them: whoever can read the data folder has both; \
+                 systemd's LoadCredentialEncrypted=secrets.key:… keeps it apart"
+            );
+        }
         config.cloud.secret()?;
         let source = Arc::new(connect(&config.source)?);
         let journal = open_journal(&config).await?;

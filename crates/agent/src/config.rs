@@ -452,6 +452,12 @@ impl AgentConfig {
         Ok(())
     }
 
+    /// Whether secrets are sealed in the data folder under a key that lies there as well.
+    #[must_use]
+    pub fn is_sealed_beside_its_key(&self) -> bool {
+        Vault::of(&self.data).is_beside_its_key()
+    }
+
     /// As [`Self::unseal`], for commands that need the database alone.
     ///
     /// # Errors

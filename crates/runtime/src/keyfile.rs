@@ -22,10 +22,20 @@ pub type Key = SecretBox<[u8; BYTES]>;
 /// # Errors
 /// `CONFIG_INVALID` where the file is missing, unreadable or no key.
 pub fn read(path: &Path, what: &str) -> Result<Key> {
+    let key = read_handed(path, what)?;
+    // A key that others may read protects nothing; one that cannot be tightened is told.
+    let words = || format!("cannot read {what}, {}", path.display());
+    files::private(path).coded(Code::ConfigInvalid, words())?;
+    Ok(key)
+}
+
+/// As [`read`], of a file that the system handed over and looks after itself.
+///
+/// # Errors
+/// `CONFIG_INVALID` with the path.
+pub fn read_handed(path: &Path, what: &str) -> Result<Key> {
     let words = || format!("cannot read {what}, {}", path.display());
     let text = Zeroizing::new(fs::read_to_string(path).coded(Code::ConfigInvalid, words())?);
-    // A key that others may read protects nothing; one that cannot be tightened is told.
-    files::private(path).coded(Code::ConfigInvalid, words())?;
     let key = from_hex(text.trim()).ok_or_else(|| {
         let words = format!("{what}, {}, does not hold 64 hex digits", path.display());
         Error::new(Code::ConfigInvalid, words)

@@ -189,6 +189,52 @@ impl Postgres {
         self.restart().await
     }
 
+    /// Ends the cluster cleanly, keeps a copy of it as it is now, and starts it again.
+    ///
+    /// # Errors
+    /// As [`Postgres::restart`].
+    pub async fn copied(&mut self) -> Result<()> {
+        self.end("STOP").await?;
+        let folder = self.folder.path().to_owned();
+        task::blocking(move || copy(&folder.join("data"), &folder.join("copy"))).await??;
+        self.restart().await
+    }
+
+    /// Ends the cluster and puts the copy in its place, as a restore does.
+    ///
+    /// # Errors
+    /// As [`Postgres::restart`], or where there is no copy.
+    pub async fn put_back(&mut self) -> Result<()> {
+        self.end("STOP").await?;
+        let folder = self.folder.path().to_owned();
+        let done = task::blocking(move || {
+            fs::remove_dir_all(folder.join("data")).coded(Code::Internal, "cannot remove")?;
+            fs::rename(folder.join("copy"), folder.join("data")).coded(Code::Internal, "no copy")
+        });
+        done.await??;
+        self.restart().await
+    }
+
+    /// Starts the copy as a second cluster beside this one, on a port of its own: a clone.
+    ///
+    /// # Errors
+    /// As [`Postgres::start`], or where there is no copy.
+    pub async fn clone_of_copy(&self) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("malote-pg-").tempdir();
+        let folder = folder.coded(Code::Internal, "no folder")?;
+        let (from, to) = (self.folder.path().join("copy"), folder.path().to_owned());
+        task::blocking(move || {
+            copy(&from, &to.join("data"))?;
+            give_away(&to)
+        })
+        .await??;
+        let (binaries, settings) = (self.binaries.clone(), self.settings.clone());
+        let (port, variables) = (free_port()?, Vec::new());
+        let mut clone = Self { binaries, folder, port, settings, variables, guard: None };
+        clone.restart().await?;
+        Ok(clone)
+    }
+
     /// From its next start on it has these variables in its environment.
     pub fn under(&mut self, variables: Vec<(String, String)>) {
         self.variables = variables;
@@ -266,6 +312,11 @@ impl Drop for Postgres {
             let _ = guard.wait();
         }
     }
+}
+
+/// A folder with all that is in it, its owners and rights too.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    run(Command::new("cp").arg("-a").arg(from).arg(to))
 }
 
 /// A database of its own in this process's shared cluster; it goes with the process.

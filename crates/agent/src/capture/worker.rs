@@ -33,7 +33,7 @@ use super::{
 use crate::{
     config::AgentConfig,
     journal::{Coming, Grant, Halt, Incident, Journal, Parked, Paused, Seal, Unread},
-    pacing::{FULL, Governor},
+    pacing::Governor,
     source::Source,
 };
 
@@ -317,9 +317,9 @@ impl<S: Source> Worker<S> {
         }
         cycle.batch.finish();
         cycle.spool().await?;
-        if self.governor.pace() < FULL && !session.tables.iter().any(Table::loads) {
+        if !session.tables.iter().any(Table::loads) {
             // Nothing is read in bulk that would look by itself.
-            cycle.pacing().look().await;
+            cycle.pacing().look_while_idle().await;
         }
         session.loads_done.append(&mut cycle.loads_done);
         if cycle.is_open() {

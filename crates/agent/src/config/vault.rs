@@ -115,12 +115,35 @@ pub struct Listed {
 #[derive(Clone, Debug)]
 pub struct Vault {
     folder: PathBuf,
+    /// The key, where the system hands it over: what is sealed then opens on this machine alone.
+    handed: Option<PathBuf>,
 }
+
+/// Folder of what systemd hands to a service (`LoadCredentialEncrypted=secrets.key:…`).
+const HANDED: &str = "CREDENTIALS_DIRECTORY";
 
 impl Vault {
     #[must_use]
     pub fn of(folder: &Path) -> Self {
-        Self { folder: folder.to_owned() }
+        let handed = runtime::config::variable(HANDED).map(|of| Path::new(&of).join(KEY_FILE));
+        Self { folder: folder.to_owned(), handed: handed.filter(|path| path.exists()) }
+    }
+
+    /// Whether secrets are sealed under a key that lies beside them: whoever has the folder has both.
+    #[must_use]
+    pub fn is_beside_its_key(&self) -> bool {
+        self.handed.is_none() && self.read().is_ok_and(|kept| !kept.secrets.is_empty())
+    }
+
+    fn key(&self) -> Result<Key> {
+        match &self.handed {
+            Some(path) => keyfile::read_handed(path, KEY),
+            None => keyfile::read(&self.path(KEY_FILE), KEY),
+        }
+    }
+
+    fn key_path(&self) -> PathBuf {
+        self.handed.clone().unwrap_or_else(|| self.path(KEY_FILE))
     }
 
     /// Seals a value under a name; makes folder and key where there are none. Tells whether it took another's place.
@@ -232,7 +255,7 @@ impl Vault {
     /// The keys the file was sealed under.
     fn keys(&self, kept: &Kept) -> Result<Keys> {
         let again = "restore the right one, or remove both files and set the secrets again";
-        keys_of(kept, (&self.path(FILE), &self.path(KEY_FILE)), again)
+        keys_of(kept, (&self.path(FILE), &self.key_path()), self.key(), again)
     }
 
     /// As [`Vault::keys`]; where nothing is sealed any key will do, and one is made where there is none.
@@ -240,9 +263,8 @@ impl Vault {
         if !kept.secrets.is_empty() {
             return self.keys(kept);
         }
-        let path = self.path(KEY_FILE);
-        let key =
-            if path.exists() { keyfile::read(&path, KEY) } else { keyfile::make(&path, KEY) }?;
+        let path = self.key_path();
+        let key = if path.exists() { self.key() } else { keyfile::make(&path, KEY) }?;
         let keys = Keys::of(&key);
         (kept.version, kept.key) = (VERSION, keys.mark.clone());
         Ok(keys)
@@ -258,7 +280,8 @@ pub(crate) fn fits(sealed: &Path, key: &Path) -> Result<()> {
     if kept.secrets.is_empty() {
         return Ok(());
     }
-    keys_of(&kept, (sealed, key), "put the right one there first").map(drop)
+    let again = "put the right one there first";
+    keys_of(&kept, (sealed, key), keyfile::read(key, KEY), again).map(drop)
 }
 
 fn read(path: &Path) -> Result<Kept> {
@@ -287,8 +310,13 @@ fn read(path: &Path) -> Result<Kept> {
 }
 
 /// The keys a file was sealed under; `again` is the way out where it was not.
-fn keys_of(kept: &Kept, (file, path): (&Path, &Path), again: &str) -> Result<Keys> {
-    let key = keyfile::read(path, KEY).map_err(|mut error| {
+fn keys_of(
+    kept: &Kept,
+    (file, path): (&Path, &Path),
+    key: Result<Key>,
+    again: &str,
+) -> Result<Keys> {
+    let key = key.map_err(|mut error| {
         error.message.push_str(&format!("; {} was sealed under it: {again}", file.display()));
         error
     })?;

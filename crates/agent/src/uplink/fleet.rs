@@ -159,7 +159,15 @@ impl Line {
             Some(known) => known,
             None => standing.insert(self.journal.standing().await?),
         };
-        let statuses = self.journal.statuses().await?;
+        let mut statuses = self.journal.statuses().await?;
+        if let Some(paused) = self.journal.paused() {
+            // Nobody ordered that, so it is told as what it is: nothing is read for the lack of something.
+            let halts = self.journal.halts();
+            for status in statuses.iter_mut().filter(|of| halts.of(&of.table).is_none()) {
+                status.state = "PARKED".into();
+                status.parked = Some((paused.code.to_string(), paused.words.clone()));
+            }
+        }
         Ok(report::picture(statuses, &self.journal.parked(), standing))
     }
 

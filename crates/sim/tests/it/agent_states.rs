@@ -172,6 +172,14 @@ async fn an_agent_on_a_small_tmpfs_that_fills_up_stops_reading_keeps_its_lease_a
     let text = agent(&world, &["status"]);
     assert!(text.contains("PAUSED since") && text.contains("DISK_FULL"), "{text}");
     assert!(text.contains("reading needs 100"), "{text}");
+    // Far away they see it too, as what nobody ordered.
+    let begun = runtime::clock::Mono::now();
+    let seen =
+        |world: &World| world.cloud.command(&["fleet", "tables", "--state", "parked", "--json"]);
+    while seen(&world).matches("DISK_FULL").count() < 2 {
+        assert!(begun.elapsed() < QUICK, "{}", seen(&world));
+        runtime::clock::sleep(Duration::from_millis(100)).await;
+    }
     world.erp.run("INSERT INTO u VALUES (1001, 'meanwhile')").await.unwrap();
     world.erp.run("DELETE FROM t WHERE id = 7").await.unwrap();
     world.status_says("\"phase\":\"SENDING\"", QUICK).await;
@@ -200,4 +208,23 @@ async fn an_agent_steps_back_behind_other_processes_with_all_its_threads() {
         .map(Result::unwrap)
         .collect();
     assert!(nice.len() > 2 && nice.iter().all(|nice| *nice >= 10), "{nice:?}");
+}
+
+#[tokio::test]
+async fn agents_of_datasul_and_logix_carry_their_tables_whole() {
+    for profile in ["datasul", "logix"] {
+        let (mut world, _folder) = loaded(|plan| plan).await;
+        world.stop_agent().await;
+        let file = world.cloud.folder.path().join("agent.toml");
+        let config = fs::read_to_string(&file).unwrap();
+        let own = config.replace("profile = 'generic'", &format!("profile = '{profile}'"));
+        assert_ne!(own, config);
+        fs::write(&file, own).unwrap();
+        world.lose_journal();
+        world.start_agent();
+        let changes = "UPDATE t SET v = 'changed', changed_at = CURRENT_TIMESTAMP WHERE id < 9;
+                       DELETE FROM t WHERE id = 200; INSERT INTO u VALUES (1000, 'new'); DELETE FROM u WHERE id = 7";
+        world.erp.run(changes).await.unwrap();
+        world.equal(AFTER_LEASE).await;
+    }
 }

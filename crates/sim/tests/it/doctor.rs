@@ -33,7 +33,11 @@ async fn world() -> World {
 }
 
 /// Exit code, what was found, and everything that was printed.
-fn doctor(world: &World, config: &str, more: &[&str]) -> (Option<i32>, Vec<Value>, String) {
+pub(crate) fn doctor(
+    world: &World,
+    config: &str,
+    more: &[&str],
+) -> (Option<i32>, Vec<Value>, String) {
     let mut words = vec!["doctor", "--config", config, "--json"];
     words.extend(more);
     let done = process::answer(world.cloud.folder.path(), &words, "").unwrap();
@@ -43,7 +47,7 @@ fn doctor(world: &World, config: &str, more: &[&str]) -> (Option<i32>, Vec<Value
     (done.status.code(), findings, format!("{out}{err}"))
 }
 
-fn of<'a>(findings: &'a [Value], topic: &str, grade: &str) -> Vec<&'a Value> {
+pub(crate) fn of<'a>(findings: &'a [Value], topic: &str, grade: &str) -> Vec<&'a Value> {
     let is = |found: &&Value| found["topic"] == topic && found["grade"] == grade;
     findings.iter().filter(is).collect()
 }
@@ -99,8 +103,34 @@ async fn what_is_broken_has_exit_code_4_a_code_and_what_to_do() {
         ("duty_percent = 100", "duty_percent = 0", "config", "duty_percent"),
         ("[capture]", "[capture]\nnonsense = 1", "config", "nonsense"),
         ("postgres://", "oracle://", "source", "SOURCE_UNSUPPORTED"),
+        (
+            "allow_private = true",
+            "allow_private = true\nproxy = 'http://127.0.0.1:1'",
+            "proxy",
+            "CLOUD_UNREACHABLE",
+        ),
+        ("postgres://postgres@", "postgres://nobody_here@", "source", "SOURCE"),
     ] {
         broken(&world, &config, (from, to), (topic, words));
+    }
+    world.erp.run("CREATE ROLE blind LOGIN").await.unwrap();
+    broken(
+        &world,
+        &config,
+        ("postgres://postgres@", "postgres://blind@"),
+        ("table", "SOURCE_RIGHTS"),
+    );
+    let same = ("[capture]", "[capture]");
+    let changes = [
+        ("ALTER TABLE t DROP CONSTRAINT t_pkey", "TABLE_WITHOUT_KEY"),
+        (
+            "ALTER TABLE t ALTER id DROP NOT NULL; UPDATE t SET id = NULL WHERE id = 1",
+            "TABLE_WITHOUT_KEY",
+        ),
+    ];
+    for (sql, words) in changes {
+        world.erp.run(sql).await.unwrap();
+        broken(&world, &config, same, ("table", words));
     }
     world.stop_agent().await;
     world.cloud.stop().await;

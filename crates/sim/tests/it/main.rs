@@ -43,6 +43,8 @@ mod masking;
 #[cfg(test)]
 mod openapi;
 #[cfg(test)]
+mod pace;
+#[cfg(test)]
 mod postgres_faults;
 #[cfg(test)]
 mod real_input;

@@ -95,7 +95,7 @@ impl Scene {
             ("delivery", word(&delivery, "id")),
             ("batch", batch.to_string()),
             ("message", "1".to_owned()),
-            ("row", word(&row, "row")),
+            ("row", word(&row, "id")),
             ("order", order["order"].to_string()),
             ("administrator", "ana".to_owned()),
         ])

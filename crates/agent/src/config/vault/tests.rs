@@ -144,3 +144,24 @@ fn commands_beside_each_other_lose_nothing() {
         assert_eq!(opened(&vault, &format!("s{number}")).unwrap(), format!("v{number}"));
     }
 }
+
+#[test]
+fn a_key_that_is_handed_over_counts_and_none_is_made_in_the_folder() {
+    let (home, handed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let beside = Vault::of(home.path());
+    assert!(!beside.is_beside_its_key(), "nothing is sealed");
+    seal(&beside, "erp", "one");
+    assert!(beside.is_beside_its_key());
+    let key = handed.path().join(KEY_FILE);
+    fs::rename(beside.path(KEY_FILE), &key).unwrap();
+    let mut own = fs::metadata(&key).unwrap().permissions();
+    own.set_readonly(true);
+    fs::set_permissions(&key, own).unwrap();
+    let apart = Vault { handed: Some(key), ..beside.clone() };
+    assert!(!apart.is_beside_its_key());
+    assert_eq!(opened(&apart, "erp").unwrap(), "one");
+    seal(&apart, "erp", "two");
+    assert_eq!(opened(&apart, "erp").unwrap(), "two");
+    assert!(!beside.path(KEY_FILE).exists());
+    refused(&beside, "erp", [KEY_FILE, "restore the right one"]);
+}

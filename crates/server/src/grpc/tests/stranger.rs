@@ -101,7 +101,7 @@ fn all_rpcs() -> BTreeSet<String> {
     methods.collect()
 }
 
-/// A sender with a session, an open batch with a message and a prepared entry, staged rows, and an order that waits.
+/// A sender with a session, an open batch with a message and a prepared entry, staged rows, and an order that it took.
 async fn sender(running: &Running) -> Known {
     let (channel, token) = (channel(running).await, running.token().await);
     let id = runtime::entropy::uuid().to_string();
@@ -109,8 +109,9 @@ async fn sender(running: &Running) -> Known {
     let admin = running.admin("ana", Role::Operator, None).await;
     let path = "/tenants/Loja/environments/prod/erps/RM/orders";
     let order = json!({ "verb": "PAUSE", "table": "FLAN" });
-    let (_, order) = running.act(("POST", path), &admin, Some(order)).await;
-    let order = order["order"].as_str().unwrap().to_owned();
+    assert_eq!(running.act(("POST", path), &admin, Some(order)).await.0, 202);
+    let mut stream = commands(&channel, &token, epoch).await.unwrap();
+    let order = stream.message().await.unwrap().unwrap().id;
     let first = table(1, vec![row(1, "a"), row(2, "b")]);
     let known = Known { channel, token, epoch, id, batch: first.batch_id, order };
     let written: TableInputResponse = known.tried(WRITE, first).await.unwrap();

@@ -25,8 +25,6 @@ use super::{
     stage::{self, Cloud, Credentials},
 };
 
-/// Streams that send at the same time, each over its own connection.
-const STREAMS: u64 = 4;
 const TABLE: &str = "movimento";
 /// Messages that the server may take into one commit; the file is synced as seldom.
 const GROUP: u64 = 64;
@@ -38,25 +36,26 @@ const BACK: i64 = 3_600;
 /// # Errors
 /// Where something cannot start, or a message is refused.
 pub(crate) async fn run(options: &Options) -> Result<()> {
-    let messages = options.rows.div_ceil(ROWS * STREAMS);
-    let rows = messages * ROWS * STREAMS;
+    let count = options.streams.max(1);
+    let messages = options.rows.div_ceil(ROWS * count);
+    let rows = messages * ROWS * count;
     let bytes = Pouch::new("BENCH1", TABLE).message((1, 1), 0).len();
     figure(
         "rows, streams, bytes of text a row, bytes of a message of 200 rows",
-        &format!("{rows}, {STREAMS}, {}, {bytes}", Pouch::row_text()),
+        &format!("{rows}, {count}, {}, {bytes}", Pouch::row_text()),
     );
-    bare(rows, messages).await?;
+    bare(rows, messages, count).await?;
     for group in [1, GROUP] {
-        let took = append(messages * STREAMS, group).await?;
+        let took = append(messages * count, group).await?;
         let what = format!("the same bytes appended to a file, synced every {group} messages");
         figure(&what, &rate(rows, took));
     }
-    server(rows, messages).await
+    server(rows, messages, count).await
 }
 
 /// Names of the streams.
-fn streams() -> Vec<String> {
-    (1..=STREAMS).map(|number| format!("BENCH{number}")).collect()
+fn streams(count: u64) -> Vec<String> {
+    (1..=count).map(|number| format!("BENCH{number}")).collect()
 }
 
 /// Sends on all connections at once; gives the time of each Write.
@@ -93,13 +92,13 @@ impl Drop for Bare {
     }
 }
 
-async fn bare(rows: u64, messages: u64) -> Result<()> {
+async fn bare(rows: u64, messages: u64, count: u64) -> Result<()> {
     talk("the same messages to a bare server");
     let port = servers::free_port()?;
     let bare = Bare::start(port)?;
     let begun = Mono::now();
     let mut senders = Vec::new();
-    for erp in streams() {
+    for erp in streams(count) {
         senders.push(loop {
             match Sender::connect(port, "none", &erp).await {
                 Ok(sender) => break sender,
@@ -139,9 +138,9 @@ async fn append(messages: u64, group: u64) -> Result<Duration> {
     took.coded(Code::Internal, "cannot append")
 }
 
-async fn server(rows: u64, messages: u64) -> Result<()> {
+async fn server(rows: u64, messages: u64, count: u64) -> Result<()> {
     talk("the same messages to the server");
-    let streams = streams();
+    let streams = streams(count);
     let (cloud, made) = Cloud::start(stage::place()?, None, (&streams, &[TABLE.to_owned()]))?;
     let mut senders = Vec::new();
     for (erp, credentials) in streams.iter().zip(&made) {

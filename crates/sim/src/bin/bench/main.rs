@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use protocol::{Code, Coded as _, Error, Result};
 
 const USAGE: &str = "usage: bench/run share [--rows N] [--wide] [--only cycles|tenth|load|far] \
-                     or bench/run accept [--rows N] or bench/run impact [--rows N] [--together] [--only polls|load]";
+                     or bench/run accept [--rows N] [--streams N] or bench/run impact [--rows N] [--together] [--only polls|load]";
 
 /// What is asked for on the command line.
 struct Options {
@@ -27,6 +27,8 @@ struct Options {
     wide: bool,
     /// One part of `share` or `impact`.
     only: Option<String>,
+    /// Streams that `accept` sends at once.
+    streams: u64,
     /// Whether `impact` has all on the same cores and disk.
     together: bool,
 }
@@ -53,12 +55,17 @@ fn go(words: &[String]) -> Result<()> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         return runtime.coded(Code::Internal, "no runtime")?.block_on(sender::serve_bare(port));
     }
-    let mut options = Options { rows: 1_000_000, wide: false, only: None, together: false };
+    let mut options =
+        Options { rows: 1_000_000, wide: false, only: None, streams: 4, together: false };
     while let Some(word) = words.next() {
         match word {
             "--rows" => {
                 let number = words.next().and_then(|text| text.parse().ok());
                 options.rows = number.ok_or_else(usage)?;
+            }
+            "--streams" => {
+                let number = words.next().and_then(|text| text.parse().ok());
+                options.streams = number.ok_or_else(usage)?;
             }
             "--wide" => options.wide = true,
             "--together" => options.together = true,

@@ -5,7 +5,10 @@
 use std::{process::Command, time::Duration};
 
 use protocol::{Code, Coded as _, Error, Result};
-use runtime::clock::{self, Mono};
+use runtime::{
+    clock::{self, Mono},
+    entropy,
+};
 use sim::servers::{self, Postgres};
 
 use super::{
@@ -125,6 +128,7 @@ async fn increments(stage: &Stage, erp: &tokio_postgres::Client, rows: u64) -> R
         format!("UPDATE t SET valor1 = valor1 + 1, changed_at = now() WHERE id <= {increment}");
     let mut took = Vec::new();
     for round in 1..=u64::from(INCREMENTS) {
+        clock::sleep(Duration::from_secs(CYCLE).mul_f64(entropy::fraction())).await;
         erp.batch_execute(&sql).await.coded(Code::Internal, "cannot change rows")?;
         let committed = Mono::now();
         stage.cloud.staged(rows + increment * round).await?;

@@ -30,10 +30,13 @@ use tokio_rustls::{
     },
 };
 
-use crate::whole::{
-    cloud::Cloud,
-    erp::Erp,
-    world::{Plan, World},
+use crate::{
+    doctor::{doctor, of},
+    whole::{
+        cloud::Cloud,
+        erp::Erp,
+        world::{Plan, World},
+    },
 };
 
 const WAIT: Duration = Duration::from_secs(40);
@@ -105,6 +108,20 @@ impl Front {
 impl Drop for Front {
     fn drop(&mut self) {
         self.accepting.abort();
+    }
+}
+
+#[tokio::test]
+async fn the_doctor_names_a_certificate_that_is_not_trusted_and_one_that_is_for_another_name() {
+    for (host, authority, topic, words) in [
+        ("localhost", "other_ca.pem", "registry", "UnknownIssuer"),
+        ("127.0.0.1", "ca.pem", "grpc", "NotValidForName"),
+    ] {
+        let setting = Setting::new(host, Some(authority)).await;
+        let (code, findings, all) = doctor(&setting.world, "agent.toml", &["--timeout", "5"]);
+        let found = of(&findings, topic, "mend");
+        assert!(code == Some(4) && !found.is_empty(), "{authority}: {all}");
+        println!("{words}: {found:?}");
     }
 }
 

@@ -4,9 +4,12 @@
 //! byte stays dead when the line is open again, new ones work.
 //! Never: changes a byte that it passes.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use runtime::task::{self, Task};
@@ -36,6 +39,8 @@ struct Traffic {
     swallowed: AtomicU64,
     /// Raised when the line falls silent.
     silent: watch::Sender<bool>,
+    /// How long each piece is held, microseconds.
+    held: AtomicU64,
 }
 
 impl Line {
@@ -47,6 +52,7 @@ impl Line {
             left: AtomicI64::new(OPEN),
             swallowed: AtomicU64::new(0),
             silent: watch::Sender::new(false),
+            held: AtomicU64::new(0),
         });
         let shared = Arc::clone(&traffic);
         let far = Arc::new(Mutex::new(far));
@@ -64,6 +70,11 @@ impl Line {
     /// New connections lead there.
     pub(crate) fn turn_to(&self, far: String) {
         *self.far.lock().unwrap() = far;
+    }
+
+    /// Holds each piece for so long from now on.
+    pub(crate) fn hold(&self, time: Duration) {
+        self.traffic.held.store(u64::try_from(time.as_micros()).unwrap(), Ordering::SeqCst);
     }
 
     /// Falls silent after that many more bytes from the far end: in the middle of whatever it says.
@@ -123,6 +134,10 @@ async fn pass(
 ) -> OwnedWriteHalf {
     let mut bytes = vec![0; 16 * 1024];
     while let Ok(got @ 1..) = from.read(&mut bytes).await {
+        let held = traffic.held.load(Ordering::SeqCst);
+        if held > 0 {
+            runtime::clock::sleep(Duration::from_micros(held)).await;
+        }
         let passes = if dead.load(Ordering::SeqCst) { 0 } else { traffic.passes(got, way) };
         if passes < got {
             dead.store(true, Ordering::SeqCst);

@@ -22,6 +22,7 @@ pub(crate) struct Plan {
     tables: Vec<&'static str>,
     declared: String,
     key_scan_seconds: u32,
+    duty_percent: u32,
     deletes: &'static str,
     give_up_seconds: u32,
     compare_seconds: u32,
@@ -38,6 +39,7 @@ impl Plan {
             tables: tables.to_vec(),
             declared: String::new(),
             key_scan_seconds: 2,
+            duty_percent: 100,
             deletes: "capped",
             give_up_seconds: 60,
             compare_seconds: 86_400,
@@ -86,6 +88,12 @@ impl Plan {
     }
 
     /// Leaves the watermark alone: no scan comes to find what it missed.
+    /// Reads in bulk for so many hundredths of the time.
+    pub(crate) fn duty(mut self, percent: u32) -> Self {
+        self.duty_percent = percent;
+        self
+    }
+
     pub(crate) fn no_scans(mut self) -> Self {
         self.key_scan_seconds = 3_600;
         self
@@ -140,7 +148,7 @@ erp = 'LOGIX'
 [capture]
 cycle_seconds = 1
 key_scan_seconds = {}
-duty_percent = 100
+duty_percent = {}
 deletes = '{}'
 give_up_seconds = {}
 compare_seconds = {}
@@ -158,6 +166,7 @@ listen = '127.0.0.1:{admin}'
             plan.source,
             plan.overlap,
             plan.key_scan_seconds,
+            plan.duty_percent,
             plan.deletes,
             plan.give_up_seconds,
             plan.compare_seconds,
