@@ -111,17 +111,16 @@ impl Drop for Front {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_doctor_names_a_certificate_that_is_not_trusted_and_one_that_is_for_another_name() {
-    for (host, authority, topic, words) in [
-        ("localhost", "other_ca.pem", "registry", "UnknownIssuer"),
-        ("127.0.0.1", "ca.pem", "grpc", "NotValidForName"),
-    ] {
+    for (host, authority, topic) in
+        [("localhost", "other_ca.pem", "registry"), ("127.0.0.1", "ca.pem", "grpc")]
+    {
         let setting = Setting::new(host, Some(authority)).await;
         let (code, findings, all) = doctor(&setting.world, "agent.toml", &["--timeout", "5"]);
         let found = of(&findings, topic, "mend");
-        assert!(code == Some(4) && !found.is_empty(), "{authority}: {all}");
-        println!("{words}: {found:?}");
+        let told = found.iter().any(|found| found.to_string().contains("certificate"));
+        assert!(code == Some(4) && told, "{authority}: {all}");
     }
 }
 
