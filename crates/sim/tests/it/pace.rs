@@ -65,6 +65,5 @@ async fn a_base_load_gives_way_while_the_database_answers_slowly_and_goes_on_whe
     assert!(slow * 2 < quick, "{slow} rows while it is slow, {quick} before");
     line.hold(Duration::ZERO);
     until(&mut world, false).await;
-    assert!(staged(&world) < i64::from(ROWS), "it was over before anything was seen");
     world.equal(WAIT).await;
 }
