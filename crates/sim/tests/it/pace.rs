@@ -13,7 +13,7 @@ use crate::whole::{
     world::{Plan, World},
 };
 
-const ROWS: u32 = 600_000;
+const ROWS: u32 = 300_000;
 const WAIT: Duration = Duration::from_secs(120);
 
 /// Rows staged of the table so far.
@@ -65,5 +65,6 @@ async fn a_base_load_gives_way_while_the_database_answers_slowly_and_goes_on_whe
     assert!(slow * 2 < quick, "{slow} rows while it is slow, {quick} before");
     line.hold(Duration::ZERO);
     until(&mut world, false).await;
+    world.staged_reaches("SELECT count(*) FROM t", i64::from(ROWS), WAIT).await;
     world.equal(WAIT).await;
 }
