@@ -2,8 +2,8 @@
 //!
 //! Promises: a seed that fails is named with what was not true; `cargo run -p sim --bin world -- --seed N` shows it. Seeds
 //! that once failed stand in `seeds.txt` and are run for ever.
-//! Never: draws a seed by chance: `MALOTE_WORLD_SEEDS` says how many, from 1 on; a run that takes its time has some of the day's
-//! beside them, from `MALOTE_WORLD_FIRST` on where it is set, and tells their first number.
+//! Never: draws a seed by chance: `MALOTE_WORLD_SEEDS` says how many, from 1 on; a run that takes its time has some of
+//! the day's beside them, from `MALOTE_WORLD_FIRST` on where it is set, and tells their first number.
 
 mod mutants;
 
