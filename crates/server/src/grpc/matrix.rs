@@ -12,7 +12,7 @@ use crate::{app::fixture::Running, model::admin::Role};
 
 /// What a service asks of its caller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Asks {
+pub(super) enum Asks {
     /// The token of an installation that may send the ERP named.
     Sender,
 }
@@ -32,7 +32,7 @@ const UNKNOWN: &str = "2";
 const INTERNAL: &str = "13";
 
 /// Path and the field of the message that names the ERP.
-fn rpcs() -> Vec<(String, Asks, u8)> {
+pub(super) fn rpcs() -> Vec<(String, Asks, u8)> {
     let set = FileDescriptorSet::decode(proto::DESCRIPTORS).unwrap();
     let mut all = Vec::new();
     for file in &set.file {

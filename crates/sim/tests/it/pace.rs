@@ -5,13 +5,8 @@
 use std::time::Duration;
 
 use runtime::clock::{self, Mono};
-use sim::servers;
 
-use crate::whole::{
-    erp::Erp,
-    line::Line,
-    world::{Plan, World},
-};
+use crate::{silent_line::followed, whole::world::World};
 
 const ROWS: u32 = 300_000;
 const WAIT: Duration = Duration::from_secs(120);
@@ -42,19 +37,7 @@ async fn until(world: &mut World, slowed: bool) {
 
 #[tokio::test]
 async fn a_base_load_gives_way_while_the_database_answers_slowly_and_goes_on_when_it_does_not() {
-    let url = servers::shared().await.unwrap();
-    let erp = Erp::postgres(&url).await;
-    let schema = format!(
-        "CREATE TABLE t (id bigint PRIMARY KEY, v text, changed_at timestamptz DEFAULT now());
-         CREATE INDEX ON t (changed_at, id);
-         INSERT INTO t SELECT g, repeat('v', 100) || g, now() - interval '1 day' FROM generate_series(1, {ROWS}) g; ANALYZE t"
-    );
-    erp.run(&schema).await.unwrap();
-    let port = servers::shared_server().await.unwrap().port();
-    let line = Line::to(format!("127.0.0.1:{port}")).await;
-    let near = url.replace(&format!(":{port}/"), &format!(":{}/", line.port));
-    let plan = Plan::new(&near, &["t"]).stamp("t", "changed_at").no_scans().duty(25);
-    let mut world = World::start(plan, erp).await;
+    let (mut world, line) = followed(ROWS, |plan| plan.duty(25)).await;
     // It learns what the database is used to.
     world.staged_reaches("SELECT count(*) FROM t", 20_000, WAIT).await;
     let quick = in_so_long(&world, Duration::from_secs(3)).await;

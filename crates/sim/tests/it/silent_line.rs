@@ -15,8 +15,8 @@ const WAIT: Duration = Duration::from_secs(90);
 /// The agent's own watch on a call is 15 s, three times a statement's limit; the rest is for a slow machine.
 const NOTICED: Duration = Duration::from_secs(30);
 
-/// A table of those rows, read over a line.
-async fn followed(rows: u32) -> (World, Line) {
+/// A table of those rows, read over a line by a plan changed like that.
+pub(crate) async fn followed(rows: u32, change: impl FnOnce(Plan) -> Plan) -> (World, Line) {
     let url = servers::shared().await.unwrap();
     let erp = Erp::postgres(&url).await;
     let schema = format!(
@@ -28,9 +28,8 @@ async fn followed(rows: u32) -> (World, Line) {
     let port = servers::shared_server().await.unwrap().port();
     let line = Line::to(format!("127.0.0.1:{port}")).await;
     let near = url.replace(&format!(":{port}/"), &format!(":{}/", line.port));
-    let world =
-        World::start(Plan::new(&near, &["t"]).stamp("t", "changed_at").no_scans(), erp).await;
-    (world, line)
+    let plan = Plan::new(&near, &["t"]).stamp("t", "changed_at").no_scans();
+    (World::start(change(plan), erp).await, line)
 }
 
 /// Waits until the table is parked by what silence looks like; the agent meanwhile keeps its lease.
@@ -53,7 +52,7 @@ async fn f16_a_line_that_falls_silent_within_a_page_frees_the_loop_and_half_a_pa
     println!("MALOTE_SEED={}", chance.seed());
     let full = config::variable("MALOTE_TEST_FULL").is_some();
     let (rounds, rows) = if full { (8, 200_000) } else { (2, 60_000) };
-    let (mut world, line) = followed(rows).await;
+    let (mut world, line) = followed(rows, |plan| plan).await;
     for round in 1..=rounds {
         world.staged_reaches("SELECT count(*) FROM t", round * 3_000, WAIT).await;
         // A page has at least 50 kB here.
@@ -69,7 +68,7 @@ async fn f16_a_line_that_falls_silent_within_a_page_frees_the_loop_and_half_a_pa
 
 #[tokio::test]
 async fn f16_a_line_that_is_silent_between_cycles_is_noticed_and_what_changed_meanwhile_comes() {
-    let (mut world, line) = followed(200).await;
+    let (mut world, line) = followed(200, |plan| plan).await;
     world.equal(WAIT).await;
     line.silent_after(0);
     noticed(&mut world).await;

@@ -4,9 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use prost_types::FileDescriptorSet;
 use protocol::proto::{
-    self,
     fleet::{ProgressRequest, ProgressResponse, ReportRequest, ReportResponse, TableReport},
     ingestion::{
         CursorEntry, PrepareRequest, PrepareResponse, RenewRequest, RenewResponse, RowsRequest,
@@ -19,7 +17,7 @@ use super::{
     fleet::{PROGRESS, REPORT, commands},
     *,
 };
-use crate::{app::fixture::stored, model::admin::Role};
+use crate::{app::fixture::stored, grpc::matrix::rpcs, model::admin::Role};
 
 const SESSION: [&str; 4] = [
     "/malote.ingestion.v1.Session/Open",
@@ -87,19 +85,6 @@ fn of_owner(running: &Running) -> BTreeMap<String, Vec<String>> {
     }
     all.retain(|_, rows| !rows.is_empty());
     all
-}
-
-fn all_rpcs() -> BTreeSet<String> {
-    let set = FileDescriptorSet::decode(proto::DESCRIPTORS).unwrap();
-    let services = set.file.iter().flat_map(|file| {
-        file.service
-            .iter()
-            .map(|service| (format!("{}.{}", file.package(), service.name()), service))
-    });
-    let methods = services.flat_map(|(name, service)| {
-        service.method.iter().map(move |method| format!("/{name}/{}", method.name()))
-    });
-    methods.collect()
 }
 
 /// A sender with a session, an open batch with a message and a prepared entry, staged rows, and an order that it took.
@@ -173,7 +158,8 @@ async fn another_tenant_that_knows_all_of_a_sender_neither_changes_nor_learns_an
     let stranger = Known { token: running.stranger("RM").await, ..known };
     let told = everything(&stranger).await;
     let tried: BTreeSet<String> = told.keys().map(|rpc| (*rpc).to_owned()).collect();
-    assert_eq!(tried, all_rpcs(), "every RPC is tried");
+    let all: BTreeSet<String> = rpcs().into_iter().map(|(path, ..)| path).collect();
+    assert_eq!(tried, all, "every RPC is tried");
     let after = of_owner(&running);
     assert_eq!(before, after, "{told:#?}");
     let shown = |rpc: &str| match rpc {

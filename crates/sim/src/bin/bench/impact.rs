@@ -36,6 +36,7 @@ const ROUNDS: u64 = 3;
 const REST: Duration = Duration::from_secs(3);
 /// What follows a base load (comparison of keys, rows within the allowance of the clock) is over by then.
 const SETTLE: Duration = Duration::from_secs(15);
+
 /// What pgbench says of one run.
 #[derive(Clone, Copy)]
 struct Run {

@@ -87,13 +87,13 @@ impl Plan {
         self
     }
 
-    /// Leaves the watermark alone: no scan comes to find what it missed.
     /// Reads in bulk for so many hundredths of the time.
     pub(crate) fn duty(mut self, percent: u32) -> Self {
         self.duty_percent = percent;
         self
     }
 
+    /// Leaves the watermark alone: no scan comes to find what it missed.
     pub(crate) fn no_scans(mut self) -> Self {
         self.key_scan_seconds = 3_600;
         self
