@@ -11,8 +11,8 @@
 //! | release | own again: done; else `Fenced` | done | `Fenced` | own: done; else `Fenced` | as undisputed |
 //!
 //! A second nonce may be a process that follows one that died, and a call of the dead may come late; so they stop the
-//! instance for the life of the lease alone. Where both go on being heard (`Heard`), both live: they are twins, and
-//! whatever this table would grant them is `InstanceTwice`.
+//! instance for the life of the lease alone. Where both go on being heard (`Heard`) for longer than a call can be late, both
+//! live: they are twins, and whatever this table would grant them is `InstanceTwice`.
 //!
 //! "Another" is another epoch where the event has one, another instance where it is an open.
 
@@ -28,8 +28,10 @@ use uuid::Uuid;
 const FORMER: usize = 8;
 /// Nonces remembered per instance.
 const HEARD: usize = 8;
-/// How often each of two nonces comes back after the other one before both are taken for alive: calls of a process that
-/// died come late once or twice.
+/// For how long after it was replaced a nonce may be heard again without anything following from it, in microseconds:
+/// calls of a process that died come late, however many they are, but none outlives the patience of the lines it is on.
+const LATE: i64 = 150 * 1_000_000;
+/// How often each of two nonces comes back after the other one before both are taken for alive.
 const RETURNS: u8 = 4;
 /// How often one comes back after others, whichever they are: a copy that dies and starts again has new ones each time.
 const ALONE: u8 = 12;
@@ -73,46 +75,87 @@ pub enum Effect {
 /// The next state, which is to be stored also where the answer is a refusal, and the answer.
 pub type Step = (State, Result<Vec<Effect>, Code>);
 
-/// The nonces that an instance was heard with since a person decided last, the latest first, each with how often it came
-/// back after another one.
+/// What an instance was heard with since a person decided last, the latest first.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Heard(Vec<(Nonce, u8)>);
+pub struct Heard(Vec<Voice>);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Voice {
+    nonce: Nonce,
+    /// How often it came back after another one.
+    returns: u8,
+    /// When another one followed it last; of the latest, when it was heard first.
+    replaced: Wall,
+}
+
+impl Voice {
+    /// Bytes in the store: the nonce, its returns, and when it was replaced.
+    const LEN: usize = 16 + 1 + 8;
+    /// As it once was, without a time.
+    const TIMELESS: usize = 16 + 1;
+
+    /// Whether a call with it may still be one that was made before it was replaced.
+    const fn may_be_late(&self, now: Wall) -> bool {
+        let age = now.0.saturating_sub(self.replaced.0);
+        self.returns == 0 && 0 <= age && age < LATE
+    }
+
+    fn to_bytes(self) -> impl Iterator<Item = u8> {
+        let nonce = self.nonce.0.into_bytes();
+        nonce.into_iter().chain([self.returns]).chain(self.replaced.0.to_le_bytes())
+    }
+
+    /// `None` where they are too few; of those without a time, as though it was replaced long ago.
+    fn of_bytes(bytes: &[u8]) -> Option<Self> {
+        let (nonce, rest) = bytes.split_first_chunk::<16>()?;
+        let (returns, time) = rest.split_first()?;
+        let replaced = time.first_chunk().map_or(0, |time| i64::from_le_bytes(*time));
+        let nonce = Nonce(Uuid::from_bytes(*nonce));
+        Some(Self { nonce, returns: *returns, replaced: Wall(replaced) })
+    }
+}
 
 impl Heard {
-    fn hear(&mut self, nonce: Nonce) {
-        let returns = match self.0.iter().position(|(heard, _)| *heard == nonce) {
+    fn hear(&mut self, nonce: Nonce, now: Wall) {
+        let mut voice = Voice { nonce, returns: 0, replaced: now };
+        match self.0.iter().position(|voice| voice.nonce == nonce) {
             Some(0) => return,
-            Some(place) => self.0.remove(place).1.saturating_add(1),
-            None => 0,
-        };
-        self.0.insert(0, (nonce, returns));
+            Some(place) => {
+                let former = self.0.remove(place);
+                if former.may_be_late(now) {
+                    self.0.insert(place, former);
+                    return;
+                }
+                voice.returns = former.returns.saturating_add(1);
+            }
+            None => {}
+        }
+        if let Some(former) = self.0.first_mut() {
+            former.replaced = now;
+        }
+        self.0.insert(0, voice);
         self.0.truncate(HEARD);
     }
 
     /// Whether two processes live that are both this instance.
     #[must_use]
     pub fn are_twins(&self) -> bool {
-        self.0.iter().filter(|(_, returns)| *returns >= RETURNS).count() > 1
-            || self.0.iter().any(|(_, returns)| *returns >= ALONE)
+        self.0.iter().filter(|voice| voice.returns >= RETURNS).count() > 1
+            || self.0.iter().any(|voice| voice.returns >= ALONE)
     }
 
-    /// For the store: 16 bytes of each nonce, and one of its returns.
+    /// For the store.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let one = |(nonce, returns): &(Nonce, u8)| {
-            nonce.0.as_bytes().iter().copied().chain([*returns]).collect::<Vec<u8>>()
-        };
-        self.0.iter().flat_map(one).collect()
+        self.0.iter().flat_map(|voice| voice.to_bytes()).collect()
     }
 
-    /// Of what [`Heard::to_bytes`] gave.
+    /// Of what [`Heard::to_bytes`] gave. No more than [`HEARD`] voices are kept, so the two lengths share no multiple.
     #[must_use]
     pub fn of_bytes(bytes: &[u8]) -> Self {
-        let one = |entry: &[u8; 17]| {
-            let (nonce, returns) = entry.split_first_chunk::<16>()?;
-            Some((Nonce(Uuid::from_bytes(*nonce)), *returns.first()?))
-        };
-        Self(bytes.as_chunks::<17>().0.iter().filter_map(one).collect())
+        let timed = bytes.len().is_multiple_of(Voice::LEN);
+        let len = if timed { Voice::LEN } else { Voice::TIMELESS };
+        Self(bytes.chunks_exact(len).filter_map(Voice::of_bytes).collect())
     }
 }
 
@@ -168,7 +211,7 @@ pub fn step_of(state: State, event: Event, heard: &mut Heard, now: Wall) -> Step
     if let (Event::Open { nonce, .. } | Event::Renew { nonce, .. }, Some(_)) =
         (event, speaker(&state, event))
     {
-        heard.hear(nonce);
+        heard.hear(nonce, now);
     }
     let before = state.clone();
     match step(state, event, now) {

@@ -10,6 +10,8 @@ use protocol::Code;
 
 const SECOND: i64 = 1_000_000;
 const TTL: i64 = 30 * SECOND;
+/// For how long after another one followed it a nonce may be one of a dead process whose calls come late.
+const LATE: i64 = 150 * SECOND;
 /// Times that each of two has to come back after another.
 const RETURNS: usize = 4;
 /// Times that one has to come back after whichever others.
@@ -51,8 +53,8 @@ pub struct Lease {
     database: Option<(String, u64)>,
     /// The database that was refused last, for a person to accept.
     offered: Option<(String, u64)>,
-    /// Nonces of each instance as they were heard in turns, the last one last.
-    turns: BTreeMap<u8, Vec<u8>>,
+    /// Nonces of each instance as they were heard in turns, the last one last, and since when.
+    turns: BTreeMap<u8, Vec<(u8, i64)>>,
 }
 
 #[derive(Clone, Debug)]
@@ -99,7 +101,7 @@ impl Lease {
             self.offered = Some(database);
             return Opening::Refused(Code::DatabaseChanged);
         }
-        let twins = self.hear(sender.instance, sender.nonce);
+        let twins = self.hear(now, sender.instance, sender.nonce);
         if let Some(holder) = self.holder.as_mut().filter(|holder| now < holder.until) {
             // Written before the clock stepped back: nobody is kept out for longer than a lease lives.
             holder.until = holder.until.min(now + TTL);
@@ -124,21 +126,21 @@ impl Lease {
     }
 
     /// Notes who was heard; gives whether two processes live that are both this instance.
-    fn hear(&mut self, instance: u8, nonce: u8) -> bool {
+    fn hear(&mut self, now: i64, instance: u8, nonce: u8) -> bool {
         let turns = self.turns.entry(instance).or_default();
-        if turns.last() != Some(&nonce) {
-            turns.push(nonce);
+        if turns.last().is_none_or(|(last, _)| *last != nonce) && !is_late(turns, nonce, now) {
+            turns.push((nonce, now));
         }
         // Whoever is not among the latest few is forgotten, with all his turns.
         let mut latest: Vec<u8> = Vec::new();
-        for nonce in turns.iter().rev() {
+        for (nonce, _) in turns.iter().rev() {
             if !latest.contains(nonce) {
                 latest.push(*nonce);
             }
         }
         latest.truncate(REMEMBERED);
-        turns.retain(|nonce| latest.contains(nonce));
-        let back = |nonce: &u8| turns.iter().filter(|turn| *turn == nonce).count() - 1;
+        turns.retain(|(nonce, _)| latest.contains(nonce));
+        let back = |nonce: &u8| turns.iter().filter(|(turn, _)| turn == nonce).count() - 1;
         let returns: Vec<usize> = latest.iter().map(back).collect();
         returns.iter().filter(|back| **back >= RETURNS).count() > 1
             || returns.iter().any(|back| *back >= ALONE)
@@ -157,7 +159,7 @@ impl Lease {
     /// `FENCED` where the epoch is not the live one, `INSTANCE_TWICE` for a nonce that was replaced.
     pub fn renew(&mut self, now: i64, epoch: u64, nonce: u8) -> Result<(), Code> {
         let of = self.holder.as_ref().filter(|_| self.epoch == epoch).map(|holder| holder.instance);
-        let twins = of.is_some_and(|instance| self.hear(instance, nonce));
+        let twins = of.is_some_and(|instance| self.hear(now, instance, nonce));
         self.live_epoch(now, epoch)?;
         let holder = self.holder.as_mut().ok_or(Code::Fenced)?;
         if holder.twice || holder.former.contains(&nonce) {
@@ -186,6 +188,13 @@ impl Lease {
         self.holder = None;
         Ok(())
     }
+}
+
+/// Whether a nonce that had one turn so far may be heard from before that turn ended.
+fn is_late(turns: &[(u8, i64)], nonce: u8, now: i64) -> bool {
+    let own: Vec<usize> = (0..turns.len()).filter(|turn| turns[*turn].0 == nonce).collect();
+    let next = own.first().and_then(|turn| turns.get(turn + 1));
+    own.len() == 1 && next.is_some_and(|(_, since)| (*since..since + LATE).contains(&now))
 }
 
 #[cfg(test)]
@@ -224,12 +233,12 @@ mod tests {
     fn copies_that_are_heard_in_turns_are_refused_whoever_lapses() {
         let mut lease = Lease::default();
         let later = |turn: i64| turn * 20 * SECOND;
-        let granted = (0..40).filter(|turn| {
+        let granted = (0..100).filter(|turn| {
             let who = sender(1, u8::try_from(turn % 2).unwrap());
             matches!(lease.open(later(*turn), &who), Opening::Granted(_))
         });
-        assert_eq!(granted.collect::<Vec<_>>(), [0, 2, 4, 6, 8]);
-        assert_eq!(lease.open(later(50), &sender(2, 1)), Opening::Granted(6));
+        assert_eq!(granted.collect::<Vec<_>>(), (0..=24).step_by(2).collect::<Vec<_>>());
+        assert_eq!(lease.open(later(110), &sender(2, 1)), Opening::Granted(14));
     }
 
     #[test]

@@ -94,7 +94,7 @@ fn two_processes_that_are_heard_in_turns_stay_stopped_until_a_person_decides() {
     let open = |nonce| Event::Open { by: A, nonce };
     let mut state = State::Free { epoch: Epoch(4) };
     let mut granted = Vec::new();
-    for turn in 0..40 {
+    for turn in 0..100 {
         let nonce = if turn % 2 == 0 { N1 } else { N2 };
         // Leases lapse in between.
         let (next, answer) = step_of(state, open(nonce), &mut heard, Wall(turn * 20 * SECOND));
@@ -102,7 +102,9 @@ fn two_processes_that_are_heard_in_turns_stay_stopped_until_a_person_decides() {
         state = next;
         granted.extend(answer.is_ok().then_some(turn));
     }
-    assert_eq!(granted, [0, 2, 4, 6, 8], "each lapse served one of them, until both had come back");
+    // The first one is late until the turn 10, the second one from there until the turn 19.
+    let served: Vec<i64> = (0..=24).step_by(2).collect();
+    assert_eq!(granted, served, "each lapse served one of them, until both had come back");
     let (_, answer) = step_of(
         state.clone(),
         Event::Open { by: B, nonce: N2 },
@@ -115,16 +117,19 @@ fn two_processes_that_are_heard_in_turns_stay_stopped_until_a_person_decides() {
 }
 
 #[test]
-fn late_calls_of_processes_that_died_make_no_twins() {
+fn late_calls_of_processes_that_died_make_no_twins_however_many_they_are() {
     let nonce = |number| Nonce(Uuid::from_u128(number));
     let mut heard = Heard::default();
     for process in 0..100u128 {
-        for word in
-            [process, process, process.saturating_sub(1), process, process.saturating_sub(2)]
-        {
-            heard.hear(nonce(word));
+        // It lives for a minute; what is left of the two before it comes with each of its words.
+        for second in 0..60 {
+            for word in [process, process.saturating_sub(1), process.saturating_sub(2)] {
+                let now = i64::try_from(process).unwrap() * 60 + second;
+                heard.hear(nonce(word), Wall(now * SECOND));
+            }
         }
         assert!(!heard.are_twins(), "process {process}: {heard:?}");
+        assert_eq!(heard.0[0].nonce, nonce(process));
     }
     assert!(heard.0.len() <= HEARD);
 }
@@ -132,13 +137,40 @@ fn late_calls_of_processes_that_died_make_no_twins() {
 #[test]
 fn a_copy_that_dies_and_starts_again_is_found_by_the_one_that_lives() {
     let mut heard = Heard::default();
-    for start in 0..12u128 {
-        heard.hear(N1);
-        assert!(!heard.are_twins(), "{start}");
-        heard.hear(Nonce(Uuid::from_u128(100 + start)));
+    let mut found = None;
+    for start in 0..100u32 {
+        let now = i64::from(start) * 40;
+        heard.hear(N1, Wall(now * SECOND));
+        if heard.are_twins() {
+            found = found.or(Some(start));
+        }
+        heard.hear(Nonce(Uuid::from_u128(100 + u128::from(start))), Wall((now + 20) * SECOND));
     }
-    heard.hear(N1);
+    // Four turns may be late calls, the next one is the first that counts.
+    assert_eq!(found, Some(4 + 12));
+}
+
+#[test]
+fn nobody_is_late_for_ever_when_the_wall_clock_steps_back() {
+    let mut heard = Heard::default();
+    for turn in 0..20 {
+        heard.hear(if turn % 2 == 0 { N1 } else { N2 }, Wall(-turn * SECOND));
+    }
     assert!(heard.are_twins());
+}
+
+#[test]
+fn what_was_kept_without_a_time_counts_as_replaced_long_ago() {
+    let voices: Vec<u8> = [N1, N2]
+        .into_iter()
+        .zip([3, 2])
+        .flat_map(|(nonce, returns)| nonce.0.into_bytes().into_iter().chain([returns]))
+        .collect();
+    let heard = Heard::of_bytes(&voices);
+    let kept = [(N1, 3), (N2, 2)];
+    assert_eq!(heard.0, kept.map(|(nonce, returns)| Voice { nonce, returns, replaced: Wall(0) }));
+    assert_eq!(Heard::of_bytes(&heard.to_bytes()), heard);
+    assert_eq!(Heard::of_bytes(&[]), Heard::default());
 }
 
 #[test]
