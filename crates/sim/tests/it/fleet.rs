@@ -4,14 +4,18 @@ use std::time::Duration;
 
 use runtime::clock::{self, Mono};
 use serde_json::{Value, json};
-use sim::process;
+use sim::{process, servers};
 
 use crate::whole::{
+    cloud::Cloud,
     erp::Erp,
     world::{Plan, World},
 };
 
 const WAIT: Duration = Duration::from_secs(60);
+
+/// Alerts come within seconds.
+const QUICK: &str = "[alerts]\nlook_seconds = 1\n";
 
 /// An agent that follows two tables of that many rows.
 async fn world(rows: u32) -> (tempfile::TempDir, World) {
@@ -32,7 +36,9 @@ async fn world(rows: u32) -> (tempfile::TempDir, World) {
     }
     let plan = Plan::new(&format!("sqlite:{}", path.display()), &["t", "u"]);
     let plan = plan.stamp("t", "changed_at").stamp("u", "changed_at").deletes_always();
-    let mut world = World::start(plan, erp).await;
+    let ports = (servers::free_port().unwrap(), servers::free_port().unwrap());
+    let cloud = Cloud::start_at(ports, QUICK, ("LOGIX", &["t", "u"])).await;
+    let mut world = World::over(cloud, plan, erp);
     world.equal(WAIT).await;
     (folder, world)
 }
@@ -71,6 +77,20 @@ async fn ended(world: &World, number: i64) -> Value {
     let of = |told: &[Value]| told.iter().find(|order| order["order"] == number).cloned();
     let over = |told: &[Value]| of(told).is_some_and(|order| !order["endedAt"].is_null());
     of(&until(world, &["orders"], over).await).unwrap()
+}
+
+/// Waits until the alert of that rule, open or not, is as it should be.
+async fn alerted(world: &World, rule: &str, is: impl Fn(&Value) -> bool) {
+    let begun = Mono::now();
+    loop {
+        let told = world.cloud.command(&["alert", "list", "--state", "all", "--json"]);
+        let all = told.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        if all.filter(|alert| alert["rule"] == rule).any(|alert| is(&alert)) {
+            return;
+        }
+        assert!(begun.elapsed() < WAIT, "{rule}: {told}\n{}", world.logs());
+        clock::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 fn state_of(told: &[Value], table: &str) -> String {
@@ -197,6 +217,46 @@ async fn tables_are_paused_and_resumed_by_order_and_the_log_is_switched_on() {
     let number = order(&world, &["log-level", "off"]);
     assert_eq!(ended(&world, number).await["state"], "done");
     world.status_lacks("detailedLog", WAIT).await;
+}
+
+#[tokio::test]
+async fn differences_are_found_and_mended_by_order_and_an_alert_begins_and_ends_with_them() {
+    let (_folder, mut world) = world(50).await;
+    until(&world, &["tables"], |told| state_of(told, "t") == "STREAMING").await;
+    let differ = |told: &[Value]| {
+        let found = told.iter().find(|found| found["table"] == "t");
+        found.and_then(|found| found["differences"].as_i64())
+    };
+    world.damage("DELETE FROM t WHERE id = 8; UPDATE t SET v = 'by hand' WHERE id = 9");
+    let number = order(&world, &["verify", "t"]);
+    let looked = ended(&world, number).await;
+    let found = (&json!("failed"), &json!("DIFFERENCES_FOUND"));
+    assert_eq!((&looked["state"], &looked["code"]), found);
+    until(&world, &["tables"], |told| differ(told) == Some(2)).await;
+    alerted(&world, "differences", |alert| alert["amount"] == 2 && alert["clearSince"].is_null())
+        .await;
+    assert!(!world.differences().await.is_empty(), "a look mends nothing");
+    let number = order(&world, &["repair", "t"]);
+    assert_eq!(ended(&world, number).await["state"], "done");
+    world.equal(WAIT).await;
+    until(&world, &["tables"], |told| differ(told) == Some(0)).await;
+    alerted(&world, "differences", |alert| !alert["clearSince"].is_null()).await;
+}
+
+#[tokio::test]
+async fn a_table_that_is_gone_is_told_as_parked_and_goes_on_by_order() {
+    let (_folder, mut world) = world(5).await;
+    world.erp.run("ALTER TABLE u RENAME TO away").await.unwrap();
+    let told = until(&world, &["tables"], |told| state_of(told, "u") == "PARKED").await;
+    let parked = told.iter().find(|found| found["table"] == "u").unwrap();
+    assert!(parked["parkedCode"].is_string(), "{parked}");
+    assert_eq!(state_of(&told, "t"), "STREAMING", "the other one goes on");
+    world.erp.run("ALTER TABLE away RENAME TO u").await.unwrap();
+    world.erp.run("INSERT INTO u (id, v) VALUES (6, 'new')").await.unwrap();
+    let number = order(&world, &["retry", "u"]);
+    assert_eq!(ended(&world, number).await["state"], "done");
+    world.equal(WAIT).await;
+    until(&world, &["tables"], |told| state_of(told, "u") == "STREAMING").await;
 }
 
 #[tokio::test]

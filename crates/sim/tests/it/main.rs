@@ -17,6 +17,8 @@ mod canaries;
 #[cfg(test)]
 mod clock_jump;
 #[cfg(test)]
+mod commands;
+#[cfg(test)]
 mod comparison;
 #[cfg(test)]
 mod demo;

@@ -13,16 +13,14 @@ use std::{
 use serde_json::{Value, json};
 use sim::servers;
 
-use crate::whole::{
-    cloud::Cloud,
-    sender::{Sender, Target},
-};
+use crate::whole::{cloud::Cloud, sender};
 
 /// Operations that would end the fuzzer's own token.
 const SELF_ENDING: &str = "DELETE .*/administrators/";
 /// Of a hundred operations so many have to do at least once what they were asked for.
 const DONE_PERCENT: usize = 60;
-const COLUMNS: [(&str, &str); 2] = [("ID", "long"), ("N", "long")];
+/// Alerts come within seconds.
+const QUICK: &str = "[alerts]\nlook_seconds = 1\n";
 
 /// A method and a path as the description writes it.
 type Operation = (String, String);
@@ -37,7 +35,8 @@ struct Scene {
 
 impl Scene {
     async fn start() -> Self {
-        let mut cloud = Cloud::start("RM", &["FLAN", "FCFO"]).await;
+        let ports = (servers::free_port().unwrap(), servers::free_port().unwrap());
+        let mut cloud = Cloud::start_at(ports, QUICK, ("RM", &["FLAN", "FCFO"])).await;
         cloud.command(&["admin", "add", "ana"]);
         let words =
             ["admin", "token", "create", "ana", "--name", "fuzzer", "--role", "operator", "--json"];
@@ -74,13 +73,14 @@ impl Scene {
         let url = format!("{}/healthz", self.cloud.registry_base());
         let hook = json!({ "name": "etl", "url": url, "events": ["batch.complete"] });
         let hook = self.done("POST", &at("/webhooks"), Some(hook)).await;
-        let batch = self.batch().await;
+        let batch = sender::staged_and_set_apart(&self.cloud).await;
         let deliveries = at(&format!("/webhooks/{}/deliveries", word(&hook, "id")));
         let delivery = self.first(&deliveries).await;
         let environment = self.first(&at("/environments")).await;
         let installation = self.first(&at("/installations")).await;
         let place = at(&format!("/environments/{}/erps/RM", word(&environment, "id")));
         let row = self.first(&format!("{place}/quarantine")).await;
+        let alert = self.first(&at("/alerts")).await;
         let order = json!({ "verb": "RELOAD", "table": "FLAN" });
         let order = self.done("POST", &format!("{place}/orders"), Some(order)).await;
         BTreeMap::from([
@@ -97,23 +97,9 @@ impl Scene {
             ("message", "1".to_owned()),
             ("row", word(&row, "id")),
             ("order", order["order"].to_string()),
+            ("alert", word(&alert, "id")),
             ("administrator", "ana".to_owned()),
         ])
-    }
-
-    /// A batch that is complete, of a row that is staged and one that stands in quarantine.
-    async fn batch(&self) -> i64 {
-        let (grpc, token) = (self.cloud.grpc_target(), self.cloud.token().await);
-        let target = Target { grpc, token, erp: "RM".into(), table: "FLAN".into() };
-        let mut sender = Sender::new(target);
-        let batch = runtime::clock::Wall::now().seconds() / 1_000 * 1_000;
-        let rows: [&[(&str, &str)]; 2] = [&[("ID", "1"), ("N", "1")], &[("ID", "2"), ("N", "x")]];
-        let message = sender.message((batch, 1), (&COLUMNS, 1), &rows);
-        let answer = sender.write(&message).await.unwrap();
-        assert!(answer.success, "{answer:?}");
-        let answer = sender.summary(batch, 1, 2).await.unwrap();
-        assert!(answer.success, "{answer:?}");
-        batch
     }
 
     /// The first of a list, once there is one.

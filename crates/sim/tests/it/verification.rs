@@ -94,7 +94,7 @@ impl World {
     }
 
     /// Changes the staged rows behind Malote's back.
-    fn damage(&self, sql: &str) {
+    pub(crate) fn damage(&self, sql: &str) {
         let staging = Connection::open(self.cloud.staging()).unwrap();
         staging.busy_timeout(Duration::from_secs(20)).unwrap();
         staging.execute_batch(sql).unwrap();

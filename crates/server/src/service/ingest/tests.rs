@@ -11,6 +11,7 @@ use protocol::{
         },
     },
 };
+use runtime::clock::Mono;
 
 use super::*;
 use crate::service::{
@@ -142,13 +143,22 @@ async fn messages_in_flight_in_any_order_are_stored_in_the_order_of_their_number
 }
 
 #[tokio::test]
-async fn the_window_has_32_seats_and_a_waiting_message_leaves_nothing_behind() {
-    let sender = Sender::with_session().await;
+async fn a_message_beyond_the_window_is_told_the_gap_at_once_and_one_that_waits_leaves_nothing_behind()
+ {
+    const BEYOND: usize = 3;
+    let sender = &Sender::with_session().await;
     sender.send(message(100, 1)).await.unwrap();
-    let late = (3..40).map(|number| sender.send(message(100, number)));
-    for outcome in futures_util::future::join_all(late).await {
-        assert_eq!(outcome.unwrap_err().code, Code::SequenceGap);
+    let last = i32::try_from(limits::REORDER_WINDOW + BEYOND).unwrap();
+    let late = (0..last).map(|ahead| async move {
+        let begun = Mono::now();
+        (sender.send(message(100, 3 + ahead)).await.unwrap_err(), begun.elapsed())
+    });
+    let mut at_once = 0;
+    for (error, waited) in futures_util::future::join_all(late).await {
+        assert_eq!(error.code, Code::SequenceGap);
+        at_once += usize::from(waited < limits::REORDER_WAIT / 2);
     }
+    assert_eq!(at_once, BEYOND, "all but those had a seat");
     assert_eq!(sender.trial.count("SELECT count(*) FROM ingest_message"), 1);
     sender.send(message(100, 2)).await.unwrap();
 }

@@ -19,6 +19,8 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
+use super::cloud::Cloud;
+
 /// Where it sends and as whom.
 pub(crate) struct Target {
     pub(crate) grpc: String,
@@ -123,4 +125,20 @@ impl Sender {
             is_base_load: false,
         }
     }
+}
+
+/// Sends a batch of a row that is staged and one that goes into quarantine; gives its number.
+pub(crate) async fn staged_and_set_apart(cloud: &Cloud) -> i64 {
+    let (grpc, token) = (cloud.grpc_target(), cloud.token().await);
+    let target = Target { grpc, token, erp: cloud.erp.clone(), table: "FLAN".into() };
+    let mut sender = Sender::new(target);
+    let batch = runtime::clock::Wall::now().seconds() / 1_000 * 1_000;
+    let columns = [("ID", "long"), ("N", "long")];
+    let rows: [&[(&str, &str)]; 2] = [&[("ID", "1"), ("N", "1")], &[("ID", "2"), ("N", "x")]];
+    let message = sender.message((batch, 1), (&columns, 1), &rows);
+    let answer = sender.write(&message).await.unwrap();
+    assert!(answer.success, "{answer:?}");
+    let answer = sender.summary(batch, 1, 2).await.unwrap();
+    assert!(answer.success, "{answer:?}");
+    batch
 }

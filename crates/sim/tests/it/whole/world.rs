@@ -407,7 +407,8 @@ listen = '127.0.0.1:{admin}'
         self.agent_command(&["history", "--json"])
     }
 
-    fn agent_command(&self, words: &[&str]) -> String {
+    /// What a command of the agent writes, or why it failed.
+    pub(crate) fn agent_command(&self, words: &[&str]) -> String {
         let mut all = vec!["agent"];
         all.extend(words);
         all.extend(["--config", "agent.toml"]);
