@@ -202,6 +202,16 @@ impl Journal {
         self.run(move |desk| session::opening(desk, nonce)).await
     }
 
+    /// The server saw this instance twice. Forgotten with the grant that follows.
+    pub async fn saw_twice(&self) -> Result<()> {
+        self.run(|desk| session::saw_twice(desk)).await
+    }
+
+    /// Whether it did since the last grant: then the journal's epoch is no place to go on.
+    pub async fn was_seen_twice(&self) -> Result<bool> {
+        self.run(|desk| session::was_seen_twice(desk)).await
+    }
+
     /// Highest batch id this journal was granted or opened, at least the second it was restored in; `None` = never.
     pub async fn last_batch(&self) -> Result<Option<BatchId>> {
         self.run(|desk| {
@@ -212,7 +222,7 @@ impl Journal {
     }
 
     /// Where `last`, the session's last batch, is not one this journal completed, was granted or opened since: another
-    /// sender fed the stream, and the known rows no longer tell what is staged.
+    /// sender fed the stream, and the known rows no longer tell what is staged. So too where a copy of this journal may have.
     pub async fn known_is_foreign(&self, last: BatchId) -> Result<bool> {
         self.run(move |desk| session::foreign(desk, last)).await
     }

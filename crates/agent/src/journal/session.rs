@@ -1,7 +1,7 @@
 //! Grants, plan and the last good registry, as uplink writes them.
 //!
 //! Promises: a new grant and the loss of the old batch are one transaction; the known rows are told to be foreign where
-//! another sender's batch stands last.
+//! another sender's batch stands last, or the server saw this instance twice.
 //! Never: decides who may send.
 
 use protocol::{
@@ -47,6 +47,7 @@ pub(super) fn registry(desk: &Desk) -> Result<Option<Vec<Service>>> {
 }
 
 const OPENING: &str = "opening";
+const TWICE: &str = "twice";
 
 /// Nonce of an Open whose answer this journal never learned.
 pub(super) fn unanswered(desk: &Desk) -> Result<Option<Nonce>> {
@@ -63,10 +64,21 @@ fn opened(desk: &Desk) -> Result<()> {
     desk.run("DELETE FROM fact WHERE name = ?1", [OPENING]).map(|_| ())
 }
 
+/// The server saw this instance twice: a copy of this journal sends, or did.
+pub(super) fn saw_twice(desk: &Desk) -> Result<()> {
+    desk.set_fact(TWICE, 1)
+}
+
+/// Whether it did since the last grant.
+pub(super) fn was_seen_twice(desk: &Desk) -> Result<bool> {
+    Ok(desk.fact::<i64>(TWICE)?.is_some())
+}
+
 pub(super) fn grant(desk: &mut Desk, grant: Grant, at: Wall) -> Result<()> {
     failpoint::reach("journal.grant", Code::DiskFull)?;
     spool::discard(desk, (Code::Fenced, "a new session was granted"), at)?;
     opened(desk)?;
+    desk.run("DELETE FROM fact WHERE name = ?1", [TWICE])?;
     desk.set_fact("epoch", grant.epoch.0.cast_signed())?;
     desk.set_fact("granted_batch", grant.last_batch.0)?;
     // The grant says how far the stream came; an id that was opened and never accepted may become another sender's.
@@ -158,8 +170,12 @@ pub(super) fn set_back(desk: &Desk, grant: &Grant) -> Result<bool> {
     Ok(own.iter().any(|(table, value)| grant.cursors.get(table) != Some(value)))
 }
 
-/// The stream's last batch is neither the one this journal was granted or completed last nor the one it opened since.
+/// The stream's last batch is neither the one this journal was granted or completed last nor the one it opened since; or a
+/// copy of this journal may have fed it, which numbers its batches alike.
 pub(super) fn foreign(desk: &Desk, last: BatchId) -> Result<bool> {
+    if was_seen_twice(desk)? {
+        return Ok(true);
+    }
     let granted = desk.fact::<i64>("granted_batch")?;
     let opened = desk.fact::<i64>("opened_batch")?;
     Ok(match (granted, opened) {

@@ -136,6 +136,9 @@ where
             Ok(()) => Ok(()),
             Err(error) if error.code == Code::JournalFailed => Err(error),
             Err(error) => {
+                if error.code == Code::InstanceTwice {
+                    self.means.journal.saw_twice().await?;
+                }
                 let phase = phase_of(&error);
                 let pause = match phase {
                     // A wrong password that is tried again and again locks accounts.
@@ -256,7 +259,11 @@ where
 
     async fn start(&mut self, rpc: &Rpc) -> Result<Start> {
         if self.starting {
-            if let Some(epoch) = self.means.journal.last_epoch().await? {
+            let journal = &self.means.journal;
+            let epoch = journal.last_epoch().await?;
+            // A copy may have sent under it.
+            let resumes = !journal.was_seen_twice().await?;
+            if let Some(epoch) = epoch.filter(|_| resumes) {
                 let database = (self.identity)().await?.database;
                 match self.renew(rpc, epoch, Some(database)).await {
                     Ok(lease) => {

@@ -6,7 +6,7 @@
 //!
 //! | event \ state | free | held by the caller | held by another, live | lapsed | disputed, live |
 //! |---|---|---|---|---|---|
-//! | open | grant | same nonce: grant; other nonce: `InstanceTwice`, disputed | `SessionHeld` | grant | `InstanceTwice` |
+//! | open | grant | same nonce: grant; other nonce: `InstanceTwice`, disputed | `SessionHeld` | grant; once a replaced nonce of the same instance: `InstanceTwice` | `InstanceTwice` |
 //! | renew | `Fenced` | nonce in force or new: done; a replaced nonce: `InstanceTwice`, disputed | `Fenced` | `Fenced` | `InstanceTwice` |
 //! | release | own again: done; else `Fenced` | done | `Fenced` | own: done; else `Fenced` | as undisputed |
 //!
@@ -243,6 +243,11 @@ fn open(state: State, by: InstanceId, nonce: Nonce, now: Wall) -> Step {
         }
         State::Held(held) if now < held.until && (held.disputed || held.nonce != nonce) => {
             (State::Held(Held { disputed: true, ..held }), Err(Code::InstanceTwice))
+        }
+        // It lives, and so does or did the one that replaced it. Told once, so that it knows of the other.
+        State::Held(mut held) if held.instance == by && held.former.contains(&nonce) => {
+            held.former.retain(|former| *former != nonce);
+            (State::Held(held), Err(Code::InstanceTwice))
         }
         State::Free { .. } | State::Held(_) => {
             let until = lapse(now);

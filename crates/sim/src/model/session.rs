@@ -113,7 +113,10 @@ impl Lease {
                 return Opening::Refused(Code::InstanceTwice);
             }
         }
-        if twins {
+        // One that was replaced and lives after all learns of the other, once.
+        let lapsed = self.holder.as_mut().filter(|holder| holder.instance == sender.instance);
+        let replaced = lapsed.is_some_and(|holder| holder.former.remove(&sender.nonce));
+        if twins || replaced {
             return Opening::Refused(Code::InstanceTwice);
         }
         self.epoch += 1;

@@ -24,7 +24,8 @@ impl Scns {
     pub(super) fn next(&mut self, now: i64) -> Scn {
         self.last += 1;
         let begin = now.div_euclid(GRAIN) * GRAIN;
-        if self.map.last().is_none_or(|(_, at)| *at < begin) {
+        // Another one, not a later one: the clock may be set back.
+        if self.map.last().is_none_or(|(_, at)| *at != begin) {
             self.map.push((Scn(self.last), begin));
         }
         Scn(self.last)
@@ -56,5 +57,7 @@ mod tests {
             assert!(told > now && told <= now + GRAIN, "{now}: {told}");
             assert!(earliest <= now && earliest > now - GRAIN, "{now}: {earliest}");
         }
+        let (set_back, before) = (scns.next(30_000_000), scns.next(60_000_002));
+        assert_eq!((scns.earliest(set_back), scns.earliest(before)), (30_000_000, 60_000_000));
     }
 }
