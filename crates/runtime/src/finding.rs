@@ -102,6 +102,12 @@ impl Finding {
         Self { grade: Grade::Mend, todo: Some(todo), ..Self::ok(topic, of, found) }
     }
 
+    /// With what would make it better, though nothing has to be done.
+    #[must_use]
+    pub fn advised(self, todo: Words) -> Self {
+        Self { todo: Some(todo), ..self }
+    }
+
     /// An error keeps it from working: its message and, as what to do, the hint of its code. Messages are English.
     pub fn error(topic: &'static str, of: impl ToString, error: &Error) -> Self {
         let found = words(error.message.clone(), error.message.clone());

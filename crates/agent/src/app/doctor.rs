@@ -6,6 +6,7 @@
 //! Never: changes anything; opens a session; holds the data folder.
 
 use std::{
+    fmt::Display,
     fs::{File, TryLockError},
     path::Path,
     time::Duration,
@@ -170,6 +171,10 @@ fn disk(data: &Path) -> Finding {
         );
         return Finding::note(DISK, place, silent);
     };
+    room(place, free)
+}
+
+fn room(place: impl Display, free: u64) -> Finding {
     let (free_mib, least) = (free >> 20, limits::DISK_FREE_BYTES >> 20);
     let found = words(format!("{free_mib} MiB are free"), format!("{free_mib} MiB livres"));
     let todo = words(
@@ -253,7 +258,12 @@ fn concerned(of: &str, concern: &Concern) -> Finding {
                 "it has no stamp: changes are found by complete scans",
                 "não tem stamp: as mudanças são achadas por varreduras completas",
             );
-            Finding::note(TABLE, of, found)
+            Finding::note(TABLE, of, found).advised(words(
+                "Nothing has to be done; where the ERP has a column that tells when a row changed, name it as the table's \
+                 stamp, and changes are found within a cycle.",
+                "Nada é obrigatório; se o ERP tem uma coluna que diz quando a linha mudou, indique-a como stamp da tabela, e \
+                 as mudanças são achadas em um ciclo.",
+            ))
         }
         Concern::NoStampIndex(column) => Finding::warning(
             TABLE,
@@ -278,7 +288,10 @@ fn concerned(of: &str, concern: &Concern) -> Finding {
                     "há linhas com NULL em {column}: são comparadas em cada varredura de chaves"
                 ),
             );
-            Finding::note(TABLE, of, found)
+            Finding::note(TABLE, of, found).advised(words(
+                "Nothing has to be done; with the column filled, their changes are found within a cycle.",
+                "Nada é obrigatório; com a coluna preenchida, as mudanças delas são achadas em um ciclo.",
+            ))
         }
         Concern::TriggerOff(name) => trigger_off(of, name),
         Concern::MayWrite => Finding::warning(
@@ -390,6 +403,18 @@ fn spoken(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_disk_that_fills_up_is_a_warning_and_a_full_one_is_to_be_mended() {
+        let graded = |free| room("data", free).grade;
+        assert_eq!(graded(limits::DISK_FREE_BYTES - 1), Grade::Mend);
+        assert_eq!(room("data", limits::DISK_FREE_BYTES - 1).code, Some(Code::DiskFull));
+        assert_eq!(
+            (graded(limits::DISK_FREE_BYTES), graded(limits::DISK_FREE_BYTES * 10 - 1)),
+            (Grade::Warning, Grade::Warning)
+        );
+        assert_eq!(graded(limits::DISK_FREE_BYTES * 10), Grade::Ok);
+    }
 
     fn wish(only: &[&str]) -> Wish {
         let only = only.iter().map(|topic| (*topic).to_owned()).collect();

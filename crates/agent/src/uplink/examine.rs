@@ -196,23 +196,28 @@ impl Look<'_> {
                     TcpStream::connect(addresses.as_slice()).await.map_err(unreached)
                 })
                 .await;
-            let found = match dialled {
+            self.tell(match dialled {
                 Ok(_) => {
                     let time = took(begun);
-                    words(
+                    let found = words(
                         format!("the registry does not name it; connected in {time}"),
                         format!("o registry não o indica; conectado em {time}"),
-                    )
+                    );
+                    Finding::note(HOSTS, place, found)
                 }
                 Err(error) => {
                     let why = error.message;
-                    words(
+                    let found = words(
                         format!("the registry does not name it; not reached: {why}"),
                         format!("o registry não o indica; não alcançado: {why}"),
-                    )
+                    );
+                    let todo = words(
+                        "Nothing calls it today; open it in the firewall before the cloud moves there.",
+                        "Hoje nada o chama; libere-o no firewall antes que a nuvem passe a usá-lo.",
+                    );
+                    Finding::note(HOSTS, place, found).advised(todo)
                 }
-            };
-            self.tell(Finding::note(HOSTS, place, found));
+            });
         }
     }
 

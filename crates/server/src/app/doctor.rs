@@ -6,6 +6,7 @@
 //! Never: changes anything; opens the store to write; sends a mail.
 
 use std::{
+    fmt::Display,
     fs::{self, File, TryLockError},
     net::SocketAddr,
     path::Path,
@@ -247,6 +248,10 @@ fn disk(data: &Path) -> Finding {
         );
         return Finding::note(DISK, place, silent);
     };
+    room(place, free)
+}
+
+fn room(place: impl Display, free: u64) -> Finding {
     let free_mib = free >> 20;
     let found = words(format!("{free_mib} MiB are free"), format!("{free_mib} MiB livres"));
     let todo = words(
@@ -415,6 +420,18 @@ mod tests {
         super::{App, fixture},
         *,
     };
+
+    #[test]
+    fn a_disk_that_fills_up_is_a_warning_and_a_full_one_is_to_be_mended() {
+        let graded = |free| room("data", free).grade;
+        assert_eq!(graded(limits::STORE_FREE_BYTES - 1), Grade::Mend);
+        assert_eq!(room("data", limits::STORE_FREE_BYTES - 1).code, Some(Code::DiskFull));
+        assert_eq!(
+            (graded(limits::STORE_FREE_BYTES), graded(LITTLE - 1)),
+            (Grade::Warning, Grade::Warning)
+        );
+        assert_eq!(graded(LITTLE), Grade::Ok);
+    }
 
     fn wish(only: &[&str]) -> Wish {
         let only = only.iter().map(|topic| (*topic).to_owned()).collect();
