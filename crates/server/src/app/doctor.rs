@@ -26,7 +26,10 @@ use crate::{
     config::{Addresses, ServerConfig},
     model::alert::MailTls,
     service::{access, alerts},
-    store::sqlite::{self, State, alert, backup as copies},
+    store::{
+        alert,
+        sqlite::{self, State, backup as copies},
+    },
 };
 
 const CONFIG: &str = "config";

@@ -1,0 +1,148 @@
+//! Session, PostgreSQL: one connection, its prepared statements, and waiting for it on a thread that may block.
+//!
+//! Promises: a statement is prepared once per connection and shape of its values.
+//! Never: runs on a thread of the async runtime; is used again once a transaction of it could not be ended.
+
+use std::{
+    cell::{Cell as Flag, RefCell},
+    collections::HashMap,
+    sync::Arc,
+};
+
+use protocol::Result;
+use tokio::runtime::Handle;
+use tokio_postgres::{
+    Client, Config, NoTls, Row, Statement,
+    types::{ToSql, Type},
+};
+
+use super::failed;
+use crate::store::sql::{Bound, Cell, Numbered, SqlError, SqlResult, numbered};
+
+/// Statements that a connection keeps prepared; an intent's text is one of some three hundred.
+const KEPT: usize = 512;
+
+/// A statement as it was bound: its text, and the types its values have.
+type Shape = (String, Vec<Option<Type>>);
+
+/// A connection. What it does, it does while its thread waits.
+pub(in crate::store) struct Session {
+    client: Client,
+    runtime: Handle,
+    texts: RefCell<HashMap<String, Arc<Numbered>>>,
+    known: RefCell<HashMap<Shape, Statement>>,
+    at_rest: Flag<bool>,
+}
+
+impl Session {
+    pub(super) async fn open(config: &Config) -> Result<Self> {
+        let (client, connection) = config.connect(NoTls).await.map_err(failed)?;
+        // It ends with the client or the server; both are seen by the client's next call.
+        runtime::task::spawn("store connection", async move {
+            if let Err(cause) = connection.await {
+                tracing::debug!(cause = %SqlError::Postgres(cause), "a connection to the store ended");
+            }
+        });
+        client.batch_execute("SET search_path TO malote").await.map_err(failed)?;
+        Ok(Self {
+            client,
+            runtime: Handle::current(),
+            texts: RefCell::default(),
+            known: RefCell::default(),
+            at_rest: Flag::new(true),
+        })
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// Whether no transaction is open.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.at_rest.get() && !self.is_closed()
+    }
+
+    /// Begins a transaction.
+    pub(super) fn begin(&self, how: &str) -> SqlResult<()> {
+        self.at_rest.set(false);
+        self.batch(how)
+    }
+
+    /// Ends it, one way or the other. A `COMMIT` of one that failed is told as a `ROLLBACK`.
+    pub(super) fn end(&self, how: &str) -> SqlResult<()> {
+        self.batch(how)?;
+        self.at_rest.set(true);
+        Ok(())
+    }
+
+    pub(super) fn batch(&self, sql: &str) -> SqlResult<()> {
+        self.runtime.block_on(self.client.batch_execute(sql)).map_err(SqlError::Postgres)
+    }
+
+    pub(in crate::store) fn query(&self, sql: &str, values: &Bound<'_>) -> SqlResult<Vec<Row>> {
+        let (statement, cells) = self.prepared(sql, values)?;
+        let cells: Vec<&(dyn ToSql + Sync)> = cells.iter().map(|cell| cell as _).collect();
+        self.runtime.block_on(self.client.query(&statement, &cells)).map_err(SqlError::Postgres)
+    }
+
+    pub(in crate::store) fn execute(&self, sql: &str, values: &Bound<'_>) -> SqlResult<usize> {
+        let (statement, cells) = self.prepared(sql, values)?;
+        let cells: Vec<&(dyn ToSql + Sync)> = cells.iter().map(|cell| cell as _).collect();
+        let changed = self.runtime.block_on(self.client.execute(&statement, &cells));
+        Ok(usize::try_from(changed.map_err(SqlError::Postgres)?).unwrap_or(usize::MAX))
+    }
+
+    /// A statement with its values in the order of its places.
+    fn prepared<'v>(&self, sql: &str, values: &Bound<'v>) -> SqlResult<(Statement, Vec<Cell<'v>>)> {
+        let text = self.text(sql);
+        let cells = in_order(&text, values)?;
+        let types: Vec<Option<Type>> = cells.iter().map(|cell| cell.postgres_type()).collect();
+        let shape = (sql.to_owned(), types);
+        if let Some(statement) = self.known.borrow().get(&shape) {
+            return Ok((statement.clone(), cells));
+        }
+        let types: Vec<Type> =
+            shape.1.iter().map(|kind| kind.clone().unwrap_or(Type::UNKNOWN)).collect();
+        let prepared = self.runtime.block_on(self.client.prepare_typed(&text.text, &types));
+        let statement = prepared.map_err(SqlError::Postgres)?;
+        let mut known = self.known.borrow_mut();
+        if known.len() >= KEPT {
+            known.clear();
+        }
+        known.insert(shape, statement.clone());
+        Ok((statement, cells))
+    }
+
+    fn text(&self, sql: &str) -> Arc<Numbered> {
+        let mut texts = self.texts.borrow_mut();
+        if let Some(text) = texts.get(sql) {
+            return Arc::clone(text);
+        }
+        if texts.len() >= KEPT {
+            texts.clear();
+        }
+        let text = Arc::new(numbered(sql));
+        texts.insert(sql.to_owned(), Arc::clone(&text));
+        text
+    }
+}
+
+fn in_order<'v>(text: &Numbered, values: &Bound<'v>) -> SqlResult<Vec<Cell<'v>>> {
+    let names = match values {
+        Bound::Places(cells) => return Ok(cells.clone()),
+        Bound::Names(names) => names,
+    };
+    if names.len() != text.names.len() {
+        return Err(SqlError::column(
+            names.len(),
+            "not as many values as the statement has places",
+        ));
+    }
+    let value = |name: &String| {
+        let found = names.iter().find(|(given, _)| given == name);
+        found
+            .map(|(_, cell)| *cell)
+            .ok_or_else(|| SqlError::column(0, format!("{name} is not bound")))
+    };
+    text.names.iter().map(value).collect()
+}
