@@ -8,7 +8,7 @@ use protocol::{Code, Error, Result, limits};
 use runtime::failpoint;
 
 use super::{
-    Store,
+    Store, Whose,
     audit::Deed,
     catalog::{rows, text_as},
     failed,
@@ -22,7 +22,7 @@ impl Store {
     /// Signing keys in force at that moment; the one that signs comes first.
     pub(crate) async fn signing_keys(&self, now: i64) -> Result<Vec<SealedKey>> {
         failpoint::pass("access.keys", Code::StoreFailed).await?;
-        self.read(move |connection| {
+        self.read(Whose::All, move |connection| {
             connection
                 .prepare_cached(
                     "SELECT kid, sealed, public_der FROM signing_key WHERE retired_at IS NULL OR retired_at > ?1
@@ -39,7 +39,7 @@ impl Store {
 
     /// Keeps a first signing key; where another process was faster, its key stays and this one is dropped.
     pub(crate) async fn add_first_signing_key(&self, key: SealedKey, now: i64) -> Result<()> {
-        self.write(move |transaction| {
+        self.write(Whose::All, move |transaction| {
             transaction
                 .execute(
                     "INSERT INTO signing_key (kid, sealed, public_der, created_at)
@@ -55,7 +55,7 @@ impl Store {
 
     /// Every signing key there was, the newest first.
     pub(crate) async fn all_signing_keys(&self) -> Result<Vec<SigningKey>> {
-        self.read(|connection| {
+        self.read(Whose::All, |connection| {
             rows(
                 connection,
                 "SELECT kid, created_at, retired_at FROM signing_key ORDER BY created_at DESC, kid",
@@ -104,7 +104,7 @@ impl Store {
     pub(crate) async fn client(&self, client_id: &str) -> Result<Option<ClientRecord>> {
         failpoint::pass("access.client", Code::StoreFailed).await?;
         let client_id = client_id.to_owned();
-        self.read(move |connection| client(connection, &client_id)).await
+        self.read(Whose::All, move |connection| client(connection, &client_id)).await
     }
 
     /// Whether the writer commits and finds room for what it is given.
@@ -118,7 +118,7 @@ impl Store {
             return Err(Error::new(Code::DiskFull, words));
         }
         // Nothing is written: a disk that is full shows above, one that is read-only or broken here.
-        self.write(|_| Ok(())).await
+        self.write(Whose::All, |_| Ok(())).await
     }
 }
 

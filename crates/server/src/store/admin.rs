@@ -11,7 +11,7 @@ use protocol::{
 };
 
 use super::{
-    Store,
+    Store, Whose,
     audit::Deed,
     catalog::{change, parsed, rows, text_as, time},
     failed,
@@ -42,7 +42,7 @@ impl Store {
     }
 
     pub(crate) async fn administrators(&self, page: Page) -> Result<Vec<Administrator>> {
-        self.read(move |connection| {
+        self.read(Whose::All, move |connection| {
             rows(
                 connection,
                 "SELECT id, name, created_at, revoked_at FROM administrator
@@ -115,7 +115,7 @@ impl Store {
         of: AdministratorId,
         page: Page,
     ) -> Result<Vec<AdminToken>> {
-        self.read(move |connection| {
+        self.read(Whose::All, move |connection| {
             rows(
                 connection,
                 &format!(
@@ -156,7 +156,7 @@ impl Store {
 
     /// The token of that id, whether or not it is in force.
     pub(crate) async fn admin_token(&self, id: AdminTokenId) -> Result<Option<AdminTokenRecord>> {
-        self.read(move |connection| {
+        self.read(Whose::All, move |connection| {
             connection
                 .prepare_cached(&format!("{TOKEN} WHERE t.id = ?1"))
                 .map_err(failed)?

@@ -24,7 +24,7 @@ use runtime::{clock::Wall, entropy};
 use serde_json::json;
 
 use super::{
-    Store,
+    Store, Whose,
     audit::Deed,
     catalog::{change, parsed, rows, text_as, time},
     failed,
@@ -70,14 +70,14 @@ impl Store {
         let findings = Arc::new(findings);
         let found = Arc::clone(&findings);
         let any = self
-            .read(
-                move |connection| Ok(!judged(connection, tenant, &found, (pace, now))?.is_empty()),
-            )
+            .read(tenant, move |connection| {
+                Ok(!judged(connection, tenant, &found, (pace, now))?.is_empty())
+            })
             .await?;
         if !any {
             return Ok(Vec::new());
         }
-        self.write(move |tx| {
+        self.write(tenant, move |tx| {
             let turns = judged(tx, tenant, &findings, (pace, now))?;
             for turn in &turns {
                 keep(tx, turn)?;
@@ -104,7 +104,7 @@ impl Store {
             "" => None,
             text => Some(text.parse::<AlertId>()?.to_string()),
         };
-        self.read(move |connection| {
+        self.read(tenant, move |connection| {
             let state = match wanted {
                 Wanted::Open => "resolved_at IS NULL",
                 Wanted::Resolved => "resolved_at IS NOT NULL",
@@ -129,7 +129,7 @@ impl Store {
     /// # Errors
     /// `NOT_FOUND`.
     pub(crate) async fn alert(&self, tenant: Option<TenantId>, id: AlertId) -> Result<Alert> {
-        self.read(move |connection| one(connection, tenant, id)).await
+        self.read(tenant, move |connection| one(connection, tenant, id)).await
     }
 
     /// A person has seen it: it is not told again until it ends.
@@ -189,7 +189,7 @@ impl Store {
         let due = "SELECT EXISTS (SELECT 1 FROM alert WHERE resolved_at < ?1)
                        OR EXISTS (SELECT 1 FROM alert_notice WHERE at < ?2 AND state <> 'leased')";
         let any = self
-            .read(move |connection| {
+            .read(Whose::All, move |connection| {
                 let mut statement = connection.prepare_cached(due).map_err(failed)?;
                 statement.query_row([alerts, mails], |row| row.get::<bool>(0)).map_err(failed)
             })
@@ -197,7 +197,7 @@ impl Store {
         if !any {
             return Ok(());
         }
-        self.write(move |tx| {
+        self.write(Whose::All, move |tx| {
             for (sql, before) in [
                 ("DELETE FROM alert WHERE resolved_at < ?1", alerts),
                 ("DELETE FROM alert_notice WHERE at < ?1 AND state <> 'leased'", mails),
@@ -214,7 +214,7 @@ impl Store {
     /// # Errors
     /// The store's own.
     pub async fn open_alerts(&self) -> Result<Vec<(String, i64)>> {
-        self.read(|connection| {
+        self.read(Whose::All, |connection| {
             let sql = "SELECT rule, count(*) FROM alert WHERE resolved_at IS NULL GROUP BY rule";
             rows(connection, sql, &[], |row| Ok((row.get(0)?, row.get(1)?)))
         })

@@ -11,7 +11,7 @@ use protocol::{Result, ids::TenantId};
 use runtime::clock::Wall;
 
 use super::{
-    Store,
+    Store, Whose,
     catalog::{rows, text_as},
     failed,
 };
@@ -64,7 +64,7 @@ impl Store {
         work: impl FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let who = self.who.clone();
-        self.write(move |transaction| {
+        self.write(deed.tenant, move |transaction| {
             let done = work(transaction)?;
             note(transaction, &who, deed)?;
             Ok(done)
@@ -74,7 +74,7 @@ impl Store {
 
     /// Entries, the newest first.
     pub(crate) async fn audit(&self, query: AuditQuery) -> Result<Vec<AuditEntry>> {
-        self.read(move |connection| {
+        self.read(query.tenant, move |connection| {
             rows(
                 connection,
                 "SELECT seq, at, who, action, tenant_id, target, detail FROM audit
@@ -91,7 +91,7 @@ impl Store {
 
     /// The first entry whose hash does not follow from the one before it in its chain.
     pub(crate) async fn first_broken_audit(&self) -> Result<Option<i64>> {
-        self.read(first_broken).await
+        self.read(Whose::All, first_broken).await
     }
 }
 

@@ -38,7 +38,7 @@ impl Store {
     }
 
     pub(crate) async fn carol(&self, tenant: TenantId) -> Result<Option<SealedCarol>> {
-        self.read(move |connection| {
+        self.read(tenant, move |connection| {
             connection
                 .prepare_cached(
                     "SELECT endpoint, organization, carol_tenant, connector_id, set_at, sealed_key, sealed_token

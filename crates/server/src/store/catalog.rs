@@ -19,7 +19,7 @@ use protocol::{
 };
 use runtime::clock::Wall;
 
-use super::{Store, audit::Deed, failed, session::fence};
+use super::{Store, Whose, audit::Deed, failed, session::fence};
 use crate::model::{
     catalog::{App, At, Credential, Environment, Holder, Installation, Page, Tenant},
     stream::StreamId,
@@ -95,7 +95,7 @@ impl Store {
     }
 
     pub(crate) async fn tenants(&self, page: Page) -> Result<Vec<Tenant>> {
-        self.read(move |connection| {
+        self.read(Whose::All, move |connection| {
             rows(
                 connection,
                 "SELECT id, name, created_at FROM tenant WHERE name > :after AND (:search = '' OR instr(lower(name), lower(:search)) > 0)
@@ -128,7 +128,7 @@ impl Store {
         tenant: TenantId,
         page: Page,
     ) -> Result<Vec<Environment>> {
-        self.read(move |connection| {
+        self.read(tenant, move |connection| {
             rows(
                 connection,
                 "SELECT id, name, type, created_at FROM environment
@@ -210,7 +210,7 @@ impl Store {
         tenant: TenantId,
         page: Page,
     ) -> Result<Vec<Installation>> {
-        self.read(move |connection| {
+        self.read(tenant, move |connection| {
             rows(
                 connection,
                 "SELECT id, name, erp, environment_id, created_at FROM installation
@@ -269,7 +269,7 @@ impl Store {
     }
 
     pub(crate) async fn apps(&self, tenant: TenantId, page: Page) -> Result<Vec<App>> {
-        self.read(move |connection| {
+        self.read(tenant, move |connection| {
             rows(
                 connection,
                 "SELECT id, name, description, active, created_at FROM app
@@ -361,7 +361,7 @@ impl Store {
         tenant: TenantId,
         page: Page,
     ) -> Result<Vec<Credential>> {
-        self.read(move |connection| {
+        self.read(tenant, move |connection| {
             rows(
                 connection,
                 "SELECT client_id, installation_id, app_id, created_at, revoked_at FROM credential

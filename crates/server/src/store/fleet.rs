@@ -46,7 +46,7 @@ impl Store {
     /// # Errors
     /// `PERMISSION_DENIED` where its installation is not bound any more, the store's own.
     pub async fn note_refused(&self, asker: Asker, code: Code, now: Wall) -> Result<()> {
-        self.write(move |tx| {
+        self.write(asker.stream.tenant, move |tx| {
             head(tx, &asker.stream, now)?;
             bound(tx, &asker.stream, asker.sender)?;
             seen(tx, &asker, Some((code, String::new())), now)
@@ -59,7 +59,7 @@ impl Store {
     /// # Errors
     /// `FENCED` where the epoch does not hold a live lease.
     pub async fn report(&self, stream: StreamId, report: Report, now: Wall) -> Result<()> {
-        self.write(move |tx| {
+        self.write(stream.tenant, move |tx| {
             failpoint::reach("fleet.report", Code::StoreFailed)?;
             holds(tx, &stream, report.epoch, now)?;
             take(tx, &stream, &report, now)
@@ -74,7 +74,7 @@ impl Store {
         page: Page,
         now: Wall,
     ) -> Result<Vec<AgentView>> {
-        self.read(move |connection| {
+        self.read(tenant, move |connection| {
             rows(
                 connection,
                 "SELECT found.* FROM (SELECT e.name || '/' || a.erp || '/' || a.instance AS agent, e.name, a.erp, a.instance, a.version,
@@ -109,7 +109,7 @@ impl Store {
         page: Page,
         now: Wall,
     ) -> Result<Vec<TableView>> {
-        self.read(move |connection| {
+        self.read(place.tenant, move |connection| {
             rows(
                 connection,
                 "SELECT name, state, since, mode, watermark, lag_ms, held_by, parked_code, degraded, quarantined, reported_at,

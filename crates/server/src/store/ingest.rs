@@ -17,7 +17,7 @@ use protocol::{
 };
 use runtime::{clock::Wall, failpoint, mutant};
 
-use super::{Store, failed, webhook};
+use super::{Store, Whose, failed, webhook};
 pub use body::Kept;
 pub(super) use ledger::is_of_this_ledger;
 pub use ledger::{Following, LedgerBatch, LedgerMessage, Standing};
@@ -80,7 +80,7 @@ impl Store {
     /// # Errors
     /// The store's own.
     pub async fn accept(&self, message: Incoming, now: Wall) -> Result<Admission> {
-        self.write(move |tx| accept(tx, &message, now)).await
+        self.write(message.stream.tenant, move |tx| accept(tx, &message, now)).await
     }
 
     /// Judges a Summary under the stream's lock; where counts agree the batch is complete and its cursor entries hold.
@@ -88,7 +88,7 @@ impl Store {
     /// # Errors
     /// The store's own.
     pub async fn close_batch(&self, closing: Closing, now: Wall) -> Result<SummaryVerdict> {
-        self.write(move |tx| close(tx, &closing, now)).await
+        self.write(closing.stream.tenant, move |tx| close(tx, &closing, now)).await
     }
 
     /// How many open batches have been silent for so long that people see them as stalled.
@@ -99,7 +99,7 @@ impl Store {
         let since = now.0.saturating_sub(
             i64::try_from(protocol::limits::BATCH_STALLED.as_micros()).unwrap_or(i64::MAX),
         );
-        self.read(move |connection| {
+        self.read(Whose::All, move |connection| {
             let sql = "SELECT count(*) FROM batch WHERE state = 'open' AND last_at <= ?1";
             let mut statement = connection.prepare_cached(sql).map_err(failed)?;
             statement.query_row([since], |row| row.get(0)).map_err(failed)
@@ -112,7 +112,7 @@ impl Store {
     /// # Errors
     /// The store's own.
     pub async fn abandon_silent(&self, now: Wall) -> Result<usize> {
-        self.write(move |tx| {
+        self.write(Whose::All, move |tx| {
             let streams = open_streams(tx)?;
             let mut abandoned = 0;
             for stream in &streams {

@@ -58,6 +58,18 @@ impl Whose {
     }
 }
 
+impl From<TenantId> for Whose {
+    fn from(tenant: TenantId) -> Self {
+        Self::Tenant(tenant)
+    }
+}
+
+impl From<Option<TenantId>> for Whose {
+    fn from(tenant: Option<TenantId>) -> Self {
+        tenant.map_or(Self::All, Self::Tenant)
+    }
+}
+
 impl Store {
     /// Opens the store file; its schema must be current.
     ///
@@ -82,24 +94,26 @@ impl Store {
     /// Runs an intent in a transaction. What `work` returns as an error is rolled back.
     async fn write<T: Send + 'static>(
         &self,
+        whose: impl Into<Whose>,
         work: impl FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         match &self.engine {
             Engine::Sqlite(file) => file.write(move |tx| work(&Tx::sqlite(tx))).await,
-            Engine::Postgres(database) => database.write(Whose::All, work).await,
+            Engine::Postgres(database) => database.write(whose.into(), work).await,
         }
     }
 
     /// Runs a read on a snapshot of its own.
     async fn read<T: Send + 'static>(
         &self,
+        whose: impl Into<Whose>,
         work: impl FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         match &self.engine {
             Engine::Sqlite(file) => {
                 file.read(move |connection| work(&Tx::sqlite(connection))).await
             }
-            Engine::Postgres(database) => database.read(Whose::All, work).await,
+            Engine::Postgres(database) => database.read(whose.into(), work).await,
         }
     }
 }

@@ -26,7 +26,7 @@ const NOTHING: &[u8] = &[];
 
 impl Store {
     pub(crate) async fn stream_views(&self, tenant: TenantId) -> Result<Vec<StreamView>> {
-        self.read(move |connection| {
+        self.read(tenant, move |connection| {
             rows(
                 connection,
                 "SELECT e.name, s.erp, s.epoch, s.holder, s.expires_at,
@@ -104,7 +104,7 @@ impl Store {
             "" => i64::MAX,
             text => text.parse().map_err(|_| Error::new(Code::BadId, "a batch id is a number"))?,
         };
-        self.read(move |connection| {
+        self.read(place.tenant, move |connection| {
             rows(
                 connection,
                 "SELECT erp, id, state, messages, row_count, byte_count, opened_at, last_at, closed_at, refused_code
@@ -149,7 +149,7 @@ impl Store {
                 text.parse().map_err(|_| Error::new(Code::BadId, "a message number is a number"))?
             }
         };
-        self.read(move |connection| {
+        self.read(place.tenant, move |connection| {
             let of = [place.tenant.to_string(), place.environment.to_string(), place.erp.to_string()];
             let [tenant, environment, erp] = &of;
             let known: bool = connection

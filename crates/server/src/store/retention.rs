@@ -16,7 +16,7 @@ use protocol::{
 use runtime::clock::Wall;
 
 use super::{
-    Engine, Store,
+    Engine, Store, Whose,
     audit::Deed,
     catalog::{parsed, rows},
     failed,
@@ -60,7 +60,7 @@ impl Store {
         held: HashSet<(BatchId, MessageNumber)>,
         (policy, now): (Policy, Wall),
     ) -> Result<Sweep> {
-        self.read(move |connection| {
+        self.read(stream.tenant, move |connection| {
             let staged_by = |before: Option<Wall>, from: AcceptSeq| match before {
                 Some(before) => {
                     Ok(closed_to(connection, &stream, (before, from))?.min(standing.applied))
@@ -84,7 +84,7 @@ impl Store {
     /// # Errors
     /// The store's own.
     pub async fn due(&self, sweep: Sweep) -> Result<Removed> {
-        self.read(move |connection| due(connection, &sweep)).await
+        self.read(sweep.stream.tenant, move |connection| due(connection, &sweep)).await
     }
 
     /// Removes the next bodies, then ledger rows; nothing = the sweep is done.
@@ -92,7 +92,7 @@ impl Store {
     /// # Errors
     /// The store's own; nothing of the step is kept then.
     pub async fn sweep_step(&self, sweep: Sweep) -> Result<Removed> {
-        self.write(move |tx| {
+        self.write(sweep.stream.tenant, move |tx| {
             if !is_of_this_ledger(tx, &sweep.stream, &sweep.standing)? {
                 return Ok(Removed::default());
             }
@@ -119,7 +119,7 @@ impl Store {
     /// # Errors
     /// The store's own.
     pub async fn trust(&self) -> Result<Trust> {
-        self.read(|connection| {
+        self.read(Whose::All, |connection| {
             let sql = "SELECT at, doubted FROM retention_look";
             let read = |row: &Row<'_>| {
                 let doubted = Duration::from_micros(row.get::<i64>(1)?.unsigned_abs());
@@ -138,7 +138,7 @@ impl Store {
     pub async fn keep_trust(&self, trust: Trust) -> Result<()> {
         let Some(believed) = trust.believed else { return Ok(()) };
         let doubted = i64::try_from(trust.doubted.as_micros()).unwrap_or(i64::MAX);
-        self.write(move |tx| {
+        self.write(Whose::All, move |tx| {
             let sql = "INSERT INTO retention_look (one, at, doubted) VALUES (1, ?1, ?2)
                        ON CONFLICT (one) DO UPDATE SET at = excluded.at, doubted = excluded.doubted";
             tx.execute(sql, params![believed.0, doubted]).map_err(failed).map(|_| ())

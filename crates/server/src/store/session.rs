@@ -83,7 +83,7 @@ impl Store {
         differs: impl Fn(&[u8], &[u8]) -> Vec<String> + Send + 'static,
         now: Wall,
     ) -> Result<Opened> {
-        self.write(move |tx| {
+        self.write(asking.by.stream.tenant, move |tx| {
             let (opened, found) = open(tx, &asking, differs, now)?;
             let refused = match opened {
                 Opened::Granted(_) => None,
@@ -107,7 +107,7 @@ impl Store {
         judge: impl Fn(&[u8]) -> Database + Send + 'static,
         now: Wall,
     ) -> Result<std::result::Result<(), Code>> {
-        self.write(move |tx| {
+        self.write(stream.tenant, move |tx| {
             head(tx, &stream, now)?;
             failpoint::reach("lease.step", Code::StoreFailed)?;
             let (state, answer) = judged(tx, &stream, event, now)?;
@@ -144,7 +144,7 @@ impl Store {
         entries: Vec<Entry>,
         now: Wall,
     ) -> Result<()> {
-        self.write(move |tx| {
+        self.write(stream.tenant, move |tx| {
             let head = head(tx, &stream, now)?;
             if epoch != head.epoch || !head.live {
                 let words = format!("the session of epoch {epoch} is over");
@@ -160,7 +160,7 @@ impl Store {
     /// # Errors
     /// `NOT_FOUND` where no identity was refused, or another one since.
     pub(crate) async fn offer(&self, stream: StreamId, fingerprint: String) -> Result<OfferView> {
-        self.read(move |connection| offer(connection, &stream, &fingerprint)).await
+        self.read(stream.tenant, move |connection| offer(connection, &stream, &fingerprint)).await
     }
 
     /// Takes the identity of that fingerprint, which was refused last, as the stream's own; an operator's decision.

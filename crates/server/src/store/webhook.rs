@@ -73,7 +73,7 @@ impl Store {
         page: Page,
         now: Wall,
     ) -> Result<Vec<Webhook>> {
-        self.read(move |connection| {
+        self.read(tenant, move |connection| {
             let sql = format!(
                 "{SELECT} WHERE w.tenant_id = :tenant AND w.name > :after
                    AND (:search = '' OR instr(lower(w.name), lower(:search)) > 0) ORDER BY w.name LIMIT :limit"

@@ -17,7 +17,7 @@ use crate::{
         stream::StreamId,
     },
     store::{
-        Store,
+        Store, Whose,
         catalog::{parsed, rows},
         failed,
         ingest::{names, stream_of},
@@ -58,7 +58,7 @@ impl Store {
     /// # Errors
     /// The store's own.
     pub async fn stream_facts(&self, now: Wall) -> Result<Vec<(StreamId, Option<Known>)>> {
-        self.read(move |connection| {
+        self.read(Whose::All, move |connection| {
             let heads = heads(connection, now)?;
             let mut facts = Vec::with_capacity(heads.len());
             for head in heads {
@@ -80,7 +80,7 @@ impl Store {
         stream: StreamId,
         applied: AcceptSeq,
     ) -> Result<Option<Wall>> {
-        self.read(move |connection| {
+        self.read(stream.tenant, move |connection| {
             let [tenant, environment, erp] = &names(&stream);
             let sql = "SELECT received_at FROM ingest_message
                         WHERE (tenant_id, environment_id, erp) = (?1, ?2, ?3) AND accept_seq > ?4
@@ -109,7 +109,7 @@ impl Store {
         if tables.is_empty() {
             return Ok(tables);
         }
-        self.read(move |connection| {
+        self.read(stream.tenant, move |connection| {
             let [tenant, environment, erp] = &names(&stream);
             let sql = "SELECT name FROM entity
                         WHERE (tenant_id, environment_id, erp, name_folded) = (?1, ?2, ?3, ?4)

@@ -16,7 +16,7 @@ use crate::{
         delivery::{self, Next, Outcome, Schedule},
     },
     store::{
-        Store,
+        Store, Whose,
         catalog::{parsed, rows, text_as},
         failed,
     },
@@ -41,7 +41,7 @@ impl Store {
             "SELECT EXISTS (SELECT 1 FROM alert_notice WHERE (state = 'ready' AND not_before <= ?1)
                                      OR (state = 'leased' AND lease_until <= ?1))";
         let any = self
-            .read(move |connection| {
+            .read(Whose::All, move |connection| {
                 let mut statement = connection.prepare_cached(due).map_err(failed)?;
                 statement.query_row([now.0], |row| row.get::<bool>(0)).map_err(failed)
             })
@@ -49,7 +49,7 @@ impl Store {
         if !any {
             return Ok(None);
         }
-        self.write(move |tx| {
+        self.write(Whose::All, move |tx| {
             let sql = "SELECT DISTINCT receipt FROM alert_notice WHERE state = 'leased' AND lease_until <= :now";
             let lapsed: Vec<Uuid> = rows(tx, sql, named_params! {":now": now.0}, |row| {
                 let text: String = row.get(0)?;
@@ -76,7 +76,7 @@ impl Store {
         unsent: Option<Unsent>,
         (now, chance): (Wall, f64),
     ) -> Result<Option<Next>> {
-        self.write(move |tx| settle(tx, receipt, unsent.as_ref(), (now, chance))).await
+        self.write(Whose::All, move |tx| settle(tx, receipt, unsent.as_ref(), (now, chance))).await
     }
 
     /// Notices that wait or are under way, and those that were given up.
@@ -84,7 +84,7 @@ impl Store {
     /// # Errors
     /// The store's own.
     pub async fn notice_counts(&self) -> Result<(u64, u64)> {
-        self.read(|connection| {
+        self.read(Whose::All, |connection| {
             let sql = "SELECT count(*) FILTER (WHERE state IN ('ready', 'leased')), count(*) FILTER (WHERE state = 'dead')
                          FROM alert_notice";
             let mut statement = connection.prepare_cached(sql).map_err(failed)?;

@@ -19,7 +19,7 @@ use crate::{
         catalog::At,
     },
     store::{
-        Store,
+        Store, Whose,
         audit::Deed,
         catalog::{change, parsed, rows, text_as},
         failed,
@@ -30,7 +30,7 @@ use crate::{
 impl Store {
     /// Addresses of a tenant, or of the server itself, by address.
     pub(crate) async fn mail_routes(&self, tenant: Option<TenantId>) -> Result<Vec<MailRoute>> {
-        self.read(move |connection| {
+        self.read(tenant, move |connection| {
             let sql = "SELECT r.address, r.language, r.environment_id,
                     (SELECT count(*) FROM alert_notice n WHERE n.address = r.address AND n.tenant_id IS r.tenant_id
                         AND n.state IN ('ready', 'leased')),
@@ -86,7 +86,7 @@ impl Store {
 
     /// Thresholds of a tenant.
     pub(crate) async fn thresholds(&self, tenant: TenantId) -> Result<Thresholds> {
-        self.read(move |connection| {
+        self.read(tenant, move |connection| {
             let sql = "SELECT rule, environment_id, table_folded, value FROM alert_threshold WHERE tenant_id = :tenant
                         ORDER BY rule, environment_id, table_folded";
             let values = named_params! {":tenant": tenant.to_string()};
@@ -131,7 +131,7 @@ impl Store {
 
     /// The mail server, and its password as it is kept.
     pub(crate) async fn mail_server(&self) -> Result<Option<(MailServer, Option<Envelope>)>> {
-        self.read(mail_server).await
+        self.read(Whose::All, mail_server).await
     }
 
     /// Puts a mail server in the place of the one there is; `None`: there is none.

@@ -142,7 +142,7 @@ impl Store {
         page: Page,
     ) -> Result<Vec<Entity>> {
         failpoint::pass("catalog.entities", Code::StoreFailed).await?;
-        self.read(move |connection| {
+        self.read(place.tenant, move |connection| {
             rows(
                 connection,
                 "SELECT name, filter, is_native, is_custom, generation, done_generation, reload_asked_at, rebuild,

@@ -22,7 +22,7 @@ use crate::model::{
     stream::StreamId,
 };
 use crate::store::{
-    Store,
+    Store, Whose,
     audit::Deed,
     catalog::{parsed, rows, text_as, time},
     failed,
@@ -62,7 +62,7 @@ impl Store {
     /// # Errors
     /// `NOT_FOUND`, `RATE_LIMITED`.
     pub(crate) async fn may_order(&self, place: Place, wish: OrderWish) -> Result<()> {
-        self.read(move |connection| fits(connection, &place, &wish)).await
+        self.read(place.tenant, move |connection| fits(connection, &place, &wish)).await
     }
 
     /// Keeps an order; the oldest that ended go.
@@ -126,7 +126,7 @@ impl Store {
             "" => i64::MAX,
             text => text.parse().map_err(bad)?,
         };
-        self.read(move |connection| {
+        self.read(place.tenant, move |connection| {
             let sql = format!(
                 "{SELECT} WHERE tenant_id = :tenant AND environment_id = :environment AND erp = :erp AND seq < :below
                     AND (:state IS NULL OR state = :state) AND (:verb IS NULL OR verb = :verb)
@@ -149,12 +149,12 @@ impl Store {
     /// # Errors
     /// `NOT_FOUND`.
     pub(crate) async fn order_view(&self, place: Place, number: i64) -> Result<OrderView> {
-        self.read(move |connection| one(connection, &place, number)).await
+        self.read(place.tenant, move |connection| one(connection, &place, number)).await
     }
 
     /// Number of the newest order of all streams; 0 = none was ever given.
     pub(crate) async fn newest_order(&self) -> Result<i64> {
-        self.read(|connection| {
+        self.read(Whose::All, |connection| {
             let sql = "SELECT coalesce(max(seq), 0) FROM fleet_order";
             connection.query_row(sql, [], |row| row.get(0)).map_err(failed)
         })
@@ -172,7 +172,7 @@ impl Store {
         (epoch, after): (Epoch, i64),
         now: Wall,
     ) -> Result<Vec<Order>> {
-        self.write(move |tx| {
+        self.write(stream.tenant, move |tx| {
             failpoint::reach("fleet.orders", Code::StoreFailed)?;
             holds(tx, &stream, epoch, now)?;
             send(tx, &stream, after, now)
@@ -191,7 +191,7 @@ impl Store {
         (event, code): (OrderEvent, String),
         now: Wall,
     ) -> Result<()> {
-        self.write(move |tx| {
+        self.write(stream.tenant, move |tx| {
             failpoint::reach("fleet.progress", Code::StoreFailed)?;
             note(tx, &stream, (epoch, id), (event, &code), now)
         })

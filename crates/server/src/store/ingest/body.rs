@@ -35,7 +35,7 @@ impl Store {
         batch: BatchId,
         number: MessageNumber,
     ) -> Result<Bytes> {
-        self.read(move |connection| {
+        self.read(place.tenant, move |connection| {
             let sql = "SELECT body FROM ingest_message
                         WHERE (tenant_id, environment_id, erp, batch, number) = (?1, ?2, ?3, ?4, ?5)";
             let (tenant, environment) = (place.tenant.to_string(), place.environment.to_string());
@@ -65,7 +65,7 @@ impl Store {
         batch: BatchId,
         number: MessageNumber,
     ) -> Result<Option<Kept>> {
-        self.read(move |connection| {
+        self.read(place.tenant, move |connection| {
             let sql = "SELECT accept_seq, rebuild, body FROM ingest_message
                         WHERE (tenant_id, environment_id, erp, batch, number) = (?1, ?2, ?3, ?4, ?5)";
             let (tenant, environment) = (place.tenant.to_string(), place.environment.to_string());
@@ -83,7 +83,7 @@ impl Store {
 
     /// Columns of the key a table (folded) stands under by the ledger, folded; none where nothing of it came.
     pub(crate) async fn key_columns(&self, place: Place, table: String) -> Result<Vec<String>> {
-        self.read(move |connection| {
+        self.read(place.tenant, move |connection| {
             let sql = "SELECT key_columns FROM ingest_table
                         WHERE (tenant_id, environment_id, erp, name_folded) = (?1, ?2, ?3, ?4)";
             let (tenant, environment) = (place.tenant.to_string(), place.environment.to_string());

@@ -14,7 +14,7 @@ use runtime::{clock::Wall, failpoint};
 use super::{names, stream_of};
 use crate::{
     model::{batch::BatchState, stream::StreamId},
-    store::{Store, failed, retention},
+    store::{Store, Whose, failed, retention},
 };
 
 /// A message as the apply task takes it.
@@ -69,7 +69,7 @@ impl Store {
     /// The store's own.
     pub async fn ledger_ends(&self) -> Result<Vec<(StreamId, AcceptSeq)>> {
         failpoint::pass("ledger.ends", Code::StoreFailed).await?;
-        self.read(|connection| {
+        self.read(Whose::All, |connection| {
             let sql = "SELECT tenant_id, environment_id, erp, accept_seq FROM ingest_stream";
             let mut statement = connection.prepare_cached(sql).map_err(failed)?;
             let rows = statement
@@ -104,7 +104,7 @@ impl Store {
         standing: Standing,
         bytes: usize,
     ) -> Result<Following> {
-        self.read(move |connection| {
+        self.read(stream.tenant, move |connection| {
             failpoint::reach("ledger.read", Code::StoreFailed)?;
             if !is_of_this_ledger(connection, &stream, &standing)? {
                 return Ok(Following::OtherLedger);

@@ -23,7 +23,7 @@ use crate::{
         webhook::{Claim, Delivery, Event, EventKind, Secrets, Standing, Target, Webhook},
     },
     store::{
-        Store,
+        Store, Whose,
         audit::Deed,
         catalog::{parsed, rows, text_as, time},
         failed,
@@ -66,11 +66,11 @@ impl Store {
         (now, chance): (Wall, f64),
     ) -> Result<Vec<Claim>> {
         // A look first: the writer is for those who accept.
-        let due = self.read(move |connection| is_any_due(connection, now)).await?;
+        let due = self.read(Whose::All, move |connection| is_any_due(connection, now)).await?;
         if !due {
             return Ok(Vec::new());
         }
-        self.write(move |tx| {
+        self.write(Whose::All, move |tx| {
             for receipt in lapsed(tx, now)? {
                 let words = "the server ended before it noted what the try came to";
                 settle(tx, receipt, (Outcome::Unknown, Some(words)), (schedule, now, chance))?;
@@ -91,7 +91,7 @@ impl Store {
         schedule: Schedule,
         (now, chance): (Wall, f64),
     ) -> Result<Option<Next>> {
-        self.write(move |tx| {
+        self.write(Whose::All, move |tx| {
             settle(tx, receipt, (outcome, words.as_deref()), (schedule, now, chance))
         })
         .await
@@ -143,7 +143,7 @@ impl Store {
             "" => None,
             text => Some(text.parse::<EventId>()?.to_string()),
         };
-        self.read(move |connection| {
+        self.read(webhook.tenant, move |connection| {
             let sql = format!(
                 "{SELECT} WHERE d.tenant_id = :tenant AND d.webhook_id = :webhook
                    AND (:state IS NULL OR d.state = :state) AND (:kind IS NULL OR e.type = :kind)
@@ -171,7 +171,7 @@ impl Store {
         webhook: Webhook,
         id: EventId,
     ) -> Result<(Delivery, Event)> {
-        self.read(move |connection| {
+        self.read(webhook.tenant, move |connection| {
             let sql = format!(
                 "{SELECT} WHERE d.tenant_id = :tenant AND d.webhook_id = :webhook AND e.id = :id"
             );
@@ -210,7 +210,9 @@ impl Store {
             }
         };
         if dry_run {
-            return self.read(move |connection| replayable(connection, &webhook, which)).await;
+            return self
+                .read(webhook.tenant, move |connection| replayable(connection, &webhook, which))
+                .await;
         }
         let deed = Deed::of("webhook.replay", webhook.tenant, &webhook.name).with(words);
         self.audited(deed, move |tx| {
@@ -243,7 +245,7 @@ impl Store {
     /// # Errors
     /// The store's own.
     pub async fn delivery_counts(&self) -> Result<(u64, u64)> {
-        self.read(|connection| {
+        self.read(Whose::All, |connection| {
             // One count for each state: each has an index of its own.
             let sql = "SELECT (SELECT count(*) FROM webhook_delivery WHERE state = 'ready' AND test = 0)
                             + (SELECT count(*) FROM webhook_delivery WHERE state = 'leased' AND test = 0),
@@ -259,7 +261,7 @@ impl Store {
     /// # Errors
     /// The store's own.
     pub async fn deliveries_due(&self, due: Due) -> Result<u64> {
-        self.read(move |connection| {
+        self.read(Whose::All, move |connection| {
             let sql = format!("SELECT count(*) {PAST}");
             let mut statement = connection.prepare_cached(&sql).map_err(failed)?;
             let (done, all) = past(due);
@@ -278,7 +280,7 @@ impl Store {
         if self.deliveries_due(due).await? == 0 {
             return Ok((0, 0));
         }
-        self.write(move |tx| {
+        self.write(Whose::All, move |tx| {
             let sql = format!(
                 "DELETE FROM webhook_delivery WHERE (tenant_id, webhook_id, event_seq) IN
                    (SELECT d.tenant_id, d.webhook_id, d.event_seq {PAST} LIMIT {STEP}) RETURNING state <> 'done'"

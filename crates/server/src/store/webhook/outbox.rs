@@ -19,7 +19,7 @@ use crate::{
         webhook::{EventKind, Facts, Happened},
     },
     store::{
-        Store, failed,
+        Store, Whose, failed,
         ingest::{names, stream_of},
     },
 };
@@ -42,11 +42,12 @@ impl Store {
                AND NOT EXISTS (SELECT 1 FROM webhook_event e
                     WHERE (e.tenant_id, e.environment_id, e.erp, e.batch, e.type)
                         = (b.tenant_id, b.environment_id, b.erp, b.id, 'batch.stalled'))";
-        let found = self.read(move |connection| stalled(connection, untold, since)).await?;
+        let found =
+            self.read(Whose::All, move |connection| stalled(connection, untold, since)).await?;
         if found.is_empty() {
             return Ok(0);
         }
-        self.write(move |tx| {
+        self.write(Whose::All, move |tx| {
             let found = stalled(tx, untold, since)?;
             for (stream, batch) in &found {
                 tell(tx, stream, *batch, &Happened::Stalled, now)?;
@@ -61,7 +62,7 @@ impl Store {
     /// # Errors
     /// The store's own.
     pub async fn held_streams(&self) -> Result<Vec<StreamId>> {
-        self.read(|connection| {
+        self.read(Whose::All, |connection| {
             let sql = "SELECT DISTINCT tenant_id, environment_id, erp FROM webhook_event WHERE held_for IS NOT NULL";
             let mut statement = connection.prepare_cached(sql).map_err(failed)?;
             let found = statement
@@ -85,7 +86,7 @@ impl Store {
                      AND held_for IS NOT NULL AND held_for <= ?4 AND batch <= ?5";
         let of = stream.clone();
         let any = self
-            .read(move |connection| {
+            .read(stream.tenant, move |connection| {
                 let [tenant, environment, erp] = &names(&of);
                 let exists = format!("SELECT EXISTS (SELECT 1 {sql})");
                 let mut statement = connection.prepare_cached(&exists).map_err(failed)?;
@@ -96,7 +97,7 @@ impl Store {
         if !any {
             return Ok(0);
         }
-        self.write(move |tx| {
+        self.write(stream.tenant, move |tx| {
             let [tenant, environment, erp] = &names(&stream);
             let release =
                 format!("UPDATE webhook_event SET held_for = NULL WHERE seq IN (SELECT seq {sql})");
