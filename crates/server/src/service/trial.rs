@@ -80,6 +80,38 @@ impl Trial {
         self.database.run(sql);
     }
 
+    /// Bytes as a statement of its engine writes them.
+    pub(super) fn bytes(&self, bytes: &[u8]) -> String {
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        if self.is_a_file() { format!("x'{hex}'") } else { format!("'\\x{hex}'::bytea") }
+    }
+
+    /// The bytes that a statement gives, in hexadecimal digits.
+    pub(super) fn hex(&self, sql: &str) -> String {
+        match self.is_a_file() {
+            true => self.text(&format!("SELECT hex(({sql}))")),
+            false => self.text(&format!("SELECT encode(({sql}), 'hex')")),
+        }
+    }
+
+    pub(super) const fn is_a_file(&self) -> bool {
+        matches!(self.database, Database::File(_))
+    }
+
+    /// From now on that table takes no more rows.
+    pub(super) fn refuse_rows(&self, table: &str) {
+        self.run(&match self.is_a_file() {
+            true => format!(
+                "CREATE TRIGGER no_row BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'full'); END"
+            ),
+            false => format!(
+                "CREATE FUNCTION no_row() RETURNS trigger LANGUAGE plpgsql AS
+                 $$ BEGIN RAISE EXCEPTION 'full'; END $$;
+                 CREATE TRIGGER no_row BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION no_row()"
+            ),
+        });
+    }
+
     pub(super) fn count(&self, sql: &str) -> i64 {
         self.text(sql).parse().unwrap()
     }

@@ -104,7 +104,13 @@ impl Session {
         let types: Vec<Type> =
             shape.1.iter().map(|kind| kind.clone().unwrap_or(Type::UNKNOWN)).collect();
         let prepared = self.runtime.block_on(self.client.prepare_typed(&text.text, &types));
-        let statement = prepared.map_err(SqlError::Postgres)?;
+        let statement = prepared.map_err(|cause| {
+            // A statement has no values in its text.
+            tracing::error!(statement = text.text, cause = %cause, "a statement is not understood");
+            #[cfg(test)]
+            eprintln!("{}\n{cause:?}", text.text);
+            SqlError::Postgres(cause)
+        })?;
         let mut known = self.known.borrow_mut();
         if known.len() >= KEPT {
             known.clear();

@@ -8,10 +8,32 @@ use std::error::Error as StdError;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, private::BytesMut};
 
+/// What a value is of, also where it is NULL.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::store) enum Shape {
+    Bool,
+    Int,
+    Text,
+    Blob,
+}
+
+impl Shape {
+    /// The type that PostgreSQL is told; `None`: the statement decides, since truth is kept as a number and compared as
+    /// such, but may be a condition too.
+    const fn postgres_type(self) -> Option<Type> {
+        match self {
+            Self::Bool => None,
+            Self::Int => Some(Type::INT8),
+            Self::Text => Some(Type::TEXT),
+            Self::Blob => Some(Type::BYTEA),
+        }
+    }
+}
+
 /// One value.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(in crate::store) enum Cell<'a> {
-    Null,
+    Null(Shape),
     /// Kept as 0 or 1.
     Bool(bool),
     Int(i64),
@@ -20,21 +42,22 @@ pub(in crate::store) enum Cell<'a> {
 }
 
 impl Cell<'_> {
-    /// The type that PostgreSQL is told where the statement itself leaves it open; `None`: the statement decides.
     pub(in crate::store) const fn postgres_type(self) -> Option<Type> {
-        match self {
-            Self::Null | Self::Bool(_) => None,
-            Self::Int(_) => Some(Type::INT8),
-            Self::Text(_) => Some(Type::TEXT),
-            Self::Blob(_) => Some(Type::BYTEA),
-        }
+        let shape = match self {
+            Self::Null(shape) => shape,
+            Self::Bool(_) => Shape::Bool,
+            Self::Int(_) => Shape::Int,
+            Self::Text(_) => Shape::Text,
+            Self::Blob(_) => Shape::Blob,
+        };
+        shape.postgres_type()
     }
 }
 
 impl rusqlite::ToSql for Cell<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(ToSqlOutput::Borrowed(match *self {
-            Self::Null => ValueRef::Null,
+            Self::Null(_) => ValueRef::Null,
             Self::Bool(value) => ValueRef::Integer(i64::from(value)),
             Self::Int(value) => ValueRef::Integer(value),
             Self::Text(value) => ValueRef::Text(value.as_bytes()),
@@ -50,7 +73,7 @@ impl ToSql for Cell<'_> {
         out: &mut BytesMut,
     ) -> std::result::Result<IsNull, Box<dyn StdError + Sync + Send>> {
         match *self {
-            Self::Null => Ok(IsNull::Yes),
+            Self::Null(_) => Ok(IsNull::Yes),
             Self::Bool(value) if *wanted == Type::BOOL => value.to_sql(wanted, out),
             Self::Bool(value) if *wanted == Type::INT8 => i64::from(value).to_sql(wanted, out),
             Self::Bool(value) if *wanted == Type::INT4 => i32::from(value).to_sql(wanted, out),
@@ -79,10 +102,30 @@ impl<T: ToCell + ?Sized> ToCell for &T {
     }
 }
 
-impl<T: ToCell> ToCell for Option<T> {
+/// Whatever may be NULL has a shape all the same.
+pub(in crate::store) trait Shaped {
+    const SHAPE: Shape;
+}
+
+impl<T: Shaped + ?Sized> Shaped for &T {
+    const SHAPE: Shape = T::SHAPE;
+}
+
+impl<T: ToCell + Shaped> ToCell for Option<T> {
     fn to_cell(&self) -> Cell<'_> {
-        self.as_ref().map_or(Cell::Null, ToCell::to_cell)
+        self.as_ref().map_or(Cell::Null(T::SHAPE), ToCell::to_cell)
     }
+}
+
+macro_rules! shapes {
+    ($($kind:ty: $shape:ident),+) => {$(
+        impl Shaped for $kind {
+            const SHAPE: Shape = Shape::$shape;
+        }
+    )+};
+}
+shapes! {
+    bool: Bool, i64: Int, i32: Int, u32: Int, u16: Int, str: Text, String: Text, [u8]: Blob, Vec<u8>: Blob
 }
 
 impl ToCell for bool {
@@ -145,7 +188,7 @@ pub(in crate::store) trait FromCell: Sized {
 
 impl<T: FromCell> FromCell for Option<T> {
     fn from_cell(cell: Cell<'_>) -> Option<Self> {
-        if cell == Cell::Null { Some(None) } else { T::from_cell(cell).map(Some) }
+        if matches!(cell, Cell::Null(_)) { Some(None) } else { T::from_cell(cell).map(Some) }
     }
 }
 
@@ -180,7 +223,7 @@ impl<const LEN: usize> FromCell for [u8; LEN] {
 /// Text that is none, and numbers with a fraction, are no value of the store.
 pub(super) fn of_sqlite(value: ValueRef<'_>) -> Option<Cell<'_>> {
     Some(match value {
-        ValueRef::Null => Cell::Null,
+        ValueRef::Null => Cell::Null(Shape::Text),
         ValueRef::Integer(value) => Cell::Int(value),
         ValueRef::Text(text) => Cell::Text(str::from_utf8(text).ok()?),
         ValueRef::Blob(value) => Cell::Blob(value),
@@ -207,7 +250,7 @@ impl<'a> FromSql<'a> for OfPostgres<'a> {
     }
 
     fn from_sql_null(_: &Type) -> std::result::Result<Self, Box<dyn StdError + Sync + Send>> {
-        Ok(Self(Cell::Null))
+        Ok(Self(Cell::Null(Shape::Text)))
     }
 
     fn accepts(kind: &Type) -> bool {
