@@ -4,7 +4,6 @@
 //! PostgreSQL cluster that the process starts, under a role that is no superuser: so the same tests hold both engines.
 //! Never: is compiled into the program.
 
-mod database;
 pub(super) mod stage;
 
 use std::path::PathBuf;
@@ -20,9 +19,8 @@ use protocol::{
 use runtime::clock::Wall;
 use uuid::Uuid;
 
-use self::database::Database;
 use super::{Caller, session::Sessions};
-use crate::store::Store;
+use crate::store::{Store, trial::Database};
 
 pub(super) const NOW: Wall = Wall(1_800_000_000_000_000);
 
@@ -95,7 +93,7 @@ impl Trial {
     }
 
     pub(super) const fn is_a_file(&self) -> bool {
-        matches!(self.database, Database::File(_))
+        self.database.is_a_file()
     }
 
     /// From now on that table takes no more rows.

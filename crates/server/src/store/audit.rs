@@ -165,20 +165,19 @@ fn first_broken(connection: &Tx<'_>) -> Result<Option<i64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{model::catalog::Tenant, store::sqlite};
+    use crate::{model::catalog::Tenant, store::trial::Database};
 
-    async fn store() -> (tempfile::TempDir, Store) {
+    async fn store() -> (tempfile::TempDir, Database, Store) {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("store.sqlite");
-        sqlite::migrate(&path).unwrap();
-        let store = Store::open(&path).unwrap().by("ana (laptop)");
+        let database = Database::new(folder.path());
+        let store = database.store().by("ana (laptop)");
         for (at, name) in [(1, "A"), (2, "B"), (3, "C")] {
             let id = TenantId(uuid::Uuid::from_u128(at));
             let tenant = Tenant { id, name: name.into(), created_at: At(1) };
             store.add_tenant(tenant).await.unwrap();
             store.rename_tenant(id, format!("{name}{name}")).await.unwrap();
         }
-        (folder, store)
+        (folder, database, store)
     }
 
     fn query() -> AuditQuery {
@@ -187,7 +186,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_done_is_told_with_who_did_it_and_what_was_refused_is_not() {
-        let (_folder, store) = store().await;
+        let (_folder, _, store) = store().await;
         let id = TenantId(uuid::Uuid::from_u128(1));
         assert!(store.rename_tenant(id, "BB".into()).await.is_err());
         let all = store.audit(query()).await.unwrap();
@@ -202,20 +201,21 @@ mod tests {
 
     #[tokio::test]
     async fn an_entry_that_was_changed_or_taken_out_is_found_and_the_schema_refuses_both() {
-        let (folder, store) = store().await;
+        let (_folder, database, store) = store().await;
         assert_eq!(store.first_broken_audit().await.unwrap(), None);
-        let path = folder.path().join("store.sqlite");
-        let raw = sqlite::connect(&path, false).unwrap();
-        for sql in ["UPDATE audit SET who = 'x' WHERE seq = 3", "DELETE FROM audit WHERE seq = 3"] {
-            assert!(raw.execute(sql, []).is_err(), "{sql}");
+        let [change, removal] =
+            ["UPDATE audit SET who = 'x' WHERE seq = 3", "DELETE FROM audit WHERE seq = 3"];
+        for sql in [change, removal] {
+            assert!(database.try_run(sql).is_err(), "{sql}");
         }
-        raw.execute_batch(
-            "DROP TRIGGER audit_is_not_changed; UPDATE audit SET who = 'x' WHERE seq = 3",
-        )
-        .unwrap();
+        database.run(if database.is_a_file() {
+            "DROP TRIGGER audit_is_not_changed; DROP TRIGGER audit_is_not_removed"
+        } else {
+            "ALTER TABLE audit DISABLE TRIGGER USER"
+        });
+        database.run(change);
         assert_eq!(store.first_broken_audit().await.unwrap(), Some(3));
-        raw.execute_batch("DROP TRIGGER audit_is_not_removed; DELETE FROM audit WHERE seq = 3")
-            .unwrap();
+        database.run(removal);
         assert_eq!(store.first_broken_audit().await.unwrap(), Some(4));
     }
 }

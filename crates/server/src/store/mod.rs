@@ -17,6 +17,8 @@ pub mod retention;
 pub mod session;
 mod sql;
 pub mod sqlite;
+#[cfg(test)]
+pub(crate) mod trial;
 pub mod webhook;
 
 use std::{path::Path, sync::Arc};

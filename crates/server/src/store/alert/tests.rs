@@ -9,7 +9,7 @@ use crate::{
         delivery::Next,
         stream::StreamId,
     },
-    store::sqlite,
+    store::trial::Database,
 };
 
 const MINUTE: i64 = 60_000_000;
@@ -29,9 +29,7 @@ fn at(minutes: i64) -> Wall {
 impl Stage {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("store.sqlite");
-        sqlite::migrate(&path).unwrap();
-        let store = Store::open(&path).unwrap().by("ana");
+        let store = Database::new(folder.path()).store().by("ana");
         let (tenant, id) = (TenantId(Uuid::from_u128(1)), EnvironmentId(Uuid::from_u128(2)));
         let created_at = At(1);
         let new = Tenant { id: tenant, name: "Loja".into(), created_at };

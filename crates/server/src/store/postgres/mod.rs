@@ -153,3 +153,6 @@ pub(in crate::store) fn failed(cause: tokio_postgres::Error) -> Error {
     };
     Error::new(code, words).because(super::sql::SqlError::Postgres(cause))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,9 @@
-//! Database of a trial: a SQLite file, or a PostgreSQL database under a role that is no superuser.
+//! Trial: a store of its own for a test, in a SQLite file or, with `MALOTE_TEST_STORE=postgres`, in a database of a
+//! PostgreSQL cluster that the process starts, under a role that is no superuser.
+//!
+//! Never: is compiled into the program.
 
-#[path = "../../../../sim/src/servers.rs"]
+#[path = "../../../sim/src/servers.rs"]
 #[allow(
     dead_code,
     unreachable_pub,
@@ -12,9 +15,9 @@ use std::path::{Path, PathBuf};
 
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
-use crate::store::{Store, postgres, sqlite};
+use super::{Store, postgres, sqlite};
 
-pub(super) enum Database {
+pub(crate) enum Database {
     File(PathBuf),
     Server(Config),
 }
@@ -23,7 +26,7 @@ pub(super) enum Database {
 const ROLE: &str = "malote";
 
 impl Database {
-    pub(super) fn new(folder: &Path) -> Self {
+    pub(crate) fn new(folder: &Path) -> Self {
         if std::env::var("MALOTE_TEST_STORE").is_ok_and(|engine| engine == "postgres") {
             return Self::Server(apart(made));
         }
@@ -32,7 +35,7 @@ impl Database {
         Self::File(path)
     }
 
-    pub(super) fn store(&self) -> Store {
+    pub(crate) fn store(&self) -> Store {
         match self {
             Self::File(path) => Store::open(path).unwrap(),
             Self::Server(config) => {
@@ -42,20 +45,34 @@ impl Database {
         }
     }
 
-    pub(super) fn run(&self, sql: &str) {
+    pub(crate) const fn is_a_file(&self) -> bool {
+        matches!(self, Self::File(_))
+    }
+
+    pub(crate) fn run(&self, sql: &str) {
+        self.try_run(sql).unwrap();
+    }
+
+    /// # Errors
+    /// What the engine says.
+    pub(crate) fn try_run(&self, sql: &str) -> Result<(), String> {
         match self {
-            Self::File(path) => sqlite::connect(path, false).unwrap().execute_batch(sql).unwrap(),
+            Self::File(path) => {
+                let connection = sqlite::connect(path, false).unwrap();
+                connection.execute_batch(sql).map_err(|cause| cause.to_string())
+            }
             Self::Server(config) => {
                 let (config, sql) = (config.clone(), sql.to_owned());
                 apart(move || async move {
-                    client(&config).await.batch_execute(&sql).await.unwrap();
-                });
+                    let done = client(&config).await.batch_execute(&sql).await;
+                    done.map_err(|cause| format!("{cause:?}"))
+                })
             }
         }
     }
 
     /// The first column of the first row.
-    pub(super) fn first(&self, sql: &str) -> Option<String> {
+    pub(crate) fn first(&self, sql: &str) -> Option<String> {
         match self {
             Self::File(path) => {
                 let connection = sqlite::connect(path, false).unwrap();
@@ -77,7 +94,7 @@ impl Database {
 }
 
 /// A new database in this process's cluster, with the schema.
-async fn made() -> Config {
+pub(crate) async fn made() -> Config {
     let url = servers::shared().await.unwrap();
     let config: Config = url.parse().unwrap();
     let (owner, connection) = config.connect(NoTls).await.unwrap();
@@ -105,7 +122,7 @@ async fn client(config: &Config) -> Client {
 }
 
 /// Waits for it on a thread of its own, from wherever.
-fn apart<F: Future<Output: Send>>(work: impl FnOnce() -> F + Send) -> F::Output {
+pub(crate) fn apart<F: Future<Output: Send>>(work: impl FnOnce() -> F + Send) -> F::Output {
     let run = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(work())
