@@ -177,7 +177,7 @@ fn settle(
     if unsent.is_some() {
         // Its address was taken away while the mail was under way: nobody waits for another try.
         let sql = "DELETE FROM alert_notice WHERE receipt = ?1 AND NOT EXISTS (
-                     SELECT 1 FROM alert_route r WHERE r.tenant_id IS alert_notice.tenant_id
+                     SELECT 1 FROM alert_route r WHERE r.tenant_id IS NOT DISTINCT FROM alert_notice.tenant_id
                         AND r.address = alert_notice.address)";
         tx.prepare_cached(sql).map_err(failed)?.execute([receipt.to_string()]).map_err(failed)?;
     }

@@ -224,7 +224,7 @@ fn add(transaction: &Tx<'_>, entity: &Entity, now: i64) -> Result<()> {
          ON CONFLICT (tenant_id, environment_id, erp, name_folded) DO UPDATE
          SET name = excluded.name, filter = excluded.filter, is_native = excluded.is_native,
              is_custom = excluded.is_custom, withdrawn_at = NULL
-         WHERE withdrawn_at IS NOT NULL",
+         WHERE entity.withdrawn_at IS NOT NULL",
         named_params! {":tenant": place.tenant.to_string(), ":environment": place.environment.to_string(),
             ":erp": place.erp.as_str(), ":folded": entity.table.folded(), ":name": entity.table.as_str(),
             ":filter": entity.filter, ":native": entity.is_native, ":custom": entity.is_custom, ":now": now},
