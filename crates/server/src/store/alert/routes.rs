@@ -32,11 +32,11 @@ impl Store {
     pub(crate) async fn mail_routes(&self, tenant: Option<TenantId>) -> Result<Vec<MailRoute>> {
         self.read(tenant, move |connection| {
             let sql = "SELECT r.address, r.language, r.environment_id,
-                    (SELECT count(*) FROM alert_notice n WHERE n.address = r.address AND n.tenant_id IS r.tenant_id
+                    (SELECT count(*) FROM alert_notice n WHERE n.address = r.address AND n.tenant_id IS NOT DISTINCT FROM r.tenant_id
                         AND n.state IN ('ready', 'leased')),
-                    (SELECT count(*) FROM alert_notice n WHERE n.address = r.address AND n.tenant_id IS r.tenant_id
+                    (SELECT count(*) FROM alert_notice n WHERE n.address = r.address AND n.tenant_id IS NOT DISTINCT FROM r.tenant_id
                         AND n.state = 'dead'),
-                    (SELECT n.last_error FROM alert_notice n WHERE n.address = r.address AND n.tenant_id IS r.tenant_id
+                    (SELECT n.last_error FROM alert_notice n WHERE n.address = r.address AND n.tenant_id IS NOT DISTINCT FROM r.tenant_id
                         AND n.attempts > 0 ORDER BY n.seq DESC LIMIT 1)
                  FROM alert_route r WHERE r.tenant_id IS NOT DISTINCT FROM :tenant ORDER BY r.address";
             let count = |row: &Row<'_>, at: usize| row.get::<i64>(at).map(i64::unsigned_abs);
