@@ -24,6 +24,7 @@ pub mod webhook;
 use std::{path::Path, sync::Arc};
 
 use protocol::{Code, Error, Result, ids::TenantId};
+use runtime::postgres::Address;
 
 use sql::{Tx, failed};
 use sqlite::{SqliteFile, State};
@@ -87,9 +88,9 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::open`].
-    pub async fn connect(config: tokio_postgres::Config) -> Result<Self> {
-        is_current(postgres::state(&config).await?)?;
-        let engine = Engine::Postgres(Arc::new(postgres::Postgres::new(config)));
+    pub async fn connect(address: Address) -> Result<Self> {
+        is_current(postgres::state(&address).await?)?;
+        let engine = Engine::Postgres(Arc::new(postgres::Postgres::new(address)));
         Ok(Self { engine, who: "the server".into() })
     }
 

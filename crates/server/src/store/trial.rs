@@ -13,13 +13,14 @@ mod servers;
 
 use std::path::{Path, PathBuf};
 
+use runtime::postgres::Address;
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
 use super::{Store, postgres, sqlite};
 
 pub(crate) enum Database {
     File(PathBuf),
-    Server(Config),
+    Server(Address),
 }
 
 /// The store's role, which owns its schema and sees what a policy shows.
@@ -38,9 +39,9 @@ impl Database {
     pub(crate) fn store(&self) -> Store {
         match self {
             Self::File(path) => Store::open(path).unwrap(),
-            Self::Server(config) => {
-                let config = config.clone();
-                apart(move || Store::connect(config)).unwrap()
+            Self::Server(address) => {
+                let address = address.clone();
+                apart(move || Store::connect(address)).unwrap()
             }
         }
     }
@@ -61,10 +62,10 @@ impl Database {
                 let connection = sqlite::connect(path, false).unwrap();
                 connection.execute_batch(sql).map_err(|cause| cause.to_string())
             }
-            Self::Server(config) => {
-                let (config, sql) = (config.clone(), sql.to_owned());
+            Self::Server(address) => {
+                let (address, sql) = (address.clone(), sql.to_owned());
                 apart(move || async move {
-                    let done = client(&config).await.batch_execute(&sql).await;
+                    let done = client(&address).await.batch_execute(&sql).await;
                     done.map_err(|cause| format!("{cause:?}"))
                 })
             }
@@ -79,10 +80,10 @@ impl Database {
                 let sql = format!("SELECT CAST(({sql}) AS TEXT)");
                 connection.query_row(&sql, [], |row| row.get(0)).unwrap()
             }
-            Self::Server(config) => {
-                let (config, sql) = (config.clone(), sql.to_owned());
+            Self::Server(address) => {
+                let (address, sql) = (address.clone(), sql.to_owned());
                 apart(move || async move {
-                    let told = client(&config).await.simple_query(&sql).await.unwrap();
+                    let told = client(&address).await.simple_query(&sql).await.unwrap();
                     told.iter().find_map(|message| match message {
                         SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
                         _ => None,
@@ -94,7 +95,7 @@ impl Database {
 }
 
 /// A new database in this process's cluster, with the schema.
-pub(crate) async fn made() -> Config {
+pub(crate) async fn made() -> Address {
     let url = servers::shared().await.unwrap();
     let config: Config = url.parse().unwrap();
     let (owner, connection) = config.connect(NoTls).await.unwrap();
@@ -109,14 +110,14 @@ pub(crate) async fn made() -> Config {
     driver.await.unwrap().unwrap();
     let mut config = config;
     config.user(ROLE);
-    postgres::migrate(&config).await.unwrap();
-    config
+    let address = Address::plain(config);
+    postgres::migrate(&address).await.unwrap();
+    address
 }
 
 /// A look over every tenant's shoulder.
-async fn client(config: &Config) -> Client {
-    let (client, connection) = config.connect(NoTls).await.unwrap();
-    tokio::spawn(connection);
+async fn client(address: &Address) -> Client {
+    let (client, _driver) = address.dial().await.unwrap();
     client.batch_execute("SET search_path TO malote; SET malote.tenant TO '*'").await.unwrap();
     client
 }

@@ -4,7 +4,8 @@
 //! Never: runs as the role that the service works under, but where that is the schema's owner.
 
 use protocol::{Code, Error, Result};
-use tokio_postgres::{Client, Config, NoTls};
+use runtime::postgres::Address;
+use tokio_postgres::Client;
 
 use super::failed;
 use crate::store::sqlite::State;
@@ -38,10 +39,8 @@ migrations! {
     9 "0009_decisions";
 }
 
-async fn connect(config: &Config) -> Result<Client> {
-    let (client, connection) = config.connect(NoTls).await.map_err(failed)?;
-    runtime::task::spawn("migration connection", async move { connection.await.ok() });
-    Ok(client)
+async fn connect(address: &Address) -> Result<Client> {
+    Ok(address.dial().await.map_err(failed)?.0)
 }
 
 async fn found(client: &Client) -> Result<i64> {
@@ -57,8 +56,8 @@ async fn found(client: &Client) -> Result<i64> {
 ///
 /// # Errors
 /// `STORE_FAILED`.
-pub async fn state(config: &Config) -> Result<State> {
-    let found = found(&connect(config).await?).await?;
+pub async fn state(address: &Address) -> Result<State> {
+    let found = found(&connect(address).await?).await?;
     let newest = MIGRATIONS.iter().map(|step| step.number).max().unwrap_or(0);
     let number = u32::try_from(found).unwrap_or(u32::MAX);
     Ok(match found {
@@ -73,8 +72,8 @@ pub async fn state(config: &Config) -> Result<State> {
 ///
 /// # Errors
 /// `STORE_FAILED`; the steps before the failing one stay.
-pub async fn migrate(config: &Config) -> Result<Vec<&'static str>> {
-    let mut client = connect(config).await?;
+pub async fn migrate(address: &Address) -> Result<Vec<&'static str>> {
+    let mut client = connect(address).await?;
     // Held until the connection ends: whoever comes second finds the work done.
     client.execute("SELECT pg_advisory_lock(1835101294)", &[]).await.map_err(failed)?;
     let found = found(&client).await?;

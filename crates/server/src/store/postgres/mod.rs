@@ -10,9 +10,9 @@ mod session;
 use std::sync::{Arc, Mutex};
 
 use protocol::{Code, Coded as _, Error, Result};
-use runtime::failpoint;
+use runtime::{failpoint, postgres::Address};
 use tokio::sync::Semaphore;
-use tokio_postgres::{Config, error::SqlState};
+use tokio_postgres::error::SqlState;
 
 pub use migrate::{migrate, state};
 pub(in crate::store) use session::Session;
@@ -23,17 +23,11 @@ use super::{Whose, sql::Tx};
 const CONNECTIONS: usize = 12;
 
 /// One database.
+#[derive(Debug)]
 pub(in crate::store) struct Postgres {
-    config: Config,
+    address: Address,
     places: Arc<Semaphore>,
     idle: Arc<Mutex<Vec<Session>>>,
-}
-
-impl std::fmt::Debug for Postgres {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The configuration has a password.
-        out.debug_struct("Postgres").finish_non_exhaustive()
-    }
 }
 
 /// Whether a transaction may change anything.
@@ -44,9 +38,9 @@ enum Way {
 }
 
 impl Postgres {
-    pub(in crate::store) fn new(config: Config) -> Self {
+    pub(in crate::store) fn new(address: Address) -> Self {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
-        Self { config, places, idle: Arc::default() }
+        Self { address, places, idle: Arc::default() }
     }
 
     pub(in crate::store) async fn write<T: Send + 'static>(
@@ -76,7 +70,7 @@ impl Postgres {
         let kept = self.idle.lock().ok().and_then(|mut idle| idle.pop());
         let session = match kept.filter(|session| !session.is_closed()) {
             Some(session) => session,
-            None => Session::open(&self.config).await?,
+            None => Session::open(&self.address).await?,
         };
         let idle = Arc::clone(&self.idle);
         runtime::task::blocking(move || {

@@ -10,9 +10,10 @@ use std::{
 };
 
 use protocol::Result;
+use runtime::postgres::Address;
 use tokio::runtime::Handle;
 use tokio_postgres::{
-    Client, Config, NoTls, Row, Statement,
+    Client, Row, Statement,
     types::{ToSql, Type},
 };
 
@@ -34,15 +35,15 @@ pub(in crate::store) struct Session {
     at_rest: Flag<bool>,
 }
 
+impl std::fmt::Debug for Session {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Session").field("at_rest", &self.at_rest).finish_non_exhaustive()
+    }
+}
+
 impl Session {
-    pub(super) async fn open(config: &Config) -> Result<Self> {
-        let (client, connection) = config.connect(NoTls).await.map_err(failed)?;
-        // It ends with the client or the server; both are seen by the client's next call.
-        runtime::task::spawn("store connection", async move {
-            if let Err(cause) = connection.await {
-                tracing::debug!(cause = %SqlError::Postgres(cause), "a connection to the store ended");
-            }
-        });
+    pub(super) async fn open(address: &Address) -> Result<Self> {
+        let (client, _driver) = address.dial().await.map_err(failed)?;
         client.batch_execute("SET search_path TO malote").await.map_err(failed)?;
         Ok(Self {
             client,

@@ -18,10 +18,10 @@ const OF_ALL: &[&str] =
     &["administrator", "alert_mail_server", "migration", "retention_look", "signing_key"];
 
 /// Rows of a statement, each as its columns' text.
-fn told(config: &Config, tenant: &str, sql: &str) -> Result<Vec<Vec<String>>> {
-    let (config, tenant, sql) = (config.clone(), tenant.to_owned(), sql.to_owned());
+fn told(address: &Address, tenant: &str, sql: &str) -> Result<Vec<Vec<String>>> {
+    let (address, tenant, sql) = (address.clone(), tenant.to_owned(), sql.to_owned());
     apart(move || async move {
-        let session = Session::open(&config).await?;
+        let session = Session::open(&address).await?;
         runtime::task::blocking(move || {
             session.begin("BEGIN").map_err(crate::store::failed)?;
             let tx = Tx::postgres(&session);
@@ -39,24 +39,24 @@ fn told(config: &Config, tenant: &str, sql: &str) -> Result<Vec<Vec<String>>> {
     })
 }
 
-fn of_tenants(config: &Config) -> BTreeSet<String> {
+fn of_tenants(address: &Address) -> BTreeSet<String> {
     let sql = "SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                 WHERE n.nspname = 'malote' AND c.relkind = 'r'";
-    let all = told(config, "*", sql).unwrap().into_iter().map(|mut row| row.remove(0));
+    let all = told(address, "*", sql).unwrap().into_iter().map(|mut row| row.remove(0));
     all.filter(|table| !OF_ALL.contains(&table.as_str())).collect()
 }
 
 #[test]
 fn each_table_of_tenants_shows_a_transaction_the_rows_of_the_tenant_it_names_and_no_others() {
-    let config = apart(made);
-    let database = Database::Server(config.clone());
-    let tables = of_tenants(&config);
+    let address = apart(made);
+    let database = Database::Server(address.clone());
+    let tables = of_tenants(&address);
     assert!(tables.len() > 20, "{tables:?}");
     let kept =
         "SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                  WHERE n.nspname = 'malote' AND c.relrowsecurity AND c.relforcerowsecurity";
     let kept: BTreeSet<String> =
-        told(&config, "*", kept).unwrap().into_iter().map(|mut row| row.remove(0)).collect();
+        told(&address, "*", kept).unwrap().into_iter().map(|mut row| row.remove(0)).collect();
     assert_eq!(kept, tables, "row-level security is on for all of them, also for their owner");
     // A row of two tenants in every table, whatever else the schema asks of it.
     let [one, two] = [1, 2].map(|tenant| Uuid::from_u128(tenant).to_string());
@@ -64,19 +64,19 @@ fn each_table_of_tenants_shows_a_transaction_the_rows_of_the_tenant_it_names_and
         let column = if table == "tenant" { "id" } else { "tenant_id" };
         let sql = format!("SELECT DISTINCT {column} FROM {table}");
         for (tenant, number) in [(&one, 1), (&two, 2)] {
-            database.try_run(&row_of(&config, table, tenant, number)).unwrap();
+            database.try_run(&row_of(&address, table, tenant, number)).unwrap();
         }
-        assert_eq!(told(&config, &one, &sql).unwrap(), [[one.clone()]], "{table}");
-        assert_eq!(told(&config, &two, &sql).unwrap(), [[two.clone()]], "{table}");
-        assert_eq!(told(&config, "*", &sql).unwrap().len(), 2, "{table}");
-        assert!(told(&config, "", &sql).unwrap().is_empty(), "{table} without a name");
+        assert_eq!(told(&address, &one, &sql).unwrap(), [[one.clone()]], "{table}");
+        assert_eq!(told(&address, &two, &sql).unwrap(), [[two.clone()]], "{table}");
+        assert_eq!(told(&address, "*", &sql).unwrap().len(), 2, "{table}");
+        assert!(told(&address, "", &sql).unwrap().is_empty(), "{table} without a name");
     }
 }
 
 /// A statement that adds a row to a table: constraints are lifted first, and every column that must have a value gets one.
-fn row_of(config: &Config, table: &str, tenant: &str, number: i64) -> String {
+fn row_of(address: &Address, table: &str, tenant: &str, number: i64) -> String {
     let columns = told(
-        config,
+        address,
         "*",
         &format!(
             "SELECT column_name::text, data_type::text FROM information_schema.columns
@@ -110,7 +110,7 @@ fn row_of(config: &Config, table: &str, tenant: &str, number: i64) -> String {
 
 #[test]
 fn both_schemas_have_the_same_tables_columns_and_indices() {
-    let config = apart(made);
+    let address = apart(made);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.sqlite");
     sqlite::migrate(&path).unwrap();
@@ -118,14 +118,14 @@ fn both_schemas_have_the_same_tables_columns_and_indices() {
     let sql = "SELECT table_name::text, column_name::text, data_type::text, is_nullable::text
                  FROM information_schema.columns
                 WHERE table_schema = 'malote' AND table_name <> 'migration'";
-    let ours: BTreeSet<Vec<String>> = told(&config, "*", sql).unwrap().into_iter().collect();
+    let ours: BTreeSet<Vec<String>> = told(&address, "*", sql).unwrap().into_iter().collect();
     let missing: Vec<_> = theirs.difference(&ours).collect();
     let more: Vec<_> = ours.difference(&theirs).collect();
     assert!(missing.is_empty() && more.is_empty(), "missing {missing:?}\nmore {more:?}");
     let sql = "SELECT indexname::text FROM pg_indexes
                 WHERE schemaname = 'malote' AND indexname NOT LIKE '%\\_pkey' AND indexname NOT LIKE '%\\_key'";
     let ours: BTreeSet<String> =
-        told(&config, "*", sql).unwrap().into_iter().map(|mut row| row.remove(0)).collect();
+        told(&address, "*", sql).unwrap().into_iter().map(|mut row| row.remove(0)).collect();
     assert_eq!(ours, indices_of_sqlite(&path));
 }
 
@@ -157,14 +157,13 @@ fn indices_of_sqlite(path: &Path) -> BTreeSet<String> {
 
 #[test]
 fn replicas_that_migrate_at_once_do_it_once() {
-    let config = apart(made);
+    let address = apart(made);
     let ran = apart(move || async move {
         let fresh = "DROP SCHEMA malote CASCADE";
-        let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
-        runtime::task::spawn("test connection", async move { connection.await.ok() });
+        let (client, _driver) = address.dial().await.unwrap();
         client.batch_execute(fresh).await.unwrap();
-        let all = futures_util::future::join_all((0..4).map(|_| migrate(&config))).await;
-        let state = state(&config).await.unwrap();
+        let all = futures_util::future::join_all((0..4).map(|_| migrate(&address))).await;
+        let state = state(&address).await.unwrap();
         (all.into_iter().map(|ran| ran.unwrap().len()).collect::<Vec<_>>(), state)
     });
     let (mut ran, state) = ran;
