@@ -9,6 +9,7 @@ pub mod alert;
 mod audit;
 mod carol;
 mod catalog;
+pub mod copy;
 pub mod fleet;
 pub mod ingest;
 mod overview;

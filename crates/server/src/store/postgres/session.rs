@@ -6,19 +6,22 @@
 use std::{
     cell::{Cell as Flag, RefCell},
     collections::HashMap,
+    pin::pin,
     sync::Arc,
 };
 
-use protocol::Result;
+use futures_util::StreamExt as _;
 use runtime::postgres::Address;
 use tokio::runtime::Handle;
 use tokio_postgres::{
     Client, Row, Statement,
+    binary_copy::BinaryCopyInWriter,
     types::{ToSql, Type},
 };
 
 use super::failed;
-use crate::store::sql::{Bound, Cell, Numbered, SqlError, SqlResult, numbered};
+use crate::store::copy::Digest;
+use crate::store::sql::{Bound, Cell, Numbered, OfPostgres, SqlError, SqlResult, numbered};
 
 /// Statements that a connection keeps prepared; an intent's text is one of some three hundred.
 const KEPT: usize = 512;
@@ -42,7 +45,7 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    pub(super) async fn open(address: &Address) -> Result<Self> {
+    pub(in crate::store) async fn open(address: &Address) -> protocol::Result<Self> {
         let (client, _driver) = address.dial().await.map_err(failed)?;
         client.batch_execute("SET search_path TO malote").await.map_err(failed)?;
         Ok(Self {
@@ -64,13 +67,13 @@ impl Session {
     }
 
     /// Begins a transaction.
-    pub(super) fn begin(&self, how: &str) -> SqlResult<()> {
+    pub(in crate::store) fn begin(&self, how: &str) -> SqlResult<()> {
         self.at_rest.set(false);
         self.batch(how)
     }
 
     /// Ends it, one way or the other. A `COMMIT` of one that failed is told as a `ROLLBACK`.
-    pub(super) fn end(&self, how: &str) -> SqlResult<()> {
+    pub(in crate::store) fn end(&self, how: &str) -> SqlResult<()> {
         self.batch(how)?;
         self.at_rest.set(true);
         Ok(())
@@ -91,6 +94,39 @@ impl Session {
         let cells: Vec<&(dyn ToSql + Sync)> = cells.iter().map(|cell| cell as _).collect();
         let changed = self.runtime.block_on(self.client.execute(&statement, &cells));
         Ok(usize::try_from(changed.map_err(SqlError::Postgres)?).unwrap_or(usize::MAX))
+    }
+
+    /// Writes rows into a table by `COPY … FROM STDIN BINARY`; `rows` is given the way to write one.
+    pub(in crate::store) fn copy_in(
+        &self,
+        sql: &str,
+        types: &[Type],
+        rows: impl FnOnce(&mut dyn FnMut(&[Cell<'_>]) -> SqlResult<()>) -> SqlResult<()>,
+    ) -> SqlResult<()> {
+        let sink = self.runtime.block_on(self.client.copy_in(sql)).map_err(SqlError::Postgres)?;
+        let mut writer = pin!(BinaryCopyInWriter::new(sink, types));
+        rows(&mut |cells| {
+            let cells: Vec<&(dyn ToSql + Sync)> = cells.iter().map(|cell| cell as _).collect();
+            self.runtime.block_on(writer.as_mut().write(&cells)).map_err(SqlError::Postgres)
+        })?;
+        self.runtime.block_on(writer.finish()).map(|_| ()).map_err(SqlError::Postgres)
+    }
+
+    /// What a statement without values gives, row for row and none of them kept.
+    pub(in crate::store) fn digest(&self, sql: &str) -> SqlResult<Digest> {
+        self.runtime.block_on(async {
+            let none: [&(dyn ToSql + Sync); 0] = [];
+            let rows = self.client.query_raw(sql, none).await.map_err(SqlError::Postgres)?;
+            let mut rows = pin!(rows);
+            let mut digest = Digest::default();
+            while let Some(row) = rows.next().await {
+                let row = row.map_err(SqlError::Postgres)?;
+                let cell = |at| row.try_get::<_, OfPostgres<'_>>(at).map(|found| found.0);
+                let cells: Result<Vec<Cell<'_>>, _> = (0..row.len()).map(cell).collect();
+                digest.add(cells.map_err(SqlError::Postgres)?.into_iter());
+            }
+            Ok(digest)
+        })
     }
 
     /// A statement with its values in the order of its places.

@@ -10,7 +10,7 @@ mod value;
 use protocol::{Code, Error};
 
 pub(in crate::store) use text::{Numbered, numbered};
-pub(in crate::store) use value::{Cell, FromCell, ToCell};
+pub(in crate::store) use value::{Cell, FromCell, OfPostgres, ToCell, cells_of_sqlite};
 
 use super::postgres::Session;
 

@@ -8,6 +8,8 @@ use std::error::Error as StdError;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, private::BytesMut};
 
+use super::{SqlError, SqlResult};
+
 /// What a value is of, also where it is NULL.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::store) enum Shape {
@@ -231,8 +233,20 @@ pub(super) fn of_sqlite(value: ValueRef<'_>) -> Option<Cell<'_>> {
     })
 }
 
+/// The values of a row of that many columns.
+pub(in crate::store) fn cells_of_sqlite<'r>(
+    row: &'r rusqlite::Row<'_>,
+    columns: usize,
+) -> SqlResult<Vec<Cell<'r>>> {
+    let cell = |at| {
+        let value = row.get_ref(at).map_err(SqlError::Sqlite)?;
+        of_sqlite(value).ok_or_else(|| SqlError::column(at, "it is no value of a store"))
+    };
+    (0..columns).map(cell).collect()
+}
+
 /// A value of a PostgreSQL row. Sums come as `numeric` and are read as whole numbers.
-pub(super) struct OfPostgres<'a>(pub Cell<'a>);
+pub(in crate::store) struct OfPostgres<'a>(pub(in crate::store) Cell<'a>);
 
 impl<'a> FromSql<'a> for OfPostgres<'a> {
     fn from_sql(
