@@ -1,5 +1,5 @@
 //! How a process of Malote's lives: clock, entropy, tasks, backoff, configuration, addresses, dialling, telemetry, files,
-//! backups, heap, keys, certificates, findings, failpoints, shutdown, exit codes; and the door by which a simulator takes
+//! backups, databases, heap, keys, certificates, findings, failpoints, shutdown, exit codes; and the door by which a simulator takes
 //! the place of all of them.
 //!
 //! Promises: the only crate that reads the clock, the environment or entropy, and the only one that spawns.
@@ -20,6 +20,7 @@ pub mod finding;
 pub mod heap;
 pub mod keyfile;
 pub mod mutant;
+pub mod postgres;
 pub mod priority;
 pub mod recording;
 pub mod shutdown;

@@ -21,9 +21,12 @@ use runtime::{
 use super::{lock, make_folder};
 use crate::{
     service::access,
-    store::sqlite::{
-        self, State, Store,
-        backup::{self as copies, Steps},
+    store::{
+        Store,
+        sqlite::{
+            self, State,
+            backup::{self as copies, Steps},
+        },
     },
 };
 

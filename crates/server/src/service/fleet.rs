@@ -31,7 +31,7 @@ use crate::{
         order::{self, Order, OrderEvent, OrderQuery, OrderState, OrderView, OrderWish},
         stream::StreamId,
     },
-    store::{Store, sqlite::fleet::Report},
+    store::{Store, fleet::Report},
 };
 
 /// How often the store is asked for new orders: people give them, also by the command line beside this process.

@@ -36,7 +36,7 @@ use crate::{
     },
     store::{
         Store,
-        sqlite::ingest::{Admission, Closing, Incoming},
+        ingest::{Admission, Closing, Incoming},
     },
 };
 use window::{Lane, Windows};

@@ -17,8 +17,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::staging::Staging;
-pub use crate::store::sqlite::retention::Sweep;
-use crate::store::sqlite::webhook::Due;
+pub use crate::store::retention::Sweep;
+use crate::store::webhook::Due;
 use crate::{
     model::{
         retention::{Policy, Removed, Trust},

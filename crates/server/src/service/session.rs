@@ -31,7 +31,7 @@ use crate::{
     },
     store::{
         Store,
-        sqlite::session::{Asker, Asking, Entry, Grant, Opened},
+        session::{Asker, Asking, Entry, Grant, Opened},
     },
 };
 

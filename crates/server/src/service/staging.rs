@@ -28,10 +28,8 @@ use crate::{
     model::{catalog::Place, stream::StreamId},
     store::{
         Store,
-        sqlite::{
-            ingest::{Following, LedgerBatch, LedgerMessage, Standing},
-            staging::{Applied, Progress, StagedRow, StagedTable, StagingFile, StagingFiles},
-        },
+        ingest::{Following, LedgerBatch, LedgerMessage, Standing},
+        sqlite::staging::{Applied, Progress, StagedRow, StagedTable, StagingFile, StagingFiles},
     },
 };
 

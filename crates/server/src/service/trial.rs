@@ -1,6 +1,7 @@
 //! Trial: a real store in a folder of its own, with one tenant, environment and two tables, for the tests of services.
 //!
-//! Promises: each trial has its own folder.
+//! Promises: each trial has its own folder. With `MALOTE_TEST_STORE=postgres` its store is a database of its own in a
+//! PostgreSQL cluster that the process starts, under a role that is no superuser: so the same tests hold both engines.
 //! Never: is compiled into the program.
 
 pub(super) mod stage;
@@ -16,11 +17,10 @@ use protocol::{
     },
 };
 use runtime::clock::Wall;
-use rusqlite::Connection;
 use uuid::Uuid;
 
 use super::{Caller, session::Sessions};
-use crate::store::{Store, sqlite};
+use crate::store::{Store, trial::Database};
 
 pub(super) const NOW: Wall = Wall(1_800_000_000_000_000);
 
@@ -33,13 +33,13 @@ pub(super) struct Trial {
     pub(super) store: Store,
     pub(super) caller: Caller,
     folder: tempfile::TempDir,
+    database: Database,
 }
 
 impl Trial {
     pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("store.sqlite");
-        sqlite::migrate(&path).unwrap();
+        let database = Database::new(folder.path());
         let id = Uuid::from_u128;
         let caller = Caller {
             tenant: protocol::ids::TenantId(id(1)),
@@ -49,7 +49,7 @@ impl Trial {
             erp: "RM".parse().unwrap(),
             connection: 1,
         };
-        let trial = Self { store: Store::open(&path).unwrap(), caller, folder };
+        let trial = Self { store: database.store(), caller, folder, database };
         let (tenant, environment) = (trial.caller.tenant, trial.caller.environment);
         let installation = trial.caller.installation;
         trial.run(&format!(
@@ -71,24 +71,51 @@ impl Trial {
 
     /// As after the end of the process.
     pub(super) fn reopen(self) -> Self {
-        let store = Store::open(&self.folder.path().join("store.sqlite")).unwrap();
-        Self { store, ..self }
-    }
-
-    fn connection(&self) -> Connection {
-        sqlite::connect(&self.folder.path().join("store.sqlite"), false).unwrap()
+        Self { store: self.database.store(), ..self }
     }
 
     pub(super) fn run(&self, sql: &str) {
-        self.connection().execute_batch(sql).unwrap();
+        self.database.run(sql);
+    }
+
+    /// Bytes as a statement of its engine writes them.
+    pub(super) fn bytes(&self, bytes: &[u8]) -> String {
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        if self.is_a_file() { format!("x'{hex}'") } else { format!("'\\x{hex}'::bytea") }
+    }
+
+    /// The bytes that a statement gives, in hexadecimal digits.
+    pub(super) fn hex(&self, sql: &str) -> String {
+        match self.is_a_file() {
+            true => self.text(&format!("SELECT hex(({sql}))")),
+            false => self.text(&format!("SELECT encode(({sql}), 'hex')")),
+        }
+    }
+
+    pub(super) const fn is_a_file(&self) -> bool {
+        self.database.is_a_file()
+    }
+
+    /// From now on that table takes no more rows.
+    pub(super) fn refuse_rows(&self, table: &str) {
+        self.run(&match self.is_a_file() {
+            true => format!(
+                "CREATE TRIGGER no_row BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'full'); END"
+            ),
+            false => format!(
+                "CREATE FUNCTION no_row() RETURNS trigger LANGUAGE plpgsql AS
+                 $$ BEGIN RAISE EXCEPTION 'full'; END $$;
+                 CREATE TRIGGER no_row BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION no_row()"
+            ),
+        });
     }
 
     pub(super) fn count(&self, sql: &str) -> i64 {
-        self.connection().query_row(sql, [], |row| row.get(0)).unwrap()
+        self.text(sql).parse().unwrap()
     }
 
     pub(super) fn text(&self, sql: &str) -> String {
-        self.connection().query_row(sql, [], |row| row.get(0)).unwrap()
+        self.database.first(sql).unwrap_or_else(|| panic!("no row: {sql}"))
     }
 
     /// What a sender asks with; instance and nonce by small numbers.

@@ -27,7 +27,7 @@ use super::{
     catalog::{everything, named, pick},
     staging::Staging,
 };
-pub use crate::store::sqlite::webhook::Replay;
+pub use crate::store::webhook::Replay;
 use crate::{
     model::{
         carol::Envelope,

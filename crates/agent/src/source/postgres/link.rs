@@ -14,18 +14,11 @@ use std::{
 use protocol::{Code, Coded as _, Error, Result};
 use runtime::{
     clock::{self, Mono},
-    task::{self, Task},
-    tls,
+    postgres::{Address, CONNECT_TIME, WATCHDOG},
+    task::Task,
 };
-use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_postgres::{
-    Client, Config, NoTls, Socket,
-    config::SslMode,
-    error::SqlState,
-    tls::{MakeTlsConnect, TlsConnect},
-};
-use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio_postgres::{Client, error::SqlState};
 
 use super::{
     super::Identity,
@@ -35,11 +28,8 @@ use super::{
 };
 
 const CONNECTIONS: usize = 3;
-const CONNECT_TIME: Duration = Duration::from_secs(10);
 const STATEMENT_TIME: Duration = Duration::from_secs(5);
 const PROBE_TIME: Duration = Duration::from_secs(30);
-/// The server's own time-out comes first; this one is for a network that swallows packets.
-const WATCHDOG: Duration = Duration::from_secs(15);
 /// In this time a server has surely ended a connection that was closed.
 const COUNTED_OUT: Duration = Duration::from_secs(2);
 const SESSION: &str = "SET default_transaction_read_only = on; SET statement_timeout = 5000; SET lock_timeout = 2000; \
@@ -48,23 +38,13 @@ const SESSION: &str = "SET default_transaction_read_only = on; SET statement_tim
 
 #[derive(Debug)]
 pub(super) struct Links {
-    config: Config,
-    tls: Option<MakeTls>,
+    address: Address,
     /// Zone of stamps, where it is given.
     zone: Option<String>,
     idle: Arc<Mutex<Vec<Session>>>,
     permits: Arc<Semaphore>,
     /// The database as it was told to the server last.
     told: Mutex<Option<Identity>>,
-}
-
-#[derive(Clone)]
-struct MakeTls(MakeRustlsConnect);
-
-impl std::fmt::Debug for MakeTls {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("MakeTls")
-    }
 }
 
 #[derive(Debug)]
@@ -85,26 +65,9 @@ pub(super) struct Link {
 
 impl Links {
     pub(super) fn new(url: &str, zone: Option<String>, ca_file: Option<PathBuf>) -> Result<Self> {
-        let (url, asked) = Asked::split(url)?;
-        let mut config: Config =
-            url.parse().coded(Code::ConfigInvalid, "source.url is not a PostgreSQL URL: postgres://user:password@host:port/database, and of parameters sslmode and sslrootcert")?;
-        if config.get_user().is_none() {
-            let words = "source.url names no user: postgres://user:password@host/database";
-            return Err(Error::new(Code::ConfigInvalid, words));
-        }
-        config
-            .application_name("malote agent")
-            .connect_timeout(CONNECT_TIME)
-            .tcp_user_timeout(WATCHDOG)
-            .keepalives(true)
-            .keepalives_idle(Duration::from_secs(30))
-            .keepalives_interval(Duration::from_secs(5))
-            .keepalives_retries(3)
-            .ssl_mode(if asked.tls { SslMode::Require } else { SslMode::Disable });
-        let tls = if asked.tls { Some(make_tls(asked.ca_file.or(ca_file))?) } else { None };
+        let address = Address::of(("source.url", url), ca_file, "malote agent")?;
         Ok(Self {
-            config,
-            tls,
+            address,
             zone,
             idle: Arc::default(),
             permits: Arc::new(Semaphore::new(CONNECTIONS)),
@@ -149,7 +112,7 @@ impl Links {
 
     fn silent(&self) -> Error {
         let words = "the database does not answer in time";
-        Error::new(Code::SourceUnreachable, words).at(address(&self.config))
+        Error::new(Code::SourceUnreachable, words).at(address(self.address.config()))
     }
 
     async fn connect(&self) -> Result<Session> {
@@ -163,15 +126,11 @@ impl Links {
     async fn dial(&self) -> Result<(Client, Task<()>)> {
         let begun = Mono::now();
         loop {
-            let made = match self.tls.clone() {
-                Some(MakeTls(tls)) => open(&self.config, tls).await,
-                None => open(&self.config, NoTls).await,
-            };
-            match made {
+            match self.address.dial().await {
                 Err(cause) if too_many(&cause) && begun.elapsed() < COUNTED_OUT => {
                     clock::sleep(COUNTED_OUT / 40).await;
                 }
-                made => return made.map_err(|cause| unconnected(cause, &self.config)),
+                made => return made.map_err(|cause| unconnected(cause, self.address.config())),
             }
         }
     }
@@ -270,110 +229,4 @@ async fn within<T>(time: Duration, call: impl Future<Output = Result<T>>) -> Res
 
 fn too_many(cause: &tokio_postgres::Error) -> bool {
     cause.code() == Some(&SqlState::TOO_MANY_CONNECTIONS)
-}
-
-async fn open<T>(config: &Config, tls: T) -> Result<(Client, Task<()>), tokio_postgres::Error>
-where
-    T: MakeTlsConnect<Socket> + Send,
-    T::Stream: Send + 'static,
-    T::TlsConnect: Send,
-    <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
-{
-    let (client, connection) = config.connect(tls).await?;
-    // It ends with the client or the server; both are seen by the client's next call.
-    let driver = task::spawn("source connection", async move {
-        if let Err(cause) = connection.await {
-            let state = cause.code().map_or("none", |state| state.code()).to_owned();
-            tracing::debug!(state, "a connection to the source ended");
-        }
-    });
-    Ok((client, driver))
-}
-
-/// What of a URL's parameters is ours to read: whether TLS is wanted, and whom it trusts.
-#[derive(Debug, Default)]
-struct Asked {
-    tls: bool,
-    ca_file: Option<PathBuf>,
-}
-
-impl Asked {
-    fn split(url: &str) -> Result<(String, Self)> {
-        let Some((head, query)) = url.split_once('?') else {
-            return Ok((url.to_owned(), Self::default()));
-        };
-        let mut asked = Self::default();
-        let mut rest = Vec::new();
-        for pair in query.split('&') {
-            match pair.split_once('=') {
-                Some(("sslmode", "disable")) => {}
-                Some(("sslmode", "require" | "verify-ca" | "verify-full")) => asked.tls = true,
-                Some(("sslmode", _)) => {
-                    let words = "source.url: sslmode is disable, require, verify-ca or verify-full; the last three check the \
-                                 server's certificate";
-                    return Err(Error::new(Code::ConfigInvalid, words));
-                }
-                Some(("sslrootcert", file)) => asked.ca_file = Some(file.into()),
-                _ => rest.push(pair),
-            }
-        }
-        let url =
-            if rest.is_empty() { head.to_owned() } else { format!("{head}?{}", rest.join("&")) };
-        Ok((url, asked))
-    }
-}
-
-fn make_tls(ca_file: Option<PathBuf>) -> Result<MakeTls> {
-    tls::install_provider();
-    let Some(file) = ca_file else {
-        let made = MakeRustlsConnect::with_native_certs();
-        let (tls, _) = made.map_err(|_| {
-            Error::new(
-                Code::ConfigInvalid,
-                "this machine has no trusted authorities; name one in source.ca_file",
-            )
-        })?;
-        return Ok(MakeTls(tls));
-    };
-    let words =
-        format!("source.ca_file {}: no certificate in PEM form is read there", file.display());
-    let mut roots = rustls::RootCertStore::empty();
-    let certificates =
-        CertificateDer::pem_file_iter(&file).coded(Code::ConfigInvalid, words.clone())?;
-    for certificate in certificates {
-        let certificate = certificate.coded(Code::ConfigInvalid, words.clone())?;
-        roots.add(certificate).coded(Code::ConfigInvalid, words.clone())?;
-    }
-    if roots.is_empty() {
-        return Err(Error::new(Code::ConfigInvalid, words));
-    }
-    let config =
-        rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    Ok(MakeTls(MakeRustlsConnect::new(config)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tls_is_asked_for_in_the_url_and_always_checks_the_certificate() {
-        let split = |url| Asked::split(url).map(|(url, asked)| (url, asked.tls, asked.ca_file));
-        assert_eq!(split("postgres://h/d").unwrap(), ("postgres://h/d".into(), false, None));
-        let asked =
-            split("postgres://h/d?sslmode=verify-full&options=x&sslrootcert=/ca.pem").unwrap();
-        assert_eq!(asked, ("postgres://h/d?options=x".into(), true, Some("/ca.pem".into())));
-        let refused = split("postgres://h/d?sslmode=prefer").unwrap_err();
-        assert_eq!(refused.code, Code::ConfigInvalid);
-    }
-
-    #[test]
-    fn a_url_that_is_wrong_is_told_before_anything_is_opened() {
-        for bad in ["postgres://h:port/d", "postgres://h/d?nonsense=1"] {
-            assert_eq!(Links::new(bad, None, None).unwrap_err().code, Code::ConfigInvalid, "{bad}");
-        }
-        let missing =
-            Links::new("postgres://h/d?sslmode=require", None, Some("/nonexistent.pem".into()));
-        assert_eq!(missing.unwrap_err().code, Code::ConfigInvalid);
-    }
 }

@@ -18,9 +18,7 @@ const ISSUER: &str = "http://malote.example/totvs.rac";
 
 async fn world() -> World {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("store.sqlite");
-    crate::store::sqlite::migrate(&path).unwrap();
-    let store = Store::open(&path).unwrap();
+    let store = crate::store::trial::Database::new(folder.path()).store();
     let access = Access::open(store.clone(), folder.path(), ISSUER.into()).await.unwrap();
     let tenant = TenantId(runtime::entropy::uuid());
     let environment = EnvironmentId(runtime::entropy::uuid());

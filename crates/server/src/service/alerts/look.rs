@@ -22,7 +22,7 @@ use crate::{
         fleet::Doing,
         stream::StreamId,
     },
-    store::sqlite::alert::Known,
+    store::alert::Known,
 };
 
 /// What looks. It remembers since when no lease was seen and how far each table was read: a start of the server begins that

@@ -1,4 +1,5 @@
 use super::*;
+use crate::store::trial::Database;
 
 struct World {
     _folder: tempfile::TempDir,
@@ -8,9 +9,7 @@ struct World {
 
 async fn world() -> World {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("store.sqlite");
-    crate::store::sqlite::migrate(&path).unwrap();
-    let catalog = Catalog::new(Store::open(&path).unwrap());
+    let catalog = Catalog::new(Database::new(folder.path()).store());
     let tenant = catalog.create_tenant("Loja São João").await.unwrap();
     World { _folder: folder, catalog, tenant }
 }

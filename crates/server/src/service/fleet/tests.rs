@@ -254,7 +254,7 @@ async fn an_order_is_checked_counted_withdrawn_and_audited_and_a_dry_run_leaves_
     other.tenant = TenantId(uuid::Uuid::from_u128(99));
     assert_eq!(fleet.withdraw(other, number, NOW).await.unwrap_err().code, Code::NotFound);
     let told =
-        trial.text("SELECT group_concat(who || '|' || action || '|' || detail, ' ') FROM audit");
+        trial.text("SELECT string_agg(who || '|' || action || '|' || detail, ' ') FROM audit");
     assert!(told.starts_with("ana (laptop)|fleet.order|PAUSE why=month end ana"), "{told}");
     for _ in 0..limits::STREAM_ORDERS_OPEN {
         give(wish(Verb::Retry, None), false).await.unwrap();
@@ -306,7 +306,7 @@ async fn keys_of_an_order_reach_the_agent_alone_and_are_gone_once_it_has_ended()
     assert_eq!(kept(withdrawn), r#"{"part":"yes"}"#);
     let found = fleet.orders(place(&trial), OrderQuery::default(), Page::default()).await.unwrap();
     assert!(found.len() == 3 && found.iter().all(|order| order.args == told), "{found:?}");
-    let audit = trial.text("SELECT group_concat(target || '|' || detail, ' ') FROM audit");
+    let audit = trial.text("SELECT string_agg(target || '|' || detail, ' ') FROM audit");
     assert!(audit.contains("VERIFY part=yes") && !audit.contains("canary"), "{audit}");
 }
 
@@ -353,7 +353,7 @@ async fn the_oldest_orders_that_ended_go_and_those_that_did_not_stay() {
     trial.run(&format!(
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {})
          INSERT INTO fleet_order (id, tenant_id, environment_id, erp, verb, args, who, ordered_at, state, ended_at)
-         SELECT printf('%036d', i), '{tenant}', '{environment}', 'RM', 'RELOAD', '{{}}', 'x', 1, 'withdrawn', 2 FROM n",
+         SELECT '0000000000000000000000000000' || CAST(10000000 + i AS TEXT), '{tenant}', '{environment}', 'RM', 'RELOAD', '{{}}', 'x', 1, 'withdrawn', 2 FROM n",
         limits::STREAM_ORDERS_KEPT + 5
     ));
     fleet.order(place(&trial), wish(Verb::Retry, None), false, NOW).await.unwrap();

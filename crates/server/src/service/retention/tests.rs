@@ -160,7 +160,9 @@ async fn nothing_that_is_not_staged_or_not_closed_is_ever_removed() {
 #[tokio::test]
 async fn a_file_that_comes_from_another_ledger_frees_nothing() {
     let kept = Kept::three().await;
-    kept.stage.trial.run("UPDATE ingest_message SET sha256 = zeroblob(32) WHERE accept_seq = 3");
+    let other = kept.stage.trial.bytes(&[0; 32]);
+    let sql = format!("UPDATE ingest_message SET sha256 = {other} WHERE accept_seq = 3");
+    kept.stage.trial.run(&sql);
     assert!(kept.swept(day(1000)).await.is_nothing());
     assert_eq!(kept.bodies(), 3);
 }
@@ -269,16 +271,11 @@ async fn a_batch_whose_end_is_not_mirrored_beside_the_rows_stays_in_the_ledger()
     kept.batch(101, ("2", "b"), day(0)).await;
     // As if the apply had ended between the rows and the states of batches.
     let raw = rusqlite::Connection::open(kept.file()).unwrap();
-    let bytes: Vec<u8> = {
-        let store =
-            rusqlite::Connection::open(kept.stage.trial.data().join("store.sqlite")).unwrap();
-        let sql = "SELECT sha256 FROM ingest_message WHERE accept_seq = 2";
-        store.query_row(sql, [], |row| row.get(0)).unwrap()
-    };
+    let hash = kept.stage.trial.hex("SELECT sha256 FROM ingest_message WHERE accept_seq = 2");
     raw.execute("UPDATE malote_progress SET applied_seq = 2", []).unwrap();
     raw.execute(
-        "UPDATE malote_applied SET applied_seq = 2, batch = 101, message = 1, sha256 = ?1",
-        [bytes],
+        "UPDATE malote_applied SET applied_seq = 2, batch = 101, message = 1, sha256 = unhex(?1)",
+        [hash],
     )
     .unwrap();
     let removed = kept.swept(day(1000)).await;
@@ -328,6 +325,11 @@ async fn a_step_is_bounded_and_what_was_removed_is_given_back_to_the_file_system
         steps.push(removed.bodies);
     }
     assert_eq!(steps, [256, 45]);
+    assert_eq!(kept.stage.trial.count("SELECT count(*) FROM ingest_message"), 301);
+    if !kept.stage.trial.is_a_file() {
+        assert!(!kept.retention.shrink().await.unwrap(), "the database does it by itself");
+        return;
+    }
     let pages = || kept.stage.trial.count("SELECT page_count FROM pragma_page_count");
     let (before, mut shrunk) = (pages(), 0);
     while kept.retention.shrink().await.unwrap() {
@@ -335,7 +337,6 @@ async fn a_step_is_bounded_and_what_was_removed_is_given_back_to_the_file_system
     }
     assert!(shrunk > 1, "{shrunk} steps");
     assert!(pages() < before / 2, "{} of {before} pages", pages());
-    assert_eq!(kept.stage.trial.count("SELECT count(*) FROM ingest_message"), 301);
     let sound = "SELECT integrity_check = 'ok' FROM pragma_integrity_check";
     assert_eq!(kept.stage.trial.count(sound), 1);
 }

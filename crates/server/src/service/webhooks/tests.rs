@@ -256,8 +256,7 @@ async fn only_who_asks_is_told_and_where_nobody_asks_nothing_is_written() {
     assert_eq!(scene.kinds(&here).await, [(EventKind::Complete, 102)]);
     assert!(scene.kinds(&alarms).await.is_empty());
     // What a refused call would have told is not told: one transaction.
-    let sql = "CREATE TRIGGER no_event BEFORE INSERT ON webhook_event BEGIN SELECT RAISE(ABORT, 'full'); END";
-    scene.stage.trial.run(sql);
+    scene.stage.trial.refuse_rows("webhook_event");
     scene.write(103, 1).await;
     let Stage { ingest, trial, .. } = &scene.stage;
     let summary = protocol::proto::totvs::BatchSummary {

@@ -17,16 +17,19 @@ use protocol::{
 use runtime::{clock::Wall, files};
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
 
-use super::{
-    Store,
-    audit::{self, Deed},
-    connect, failed,
-    ingest::{abandon, names, stream_of},
-};
-use crate::model::{
-    access::SealedKey,
-    restore::{self, Mark},
-    stream::StreamId,
+use super::{connect, failed};
+use crate::{
+    model::{
+        access::SealedKey,
+        restore::{self, Mark},
+        stream::StreamId,
+    },
+    store::{
+        Store,
+        audit::{self, Deed},
+        ingest::{abandon, names, stream_of},
+        sql::Tx,
+    },
 };
 
 /// How far each stream of a store is.
@@ -302,7 +305,7 @@ pub fn settle(
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
     let steps = steps(&tx, replaced, now)?;
     for Moved { stream, to, .. } in &steps.streams {
-        abandon(&tx, stream, now)?;
+        abandon(&Tx::sqlite(&tx), stream, now)?;
         let [tenant, environment, erp] = &names(stream);
         let sql = "INSERT INTO ingest_stream (tenant_id, environment_id, erp, epoch, last_batch)
                    VALUES (?1, ?2, ?3, ?4, ?5)
@@ -316,7 +319,7 @@ pub fn settle(
         shut(&tx, who, revoked, now)?;
     }
     let deed = Deed::global("store.restore", from);
-    audit::note(&tx, who, deed.with(format!("{} streams", steps.streams.len())))?;
+    audit::note(&Tx::sqlite(&tx), who, deed.with(format!("{} streams", steps.streams.len())))?;
     tx.commit().map_err(failed)?;
     // The file is moved by itself: nothing of it may be left beside it.
     let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
@@ -334,7 +337,11 @@ fn shut(tx: &Transaction<'_>, who: &str, revoked: &Revoked, now: Wall) -> Result
         Some(tenant) => Deed::of(entrance.action(), *tenant, name),
         None => Deed::global(entrance.action(), name),
     };
-    audit::note(tx, who, deed.with("it was revoked in the store that a restore replaced"))
+    audit::note(
+        &Tx::sqlite(tx),
+        who,
+        deed.with("it was revoked in the store that a restore replaced"),
+    )
 }
 
 /// What a person who looks after a store wants to know of it.

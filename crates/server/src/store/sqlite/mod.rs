@@ -4,21 +4,10 @@
 //! refused one leaves no trace; an answer is given only after the commit is on disk (`synchronous = FULL`).
 //! Never: blocks an async thread; runs two writers on one file (the data folder is locked by its opener).
 
-mod access;
-mod admin;
-pub mod alert;
-mod audit;
 pub mod backup;
-mod carol;
-mod catalog;
-pub mod fleet;
-pub mod ingest;
 mod migrate;
-mod overview;
-pub mod retention;
-pub mod session;
+mod shrink;
 pub mod staging;
-pub mod webhook;
 mod writer;
 
 use std::{
@@ -35,20 +24,13 @@ use rusqlite::{Connection, OpenFlags, Transaction};
 use tokio::sync::Semaphore;
 
 pub use migrate::{Migration, State, migrate, state, version};
+pub(in crate::store) use shrink::shrink;
 pub(crate) use writer::Writer;
 
 /// How long a statement waits for another process's lock (a backup, a reader's checkpoint).
 const BUSY: Duration = Duration::from_secs(10);
 /// Reads that may run at once: more than the cores only queue inside SQLite.
 const READERS: usize = 4;
-
-/// The server's store. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Store {
-    file: Arc<SqliteFile>,
-    /// Who acts through this handle, for the audit.
-    who: Arc<str>,
-}
 
 /// What a connection keeps of its file, as SQLite wants it told: minus KiB. Readers mostly go once over message bodies,
 /// which none of them reads again.
@@ -64,47 +46,11 @@ pub(crate) struct SqliteFile {
     idle: std::sync::Mutex<Vec<Connection>>,
 }
 
-impl Store {
-    /// Opens the store file; its schema must be current.
-    ///
-    /// # Errors
-    /// `STORE_VERSION` where it must be migrated first, `STORE_FAILED` where it cannot be opened.
-    pub fn open(path: &Path) -> Result<Self> {
-        match state(path)? {
-            State::Current => {}
-            State::Empty | State::Behind { .. } => {
-                return Err(Error::new(Code::StoreVersion, "the store's schema is not current")
-                    .at(path.display()));
-            }
-            State::Ahead { found } => {
-                return Err(Error::new(
-                    Code::StoreVersion,
-                    format!("the store has schema {found}, which this program does not know"),
-                )
-                .at(path.display()));
-            }
-        }
-        Ok(Self { file: Arc::new(SqliteFile::open(path)?), who: "the server".into() })
-    }
-
-    /// Runs an intent in the writer's transaction. What `work` returns as an error is rolled back to its savepoint.
-    pub(in crate::store) async fn write<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Transaction<'_>) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        self.file.write(work).await
-    }
-
-    /// Runs a read on a snapshot of its own.
-    pub(in crate::store) async fn read<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        self.file.read(work).await
-    }
-}
-
 impl SqliteFile {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let writer = Writer::start(connect(path, false)?)?;
         Ok(Self {

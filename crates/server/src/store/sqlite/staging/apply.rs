@@ -24,7 +24,7 @@ use crate::{
         batch::BatchState,
         schema::{self, Checked, Fitted, Storage},
     },
-    store::sqlite::ingest::{LedgerBatch, LedgerMessage, Standing},
+    store::ingest::{LedgerBatch, LedgerMessage, Standing},
 };
 
 /// Rows of one message share its number of acceptance: `_seq` = accept_seq × this + row.

@@ -16,7 +16,7 @@ use protocol::{
 use runtime::failpoint;
 use rusqlite::{Connection, OptionalExtension as _, Row, params, params_from_iter};
 
-use crate::store::sqlite::{Cut, ingest::Standing};
+use crate::store::{ingest::Standing, sqlite::Cut};
 
 use super::{
     Progress, StagingFile, failed,

@@ -13,7 +13,7 @@ use super::{
     failed,
     tables::{self, StagedTable},
 };
-use crate::store::sqlite::retention::shrink;
+use crate::store::sqlite::shrink;
 
 /// Tombstones of one step.
 const STEP: usize = 1_000;

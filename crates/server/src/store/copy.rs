@@ -1,0 +1,257 @@
+//! Copy: a whole store out of a SQLite file into an empty PostgreSQL one, and the proof that it is the same.
+//!
+//! Promises: everything or nothing, in one transaction; each table's rows are read again from where they were written and
+//! compared, as a count and a digest that the order of rows does not change.
+//! Never: changes the file; writes into a store that holds a tenant.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
+
+use protocol::{Code, Error, Result};
+use runtime::{failpoint, postgres::Address};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use tokio_postgres::types::Type;
+
+use super::{
+    Whose, failed, is_current,
+    postgres::{self, Session, named},
+    sql::{Cell, Tx, cells_of_sqlite},
+    sqlite,
+};
+
+/// A table that was copied.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Copied {
+    pub table: String,
+    pub rows: u64,
+}
+
+/// How many rows there are and what they are, whatever their order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(in crate::store) struct Digest {
+    rows: u64,
+    sum: u128,
+}
+
+impl Digest {
+    pub(in crate::store) fn add<'c>(&mut self, cells: impl Iterator<Item = Cell<'c>>) {
+        let mut hasher = Sha256::new();
+        for cell in cells {
+            let number;
+            let (kind, bytes): (u8, &[u8]) = match cell {
+                Cell::Null(_) => (0, &[]),
+                Cell::Bool(value) => {
+                    number = i64::from(value).to_be_bytes();
+                    (1, &number)
+                }
+                Cell::Int(value) => {
+                    number = value.to_be_bytes();
+                    (1, &number)
+                }
+                Cell::Text(value) => (2, value.as_bytes()),
+                Cell::Blob(value) => (3, value),
+            };
+            hasher.update([kind]);
+            hasher.update((bytes.len() as u64).to_be_bytes());
+            hasher.update(bytes);
+        }
+        let hash = hasher.finalize();
+        let part = hash.first_chunk().map_or(0, |part| u128::from_be_bytes(*part));
+        self.rows += 1;
+        self.sum = self.sum.wrapping_add(part);
+    }
+}
+
+/// A table as both schemas have it.
+struct Table {
+    name: String,
+    columns: Vec<(String, Type)>,
+    /// The column that numbers its rows by itself.
+    identity: Option<String>,
+}
+
+/// Copies the store of that file. No server may run on it.
+///
+/// # Errors
+/// `STORE_VERSION` where one of both schemas is not current, `ALREADY_EXISTS` where the database holds a tenant,
+/// `STORE_FAILED`, `DISK_FULL`; then the database is as it was.
+pub async fn copy(from: &Path, to: &Address) -> Result<Vec<Copied>> {
+    is_current(sqlite::state(from)?).map_err(|error| error.at(from.display()))?;
+    is_current(postgres::state(to).await?)?;
+    let session = Session::open(to).await?;
+    let from: PathBuf = from.to_owned();
+    runtime::task::blocking(move || {
+        session.begin("BEGIN").map_err(failed)?;
+        let copied = copy_all(&from, &session)?;
+        failpoint::reach("store.commit", Code::DiskFull)?;
+        session.end("COMMIT").map_err(failed)?;
+        Ok(copied)
+    })
+    .await?
+}
+
+fn copy_all(from: &Path, session: &Session) -> Result<Vec<Copied>> {
+    let tx = Tx::postgres(session);
+    named(&tx, Whose::All)?;
+    let held = tx.query_row("SELECT EXISTS (SELECT 1 FROM tenant)", [], |row| row.get::<bool>(0));
+    if held.map_err(failed)? {
+        return Err(Error::new(Code::AlreadyExists, "the database holds a store already"));
+    }
+    let file = sqlite::connect(from, true)?;
+    file.execute_batch("BEGIN").map_err(sqlite::failed)?;
+    let mut copied = Vec::new();
+    for table in tables(&tx)? {
+        let names =
+            table.columns.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
+        let select = format!("SELECT {names} FROM {}", table.name);
+        let into = format!("COPY {} ({names}) FROM STDIN BINARY", table.name);
+        let types: Vec<Type> = table.columns.iter().map(|(_, kind)| kind.clone()).collect();
+        let mut written = Digest::default();
+        let mut statement = file.prepare(&select).map_err(sqlite::failed)?;
+        let mut rows = statement.query([]).map_err(sqlite::failed)?;
+        session
+            .copy_in(&into, &types, |write| {
+                while let Some(row) = rows.next().map_err(super::sql::SqlError::Sqlite)? {
+                    let cells = cells_of_sqlite(row, types.len())?;
+                    written.add(cells.iter().copied());
+                    write(&cells)?;
+                }
+                Ok(())
+            })
+            .map_err(failed)?;
+        let read = session.digest(&select).map_err(failed)?;
+        if read != written {
+            let words = format!(
+                "table {} is not the same behind the copy: {} rows were written, {} are there",
+                table.name, written.rows, read.rows
+            );
+            return Err(Error::new(Code::StoreFailed, words));
+        }
+        if let Some(column) = &table.identity {
+            let sql = format!(
+                "SELECT setval(pg_get_serial_sequence('{}', '{column}'), max({column})) FROM {}",
+                table.name, table.name
+            );
+            tx.query_row(&sql, [], |_| Ok(())).map_err(failed)?;
+        }
+        copied.push(Copied { table: table.name, rows: written.rows });
+    }
+    Ok(copied)
+}
+
+/// The tables of the store, each behind those that it refers to.
+fn tables(tx: &Tx<'_>) -> Result<Vec<Table>> {
+    let sql = "SELECT table_name::text, column_name::text, data_type::text, is_identity = 'YES'
+                 FROM information_schema.columns
+                WHERE table_schema = 'malote' AND table_name <> 'migration' ORDER BY table_name, ordinal_position";
+    let mut statement = tx.prepare_cached(sql).map_err(failed)?;
+    let columns = statement.query_map([], |row| {
+        Ok((
+            row.get::<String>(0)?,
+            row.get::<String>(1)?,
+            row.get::<String>(2)?,
+            row.get::<bool>(3)?,
+        ))
+    });
+    let mut tables: BTreeMap<String, Table> = BTreeMap::new();
+    for (name, column, kind, numbers) in columns.map_err(failed)? {
+        let table = tables.entry(name.clone()).or_insert_with(|| Table {
+            name,
+            columns: Vec::new(),
+            identity: None,
+        });
+        let kind = match kind.as_str() {
+            "bigint" => Type::INT8,
+            "bytea" => Type::BYTEA,
+            _ => Type::TEXT,
+        };
+        if numbers {
+            table.identity = Some(column.clone());
+        }
+        table.columns.push((column, kind));
+    }
+    let sql = "SELECT c.relname::text, r.relname::text FROM pg_constraint k
+                 JOIN pg_class c ON c.oid = k.conrelid JOIN pg_class r ON r.oid = k.confrelid
+                 JOIN pg_namespace n ON n.oid = c.relnamespace
+                WHERE k.contype = 'f' AND n.nspname = 'malote' AND c.oid <> r.oid";
+    let mut statement = tx.prepare_cached(sql).map_err(failed)?;
+    let refers = statement.query_map([], |row| Ok((row.get::<String>(0)?, row.get::<String>(1)?)));
+    let mut waits: BTreeSet<(String, String)> = refers.map_err(failed)?.into_iter().collect();
+    let mut ordered = Vec::new();
+    while !tables.is_empty() {
+        let free = tables.keys().find(|name| waits.iter().all(|(from, _)| from != *name)).cloned();
+        let Some(name) = free else {
+            return Err(Error::new(
+                Code::Internal,
+                "tables of the store refer to each other in a ring",
+            ));
+        };
+        waits.retain(|(_, to)| *to != name);
+        ordered.extend(tables.remove(&name));
+    }
+    Ok(ordered)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_tells_rows_and_not_their_order() {
+        let of = |rows: &[[Cell<'_>; 2]]| {
+            let mut digest = Digest::default();
+            rows.iter().for_each(|row| digest.add(row.iter().copied()));
+            digest
+        };
+        let (a, b) = ([Cell::Int(1), Cell::Text("x")], [Cell::Int(2), Cell::Blob(b"x")]);
+        assert_eq!(of(&[a, b]), of(&[b, a]));
+        assert_ne!(of(&[a, a]), of(&[a, b]));
+        assert_ne!(of(&[a]), of(&[[Cell::Text("1"), Cell::Text("x")]]), "a shape is told apart");
+        assert_ne!(
+            of(&[[Cell::Text("ab"), Cell::Text("c")]]),
+            of(&[[Cell::Text("a"), Cell::Text("bc")]])
+        );
+    }
+
+    #[tokio::test]
+    async fn a_store_goes_over_whole_and_goes_on_there_and_not_into_one_that_is_taken() {
+        use crate::{
+            model::{
+                admin::AuditQuery,
+                catalog::{At, Environment, EnvironmentType, Page, Tenant},
+            },
+            store::{Store, trial},
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.sqlite");
+        sqlite::migrate(&path).unwrap();
+        let file = Store::open(&path).unwrap().by("ana");
+        for number in 1..=3 {
+            let id = protocol::ids::TenantId(uuid::Uuid::from_u128(number));
+            let tenant = Tenant { id, name: format!("Loja {number} ação"), created_at: At(1) };
+            file.add_tenant(tenant).await.unwrap();
+            let id_of = protocol::ids::EnvironmentId(uuid::Uuid::from_u128(10 + number));
+            let kind = EnvironmentType::Production;
+            let environment =
+                Environment { tenant: id, id: id_of, name: "prod".into(), kind, created_at: At(1) };
+            file.add_environment(environment).await.unwrap();
+        }
+        let address = trial::apart(trial::made);
+        let copied = copy(&path, &address).await.unwrap();
+        let rows = |table: &str| copied.iter().find(|copied| copied.table == table).unwrap().rows;
+        assert_eq!((rows("tenant"), rows("environment"), rows("audit")), (3, 3, 6), "{copied:?}");
+        let there = Store::connect(address.clone()).await.unwrap().by("ana");
+        let page = || Page { limit: 10, ..Page::default() };
+        assert_eq!(there.tenants(page()).await.unwrap(), file.tenants(page()).await.unwrap());
+        assert_eq!(there.first_broken_audit().await.unwrap(), None);
+        let id = protocol::ids::TenantId(uuid::Uuid::from_u128(1));
+        there.rename_tenant(id, "Other".into()).await.unwrap();
+        let newest = there.audit(AuditQuery { limit: 1, ..AuditQuery::default() }).await.unwrap();
+        assert_eq!(newest[0].seq, 7, "numbers go on behind those that came");
+        let refused = copy(&path, &address).await.unwrap_err();
+        assert_eq!(refused.code, Code::AlreadyExists);
+    }
+}

@@ -1,0 +1,157 @@
+//! The shared store: PostgreSQL, a few connections, intents on threads that may block.
+//!
+//! Promises: intents of one tenant run one after another, those of two do not wait for each other (docs/design/0008); an
+//! answer is given only after the commit.
+//! Never: shows a tenant's rows to a transaction that does not name it.
+
+mod migrate;
+mod session;
+
+use std::sync::{Arc, Mutex};
+
+use protocol::{Code, Coded as _, Error, Result};
+use runtime::{failpoint, postgres::Address};
+use tokio::sync::Semaphore;
+use tokio_postgres::error::SqlState;
+
+pub use migrate::{migrate, state};
+pub(in crate::store) use session::Session;
+
+use super::{Whose, sql::Tx};
+
+/// Connections of one replica.
+const CONNECTIONS: usize = 12;
+
+/// One database.
+#[derive(Debug)]
+pub(in crate::store) struct Postgres {
+    address: Address,
+    places: Arc<Semaphore>,
+    idle: Arc<Mutex<Vec<Session>>>,
+}
+
+/// Whether a transaction may change anything.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Write,
+    Read,
+}
+
+impl Postgres {
+    pub(in crate::store) fn new(address: Address) -> Self {
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        Self { address, places, idle: Arc::default() }
+    }
+
+    pub(in crate::store) async fn write<T: Send + 'static>(
+        &self,
+        whose: Whose,
+        work: impl FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.run(Way::Write, whose, work).await
+    }
+
+    pub(in crate::store) async fn read<T: Send + 'static>(
+        &self,
+        whose: Whose,
+        work: impl FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.run(Way::Read, whose, work).await
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        way: Way,
+        whose: Whose,
+        work: impl FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let places = Arc::clone(&self.places);
+        let permit = places.acquire_owned().await.coded(Code::Draining, "the store is closing")?;
+        let kept = self.idle.lock().ok().and_then(|mut idle| idle.pop());
+        let session = match kept.filter(|session| !session.is_closed()) {
+            Some(session) => session,
+            None => Session::open(&self.address).await?,
+        };
+        let idle = Arc::clone(&self.idle);
+        runtime::task::blocking(move || {
+            let _permit = permit;
+            let result = in_transaction(&session, way, whose, work);
+            // One whose transaction could not be ended is not used again.
+            if session.is_at_rest()
+                && let Ok(mut idle) = idle.lock()
+            {
+                idle.push(session);
+            }
+            result
+        })
+        .await?
+    }
+}
+
+/// What a transaction sees and whom it waits for: `malote.tenant` is what the policies of row-level security read, and
+/// the locks are two: one of all tenants together, shared by those of one, and that one's own.
+const BEGIN_WRITE: &str = "SELECT set_config('malote.tenant', ?1, true),
+    CASE WHEN ?1 = '*' THEN pg_advisory_xact_lock(1835101295)
+         ELSE pg_advisory_xact_lock_shared(1835101295) END,
+    CASE WHEN ?1 <> '*' THEN pg_advisory_xact_lock(hashtextextended(?1, 1835101295)) END";
+/// Lets the transaction see the rows of that tenant.
+pub(in crate::store) fn named(tx: &Tx<'_>, whose: Whose) -> Result<()> {
+    tx.query_row(BEGIN_READ, [whose.name()], |_| Ok(())).map_err(super::failed)
+}
+
+const BEGIN_READ: &str = "SELECT set_config('malote.tenant', ?1, true)";
+
+fn in_transaction<T>(
+    session: &Session,
+    way: Way,
+    whose: Whose,
+    work: impl FnOnce(&Tx<'_>) -> Result<T>,
+) -> Result<T> {
+    let tx = Tx::postgres(session);
+    let (begin, first) = match way {
+        Way::Write => {
+            failpoint::reach("store.begin", Code::DiskFull)?;
+            ("BEGIN", BEGIN_WRITE)
+        }
+        Way::Read => ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", BEGIN_READ),
+    };
+    session.begin(begin).map_err(super::failed)?;
+    let name = whose.name();
+    let result = tx
+        .query_row(first, [name.as_str()], |_| Ok(()))
+        .map_err(super::failed)
+        .and_then(|()| work(&tx))
+        .and_then(|done| {
+            if way == Way::Write {
+                failpoint::reach("store.commit", Code::DiskFull)?;
+            }
+            session.end("COMMIT").map_err(super::failed)?;
+            Ok(done)
+        });
+    if result.is_err() && !session.is_at_rest() {
+        // What cannot be taken back is, with the connection that is closed then.
+        let _ = session.end("ROLLBACK");
+    }
+    if way == Way::Write && result.is_ok() {
+        failpoint::reach("store.committed", Code::StoreFailed)?;
+    }
+    result
+}
+
+/// Gives the database's error its code: a full disk is told apart, all else is `STORE_FAILED`. Of its words only the
+/// state is said, since they may quote a value.
+pub(in crate::store) fn failed(cause: tokio_postgres::Error) -> Error {
+    let (code, words) = match cause.code() {
+        Some(state) if *state == SqlState::DISK_FULL => {
+            (Code::DiskFull, "the database has no room left".to_owned())
+        }
+        Some(state) => {
+            (Code::StoreFailed, format!("the database refused this with SQLSTATE {}", state.code()))
+        }
+        None => (Code::StoreFailed, "the database does not answer".to_owned()),
+    };
+    Error::new(code, words).because(super::sql::SqlError::Postgres(cause))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+//! Session, PostgreSQL: one connection, its prepared statements, and waiting for it on a thread that may block.
+//!
+//! Promises: a statement is prepared once per connection and shape of its values.
+//! Never: runs on a thread of the async runtime; is used again once a transaction of it could not be ended.
+
+use std::{
+    cell::{Cell as Flag, RefCell},
+    collections::HashMap,
+    pin::pin,
+    sync::Arc,
+};
+
+use futures_util::StreamExt as _;
+use runtime::postgres::Address;
+use tokio::runtime::Handle;
+use tokio_postgres::{
+    Client, Row, Statement,
+    binary_copy::BinaryCopyInWriter,
+    types::{ToSql, Type},
+};
+
+use super::failed;
+use crate::store::copy::Digest;
+use crate::store::sql::{Bound, Cell, Numbered, OfPostgres, SqlError, SqlResult, numbered};
+
+/// Statements that a connection keeps prepared; an intent's text is one of some three hundred.
+const KEPT: usize = 512;
+
+/// A statement as it was bound: its text, and the types its values have.
+type Shape = (String, Vec<Option<Type>>);
+
+/// A connection. What it does, it does while its thread waits.
+pub(in crate::store) struct Session {
+    client: Client,
+    runtime: Handle,
+    texts: RefCell<HashMap<String, Arc<Numbered>>>,
+    known: RefCell<HashMap<Shape, Statement>>,
+    at_rest: Flag<bool>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Session").field("at_rest", &self.at_rest).finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    pub(in crate::store) async fn open(address: &Address) -> protocol::Result<Self> {
+        let (client, _driver) = address.dial().await.map_err(failed)?;
+        client.batch_execute("SET search_path TO malote").await.map_err(failed)?;
+        Ok(Self {
+            client,
+            runtime: Handle::current(),
+            texts: RefCell::default(),
+            known: RefCell::default(),
+            at_rest: Flag::new(true),
+        })
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// Whether no transaction is open.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.at_rest.get() && !self.is_closed()
+    }
+
+    /// Begins a transaction.
+    pub(in crate::store) fn begin(&self, how: &str) -> SqlResult<()> {
+        self.at_rest.set(false);
+        self.batch(how)
+    }
+
+    /// Ends it, one way or the other. A `COMMIT` of one that failed is told as a `ROLLBACK`.
+    pub(in crate::store) fn end(&self, how: &str) -> SqlResult<()> {
+        self.batch(how)?;
+        self.at_rest.set(true);
+        Ok(())
+    }
+
+    pub(super) fn batch(&self, sql: &str) -> SqlResult<()> {
+        self.runtime.block_on(self.client.batch_execute(sql)).map_err(SqlError::Postgres)
+    }
+
+    pub(in crate::store) fn query(&self, sql: &str, values: &Bound<'_>) -> SqlResult<Vec<Row>> {
+        let (statement, cells) = self.prepared(sql, values)?;
+        let cells: Vec<&(dyn ToSql + Sync)> = cells.iter().map(|cell| cell as _).collect();
+        self.runtime.block_on(self.client.query(&statement, &cells)).map_err(SqlError::Postgres)
+    }
+
+    pub(in crate::store) fn execute(&self, sql: &str, values: &Bound<'_>) -> SqlResult<usize> {
+        let (statement, cells) = self.prepared(sql, values)?;
+        let cells: Vec<&(dyn ToSql + Sync)> = cells.iter().map(|cell| cell as _).collect();
+        let changed = self.runtime.block_on(self.client.execute(&statement, &cells));
+        Ok(usize::try_from(changed.map_err(SqlError::Postgres)?).unwrap_or(usize::MAX))
+    }
+
+    /// Writes rows into a table by `COPY … FROM STDIN BINARY`; `rows` is given the way to write one.
+    pub(in crate::store) fn copy_in(
+        &self,
+        sql: &str,
+        types: &[Type],
+        rows: impl FnOnce(&mut dyn FnMut(&[Cell<'_>]) -> SqlResult<()>) -> SqlResult<()>,
+    ) -> SqlResult<()> {
+        let sink = self.runtime.block_on(self.client.copy_in(sql)).map_err(SqlError::Postgres)?;
+        let mut writer = pin!(BinaryCopyInWriter::new(sink, types));
+        rows(&mut |cells| {
+            let cells: Vec<&(dyn ToSql + Sync)> = cells.iter().map(|cell| cell as _).collect();
+            self.runtime.block_on(writer.as_mut().write(&cells)).map_err(SqlError::Postgres)
+        })?;
+        self.runtime.block_on(writer.finish()).map(|_| ()).map_err(SqlError::Postgres)
+    }
+
+    /// What a statement without values gives, row for row and none of them kept.
+    pub(in crate::store) fn digest(&self, sql: &str) -> SqlResult<Digest> {
+        self.runtime.block_on(async {
+            let none: [&(dyn ToSql + Sync); 0] = [];
+            let rows = self.client.query_raw(sql, none).await.map_err(SqlError::Postgres)?;
+            let mut rows = pin!(rows);
+            let mut digest = Digest::default();
+            while let Some(row) = rows.next().await {
+                let row = row.map_err(SqlError::Postgres)?;
+                let cell = |at| row.try_get::<_, OfPostgres<'_>>(at).map(|found| found.0);
+                let cells: Result<Vec<Cell<'_>>, _> = (0..row.len()).map(cell).collect();
+                digest.add(cells.map_err(SqlError::Postgres)?.into_iter());
+            }
+            Ok(digest)
+        })
+    }
+
+    /// A statement with its values in the order of its places.
+    fn prepared<'v>(&self, sql: &str, values: &Bound<'v>) -> SqlResult<(Statement, Vec<Cell<'v>>)> {
+        let text = self.text(sql);
+        let cells = in_order(&text, values)?;
+        let types: Vec<Option<Type>> = cells.iter().map(|cell| cell.postgres_type()).collect();
+        let shape = (sql.to_owned(), types);
+        if let Some(statement) = self.known.borrow().get(&shape) {
+            return Ok((statement.clone(), cells));
+        }
+        let types: Vec<Type> =
+            shape.1.iter().map(|kind| kind.clone().unwrap_or(Type::UNKNOWN)).collect();
+        let prepared = self.runtime.block_on(self.client.prepare_typed(&text.text, &types));
+        let statement = prepared.map_err(|cause| {
+            // A statement has no values in its text.
+            tracing::error!(statement = text.text, cause = %cause, "a statement is not understood");
+            #[cfg(test)]
+            eprintln!("{}\n{cause:?}", text.text);
+            SqlError::Postgres(cause)
+        })?;
+        let mut known = self.known.borrow_mut();
+        if known.len() >= KEPT {
+            known.clear();
+        }
+        known.insert(shape, statement.clone());
+        Ok((statement, cells))
+    }
+
+    fn text(&self, sql: &str) -> Arc<Numbered> {
+        let mut texts = self.texts.borrow_mut();
+        if let Some(text) = texts.get(sql) {
+            return Arc::clone(text);
+        }
+        if texts.len() >= KEPT {
+            texts.clear();
+        }
+        let text = Arc::new(numbered(sql));
+        texts.insert(sql.to_owned(), Arc::clone(&text));
+        text
+    }
+}
+
+fn in_order<'v>(text: &Numbered, values: &Bound<'v>) -> SqlResult<Vec<Cell<'v>>> {
+    let names = match values {
+        Bound::Places(cells) => return Ok(cells.clone()),
+        Bound::Names(names) => names,
+    };
+    if names.len() != text.names.len() {
+        return Err(SqlError::column(
+            names.len(),
+            "not as many values as the statement has places",
+        ));
+    }
+    let value = |name: &String| {
+        let found = names.iter().find(|(given, _)| given == name);
+        found
+            .map(|(_, cell)| *cell)
+            .ok_or_else(|| SqlError::column(0, format!("{name} is not bound")))
+    };
+    text.names.iter().map(value).collect()
+}
