@@ -30,7 +30,7 @@ use server::{
     config::ServerConfig,
     model::catalog::{Page, Place, Tenant},
     service::Services,
-    store::{Site, sqlite},
+    store::sqlite,
 };
 
 use crate::{lang::Lang, out};
@@ -225,8 +225,7 @@ impl ServerNoun {
 }
 
 fn must_be_there(config: &ServerConfig, lang: Lang) -> Result<()> {
-    // A database that has no store yet is told by its schema.
-    let Site::File(store) = config.site()? else { return Ok(()) };
+    let store = config.store();
     // A folder that may not be looked into is no missing store.
     let cannot = || format!("cannot look for the store {}", store.display());
     if store.try_exists().coded(Code::StoreFailed, cannot())? {
@@ -263,7 +262,7 @@ impl ServerCommand {
             ServerNoun::Config { defaults: true } => {
                 out::data(ServerConfig::default().dump().trim_end())
             }
-            ServerNoun::Migrate => Box::pin(migrate(&config, form)).await?,
+            ServerNoun::Migrate => migrate(&config, form)?,
             ServerNoun::Backup(args) => {
                 telemetry::start("warn", config.log.format);
                 Box::pin(args.run(&config, form)).await?;
@@ -326,19 +325,19 @@ async fn serve(config: ServerConfig) -> Result<u8> {
     ended.map(|()| exit::OK)
 }
 
-async fn migrate(config: &ServerConfig, form: Form) -> Result<()> {
-    let site = config.site()?;
+fn migrate(config: &ServerConfig, form: Form) -> Result<()> {
+    let store = config.store();
     runtime::backup::refuse_pending(&config.data)?;
     runtime::files::folder(&config.data).map_err(|cause| {
         Error::new(Code::ConfigInvalid, format!("cannot make {}", config.data.display()))
             .because(cause)
     })?;
-    // A server at work has its file open, and what a step changes would change beneath it.
-    let _alone = match (&site, site.state().await?) {
-        (Site::Postgres(_), _) | (_, sqlite::State::Current) => None,
-        (Site::File(_), _) => Some(app::lock(&config.data)?),
+    // A server at work has its store open, and what a step changes would change beneath it.
+    let _alone = match sqlite::state(&store)? {
+        sqlite::State::Current => None,
+        _ => Some(app::lock(&config.data)?),
     };
-    let steps = site.migrate().await?;
+    let steps = sqlite::migrate(&store)?;
     let nothing = steps.is_empty();
     for step in steps {
         out::data(if form.json {
@@ -347,15 +346,16 @@ async fn migrate(config: &ServerConfig, form: Form) -> Result<()> {
             form.lang.pick(format!("migrated {step}"), format!("migrado {step}"))
         });
     }
+    let store = store.display();
     if nothing {
         form.talk(
-            format!("nothing was to do: the store {site} is current"),
-            format!("nada a fazer: o armazenamento {site} está atualizado"),
+            format!("nothing was to do: the store {store} is current"),
+            format!("nada a fazer: o armazenamento {store} está atualizado"),
         );
     } else {
         form.talk(
-            format!("the store {site} is current now"),
-            format!("o armazenamento {site} agora está atualizado"),
+            format!("the store {store} is current now"),
+            format!("o armazenamento {store} agora está atualizado"),
         );
     }
     Ok(())

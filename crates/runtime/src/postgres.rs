@@ -10,7 +10,7 @@ use protocol::{Code, Coded as _, Error, Result};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use tokio_postgres::{
     Client, Config, NoTls, Socket,
-    config::{Host, SslMode},
+    config::SslMode,
     tls::{MakeTlsConnect, TlsConnect},
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -70,13 +70,6 @@ impl Address {
         Ok(Self { config, tls })
     }
 
-    /// With a password that stands elsewhere than in the URL.
-    #[must_use]
-    pub fn with_password(mut self, password: &str) -> Self {
-        self.config.password(password);
-        self
-    }
-
     /// Without TLS.
     #[must_use]
     pub const fn plain(config: Config) -> Self {
@@ -97,21 +90,6 @@ impl Address {
             Some(tls) => open(&self.config, tls).await,
             None => open(&self.config, NoTls).await,
         }
-    }
-}
-
-impl std::fmt::Display for Address {
-    /// Host, port and database, as people know it.
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let host = match self.config.get_hosts().first() {
-            Some(Host::Tcp(name)) => name.clone(),
-            #[cfg(unix)]
-            Some(Host::Unix(path)) => path.display().to_string(),
-            None => "localhost".to_owned(),
-        };
-        let port = self.config.get_ports().first().copied().unwrap_or(5432);
-        let database = self.config.get_dbname().or(self.config.get_user()).unwrap_or_default();
-        write!(out, "postgres://{host}:{port}/{database}")
     }
 }
 

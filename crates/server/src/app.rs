@@ -33,10 +33,7 @@ use crate::{
     config::{Addresses, ServerConfig},
     grpc, http,
     service::{Services, catalog},
-    store::{
-        Site,
-        sqlite::{self, State},
-    },
+    store::sqlite::{self, State},
     tasks,
 };
 
@@ -85,13 +82,13 @@ pub async fn run(config: ServerConfig, mut shutdown: Shutdown) -> Result<()> {
 /// `CONFIG_INVALID`, `STORE_VERSION`, `STORE_FAILED`.
 pub async fn open(config: &ServerConfig) -> Result<Services> {
     make_folder(&config.data)?;
-    let site = prepare(config).await?;
+    prepare(&config.store())?;
     config.retention.check()?;
     // What a running server gives as the source of its events.
     let addresses = config.addresses(config.http_listen, config.grpc_listen);
     let source = addresses.map(|found| found.http).unwrap_or_default();
     let (calling, alerting) = (config.calling(&source)?, config.alerting(&source)?);
-    let services = Services::over(site.open().await?, &config.data, String::new()).await?;
+    let services = Services::open(&config.data, String::new()).await?;
     let services = services.allowing_private(config.allow_private).keeping(config.retention);
     Ok(services.calling(calling).alerting(alerting).by(&command_line()))
 }
@@ -183,8 +180,8 @@ impl App {
 
 /// The services over the folder's store, which is made where there is none.
 async fn ready(config: &ServerConfig, addresses: &Addresses) -> Result<Services> {
-    let site = prepare(config).await?;
-    let services = Services::over(site.open().await?, &config.data, addresses.issuer()).await?;
+    prepare(&config.store())?;
+    let services = Services::open(&config.data, addresses.issuer()).await?;
     Ok(services.allowing_private(config.allow_private).keeping(config.retention))
 }
 
@@ -261,17 +258,13 @@ fn make_folder(data: &Path) -> Result<()> {
 }
 
 /// A new store is made; an older or newer one is refused by its opener.
-async fn prepare(config: &ServerConfig) -> Result<Site> {
-    runtime::backup::refuse_pending(&config.data)?;
-    let site = config.site()?;
-    // A database is made ready by `malote server migrate`: whoever serves may not be the one who owns it.
-    if let Site::File(path) = &site
-        && sqlite::state(path)? == State::Empty
-    {
-        sqlite::migrate(path)?;
-        tracing::info!(store = %site, "a new store was made");
+fn prepare(store: &Path) -> Result<()> {
+    runtime::backup::refuse_pending(store.parent().unwrap_or(Path::new(".")))?;
+    if sqlite::state(store)? == State::Empty {
+        sqlite::migrate(store)?;
+        tracing::info!(store = %store.display(), "a new store was made");
     }
-    Ok(site)
+    Ok(())
 }
 
 async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener> {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use protocol::{Code, Coded as _, Error, Result};
-use runtime::{postgres::Address, telemetry::LogFormat, tls::TlsFiles};
+use runtime::{telemetry::LogFormat, tls::TlsFiles};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -20,7 +20,6 @@ use crate::{
         alerts::Settings,
         webhooks::{Calling, Reach},
     },
-    store::Site,
 };
 
 /// Prefix of the environment's variables.
@@ -45,7 +44,6 @@ pub struct ServerConfig {
     /// Addresses of proxies before HTTP and gRPC: they bring many senders, so connections per address are not bounded for
     /// them.
     pub trusted_proxies: Vec<IpAddr>,
-    pub store: StoreConfig,
     pub log: LogConfig,
     /// Certificate and key of both listeners, where no front ends TLS; empty = they speak without.
     pub tls: TlsFiles,
@@ -53,19 +51,6 @@ pub struct ServerConfig {
     pub retention: Policy,
     pub webhooks: WebhookConfig,
     pub alerts: AlertConfig,
-}
-
-/// Where ledger, catalog and queues are kept.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct StoreConfig {
-    /// PostgreSQL: `postgres://user@host:port/database`, with `sslmode` and `sslrootcert`; without a password. Empty: a
-    /// SQLite file in the data folder.
-    pub url: String,
-    /// File that holds the user's password alone.
-    pub password_file: Option<PathBuf>,
-    /// PEM file of the authority whose certificate the database has; else whom this machine trusts.
-    pub ca_file: Option<PathBuf>,
 }
 
 /// When and how people are told that something is wrong.
@@ -142,7 +127,6 @@ impl Default for ServerConfig {
             public_grpc: String::new(),
             allow_private: false,
             trusted_proxies: Vec::new(),
-            store: StoreConfig::default(),
             log: LogConfig::default(),
             tls: TlsFiles::default(),
             retention: Policy::default(),
@@ -167,30 +151,9 @@ impl ServerConfig {
         toml::to_string(self).unwrap_or_default()
     }
 
-    /// The file of a store that is no database of its own.
     #[must_use]
-    pub fn store_file(&self) -> PathBuf {
+    pub fn store(&self) -> PathBuf {
         self.data.join("store.sqlite")
-    }
-
-    /// Where the store is.
-    ///
-    /// # Errors
-    /// `CONFIG_INVALID`.
-    pub fn site(&self) -> Result<Site> {
-        let StoreConfig { url, password_file, ca_file } = &self.store;
-        if url.is_empty() {
-            return Ok(Site::File(self.store_file()));
-        }
-        let address = Address::of(("store.url", url), ca_file.clone(), "malote server")?;
-        if address.config().get_password().is_some() {
-            let words = "store.url holds a password: put it into the file of store.password_file";
-            return Err(Error::new(Code::ConfigInvalid, words));
-        }
-        let Some(file) = password_file else { return Ok(Site::Postgres(address)) };
-        let words = || format!("store.password_file {}: it cannot be read", file.display());
-        let password = std::fs::read_to_string(file).coded(Code::ConfigInvalid, words())?;
-        Ok(Site::Postgres(address.with_password(password.trim_end_matches(['\r', '\n']))))
     }
 
     /// How webhooks are called; `source` is this server's address.

@@ -42,8 +42,8 @@ async fn a_public_address_that_is_private_is_refused_before_anything_starts() {
 async fn a_store_of_a_newer_program_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let config = config(folder.path());
-    sqlite::migrate(&config.store_file()).unwrap();
-    let store = rusqlite::Connection::open(config.store_file()).unwrap();
+    sqlite::migrate(&config.store()).unwrap();
+    let store = rusqlite::Connection::open(config.store()).unwrap();
     store.pragma_update(None, "user_version", 9_999).unwrap();
     assert_eq!(App::start(&config).await.unwrap_err().code, Code::StoreVersion);
 }

@@ -22,10 +22,7 @@ pub mod sqlite;
 pub(crate) mod trial;
 pub mod webhook;
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
 use protocol::{Code, Error, Result, ids::TenantId};
 use runtime::postgres::Address;
@@ -121,58 +118,6 @@ impl Store {
                 file.read(move |connection| work(&Tx::sqlite(connection))).await
             }
             Engine::Postgres(database) => database.read(whose.into(), work).await,
-        }
-    }
-}
-
-/// Where a store is.
-#[derive(Clone, Debug)]
-pub enum Site {
-    File(PathBuf),
-    Postgres(Address),
-}
-
-impl Site {
-    /// How its schema stands to this program.
-    ///
-    /// # Errors
-    /// `STORE_FAILED`.
-    pub async fn state(&self) -> Result<State> {
-        match self {
-            Self::File(path) => sqlite::state(path),
-            Self::Postgres(address) => postgres::state(address).await,
-        }
-    }
-
-    /// Brings its schema to the newest form; returns the steps that ran.
-    ///
-    /// # Errors
-    /// `STORE_FAILED`; the steps before the failing one stay.
-    pub async fn migrate(&self) -> Result<Vec<&'static str>> {
-        match self {
-            Self::File(path) => sqlite::migrate(path),
-            Self::Postgres(address) => postgres::migrate(address).await,
-        }
-    }
-
-    /// Opens it; its schema must be current.
-    ///
-    /// # Errors
-    /// As [`Store::open`].
-    pub async fn open(&self) -> Result<Store> {
-        match self {
-            Self::File(path) => Store::open(path),
-            Self::Postgres(address) => Store::connect(address.clone()).await,
-        }
-    }
-}
-
-impl std::fmt::Display for Site {
-    /// The file, or host and database.
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::File(path) => path.display().fmt(out),
-            Self::Postgres(address) => address.fmt(out),
         }
     }
 }
