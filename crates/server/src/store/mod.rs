@@ -103,7 +103,7 @@ impl Store {
     ) -> Result<T> {
         match &self.engine {
             Engine::Sqlite(file) => file.write(move |tx| work(&Tx::sqlite(tx))).await,
-            Engine::Postgres(database) => database.write(whose.into(), work).await,
+            Engine::Postgres(database) => Box::pin(database.write(whose.into(), work)).await,
         }
     }
 
@@ -117,7 +117,7 @@ impl Store {
             Engine::Sqlite(file) => {
                 file.read(move |connection| work(&Tx::sqlite(connection))).await
             }
-            Engine::Postgres(database) => database.read(whose.into(), work).await,
+            Engine::Postgres(database) => Box::pin(database.read(whose.into(), work)).await,
         }
     }
 }

@@ -4,7 +4,7 @@
 //! Never: is compiled into the program.
 
 #[path = "../../../sim/src/servers.rs"]
-#[allow(
+#[expect(
     dead_code,
     unreachable_pub,
     reason = "the simulator's starter of PostgreSQL, of which this takes a part"
@@ -20,7 +20,7 @@ use super::{Store, postgres, sqlite};
 
 pub(crate) enum Database {
     File(PathBuf),
-    Server(Address),
+    Server(Box<Address>),
 }
 
 /// The store's role, which owns its schema and sees what a policy shows.
@@ -28,8 +28,8 @@ const ROLE: &str = "malote";
 
 impl Database {
     pub(crate) fn new(folder: &Path) -> Self {
-        if std::env::var("MALOTE_TEST_STORE").is_ok_and(|engine| engine == "postgres") {
-            return Self::Server(apart(made));
+        if std::env::var_os("MALOTE_TEST_STORE").is_some_and(|engine| engine == "postgres") {
+            return Self::Server(Box::new(apart(made)));
         }
         let path = folder.join("store.sqlite");
         sqlite::migrate(&path).unwrap();
@@ -40,7 +40,7 @@ impl Database {
         match self {
             Self::File(path) => Store::open(path).unwrap(),
             Self::Server(address) => {
-                let address = address.clone();
+                let address = Address::clone(address);
                 apart(move || Store::connect(address)).unwrap()
             }
         }
@@ -63,7 +63,7 @@ impl Database {
                 connection.execute_batch(sql).map_err(|cause| cause.to_string())
             }
             Self::Server(address) => {
-                let (address, sql) = (address.clone(), sql.to_owned());
+                let (address, sql) = (Address::clone(address), sql.to_owned());
                 apart(move || async move {
                     let done = client(&address).await.batch_execute(&sql).await;
                     done.map_err(|cause| format!("{cause:?}"))
@@ -81,7 +81,7 @@ impl Database {
                 connection.query_row(&sql, [], |row| row.get(0)).unwrap()
             }
             Self::Server(address) => {
-                let (address, sql) = (address.clone(), sql.to_owned());
+                let (address, sql) = (Address::clone(address), sql.to_owned());
                 apart(move || async move {
                     let told = client(&address).await.simple_query(&sql).await.unwrap();
                     told.iter().find_map(|message| match message {
@@ -99,7 +99,7 @@ pub(crate) async fn made() -> Address {
     let url = servers::shared().await.unwrap();
     let config: Config = url.parse().unwrap();
     let (owner, connection) = config.connect(NoTls).await.unwrap();
-    let driver = tokio::spawn(connection);
+    let driver = runtime::task::spawn("owner", connection);
     let name = config.get_dbname().unwrap();
     let sql = format!(
         "DO $$ BEGIN CREATE ROLE {ROLE} LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
@@ -107,7 +107,7 @@ pub(crate) async fn made() -> Address {
     );
     owner.batch_execute(&sql).await.unwrap();
     drop(owner);
-    driver.await.unwrap().unwrap();
+    driver.join().await.unwrap().unwrap();
     let mut config = config;
     config.user(ROLE);
     let address = Address::plain(config);

@@ -79,7 +79,7 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn batch(&self, sql: &str) -> SqlResult<()> {
+    pub(in crate::store) fn batch(&self, sql: &str) -> SqlResult<()> {
         self.runtime.block_on(self.client.batch_execute(sql)).map_err(SqlError::Postgres)
     }
 
@@ -144,8 +144,6 @@ impl Session {
         let statement = prepared.map_err(|cause| {
             // A statement has no values in its text.
             tracing::error!(statement = text.text, cause = %cause, "a statement is not understood");
-            #[cfg(test)]
-            eprintln!("{}\n{cause:?}", text.text);
             SqlError::Postgres(cause)
         })?;
         let mut known = self.known.borrow_mut();

@@ -49,7 +49,7 @@ fn of_tenants(address: &Address) -> BTreeSet<String> {
 #[test]
 fn each_table_of_tenants_shows_a_transaction_the_rows_of_the_tenant_it_names_and_no_others() {
     let address = apart(made);
-    let database = Database::Server(address.clone());
+    let database = Database::Server(Box::new(address.clone()));
     let tables = of_tenants(&address);
     assert!(tables.len() > 20, "{tables:?}");
     let kept =
