@@ -140,9 +140,19 @@ run_tests() {
     cargo test --workspace --locked --no-fail-fast -- --test-threads 2 ${skip[@]+"${skip[@]}"}
   fi
 }
+# The same tests of services and stores, over the other engine.
+run_store_tests() {
+  local -x MALOTE_TEST_STORE=postgres
+  if cargo nextest --version >/dev/null 2>&1; then
+    cargo nextest run --workspace --locked --profile "$profile" --no-fail-fast -E "$store_tests"
+  else
+    cargo test --workspace --locked --lib --no-fail-fast -- --test-threads 2 service:: store::
+  fi
+}
 run_demo() { "$CARGO_TARGET_DIR/$1/malote" demo "${@:2}"; }
 
 profile=ci
+store_tests='package(server) and test(/^(service|store)::/)'
 skipped=
 if [ "$full" = yes ]; then
   profile=full
@@ -160,6 +170,7 @@ step "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
 step "build" cargo build --locked --workspace --bins
 step "python clients" python_clients
 step "tests" run_tests
+step "tests of the store on PostgreSQL" run_store_tests
 step "demo" run_demo debug
 if [ "$full" = yes ]; then
   step "release build" cargo build --release --locked -p malote
