@@ -10,7 +10,7 @@ use std::{
 };
 
 use protocol::{Code, Error, Result};
-use runtime::{failpoint, postgres::Address};
+use runtime::postgres::Address;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tokio_postgres::types::Type;
@@ -86,8 +86,7 @@ pub async fn copy(from: &Path, to: &Address) -> Result<Vec<Copied>> {
     runtime::task::blocking(move || {
         session.begin("BEGIN").map_err(failed)?;
         let copied = copy_all(&from, &session)?;
-        failpoint::reach("store.commit", Code::DiskFull)?;
-        session.end("COMMIT").map_err(failed)?;
+        session.commit().map_err(failed)?;
         Ok(copied)
     })
     .await?

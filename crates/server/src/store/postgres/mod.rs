@@ -10,7 +10,7 @@ mod session;
 use std::sync::{Arc, Mutex};
 
 use protocol::{Code, Coded as _, Error, Result};
-use runtime::{failpoint, postgres::Address};
+use runtime::postgres::Address;
 use tokio::sync::Semaphore;
 use tokio_postgres::error::SqlState;
 
@@ -109,10 +109,7 @@ fn in_transaction<T>(
 ) -> Result<T> {
     let tx = Tx::postgres(session);
     let (begin, first) = match way {
-        Way::Write => {
-            failpoint::reach("store.begin", Code::DiskFull)?;
-            ("BEGIN", BEGIN_WRITE)
-        }
+        Way::Write => ("BEGIN", BEGIN_WRITE),
         Way::Read => ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", BEGIN_READ),
     };
     session.begin(begin).map_err(super::failed)?;
@@ -122,18 +119,12 @@ fn in_transaction<T>(
         .map_err(super::failed)
         .and_then(|()| work(&tx))
         .and_then(|done| {
-            if way == Way::Write {
-                failpoint::reach("store.commit", Code::DiskFull)?;
-            }
-            session.end("COMMIT").map_err(super::failed)?;
+            session.commit().map_err(super::failed)?;
             Ok(done)
         });
     if result.is_err() && !session.is_at_rest() {
         // What cannot be taken back is, with the connection that is closed then.
-        let _ = session.end("ROLLBACK");
-    }
-    if way == Way::Write && result.is_ok() {
-        failpoint::reach("store.committed", Code::StoreFailed)?;
+        let _ = session.roll_back();
     }
     result
 }

@@ -36,6 +36,8 @@ pub(in crate::store) struct Session {
     texts: RefCell<HashMap<String, Arc<Numbered>>>,
     known: RefCell<HashMap<Shape, Statement>>,
     at_rest: Flag<bool>,
+    /// A statement of the transaction failed.
+    failed: Flag<bool>,
 }
 
 impl std::fmt::Debug for Session {
@@ -54,6 +56,7 @@ impl Session {
             texts: RefCell::default(),
             known: RefCell::default(),
             at_rest: Flag::new(true),
+            failed: Flag::new(false),
         })
     }
 
@@ -69,14 +72,35 @@ impl Session {
     /// Begins a transaction.
     pub(in crate::store) fn begin(&self, how: &str) -> SqlResult<()> {
         self.at_rest.set(false);
+        self.failed.set(false);
         self.batch(how)
     }
 
-    /// Ends it, one way or the other. A `COMMIT` of one that failed is told as a `ROLLBACK`.
-    pub(in crate::store) fn end(&self, how: &str) -> SqlResult<()> {
-        self.batch(how)?;
+    /// Keeps all that was done since.
+    ///
+    /// # Errors
+    /// [`SqlError::Undone`] where a statement failed, whatever its caller made of that: the database would take the word for
+    /// a `ROLLBACK`, and say that all is well.
+    pub(in crate::store) fn commit(&self) -> SqlResult<()> {
+        if self.failed.get() {
+            self.roll_back()?;
+            return Err(SqlError::Undone);
+        }
+        self.batch("COMMIT")?;
         self.at_rest.set(true);
         Ok(())
+    }
+
+    pub(in crate::store) fn roll_back(&self) -> SqlResult<()> {
+        self.batch("ROLLBACK")?;
+        self.at_rest.set(true);
+        Ok(())
+    }
+
+    /// An error of a statement as it is passed on; the transaction is lost with it.
+    fn lost(&self, cause: tokio_postgres::Error) -> SqlError {
+        self.failed.set(true);
+        SqlError::Postgres(cause)
     }
 
     pub(in crate::store) fn batch(&self, sql: &str) -> SqlResult<()> {
@@ -86,14 +110,16 @@ impl Session {
     pub(in crate::store) fn query(&self, sql: &str, values: &Bound<'_>) -> SqlResult<Vec<Row>> {
         let (statement, cells) = self.prepared(sql, values)?;
         let cells: Vec<&(dyn ToSql + Sync)> = cells.iter().map(|cell| cell as _).collect();
-        self.runtime.block_on(self.client.query(&statement, &cells)).map_err(SqlError::Postgres)
+        let rows = self.runtime.block_on(self.client.query(&statement, &cells));
+        rows.map_err(|cause| self.lost(cause))
     }
 
     pub(in crate::store) fn execute(&self, sql: &str, values: &Bound<'_>) -> SqlResult<usize> {
         let (statement, cells) = self.prepared(sql, values)?;
         let cells: Vec<&(dyn ToSql + Sync)> = cells.iter().map(|cell| cell as _).collect();
         let changed = self.runtime.block_on(self.client.execute(&statement, &cells));
-        Ok(usize::try_from(changed.map_err(SqlError::Postgres)?).unwrap_or(usize::MAX))
+        let changed = changed.map_err(|cause| self.lost(cause))?;
+        Ok(usize::try_from(changed).unwrap_or(usize::MAX))
     }
 
     /// Writes rows into a table by `COPY … FROM STDIN BINARY`; `rows` is given the way to write one.
@@ -144,7 +170,7 @@ impl Session {
         let statement = prepared.map_err(|cause| {
             // A statement has no values in its text.
             tracing::error!(statement = text.text, cause = %cause, "a statement is not understood");
-            SqlError::Postgres(cause)
+            self.lost(cause)
         })?;
         let mut known = self.known.borrow_mut();
         if known.len() >= KEPT {

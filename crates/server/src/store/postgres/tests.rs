@@ -171,3 +171,25 @@ fn replicas_that_migrate_at_once_do_it_once() {
     assert_eq!(ran[..3], [0, 0, 0]);
     assert!(ran[3] > 0 && state == sqlite::State::Current, "{ran:?} {state:?}");
 }
+
+#[tokio::test]
+async fn an_intent_that_goes_on_behind_a_statement_that_failed_is_not_told_as_done() {
+    let database = Postgres::new(apart(made));
+    let ignores = |tx: &Tx<'_>| {
+        let good = "INSERT INTO administrator (id, name, created_at) VALUES (?1, ?2, 1)";
+        let id = Uuid::from_u128(1).to_string();
+        tx.execute(good, [id.as_str(), "ana"]).map_err(crate::store::failed)?;
+        // The same name again.
+        let other = Uuid::from_u128(2).to_string();
+        assert!(tx.execute(good, [other.as_str(), "ana"]).is_err());
+        Ok(())
+    };
+    let refused = database.write(Whose::All, ignores).await.unwrap_err();
+    assert_eq!(refused.code, Code::StoreFailed);
+    let count = |tx: &Tx<'_>| {
+        let sql = "SELECT count(*) FROM administrator";
+        tx.query_row(sql, [], |row| row.get::<i64>(0)).map_err(crate::store::failed)
+    };
+    assert_eq!(database.read(Whose::All, count).await.unwrap(), 0);
+    assert_eq!(database.write(Whose::All, |_| Ok(1)).await.unwrap(), 1, "the next one goes on");
+}

@@ -21,6 +21,8 @@ pub(in crate::store) enum SqlError {
     Postgres(tokio_postgres::Error),
     /// There is no row where one must be.
     NoRow,
+    /// A statement of the transaction failed, and PostgreSQL keeps nothing of one in which any did.
+    Undone,
     /// A column is not of the shape it is read as, or does not parse.
     Column {
         at: usize,
@@ -59,7 +61,7 @@ impl SqlError {
                 Some(code) if *code == SqlState::FOREIGN_KEY_VIOLATION => Some(Broken::ForeignKey),
                 _ => None,
             },
-            Self::NoRow | Self::Column { .. } => None,
+            Self::NoRow | Self::Undone | Self::Column { .. } => None,
         }
     }
 }
@@ -74,6 +76,7 @@ impl std::fmt::Display for SqlError {
                 None => cause.fmt(out),
             },
             Self::NoRow => out.write_str("no row came"),
+            Self::Undone => out.write_str("a statement before it failed"),
             Self::Column { at, why } => write!(out, "column {at}: {why}"),
         }
     }
