@@ -24,7 +24,7 @@ const MUTANTS: [(&str, &str); 31] = [
     ("no_dedupe", "I3"),
     ("no_fence+no_dedupe", "I3 I5"),
     ("raw_seconds", "I8"),
-    ("late_chunk", "I8 I9"),
+    ("late_chunk", "I7 I8 I9"),
     ("blind_delete", "I8"),
     ("cursor_before_summary", "I10"),
     ("key_in_hot_group", "I8 I9"),
