@@ -12,6 +12,7 @@ mod catalog;
 pub mod copy;
 pub mod fleet;
 pub mod ingest;
+mod migration;
 mod overview;
 pub mod postgres;
 pub mod retention;
@@ -120,9 +121,7 @@ impl Store {
             Engine::Postgres(database) => Box::pin(database.read(whose.into(), work)).await,
         }
     }
-}
 
-impl Store {
     /// The folder its file is in, where it has one.
     fn folder(&self) -> Option<&Path> {
         match &self.engine {

@@ -8,36 +8,12 @@ use runtime::postgres::Address;
 use tokio_postgres::Client;
 
 use super::failed;
-use crate::store::sqlite::State;
+use crate::store::{
+    migration::{Migration, migrations},
+    sqlite::State,
+};
 
-/// One step.
-struct Migration {
-    number: i64,
-    name: &'static str,
-    sql: &'static str,
-}
-
-macro_rules! migrations {
-    ($($number:literal $name:literal;)+) => {
-        const MIGRATIONS: &[Migration] = &[$(Migration {
-            number: $number,
-            name: $name,
-            sql: include_str!(concat!("../../../migrations/postgres/", $name, ".sql")),
-        },)+];
-    };
-}
-
-migrations! {
-    1 "0001_catalog";
-    2 "0002_ingest";
-    3 "0003_administration";
-    4 "0004_carol";
-    5 "0005_retention";
-    6 "0006_webhooks";
-    7 "0007_fleet";
-    8 "0008_alerts";
-    9 "0009_decisions";
-}
+const MIGRATIONS: &[Migration] = migrations!("postgres");
 
 async fn connect(address: &Address) -> Result<Client> {
     Ok(address.dial().await.map_err(failed)?.0)
@@ -58,7 +34,7 @@ async fn found(client: &Client) -> Result<i64> {
 /// `STORE_FAILED`.
 pub async fn state(address: &Address) -> Result<State> {
     let found = found(&connect(address).await?).await?;
-    let newest = MIGRATIONS.iter().map(|step| step.number).max().unwrap_or(0);
+    let newest = MIGRATIONS.iter().map(|step| i64::from(step.number)).max().unwrap_or(0);
     let number = u32::try_from(found).unwrap_or(u32::MAX);
     Ok(match found {
         0 => State::Empty,
@@ -78,7 +54,7 @@ pub async fn migrate(address: &Address) -> Result<Vec<&'static str>> {
     client.execute("SELECT pg_advisory_lock(1835101294)", &[]).await.map_err(failed)?;
     let found = found(&client).await?;
     let mut ran = Vec::new();
-    for step in MIGRATIONS.iter().filter(|step| step.number > found) {
+    for step in MIGRATIONS.iter().filter(|step| i64::from(step.number) > found) {
         let step_failed = |cause| {
             let error = failed(cause);
             Error::new(Code::StoreFailed, format!("migration {}: {}", step.name, error.message))
@@ -87,7 +63,7 @@ pub async fn migrate(address: &Address) -> Result<Vec<&'static str>> {
         let tx = client.transaction().await.map_err(failed)?;
         tx.batch_execute(step.sql).await.map_err(step_failed)?;
         let sql = "INSERT INTO malote.migration (number, name) VALUES ($1, $2)";
-        tx.execute(sql, &[&step.number, &step.name]).await.map_err(failed)?;
+        tx.execute(sql, &[&i64::from(step.number), &step.name]).await.map_err(failed)?;
         tx.commit().await.map_err(failed)?;
         ran.push(step.name);
     }

@@ -8,37 +8,9 @@ use std::path::Path;
 use protocol::{Code, Coded as _, Result};
 
 use super::{connect, failed};
+use crate::store::migration::{Migration, migrations};
 
-/// One step; its file tells in prose what it keeps.
-#[derive(Debug)]
-pub struct Migration {
-    pub number: u32,
-    pub name: &'static str,
-    sql: &'static str,
-}
-
-macro_rules! migrations {
-    ($($number:literal $name:literal;)+) => {
-        /// All steps, ascending.
-        pub(super) const MIGRATIONS: &[Migration] = &[$(Migration {
-            number: $number,
-            name: $name,
-            sql: include_str!(concat!("../../../migrations/sqlite/", $name, ".sql")),
-        },)+];
-    };
-}
-
-migrations! {
-    1 "0001_catalog";
-    2 "0002_ingest";
-    3 "0003_administration";
-    4 "0004_carol";
-    5 "0005_retention";
-    6 "0006_webhooks";
-    7 "0007_fleet";
-    8 "0008_alerts";
-    9 "0009_decisions";
-}
+pub(super) const MIGRATIONS: &[Migration] = migrations!("sqlite");
 
 /// How a store file stands to this program.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -23,7 +23,7 @@ use protocol::{Code, Coded as _, Error, Result};
 use rusqlite::{Connection, OpenFlags, Transaction};
 use tokio::sync::Semaphore;
 
-pub use migrate::{Migration, State, migrate, state, version};
+pub use migrate::{State, migrate, state, version};
 pub(in crate::store) use shrink::shrink;
 pub(crate) use writer::Writer;
 
