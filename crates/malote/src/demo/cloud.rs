@@ -24,7 +24,7 @@ use server::{
         stream::StreamId,
     },
     service::catalog::NewEntity,
-    store::sqlite::staging::{StagedRow, StagingFiles},
+    store::staging::{Spaces, StagedRow},
 };
 
 use super::verify::Staged;
@@ -167,7 +167,7 @@ impl Cloud {
 
     /// The staging file of an ERP, for whoever reads it by SQL of its own.
     pub(crate) fn staging_file(&self, erp: &ErpName) -> PathBuf {
-        StagingFiles::new(&self.data).path(self.environment, erp)
+        Spaces::path(&self.data, self.environment, erp)
     }
 
     /// `http://host:port/api/v1/services`.

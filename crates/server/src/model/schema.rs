@@ -1,17 +1,21 @@
 //! Schema, model floor: what a table message must be before it is judged, and how its columns are kept.
 //!
 //! Promises: what [`check`] passes can be staged: every column has a name of its own in any case, every row its key;
-//! a value that SQLite's typed column cannot give back digit for digit is told as unfit, never changed.
+//! a value that a typed column cannot give back digit for digit is told as unfit, never changed.
 //! Never: names a value in its words.
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+mod storage;
+
+use std::collections::{BTreeMap, BTreeSet};
+
 use protocol::{
     Code, Error, Result,
     names::{ColumnName, DELETED, STAGING_COLUMNS, TableName},
-    value::{ColumnType, TypeName},
+    value::TypeName,
     wire::{Cell, TableView},
 };
-use std::collections::{BTreeMap, BTreeSet};
+
+pub use storage::{Engine, Fitted, Storage, fit, unfit, unfit_blob};
 
 /// Staging relations of Malote's own and of SQLite; no table of an ERP may hide them.
 const RESERVED_PREFIXES: [&str; 2] = ["malote_", "sqlite_"];
@@ -168,88 +172,6 @@ pub fn types(view: &TableView<'_>) -> BTreeMap<String, TypeName> {
         .iter()
         .map(|(name, type_name)| (name.to_ascii_lowercase(), TypeName::parse(type_name)))
         .collect()
-}
-
-/// How SQLite's STRICT tables keep a column (`design.md` 3.3).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Storage {
-    Integer,
-    Boolean,
-    Base64,
-    Text,
-}
-
-impl Storage {
-    /// Values that are base64 of raw text (`;enc=b64`) stay as they came.
-    #[must_use]
-    pub const fn of(type_name: TypeName) -> Self {
-        match type_name.column_type {
-            _ if type_name.encoded => Self::Text,
-            ColumnType::Long | ColumnType::Integer => Self::Integer,
-            ColumnType::Boolean => Self::Boolean,
-            ColumnType::Base64 => Self::Base64,
-            _ => Self::Text,
-        }
-    }
-
-    #[must_use]
-    pub const fn sqlite(self) -> &'static str {
-        match self {
-            Self::Integer | Self::Boolean => "INTEGER",
-            Self::Base64 => "BLOB",
-            Self::Text => "TEXT",
-        }
-    }
-}
-
-/// A value as it is bound.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Fitted<'a> {
-    Null,
-    Integer(i64),
-    Text(&'a str),
-    Blob(Vec<u8>),
-}
-
-/// Fits a canonical text into its column; `None` where it would not come back the same.
-#[must_use]
-pub fn fit(storage: Storage, value: &str) -> Option<Fitted<'_>> {
-    match storage {
-        Storage::Text => Some(Fitted::Text(value)),
-        Storage::Boolean => match value {
-            "true" => Some(Fitted::Integer(1)),
-            "false" => Some(Fitted::Integer(0)),
-            _ => None,
-        },
-        Storage::Integer => {
-            let digits = value.strip_prefix('-').unwrap_or(value);
-            let canonical = match digits.as_bytes() {
-                [b'0'] => value.len() == 1,
-                [b'1'..=b'9', rest @ ..] => rest.iter().all(u8::is_ascii_digit),
-                _ => false,
-            };
-            canonical.then(|| value.parse().ok().map(Fitted::Integer)).flatten()
-        }
-        Storage::Base64 => {
-            let bytes = STANDARD.decode(value).ok()?;
-            (STANDARD.encode(&bytes) == value).then_some(Fitted::Blob(bytes))
-        }
-    }
-}
-
-/// The canonical text again.
-#[must_use]
-pub fn unfit(storage: Storage, integer: i64) -> String {
-    match storage {
-        Storage::Boolean => if integer == 0 { "false" } else { "true" }.to_owned(),
-        _ => integer.to_string(),
-    }
-}
-
-/// Canonical text of a binary column.
-#[must_use]
-pub fn unfit_blob(bytes: &[u8]) -> String {
-    STANDARD.encode(bytes)
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use protocol::{
 use runtime::clock::{Mono, Wall};
 
 use super::{Caller, staging::Staging};
-use crate::store::sqlite::staging::{Span, Sum};
+use crate::store::staging::{Span, Sum};
 
 /// When a question should come again that had to wait too long.
 const LATER: Duration = Duration::from_secs(2);
@@ -58,8 +58,8 @@ impl Reconcile {
         let range = request.range.unwrap_or_default();
         let span = Span { from: range.from, to: range.to, after: Vec::new() };
         let (sums, batch) = match self.staging.found(caller.environment, &erp).await? {
-            Some(file) => {
-                let (sums, progress) = file.ranges(table, (span, bounds)).await?;
+            Some(space) => {
+                let (sums, progress) = space.ranges(table, (span, bounds)).await?;
                 (sums, progress.complete_batch.0)
             }
             None => (vec![Sum::default(); bounds.len() + 1], 0),
@@ -80,10 +80,10 @@ impl Reconcile {
             self.staged_until_now(caller).await?;
         }
         let span = Span { from: range.from, to: range.to, after: request.after };
-        let Some(file) = self.staging.found(caller.environment, &erp).await? else {
+        let Some(space) = self.staging.found(caller.environment, &erp).await? else {
             return Ok(RowsResponse::default());
         };
-        let (rows, more) = file.hashes(table, span).await?;
+        let (rows, more) = space.hashes(table, span).await?;
         let rows = rows
             .into_iter()
             .map(|(key, hash)| RowHash { key: key.0, hash128: hash.0.to_vec() })

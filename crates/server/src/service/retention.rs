@@ -24,7 +24,7 @@ use crate::{
         retention::{Policy, Removed, Trust},
         stream::StreamId,
     },
-    store::{Store, sqlite::staging::StagingFile},
+    store::{Store, staging::Space},
 };
 
 /// Steps of one run that a person waits for: about a minute of work.
@@ -132,9 +132,9 @@ impl Retention {
     /// The stores' own.
     pub async fn sweep(&self, stream: &StreamId, now: Wall) -> Result<Option<Sweep>> {
         let found = self.staging.found(stream.environment, &stream.erp).await?;
-        let Some(file) = found else { return Ok(None) };
-        let standing = file.standing().await?;
-        let held = file.whole_messages().await?.into_iter().collect();
+        let Some(space) = found else { return Ok(None) };
+        let standing = space.standing().await?;
+        let held = space.whole_messages().await?.into_iter().collect();
         self.store.sweep(stream.clone(), standing, held, (self.policy, now)).await.map(Some)
     }
 
@@ -157,14 +157,14 @@ impl Retention {
     }
 
     async fn bury(&self, sweep: &Sweep) -> Result<u64> {
-        match self.file_of(sweep).await? {
-            Some(file) => file.remove_tombstones(sweep.tombstones_to).await,
+        match self.space_of(sweep).await? {
+            Some(space) => space.remove_tombstones(sweep.tombstones_to).await,
             None => Ok(0),
         }
     }
 
     /// The staging file, where a sweep has anything to do with it.
-    async fn file_of(&self, sweep: &Sweep) -> Result<Option<Arc<StagingFile>>> {
+    async fn space_of(&self, sweep: &Sweep) -> Result<Option<Arc<Space>>> {
         if sweep.tombstones_to == AcceptSeq(0) {
             return Ok(None);
         }
@@ -209,7 +209,7 @@ impl Retention {
     pub async fn shrink_staging(&self, stream: &StreamId) -> Result<bool> {
         failpoint::pass("retention.shrink", Code::StoreFailed).await?;
         match self.staging.found(stream.environment, &stream.erp).await? {
-            Some(file) => file.shrink_step().await,
+            Some(space) => space.shrink_step().await,
             None => Ok(false),
         }
     }
@@ -232,8 +232,8 @@ impl Retention {
 
     async fn due_of(&self, stream: &StreamId, now: Wall) -> Result<Removed> {
         let Some(sweep) = self.sweep(stream, now).await? else { return Ok(Removed::default()) };
-        let tombstones = match self.file_of(&sweep).await? {
-            Some(file) => file.old_tombstones(sweep.tombstones_to).await?,
+        let tombstones = match self.space_of(&sweep).await? {
+            Some(space) => space.old_tombstones(sweep.tombstones_to).await?,
             None => 0,
         };
         let mut due = self.store.due(sweep).await?;

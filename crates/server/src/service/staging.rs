@@ -29,7 +29,7 @@ use crate::{
     store::{
         Store,
         ingest::{Following, LedgerBatch, LedgerMessage, Standing},
-        sqlite::staging::{Applied, Progress, StagedRow, StagedTable, StagingFile, StagingFiles},
+        staging::{Applied, Progress, Space, Spaces, StagedRow, StagedTable},
     },
 };
 
@@ -40,7 +40,7 @@ const ROUND_BYTES: usize = 8 * 1024 * 1024;
 #[derive(Clone, Debug)]
 pub struct Staging {
     store: Store,
-    files: StagingFiles,
+    spaces: Spaces,
     turns: Arc<Turns>,
 }
 
@@ -51,7 +51,8 @@ struct Turns(Mutex<HashMap<StreamId, Arc<tokio::sync::Mutex<()>>>>);
 impl Staging {
     #[must_use]
     pub fn new(store: Store, data: &Path) -> Self {
-        Self { store, files: StagingFiles::new(data), turns: Arc::default() }
+        let spaces = Spaces::of(&store, data);
+        Self { store, spaces, turns: Arc::default() }
     }
 
     /// The same for another actor.
@@ -85,13 +86,13 @@ impl Staging {
             Arc::clone(turns.entry(stream.clone()).or_default())
         };
         let _turn = turn.lock().await;
-        let file = self.files.make(stream.environment, &stream.erp).await?;
-        let (standing, messages, batches) = self.next(stream, &file, now).await?;
+        let space = self.spaces.make(stream.environment, &stream.erp).await?;
+        let (standing, messages, batches) = self.next(stream, &space, now).await?;
         if messages.is_empty() && batches.is_empty() {
             return Ok(Applied { up_to: standing.applied, ..Applied::default() });
         }
         let oldest = batches.iter().map(|batch| batch.last_at).min();
-        let applied = file.apply(messages, batches, now).await?;
+        let applied = space.apply(messages, batches, now).await?;
         counter!("malote_rows_staged_total").increment(applied.rows as u64);
         counter!("malote_rows_quarantined_total").increment(applied.quarantined as u64);
         if applied.quarantined > 0 {
@@ -111,11 +112,11 @@ impl Staging {
     async fn next(
         &self,
         stream: &StreamId,
-        file: &StagingFile,
+        space: &Space,
         now: Wall,
     ) -> Result<(Standing, Vec<LedgerMessage>, Vec<LedgerBatch>)> {
         loop {
-            let standing = file.standing().await?;
+            let standing = space.standing().await?;
             let page = self.store.ledger_after(stream.clone(), standing.clone(), ROUND_BYTES);
             match page.await? {
                 Following::Next(messages, batches) => return Ok((standing, messages, batches)),
@@ -125,7 +126,7 @@ impl Staging {
                         applied = standing.applied.0,
                         "what is staged comes from another ledger (was the store restored?); it is made again from this one"
                     );
-                    file.begin_anew().await?;
+                    space.begin_anew().await?;
                 }
                 Following::Removed(behind) => {
                     let StreamId { tenant, environment, erp } = stream.clone();
@@ -138,7 +139,7 @@ impl Staging {
                         tables = lost.len(),
                         "what is staged lacks messages whose bodies retention removed; every shared table is ordered again"
                     );
-                    file.begin_behind(behind, lost).await?;
+                    space.begin_behind(behind, lost).await?;
                 }
             }
         }
@@ -158,8 +159,8 @@ impl Staging {
     /// # Errors
     /// The store's own.
     pub async fn applied(&self, environment: EnvironmentId, erp: &ErpName) -> Result<Progress> {
-        match self.files.find(environment, erp).await? {
-            Some(file) => file.progress().await,
+        match self.spaces.find(environment, erp).await? {
+            Some(space) => space.progress().await,
             None => Ok(Progress::default()),
         }
     }
@@ -179,8 +180,8 @@ impl Staging {
         environment: EnvironmentId,
         erp: &ErpName,
     ) -> Result<Vec<StagedTable>> {
-        match self.files.find(environment, erp).await? {
-            Some(file) => file.tables().await,
+        match self.spaces.find(environment, erp).await? {
+            Some(space) => space.tables().await,
             None => Ok(Vec::new()),
         }
     }
@@ -194,7 +195,7 @@ impl Staging {
         table: &TableName,
     ) -> Result<StagedTable> {
         let missing = || Error::new(Code::NotFound, format!("there is no staging table {table}"));
-        self.file(environment, erp).await?.table(table.clone()).await?.ok_or_else(missing)
+        self.space(environment, erp).await?.table(table.clone()).await?.ok_or_else(missing)
     }
 
     /// Live rows of a table; 0 where it is not staged.
@@ -207,8 +208,8 @@ impl Staging {
         erp: &ErpName,
         table: &TableName,
     ) -> Result<u64> {
-        match self.files.find(environment, erp).await? {
-            Some(file) => file.count(table.clone()).await,
+        match self.spaces.find(environment, erp).await? {
+            Some(space) => space.count(table.clone()).await,
             None => Ok(0),
         }
     }
@@ -224,7 +225,7 @@ impl Staging {
         table: &TableName,
         (after, limit): (KeyBytes, u32),
     ) -> Result<Vec<StagedRow>> {
-        self.file(environment, erp).await?.page(table.clone(), (after, limit), false).await
+        self.space(environment, erp).await?.page(table.clone(), (after, limit), false).await
     }
 
     /// Rows of these keys, deleted ones included (`deleted` is set), in the order asked.
@@ -238,29 +239,29 @@ impl Staging {
         table: &TableName,
         keys: Vec<KeyBytes>,
     ) -> Result<Vec<Option<StagedRow>>> {
-        match self.files.find(environment, erp).await? {
-            Some(file) => file.rows_by_keys(table.clone(), keys).await,
+        match self.spaces.find(environment, erp).await? {
+            Some(space) => space.rows_by_keys(table.clone(), keys).await,
             None => Ok(vec![None; keys.len()]),
         }
     }
 
-    pub(super) async fn file(
+    pub(super) async fn space(
         &self,
         environment: EnvironmentId,
         erp: &ErpName,
-    ) -> Result<Arc<StagingFile>> {
+    ) -> Result<Arc<Space>> {
         let missing = || {
             Error::new(Code::NotFound, format!("nothing of {erp} is staged in this environment"))
         };
-        self.files.find(environment, erp).await?.ok_or_else(missing)
+        self.spaces.find(environment, erp).await?.ok_or_else(missing)
     }
 
     pub(super) async fn found(
         &self,
         environment: EnvironmentId,
         erp: &ErpName,
-    ) -> Result<Option<Arc<StagingFile>>> {
-        self.files.find(environment, erp).await
+    ) -> Result<Option<Arc<Space>>> {
+        self.spaces.find(environment, erp).await
     }
 }
 

@@ -74,6 +74,11 @@ impl Trial {
         Self { store: self.database.store(), ..self }
     }
 
+    /// The store as another server over it has it.
+    pub(super) fn another(&self) -> Store {
+        self.database.store()
+    }
+
     pub(super) fn run(&self, sql: &str) {
         self.database.run(sql);
     }

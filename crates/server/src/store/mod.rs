@@ -19,6 +19,7 @@ pub mod retention;
 pub mod session;
 mod sql;
 pub mod sqlite;
+pub mod staging;
 #[cfg(test)]
 pub(crate) mod trial;
 pub mod webhook;

@@ -109,15 +109,50 @@ fn values_that_would_not_come_back_the_same_are_unfit() {
     }
     assert_eq!(fit(Storage::Integer, "-9223372036854775808"), Some(Fitted::Integer(i64::MIN)));
     assert_eq!(fit(Storage::Base64, ""), Some(Fitted::Blob(vec![])));
+    for bad in ["", "-0", "-0.00", "NaN", "1e3", ".5", "1.", "01", "+1", "1.5.0", "1,5"] {
+        assert_eq!(fit(Storage::Numeric, bad), None, "{bad:?}");
+    }
+    for bad in
+        ["", "2025-02-29", "0000-01-01", "10000-01-01", "2026-1-05", "-001-01-01", "Infinity"]
+    {
+        assert_eq!(fit(Storage::Date, bad), None, "{bad:?}");
+    }
+    let times = [
+        "T24:00:00",
+        "T23:60:00",
+        "T23:59:60",
+        "T1:00:00",
+        "T10:00",
+        "T10:00:00.10",
+        "T10:00:00.",
+        " 10:00:00",
+    ];
+    for bad in times.map(|time| format!("2026-01-05{time}")) {
+        assert_eq!(fit(Storage::Timestamp, &bad), None, "{bad:?}");
+        assert_eq!(fit(Storage::Timestamptz, &format!("{bad}Z")), None, "{bad:?}");
+    }
+    for (storage, good) in [
+        (Storage::Numeric, "-12.340"),
+        (Storage::Numeric, "0.00"),
+        (Storage::Date, "2024-02-29"),
+        (Storage::Timestamp, "0001-01-01T00:00:00"),
+        (Storage::Timestamp, "9999-12-31T23:59:59.999999"),
+        (Storage::Timestamptz, "2026-01-05T10:00:00.5Z"),
+    ] {
+        assert_eq!(fit(storage, good), Some(Fitted::Text(good)));
+    }
+    assert_eq!(fit(Storage::Timestamp, "2026-01-05T10:00:00.123456789"), None, "nanoseconds");
+    assert_eq!(fit(Storage::Timestamptz, "2026-01-05T10:00:00-03:00"), None, "an offset is lost");
 }
 
 proptest! {
     #[test]
     fn what_fits_comes_back_digit_for_digit(text in "(-?[0-9]{1,20}|true|false|[A-Za-z0-9+/=]{0,9}|.{0,9})") {
-        for storage in [Storage::Integer, Storage::Boolean, Storage::Base64, Storage::Text] {
+        for storage in Storage::ALL {
             let back = match fit(storage, &text) {
-                None | Some(Fitted::Null) => continue,
+                None => continue,
                 Some(Fitted::Integer(integer)) => unfit(storage, integer),
+                Some(Fitted::Boolean(truth)) => unfit(storage, i64::from(truth)),
                 Some(Fitted::Blob(bytes)) => unfit_blob(&bytes),
                 Some(Fitted::Text(text)) => text.to_owned(),
             };

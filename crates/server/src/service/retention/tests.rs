@@ -67,21 +67,13 @@ impl Kept {
         self.stage.trial.count("SELECT max(generation - done_generation) FROM entity")
     }
 
-    fn file(&self) -> std::path::PathBuf {
-        let caller = &self.stage.trial.caller;
-        let folder = self.stage.trial.data().join("staging").join(caller.environment.to_string());
-        folder.join(format!("{}.sqlite", caller.erp))
-    }
-
-    /// As after the end of the process; the staging file is what is left of it.
-    fn restarted(self, touch: impl FnOnce(&std::path::Path)) -> Self {
-        let path = self.file();
+    /// As after the end of the process; what is staged is what is left of it.
+    fn restarted(self, touch: impl FnOnce(&Stage)) -> Self {
         let Stage { trial, ingest, staging, clock } = self.stage;
         // Stays open, as a file of a killed process would: closing it would take the next one's log away.
         let _held = Box::leak(Box::new((ingest, staging, self.retention)));
-        let trial = trial.reopen();
-        touch(&path);
-        let mut stage = Stage::over(trial);
+        let mut stage = Stage::over(trial.reopen());
+        touch(&stage);
         stage.clock = clock;
         Self::over(stage)
     }
@@ -89,12 +81,6 @@ impl Kept {
     async fn lacks_rows(&self) -> bool {
         let flan: TableName = "FLAN".parse().unwrap();
         self.stage.staging.shape(&self.stage.whole_place(), &flan).await.unwrap().lacks_rows
-    }
-}
-
-fn lose(path: &std::path::Path) {
-    for end in ["", "-wal", "-shm"] {
-        let _ = std::fs::remove_file(format!("{}{end}", path.display()));
     }
 }
 
@@ -169,7 +155,7 @@ async fn a_file_that_comes_from_another_ledger_frees_nothing() {
 
 #[tokio::test]
 async fn a_staging_file_lost_before_anything_was_removed_is_made_again_from_the_ledger() {
-    let kept = Kept::three().await.restarted(lose);
+    let kept = Kept::three().await.restarted(Stage::lose_space);
     kept.stage.caught_up().await;
     assert_eq!(kept.stage.rows().await, ["ID=1 S=a", "ID=2 S=b", "ID=3 S=c"]);
     assert_eq!((kept.generation(), kept.lacks_rows().await), (0, false));
@@ -179,7 +165,7 @@ async fn a_staging_file_lost_before_anything_was_removed_is_made_again_from_the_
 async fn a_staging_file_lost_after_bodies_were_removed_has_every_table_sent_again() {
     let kept = Kept::three().await;
     kept.swept(day(21)).await;
-    let kept = kept.restarted(lose);
+    let kept = kept.restarted(Stage::lose_space);
     kept.stage.caught_up().await;
     assert_eq!(kept.stage.rows().await, ["ID=3 S=c"], "what the ledger still has");
     assert_eq!((kept.generation(), kept.lacks_rows().await), (1, true));
@@ -205,7 +191,7 @@ async fn a_staging_file_lost_after_bodies_were_removed_has_every_table_sent_agai
 async fn an_end_of_the_process_between_the_order_and_the_new_beginning_loses_nothing() {
     let kept = Kept::three().await;
     kept.swept(day(21)).await;
-    let kept = kept.restarted(lose);
+    let kept = kept.restarted(Stage::lose_space);
     // Ordered, and the file not yet begun behind what was removed.
     kept.stage.trial.store.reload_lost(kept.stage.whole_place(), NOW).await.unwrap();
     let kept = kept.restarted(|_| {});
@@ -217,19 +203,21 @@ async fn an_end_of_the_process_between_the_order_and_the_new_beginning_loses_not
 #[tokio::test]
 async fn an_older_copy_of_a_staging_file_is_not_taken_for_a_whole_one() {
     let kept = Kept::new();
+    if !kept.stage.trial.is_a_file() {
+        // A schema is not copied apart from its database.
+        return;
+    }
     kept.batch(100, ("1", "a"), day(0)).await;
     kept.stage.caught_up().await;
     let copy = kept.stage.trial.data().join("copy.sqlite");
-    let raw = rusqlite::Connection::open(kept.file()).unwrap();
-    raw.execute("VACUUM INTO ?1", [copy.to_str().unwrap()]).unwrap();
-    drop(raw);
+    kept.stage.in_space(&format!("VACUUM INTO '{}'", copy.display()));
     kept.batch(101, ("2", "b"), day(0)).await;
     kept.batch(102, ("3", "c"), day(20)).await;
     kept.stage.caught_up().await;
     kept.swept(day(21)).await;
-    let kept = kept.restarted(|path| {
-        lose(path);
-        std::fs::copy(&copy, path).unwrap();
+    let kept = kept.restarted(|stage| {
+        stage.lose_space();
+        std::fs::copy(&copy, stage.file()).unwrap();
     });
     kept.stage.caught_up().await;
     assert_eq!(kept.stage.rows().await, ["ID=3 S=c"]);
@@ -254,7 +242,7 @@ async fn ledger_rows_past_their_days_go_but_for_those_at_which_staging_stands() 
     // A batch that the ledger forgot is not taken in a second time.
     let again = kept.stage.try_send((100, 1), COLUMNS, &[&[("ID", "1"), ("S", "a")]]).await;
     assert_eq!(again.unwrap_err().code, Code::BatchUnknown);
-    let kept = kept.restarted(lose);
+    let kept = kept.restarted(Stage::lose_space);
     kept.stage.caught_up().await;
     assert_eq!(
         (kept.stage.rows().await.as_slice(), kept.generation()),
@@ -270,33 +258,31 @@ async fn a_batch_whose_end_is_not_mirrored_beside_the_rows_stays_in_the_ledger()
     kept.stage.end(100, 1, 1).await;
     kept.batch(101, ("2", "b"), day(0)).await;
     // As if the apply had ended between the rows and the states of batches.
-    let raw = rusqlite::Connection::open(kept.file()).unwrap();
     let hash = kept.stage.trial.hex("SELECT sha256 FROM ingest_message WHERE accept_seq = 2");
-    raw.execute("UPDATE malote_progress SET applied_seq = 2", []).unwrap();
-    raw.execute(
-        "UPDATE malote_applied SET applied_seq = 2, batch = 101, message = 1, sha256 = unhex(?1)",
-        [hash],
-    )
-    .unwrap();
+    let hash = if kept.stage.trial.is_a_file() {
+        format!("unhex('{hash}')")
+    } else {
+        format!("decode('{hash}', 'hex')")
+    };
+    kept.stage.in_space(&format!(
+        "UPDATE malote_progress SET applied_seq = 2;
+         UPDATE malote_applied SET applied_seq = 2, batch = 101, message = 1, sha256 = {hash}"
+    ));
     let removed = kept.swept(day(1000)).await;
     assert_eq!((removed.bodies, removed.batches), (2, 0));
     kept.stage.caught_up().await;
     assert_eq!(kept.swept(day(1000)).await.batches, 1);
-    let state: String = raw
-        .query_row("SELECT state FROM malote_batches WHERE batch = 100", [], |row| row.get(0))
-        .unwrap();
+    let state = kept.stage.of_space("SELECT state FROM malote_batches WHERE batch = 100");
     assert_eq!(state, "complete");
 }
 
 #[tokio::test]
 async fn what_stands_in_quarantine_whole_keeps_its_body_and_row_until_it_leaves() {
     let kept = Kept::three().await;
-    let raw = rusqlite::Connection::open(kept.file()).unwrap();
-    raw.execute_batch(
+    kept.stage.in_space(
         "INSERT INTO malote_quarantine (batch, message, row_at, table_folded, code, reason, cells, at, accept_seq)
          VALUES (100, 1, -1, 'flan', 'INVALID_ARGUMENT', 'r', '{}', 1, 1);",
-    )
-    .unwrap();
+    );
     let removed = kept.swept(day(1000)).await;
     assert_eq!((removed.bodies, removed.batches, kept.bodies()), (2, 1, 1));
     let place = kept.stage.whole_place();
@@ -343,9 +329,13 @@ async fn a_step_is_bounded_and_what_was_removed_is_given_back_to_the_file_system
 
 #[tokio::test]
 async fn a_stream_that_fails_is_told_and_keeps_nothing_else_from_being_cleaned() {
-    let kept = Kept::three().await.restarted(|path| {
-        lose(path);
-        std::fs::write(path, [7; 8_192]).unwrap();
+    let kept = Kept::three().await.restarted(|stage| {
+        if stage.trial.is_a_file() {
+            stage.lose_space();
+            std::fs::write(stage.file(), [7; 8_192]).unwrap();
+        } else {
+            stage.in_space("DROP TABLE malote_batches");
+        }
     });
     let erp = &kept.stage.trial.caller.erp;
     for swept in [kept.retention.due(day(9)).await, kept.retention.run(day(9)).await] {
@@ -394,10 +384,11 @@ impl Kept {
 
     /// Staged rows, tombstones too.
     fn staged(&self) -> Vec<(i64, bool)> {
-        let staging = rusqlite::Connection::open(self.file()).unwrap();
-        let mut rows = staging.prepare("SELECT id, _deleted FROM flan ORDER BY _key").unwrap();
-        let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
-        rows.map(Result::unwrap).collect()
+        let told = self.stage.of_space(
+            r#"SELECT string_agg("ID" || CASE WHEN _deleted THEN 'd' ELSE '' END, ' ' ORDER BY _key) FROM flan"#,
+        );
+        let row = |row: &str| (row.trim_end_matches('d').parse().unwrap(), row.ends_with('d'));
+        told.split(' ').map(row).collect()
     }
 }
 
@@ -450,8 +441,8 @@ async fn a_staging_file_of_another_ledger_keeps_its_tombstones() {
     let kept = Kept::three().await;
     kept.deletes(103, "1", day(21)).await;
     kept.stage.caught_up().await;
-    let staging = rusqlite::Connection::open(kept.file()).unwrap();
-    staging.execute_batch("UPDATE malote_applied SET sha256 = zeroblob(32)").unwrap();
+    let zeros = kept.stage.trial.bytes(&[0; 32]);
+    kept.stage.in_space(&format!("UPDATE malote_applied SET sha256 = {zeros}"));
     assert_eq!(kept.swept(day(60)).await.tombstones, 0);
 }
 
@@ -485,7 +476,7 @@ async fn whatever_comes_between_staging_ends_equal_or_a_load_was_ordered() {
                 4 => {
                     kept.retention.run(day(days)).await.unwrap();
                 }
-                _ if draw(4) == 0 => kept = kept.restarted(lose),
+                _ if draw(4) == 0 => kept = kept.restarted(Stage::lose_space),
                 _ => kept = kept.restarted(|_| {}),
             }
             let unstaged = "SELECT count(*) FROM ingest_message m JOIN ingest_stream s

@@ -10,7 +10,7 @@ use protocol::{Code, Error, Result, ids::Generation, key::KeyBytes, limits, name
 use super::Staging;
 use crate::{
     model::catalog::{Entity, Page, Place},
-    store::sqlite::staging::StagedTable,
+    store::staging::StagedTable,
 };
 
 /// A staged table.
@@ -73,9 +73,9 @@ impl Staging {
     ) -> Result<Rows> {
         let after = KeyBytes(bytes(after)?);
         let found = self.table(place.environment, &place.erp, table).await?;
-        let file = self.file(place.environment, &place.erp).await?;
+        let space = self.space(place.environment, &place.erp).await?;
         let bounds = (limit, limits::ADMIN_ANSWER_BYTES);
-        let (rows, more) = file.bounded_page(table.clone(), after, bounds).await?;
+        let (rows, more) = space.bounded_page(table.clone(), after, bounds).await?;
         let next = rows.last().filter(|_| more).map(|row| hex(&row.key.0));
         Ok(Rows {
             columns: found.columns.into_iter().map(|column| column.name).collect(),
@@ -88,7 +88,7 @@ impl Staging {
         let page = Page { limit: 10_000, ..Page::default() };
         let shared = self.store.entities(place.clone(), true, page).await?;
         let lost = match self.found(place.environment, &place.erp).await? {
-            Some(file) => file.lost().await?,
+            Some(space) => space.lost().await?,
             None => BTreeMap::new(),
         };
         Ok(Known { shared, lost })

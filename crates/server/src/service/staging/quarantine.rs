@@ -11,10 +11,10 @@ use runtime::clock::Wall;
 use sha2::{Digest as _, Sha256};
 
 use super::{Staging, look::hex};
-pub use crate::store::sqlite::staging::{Outcome, Quarantined, RowAt, Which};
+pub use crate::store::staging::{Outcome, Quarantined, RowAt, Which};
 use crate::{
     model::catalog::{Page, Place},
-    store::sqlite::staging::{Held, Retry, StagingFile, Waiting},
+    store::staging::{Held, Retry, Space, Waiting},
 };
 
 /// A row in quarantine with all that is known of it.
@@ -91,7 +91,7 @@ impl Staging {
     ) -> Result<Vec<Quarantined>> {
         let after = behind(&page.after)?;
         match self.found(place.environment, &place.erp).await? {
-            Some(file) => file.quarantine(which, (after, page.limit)).await,
+            Some(space) => space.quarantine(which, (after, page.limit)).await,
             None => Ok(Vec::new()),
         }
     }
@@ -102,9 +102,9 @@ impl Staging {
     /// `BAD_ID`, `NOT_FOUND`.
     pub async fn quarantined_row(&self, place: &Place, id: &str) -> Result<Shown> {
         let at = RowAt::read(id)?;
-        let file = self.quarantine_file(place, id).await?;
-        let held = file.held(at).await?.ok_or_else(|| missing(id))?;
-        let named = self.key_of(place, &file, &held).await?;
+        let space = self.quarantine_space(place, id).await?;
+        let held = space.held(at).await?.ok_or_else(|| missing(id))?;
+        let named = self.key_of(place, &space, &held).await?;
         let Held { row, cells } = held;
         let key: Option<Vec<(String, String)>> = named
             .iter()
@@ -135,12 +135,12 @@ impl Staging {
             Which::All => "every table".to_owned(),
         };
         let waiting = match self.found(place.environment, &place.erp).await? {
-            Some(file) => {
-                Some((file.waiting(which.clone(), (after, limits::ADMIN_PAGE + 1)).await?, file))
+            Some(space) => {
+                Some((space.waiting(which.clone(), (after, limits::ADMIN_PAGE + 1)).await?, space))
             }
             None => None,
         };
-        let Some((mut waiting, file)) = waiting.filter(|(waiting, _)| !waiting.is_empty()) else {
+        let Some((mut waiting, space)) = waiting.filter(|(waiting, _)| !waiting.is_empty()) else {
             return match which {
                 Which::One(at) => Err(missing(&at.id())),
                 Which::Table(_) | Which::All => Ok(done),
@@ -156,7 +156,7 @@ impl Staging {
         for of_message in
             waiting.chunk_by(|a, b| (a.at.batch, a.at.message) == (b.at.batch, b.at.message))
         {
-            rows.extend(self.retry_message(place, &file, of_message, (dry_run, now)).await?);
+            rows.extend(self.retry_message(place, &space, of_message, (dry_run, now)).await?);
         }
         Ok(Retried { rows, next, ..done })
     }
@@ -182,29 +182,25 @@ impl Staging {
             );
             return Err(Error::new(Code::BadRequest, words));
         }
-        let file = self.quarantine_file(place, id).await?;
-        let row = file.held(at).await?.ok_or_else(|| missing(id))?.row;
+        let space = self.quarantine_space(place, id).await?;
+        let row = space.held(at).await?.ok_or_else(|| missing(id))?.row;
         if !dry_run {
             let of = (format!("row {id}"), row.table.clone());
             self.store.note_discard(place.clone(), of, reason.to_owned()).await?;
-            if !file.discard(at).await? {
+            if !space.discard(at).await? {
                 return Err(missing(id));
             }
         }
         Ok(row)
     }
 
-    async fn quarantine_file(
-        &self,
-        place: &Place,
-        id: &str,
-    ) -> Result<std::sync::Arc<StagingFile>> {
+    async fn quarantine_space(&self, place: &Place, id: &str) -> Result<std::sync::Arc<Space>> {
         self.found(place.environment, &place.erp).await?.ok_or_else(|| missing(id))
     }
 
-    async fn key_of(&self, place: &Place, file: &StagingFile, held: &Held) -> Result<Vec<String>> {
+    async fn key_of(&self, place: &Place, space: &Space, held: &Held) -> Result<Vec<String>> {
         let table: TableName = held.row.table.parse()?;
-        match file.table(table).await? {
+        match space.table(table).await? {
             Some(table) => Ok(table.key),
             None => self.store.key_columns(place.clone(), held.row.table.clone()).await,
         }
@@ -214,7 +210,7 @@ impl Staging {
     async fn retry_message(
         &self,
         place: &Place,
-        file: &StagingFile,
+        space: &Space,
         waiting: &[Waiting],
         (dry_run, now): (bool, Wall),
     ) -> Result<Vec<Tried>> {
@@ -239,7 +235,7 @@ impl Staging {
             key,
             rows: waiting.iter().map(|row| row.at.row).collect(),
         };
-        let told = file.retry(retry, dry_run, now).await?;
+        let told = space.retry(retry, dry_run, now).await?;
         Ok(told.into_iter().map(|(at, outcome)| tried(at, outcome)).collect())
     }
 }

@@ -18,8 +18,11 @@ use crate::{
             stage::{Cells, Stage},
         },
     },
-    store::sqlite::staging::Quarantined,
+    store::staging::Quarantined,
 };
+
+mod kinds;
+mod many;
 
 const COLUMNS: Cells<'static> =
     &[("ID", "integer"), ("Valor", "decimal"), ("OK", "boolean"), ("B", "base64"), ("S", "string")];
@@ -41,11 +44,13 @@ async fn values_are_kept_typed_and_come_back_digit_for_digit() {
         stage.staging.accepted(&stage.trial.caller.stream()).await.unwrap()
     );
     assert_eq!(progress.complete_batch.0, 100);
-    let file = rusqlite::Connection::open(stage.staging.files.path(environment, &erp)).unwrap();
-    let types: String = file
-        .query_row(r#"SELECT typeof("ID") || typeof("Valor") || typeof("OK") || typeof("B") FROM "flan" WHERE "ID" < 0"#, [], |row| row.get(0))
-        .unwrap();
-    assert_eq!(types, "integertextintegerblob");
+    let (kind, kinds) = match stage.trial.is_a_file() {
+        true => ("typeof", "integer text integer blob"),
+        false => ("pg_typeof", "bigint numeric boolean bytea"),
+    };
+    let types = ["ID", "Valor", "OK", "B"].map(|name| format!("{kind}(\"{name}\")"));
+    let types = types.join(" || ' ' || ");
+    assert_eq!(stage.of_space(&format!("SELECT {types} FROM flan WHERE \"ID\" < 0")), kinds);
 }
 
 #[tokio::test]
@@ -87,14 +92,13 @@ async fn applying_the_ledger_again_changes_nothing() {
     stage.send((100, 2), columns, &[&[("ID", "1"), ("S", "b")]]).await;
     stage.caught_up().await;
     let (environment, erp, _) = stage.place();
-    let file = rusqlite::Connection::open(stage.staging.files.path(environment, &erp)).unwrap();
-    file.execute("UPDATE malote_progress SET applied_seq = 0", []).unwrap();
+    stage.in_space("UPDATE malote_progress SET applied_seq = 0");
     let first = stage.trial.store.ledger_after(stage.trial.caller.stream(), Standing::default(), 1);
     let Following::Next(messages, _) = first.await.unwrap() else {
         panic!("the ledger is its own")
     };
     assert_eq!(messages.len(), 1);
-    let staged = stage.staging.file(environment, &erp).await.unwrap();
+    let staged = stage.staging.space(environment, &erp).await.unwrap();
     assert_eq!(staged.apply(messages, vec![], NOW).await.unwrap().messages, 1);
     assert_eq!(stage.rows().await, ["ID=1 S=b"], "an older image never comes back");
 }
@@ -202,10 +206,13 @@ async fn a_batch_is_shown_as_closed_only_when_its_rows_are_staged() {
     let stage = Stage::new();
     let columns: Cells<'_> = &[("ID", "integer")];
     let state = |batch: i64| {
-        let (environment, erp, _) = stage.place();
-        let file = rusqlite::Connection::open(stage.staging.files.path(environment, &erp)).unwrap();
-        let sql = "SELECT state || coalesce(completed_at, '') FROM malote_batches WHERE batch = ?1";
-        file.query_row(sql, [batch], |row| row.get::<_, String>(0)).unwrap()
+        let at = match stage.trial.is_a_file() {
+            true => "completed_at",
+            false => "to_char(completed_at, 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')",
+        };
+        stage.of_space(&format!(
+            "SELECT state || coalesce({at}, '') FROM malote_batches WHERE batch = {batch}"
+        ))
     };
     stage.send((100, 1), columns, &[&[("ID", "1")]]).await;
     stage.caught_up().await;
@@ -306,9 +313,7 @@ async fn a_staging_file_that_notes_no_message_goes_on_where_it_is() {
     let columns: Cells<'_> = &[("ID", "integer")];
     stage.send((100, 1), columns, &[&[("ID", "1")]]).await;
     stage.caught_up().await;
-    let (environment, erp, _) = stage.place();
-    let file = rusqlite::Connection::open(stage.staging.files.path(environment, &erp)).unwrap();
-    file.execute_batch("DELETE FROM malote_applied; UPDATE flan SET ID = 9;").unwrap();
+    stage.in_space("DELETE FROM malote_applied; UPDATE flan SET \"ID\" = 9;");
     stage.send((100, 2), columns, &[&[("ID", "2")]]).await;
     stage.caught_up().await;
     assert_eq!(stage.rows().await, ["ID=9", "ID=2"], "nothing was applied again");

@@ -3,7 +3,7 @@
 //! Promises: rows are shown as texts.
 //! Never: is compiled into the program.
 
-use std::cell::Cell;
+use std::{cell::Cell, path::PathBuf};
 
 use prost::Message as _;
 use protocol::{
@@ -25,7 +25,7 @@ use super::{NOW, Trial, at};
 use crate::{
     model::catalog::{Page, Place},
     service::{ingest::Ingest, staging::Staging},
-    store::sqlite::staging::Quarantined,
+    store::staging::{Quarantined, Spaces},
 };
 
 pub(in crate::service) type Cells<'a> = &'a [(&'a str, &'a str)];
@@ -146,6 +146,51 @@ impl Stage {
 
     pub(in crate::service) async fn caught_up(&self) {
         self.staging.catch_up(&self.trial.caller.stream(), at(1)).await.unwrap();
+    }
+
+    /// Where the staging file is, of a store that is one.
+    pub(in crate::service) fn file(&self) -> PathBuf {
+        let caller = &self.trial.caller;
+        Spaces::path(&self.trial.data(), caller.environment, &caller.erp)
+    }
+
+    /// Runs statements in the staging space.
+    pub(in crate::service) fn in_space(&self, sql: &str) {
+        if self.trial.is_a_file() {
+            rusqlite::Connection::open(self.file()).unwrap().execute_batch(sql).unwrap();
+        } else {
+            self.trial.run(&self.within(sql));
+        }
+    }
+
+    /// The first column of the first row that a statement gives in the staging space.
+    pub(in crate::service) fn of_space(&self, sql: &str) -> String {
+        if self.trial.is_a_file() {
+            let file = rusqlite::Connection::open(self.file()).unwrap();
+            let sql = format!("SELECT CAST(({sql}) AS TEXT)");
+            file.query_row(&sql, [], |row| row.get(0)).unwrap()
+        } else {
+            self.trial.text(&self.within(sql))
+        }
+    }
+
+    /// As after a loss of all that was staged.
+    pub(in crate::service) fn lose_space(&self) {
+        if self.trial.is_a_file() {
+            for end in ["", "-wal", "-shm"] {
+                let _ = std::fs::remove_file(format!("{}{end}", self.file().display()));
+            }
+        } else {
+            self.trial.run(&format!("DROP SCHEMA IF EXISTS {} CASCADE", self.schema()));
+        }
+    }
+
+    fn schema(&self) -> String {
+        Spaces::schema(self.trial.caller.environment, &self.trial.caller.erp)
+    }
+
+    fn within(&self, sql: &str) -> String {
+        format!("SET search_path TO {}; {sql}", self.schema())
     }
 
     pub(in crate::service) fn place(&self) -> (EnvironmentId, ErpName, TableName) {

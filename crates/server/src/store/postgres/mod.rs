@@ -37,6 +37,14 @@ enum Way {
     Read,
 }
 
+/// Where a transaction works.
+enum Room {
+    /// In the store, for a tenant.
+    Store(Whose),
+    /// In the schema of a staging space. It sees nothing of the store.
+    Space(Arc<str>),
+}
+
 impl Postgres {
     pub(in crate::store) fn new(address: Address) -> Self {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
@@ -48,7 +56,7 @@ impl Postgres {
         whose: Whose,
         work: impl FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.run(Way::Write, whose, work).await
+        self.run(Way::Write, Room::Store(whose), work).await
     }
 
     pub(in crate::store) async fn read<T: Send + 'static>(
@@ -56,13 +64,31 @@ impl Postgres {
         whose: Whose,
         work: impl FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.run(Way::Read, whose, work).await
+        self.run(Way::Read, Room::Store(whose), work).await
+    }
+
+    /// As [`Self::write`], in a staging space, which it has alone.
+    pub(in crate::store) async fn write_space<T: Send + 'static>(
+        &self,
+        schema: Arc<str>,
+        work: impl FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.run(Way::Write, Room::Space(schema), work).await
+    }
+
+    /// As [`Self::read`], in a staging space.
+    pub(in crate::store) async fn read_space<T: Send + 'static>(
+        &self,
+        schema: Arc<str>,
+        work: impl FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.run(Way::Read, Room::Space(schema), work).await
     }
 
     async fn run<T: Send + 'static>(
         &self,
         way: Way,
-        whose: Whose,
+        room: Room,
         work: impl FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let places = Arc::clone(&self.places);
@@ -75,7 +101,7 @@ impl Postgres {
         let idle = Arc::clone(&self.idle);
         runtime::task::blocking(move || {
             let _permit = permit;
-            let result = in_transaction(&session, way, whose, work);
+            let result = in_transaction(&session, way, &room, work);
             // One whose transaction could not be ended is not used again.
             if session.is_at_rest()
                 && let Ok(mut idle) = idle.lock()
@@ -90,30 +116,39 @@ impl Postgres {
 
 /// What a transaction sees and whom it waits for: `malote.tenant` is what the policies of row-level security read, and
 /// the locks are two: one of all tenants together, shared by those of one, and that one's own.
-const BEGIN_WRITE: &str = "SELECT set_config('malote.tenant', ?1, true),
+const WRITE_STORE: &str = "SELECT set_config('malote.tenant', ?1, true),
     CASE WHEN ?1 = '*' THEN pg_advisory_xact_lock(1835101295)
          ELSE pg_advisory_xact_lock_shared(1835101295) END,
     CASE WHEN ?1 <> '*' THEN pg_advisory_xact_lock(hashtextextended(?1, 1835101295)) END";
+const READ_STORE: &str = "SELECT set_config('malote.tenant', ?1, true)";
+/// The schema's name as an identifier.
+const WRITE_SPACE: &str = "SELECT set_config('search_path', quote_ident(?1), true),
+    pg_advisory_xact_lock(hashtextextended(?1, 1835101296))";
+const READ_SPACE: &str = "SELECT set_config('search_path', quote_ident(?1), true)";
+
 /// Lets the transaction see the rows of that tenant.
 pub(in crate::store) fn named(tx: &Tx<'_>, whose: Whose) -> Result<()> {
-    tx.query_row(BEGIN_READ, [whose.name()], |_| Ok(())).map_err(super::failed)
+    tx.query_row(READ_STORE, [whose.name()], |_| Ok(())).map_err(super::failed)
 }
-
-const BEGIN_READ: &str = "SELECT set_config('malote.tenant', ?1, true)";
 
 fn in_transaction<T>(
     session: &Session,
     way: Way,
-    whose: Whose,
+    room: &Room,
     work: impl FnOnce(&Tx<'_>) -> Result<T>,
 ) -> Result<T> {
     let tx = Tx::postgres(session);
-    let (begin, first) = match way {
-        Way::Write => ("BEGIN", BEGIN_WRITE),
-        Way::Read => ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", BEGIN_READ),
+    let begin = match way {
+        Way::Write => "BEGIN",
+        Way::Read => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+    };
+    let (first, name) = match (room, way) {
+        (Room::Store(whose), Way::Write) => (WRITE_STORE, whose.name()),
+        (Room::Store(whose), Way::Read) => (READ_STORE, whose.name()),
+        (Room::Space(schema), Way::Write) => (WRITE_SPACE, schema.to_string()),
+        (Room::Space(schema), Way::Read) => (READ_SPACE, schema.to_string()),
     };
     session.begin(begin).map_err(super::failed)?;
-    let name = whose.name();
     let result = tx
         .query_row(first, [name.as_str()], |_| Ok(()))
         .map_err(super::failed)

@@ -10,7 +10,8 @@ use std::{
     sync::Arc,
 };
 
-use futures_util::StreamExt as _;
+use bytes::Bytes;
+use futures_util::{SinkExt as _, StreamExt as _};
 use runtime::postgres::Address;
 use tokio::runtime::Handle;
 use tokio_postgres::{
@@ -25,6 +26,13 @@ use crate::store::sql::{Bound, Cell, Numbered, OfPostgres, SqlError, SqlResult, 
 
 /// Statements that a connection keeps prepared; an intent's text is one of some three hundred.
 const KEPT: usize = 512;
+
+/// What a connection is told at its beginning: dates and times are read as ISO 8601 writes them, whatever the database
+/// or the role prefers.
+const SETTINGS: &str = "SET search_path TO malote; SET DateStyle TO ISO; SET TimeZone TO 'UTC'";
+
+/// Bytes that are given to the network at once.
+const CHUNK: usize = 256 * 1024;
 
 /// A statement as it was bound: its text, and the types its values have.
 type Shape = (String, Vec<Option<Type>>);
@@ -49,7 +57,7 @@ impl std::fmt::Debug for Session {
 impl Session {
     pub(in crate::store) async fn open(address: &Address) -> protocol::Result<Self> {
         let (client, _driver) = address.dial().await.map_err(failed)?;
-        client.batch_execute("SET search_path TO malote").await.map_err(failed)?;
+        client.batch_execute(SETTINGS).await.map_err(failed)?;
         Ok(Self {
             client,
             runtime: Handle::current(),
@@ -104,18 +112,38 @@ impl Session {
     }
 
     pub(in crate::store) fn batch(&self, sql: &str) -> SqlResult<()> {
-        self.runtime.block_on(self.client.batch_execute(sql)).map_err(SqlError::Postgres)
+        let done = self.runtime.block_on(self.client.batch_execute(sql));
+        done.map_err(|cause| self.lost(cause))
     }
 
-    pub(in crate::store) fn query(&self, sql: &str, values: &Bound<'_>) -> SqlResult<Vec<Row>> {
-        let (statement, cells) = self.prepared(sql, values)?;
+    /// Goes back to a savepoint by that statement, whose transaction then goes on as if nothing behind it had failed.
+    pub(in crate::store) fn take_back(&self, sql: &str) -> SqlResult<()> {
+        self.batch(sql)?;
+        self.failed.set(false);
+        Ok(())
+    }
+
+    /// `keep`: whether the statement stays prepared.
+    pub(in crate::store) fn query(
+        &self,
+        sql: &str,
+        values: &Bound<'_>,
+        keep: bool,
+    ) -> SqlResult<Vec<Row>> {
+        let (statement, cells) = self.prepared(sql, values, keep)?;
         let cells: Vec<&(dyn ToSql + Sync)> = cells.iter().map(|cell| cell as _).collect();
         let rows = self.runtime.block_on(self.client.query(&statement, &cells));
         rows.map_err(|cause| self.lost(cause))
     }
 
-    pub(in crate::store) fn execute(&self, sql: &str, values: &Bound<'_>) -> SqlResult<usize> {
-        let (statement, cells) = self.prepared(sql, values)?;
+    /// `keep`: whether the statement stays prepared.
+    pub(in crate::store) fn execute(
+        &self,
+        sql: &str,
+        values: &Bound<'_>,
+        keep: bool,
+    ) -> SqlResult<usize> {
+        let (statement, cells) = self.prepared(sql, values, keep)?;
         let cells: Vec<&(dyn ToSql + Sync)> = cells.iter().map(|cell| cell as _).collect();
         let changed = self.runtime.block_on(self.client.execute(&statement, &cells));
         let changed = changed.map_err(|cause| self.lost(cause))?;
@@ -138,6 +166,19 @@ impl Session {
         self.runtime.block_on(writer.finish()).map(|_| ()).map_err(SqlError::Postgres)
     }
 
+    /// Writes rows into a table by `COPY … FROM STDIN`, as lines in its text form.
+    pub(in crate::store) fn copy_lines(&self, sql: &str, lines: Bytes) -> SqlResult<()> {
+        let copied = self.runtime.block_on(async {
+            let sink = self.client.copy_in(sql).await?;
+            let (mut sink, mut rest) = (pin!(sink), lines);
+            while !rest.is_empty() {
+                sink.send(rest.split_to(rest.len().min(CHUNK))).await?;
+            }
+            sink.finish().await
+        });
+        copied.map(|_| ()).map_err(|cause| self.lost(cause))
+    }
+
     /// What a statement without values gives, row for row and none of them kept.
     pub(in crate::store) fn digest(&self, sql: &str) -> SqlResult<Digest> {
         self.runtime.block_on(async {
@@ -156,8 +197,13 @@ impl Session {
     }
 
     /// A statement with its values in the order of its places.
-    fn prepared<'v>(&self, sql: &str, values: &Bound<'v>) -> SqlResult<(Statement, Vec<Cell<'v>>)> {
-        let text = self.text(sql);
+    fn prepared<'v>(
+        &self,
+        sql: &str,
+        values: &Bound<'v>,
+        keep: bool,
+    ) -> SqlResult<(Statement, Vec<Cell<'v>>)> {
+        let text = if keep { self.text(sql) } else { Arc::new(numbered(sql)) };
         let cells = in_order(&text, values)?;
         let types: Vec<Option<Type>> = cells.iter().map(|cell| cell.postgres_type()).collect();
         let shape = (sql.to_owned(), types);
@@ -172,6 +218,9 @@ impl Session {
             tracing::error!(statement = text.text, cause = %cause, "a statement is not understood");
             self.lost(cause)
         })?;
+        if !keep {
+            return Ok((statement, cells));
+        }
         let mut known = self.known.borrow_mut();
         if known.len() >= KEPT {
             known.clear();

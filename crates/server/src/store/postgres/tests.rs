@@ -26,7 +26,7 @@ fn told(address: &Address, tenant: &str, sql: &str) -> Result<Vec<Vec<String>>> 
             session.begin("BEGIN").map_err(crate::store::failed)?;
             let tx = Tx::postgres(&session);
             if !tenant.is_empty() {
-                tx.query_row(BEGIN_READ, [tenant], |_| Ok(())).map_err(crate::store::failed)?;
+                tx.query_row(READ_STORE, [tenant], |_| Ok(())).map_err(crate::store::failed)?;
             }
             let mut statement = tx.prepare_cached(&sql).map_err(crate::store::failed)?;
             let found = statement.query_map([], |row| {

@@ -7,10 +7,10 @@
 mod text;
 mod value;
 
-use protocol::{Code, Error};
+use protocol::{Code, Error, Result};
 
 pub(in crate::store) use text::{Numbered, numbered};
-pub(in crate::store) use value::{Cell, FromCell, OfPostgres, ToCell, cells_of_sqlite};
+pub(in crate::store) use value::{Cell, FromCell, OfPostgres, Shape, ToCell, cells_of_sqlite};
 
 use super::postgres::Session;
 
@@ -62,6 +62,26 @@ impl SqlError {
                 _ => None,
             },
             Self::NoRow | Self::Undone | Self::Column { .. } => None,
+        }
+    }
+
+    /// Whether the machine is at fault, and not what was asked of it: the same may go well another time.
+    pub(in crate::store) fn is_the_machines(&self) -> bool {
+        use rusqlite::ErrorCode::{
+            ConstraintViolation, ParameterOutOfRange, TooBig, TypeMismatch, Unknown,
+        };
+        use tokio_postgres::error::SqlState;
+        match self {
+            Self::Sqlite(cause) => !matches!(
+                cause.sqlite_error_code(),
+                Some(ConstraintViolation | ParameterOutOfRange | TooBig | TypeMismatch | Unknown)
+            ),
+            // Classes: data, constraint, syntax or access rule, limit of the program, feature.
+            Self::Postgres(cause) => cause.code().is_none_or(|state| {
+                *state == SqlState::INSUFFICIENT_PRIVILEGE
+                    || !["22", "23", "42", "54", "0A"].contains(&state.code().split_at(2).0)
+            }),
+            Self::NoRow | Self::Undone | Self::Column { .. } => true,
         }
     }
 }
@@ -124,6 +144,59 @@ impl<'c> Tx<'c> {
         })
     }
 
+    /// As [`Self::prepare_cached`], over tables whose columns may change: what one connection knows of such a statement,
+    /// another may have made wrong.
+    pub(in crate::store) fn prepare<'s>(&self, sql: &'s str) -> SqlResult<Statement<'c, 's>> {
+        match self.0 {
+            // SQLite looks at the schema before each run.
+            Side::Sqlite(_) => self.prepare_cached(sql),
+            Side::Postgres(session) => Ok(Statement::Once(session, sql)),
+        }
+    }
+
+    /// Statements without values.
+    pub(in crate::store) fn batch(&self, sql: &str) -> SqlResult<()> {
+        match self.0 {
+            Side::Sqlite(connection) => connection.execute_batch(sql).map_err(SqlError::Sqlite),
+            Side::Postgres(session) => session.batch(sql),
+        }
+    }
+
+    /// Runs a part of the transaction that may fail by itself: what it did is taken back then, and the rest goes on.
+    pub(in crate::store) fn attempt<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.part(|| {
+            let result = work();
+            let keep = result.is_ok();
+            (result, keep)
+        })
+    }
+
+    /// As [`Self::attempt`], but nothing of it is kept either way.
+    pub(in crate::store) fn try_out<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.part(|| (work(), false))
+    }
+
+    fn part<T>(&self, work: impl FnOnce() -> (Result<T>, bool)) -> Result<T> {
+        // Names of savepoints hide those around them until they are released.
+        self.batch("SAVEPOINT part").map_err(failed)?;
+        let (result, keep) = work();
+        let end = if keep { "RELEASE part" } else { "ROLLBACK TO part; RELEASE part" };
+        match self.0 {
+            Side::Postgres(session) if !keep => session.take_back(end),
+            _ => self.batch(end),
+        }
+        .map_err(failed)?;
+        result
+    }
+
+    /// The connection, where it is one to PostgreSQL.
+    pub(in crate::store) const fn session(&self) -> Option<&'c Session> {
+        match self.0 {
+            Side::Sqlite(_) => None,
+            Side::Postgres(session) => Some(session),
+        }
+    }
+
     pub(in crate::store) fn execute(&self, sql: &str, values: impl Params) -> SqlResult<usize> {
         self.prepare_cached(sql)?.execute(values)
     }
@@ -142,6 +215,8 @@ impl<'c> Tx<'c> {
 pub(in crate::store) enum Statement<'c, 's> {
     Sqlite(rusqlite::CachedStatement<'c>),
     Postgres(&'c Session, &'s str),
+    /// Prepared at each run.
+    Once(&'c Session, &'s str),
 }
 
 impl Statement<'_, '_> {
@@ -152,7 +227,8 @@ impl Statement<'_, '_> {
                 bind(statement, &values.bound())?;
                 statement.raw_execute().map_err(SqlError::Sqlite)
             }
-            Self::Postgres(session, sql) => session.execute(sql, &values.bound()),
+            Self::Postgres(session, sql) => session.execute(sql, &values.bound(), true),
+            Self::Once(session, sql) => session.execute(sql, &values.bound(), false),
         }
     }
 
@@ -172,10 +248,45 @@ impl Statement<'_, '_> {
                 let row = rows.next().map_err(SqlError::Sqlite)?.ok_or(SqlError::NoRow)?;
                 read(&Row(Found::Sqlite(row)))
             }
-            Self::Postgres(session, sql) => {
-                let rows = session.query(sql, &values.bound())?;
+            Self::Postgres(..) | Self::Once(..) => {
+                let rows = self.of_postgres(&values)?;
                 read(&Row(Found::Postgres(rows.first().ok_or(SqlError::NoRow)?)))
             }
+        }
+    }
+
+    /// Rows one after another, until `each` has enough of them: `false`. With PostgreSQL they come all at once.
+    pub(in crate::store) fn each(
+        &mut self,
+        values: impl Params,
+        mut each: impl FnMut(&Row<'_>) -> SqlResult<bool>,
+    ) -> SqlResult<()> {
+        match self {
+            Self::Sqlite(statement) => {
+                bind(statement, &values.bound())?;
+                let mut rows = statement.raw_query();
+                while let Some(row) = rows.next().map_err(SqlError::Sqlite)? {
+                    if !each(&Row(Found::Sqlite(row)))? {
+                        break;
+                    }
+                }
+            }
+            Self::Postgres(..) | Self::Once(..) => {
+                for row in &self.of_postgres(&values)? {
+                    if !each(&Row(Found::Postgres(row)))? {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn of_postgres(&self, values: &impl Params) -> SqlResult<Vec<tokio_postgres::Row>> {
+        match self {
+            Self::Sqlite(_) => Ok(Vec::new()),
+            Self::Postgres(session, sql) => session.query(sql, &values.bound(), true),
+            Self::Once(session, sql) => session.query(sql, &values.bound(), false),
         }
     }
 
@@ -185,20 +296,12 @@ impl Statement<'_, '_> {
         values: impl Params,
         mut read: impl FnMut(&Row<'_>) -> SqlResult<T>,
     ) -> SqlResult<Vec<T>> {
-        match self {
-            Self::Sqlite(statement) => {
-                bind(statement, &values.bound())?;
-                let (mut rows, mut all) = (statement.raw_query(), Vec::new());
-                while let Some(row) = rows.next().map_err(SqlError::Sqlite)? {
-                    all.push(read(&Row(Found::Sqlite(row)))?);
-                }
-                Ok(all)
-            }
-            Self::Postgres(session, sql) => {
-                let rows = session.query(sql, &values.bound())?;
-                rows.iter().map(|row| read(&Row(Found::Postgres(row)))).collect()
-            }
-        }
+        let mut all = Vec::new();
+        self.each(values, |row| {
+            all.push(read(row)?);
+            Ok(true)
+        })?;
+        Ok(all)
     }
 }
 
@@ -257,6 +360,12 @@ impl Params for [&dyn ToCell; 0] {
     }
 }
 
+impl Params for &[Cell<'_>] {
+    fn bound(&self) -> Bound<'_> {
+        Bound::Places(self.to_vec())
+    }
+}
+
 macro_rules! arrays {
     ($($len:literal)+) => {$(
         impl<T: ToCell> Params for [T; $len] {
@@ -285,6 +394,8 @@ macro_rules! named_params {
 
 pub(in crate::store) use {named_params, params};
 
+const OTHER_SHAPE: &str = "it is of another shape";
+
 /// One row of an answer.
 pub(in crate::store) struct Row<'r>(Found<'r>);
 
@@ -296,6 +407,19 @@ enum Found<'r> {
 impl Row<'_> {
     /// Column `at`, from 0 on.
     pub(in crate::store) fn get<T: FromCell>(&self, at: usize) -> SqlResult<T> {
+        T::from_cell(self.cell(at)?).ok_or_else(|| SqlError::column(at, OTHER_SHAPE))
+    }
+
+    /// Bytes that came with it; none of a row that is read where it lies.
+    pub(in crate::store) fn size(&self) -> usize {
+        match self.0 {
+            Found::Sqlite(_) => 0,
+            Found::Postgres(row) => row.raw_size_bytes(),
+        }
+    }
+
+    /// What is kept in column `at`, from 0 on.
+    pub(in crate::store) fn cell(&self, at: usize) -> SqlResult<Cell<'_>> {
         let cell = match self.0 {
             Found::Sqlite(row) => value::of_sqlite(row.get_ref(at).map_err(SqlError::Sqlite)?),
             Found::Postgres(row) => {
@@ -303,7 +427,7 @@ impl Row<'_> {
                 Some(found.0)
             }
         };
-        cell.and_then(T::from_cell).ok_or_else(|| SqlError::column(at, "it is of another shape"))
+        cell.ok_or_else(|| SqlError::column(at, OTHER_SHAPE))
     }
 }
 

@@ -7,7 +7,6 @@
 pub mod backup;
 mod migrate;
 mod shrink;
-pub mod staging;
 mod writer;
 
 use std::{
@@ -87,7 +86,7 @@ impl SqliteFile {
         let path = self.path.clone();
         // Dropped with this call, however it ends.
         let asking = Asking::default();
-        let cut = asking.0.clone();
+        let cut = asking.cut();
         let (connection, result) = runtime::task::blocking(move || {
             let _permit = permit;
             let connection = match pooled {
@@ -118,7 +117,14 @@ impl Cut {
 
 /// Somebody waits for a read; dropping it, also with the call that was cut off, says that nobody does.
 #[derive(Debug, Default)]
-struct Asking(Cut);
+pub(in crate::store) struct Asking(Cut);
+
+impl Asking {
+    /// What whoever does the work looks at.
+    pub(in crate::store) fn cut(&self) -> Cut {
+        self.0.clone()
+    }
+}
 
 impl Drop for Asking {
     fn drop(&mut self) {

@@ -17,15 +17,18 @@ use protocol::{
     wire::{Cell, TableView},
 };
 use runtime::clock::Wall;
-use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
 use super::{
-    StagingFile,
-    apply::{Origin, Upsert, every_row, shape},
-    failed,
-    tables::{self, StagedTable, unfit},
+    Space, SpaceTx,
+    apply::{Origin, every_row, shape},
+    image::unfit,
+    tables::{self, StagedTable},
+    upsert::{self, Upsert},
 };
-use crate::model::schema::{self, Checked};
+use crate::{
+    model::schema::{self, Checked},
+    store::sql::{Optional as _, Row, SqlResult, failed, params},
+};
 
 /// A row that could not be staged.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -152,7 +155,7 @@ type Came = (RowAt, Vec<(String, String)>);
 
 type Read<'a> = Result<(Checked, TableView<'a>)>;
 
-impl StagingFile {
+impl Space {
     /// Rows in quarantine, newest batch first, behind one where it is named.
     ///
     /// # Errors
@@ -162,8 +165,7 @@ impl StagingFile {
         (table, code): (Option<TableName>, Option<Code>),
         (after, limit): (Option<RowAt>, u32),
     ) -> Result<Vec<Quarantined>> {
-        self.file
-            .read(move |connection| {
+        self.read(move |tx| {
                 let sql = "SELECT table_folded, batch, message, row_at, code, reason, at FROM malote_quarantine
                             WHERE (batch < ?2 OR (batch = ?2 AND (message, row_at) > (?3, ?4)))
                               AND (?5 IS NULL OR table_folded = ?5) AND (?6 IS NULL OR code = ?6)
@@ -171,14 +173,11 @@ impl StagingFile {
                 let first =
                     RowAt { batch: BatchId(i64::MAX), message: MessageNumber(0), row: i64::MIN };
                 let after = after.unwrap_or(first);
-                let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+                let mut statement = tx.prepare_cached(sql).map_err(failed)?;
                 let (table, code) = (table.as_ref().map(TableName::folded), code.map(Code::as_str));
                 let values =
                     params![limit, after.batch.0, after.message.0, after.row, table, code];
-                let rows = statement
-                    .query_map(values, quarantined)
-                    .map_err(failed)?;
-                rows.collect::<rusqlite::Result<_>>().map_err(failed)
+                statement.query_map(values, quarantined).map_err(failed)
             })
             .await
     }
@@ -188,13 +187,12 @@ impl StagingFile {
     /// # Errors
     /// The store's own.
     pub async fn quarantine_count(&self) -> Result<i64> {
-        self.file
-            .read(|connection| {
-                let sql = "SELECT count(*) FROM malote_quarantine";
-                let mut statement = connection.prepare_cached(sql).map_err(failed)?;
-                statement.query_row([], |row| row.get(0)).map_err(failed)
-            })
-            .await
+        self.read(|tx| {
+            let sql = "SELECT count(*) FROM malote_quarantine";
+            let mut statement = tx.prepare_cached(sql).map_err(failed)?;
+            statement.query_row([], |row| row.get(0)).map_err(failed)
+        })
+        .await
     }
 
     /// One row in quarantine.
@@ -202,7 +200,7 @@ impl StagingFile {
     /// # Errors
     /// The store's own.
     pub async fn held(&self, at: RowAt) -> Result<Option<Held>> {
-        self.file.read(move |connection| held(connection, at)).await
+        self.read(move |tx| held(tx, at)).await
     }
 
     /// Rows in quarantine in the order of acceptance, behind one where it is named.
@@ -214,8 +212,7 @@ impl StagingFile {
         which: Which,
         (after, limit): (Option<RowAt>, u32),
     ) -> Result<Vec<Waiting>> {
-        self.file
-            .read(move |connection| {
+        self.read(move |tx| {
                 let first = RowAt { batch: BatchId(0), message: MessageNumber(0), row: i64::MIN };
                 let after = after.unwrap_or(first);
                 let (table, one) = match &which {
@@ -227,8 +224,8 @@ impl StagingFile {
                             WHERE (batch, message, row_at) > (?1, ?2, ?3) AND (?4 IS NULL OR table_folded = ?4)
                               AND (?5 IS NULL OR (batch, message, row_at) = (?5, ?6, ?7))
                             ORDER BY batch, message, row_at LIMIT ?8";
-                let mut statement = connection.prepare_cached(sql).map_err(failed)?;
-                let rows = statement
+                let mut statement = tx.prepare_cached(sql).map_err(failed)?;
+                statement
                     .query_map(
                         params![
                             after.batch.0,
@@ -246,12 +243,11 @@ impl StagingFile {
                                 message: MessageNumber(row.get(1)?),
                                 row: row.get(2)?,
                             };
-                            let seq = row.get::<_, Option<i64>>(4)?.map(AcceptSeq);
+                            let seq = row.get::<Option<i64>>(4)?.map(AcceptSeq);
                             Ok(Waiting { at, table: row.get(3)?, seq })
                         },
                     )
-                    .map_err(failed)?;
-                rows.collect::<rusqlite::Result<_>>().map_err(failed)
+                    .map_err(failed)
             })
             .await
     }
@@ -267,17 +263,11 @@ impl StagingFile {
         dry_run: bool,
         now: Wall,
     ) -> Result<Vec<(RowAt, Outcome)>> {
-        self.file
-            .write(move |tx| {
-                if !dry_run {
-                    return again(tx, &retry, now);
-                }
-                tx.execute_batch("SAVEPOINT trial").map_err(failed)?;
-                let told = again(tx, &retry, now);
-                tx.execute_batch("ROLLBACK TO trial; RELEASE trial").map_err(failed)?;
-                told
-            })
-            .await
+        self.write(move |tx| {
+            let work = || again(tx, &retry, now);
+            if dry_run { tx.try_out(work) } else { work() }
+        })
+        .await
     }
 
     /// Takes a row out of quarantine unstaged; `false` where it is not there.
@@ -285,7 +275,7 @@ impl StagingFile {
     /// # Errors
     /// The store's own.
     pub async fn discard(&self, at: RowAt) -> Result<bool> {
-        self.file.write(move |tx| leave(tx, at)).await
+        self.write(move |tx| leave(tx, at)).await
     }
 
     /// Messages that stand in quarantine whole: what they brought is in their bodies alone.
@@ -293,20 +283,17 @@ impl StagingFile {
     /// # Errors
     /// The store's own.
     pub async fn whole_messages(&self) -> Result<Vec<(BatchId, MessageNumber)>> {
-        self.file
-            .read(|connection| {
-                let sql = "SELECT batch, message FROM malote_quarantine WHERE row_at = -1";
-                let mut statement = connection.prepare_cached(sql).map_err(failed)?;
-                let rows = statement
-                    .query_map([], |row| Ok((BatchId(row.get(0)?), MessageNumber(row.get(1)?))))
-                    .map_err(failed)?;
-                rows.collect::<rusqlite::Result<_>>().map_err(failed)
-            })
-            .await
+        self.read(|tx| {
+            let sql = "SELECT batch, message FROM malote_quarantine WHERE row_at = -1";
+            let mut statement = tx.prepare_cached(sql).map_err(failed)?;
+            let read = |row: &Row<'_>| Ok((BatchId(row.get(0)?), MessageNumber(row.get(1)?)));
+            statement.query_map([], read).map_err(failed)
+        })
+        .await
     }
 }
 
-fn quarantined(row: &Row<'_>) -> rusqlite::Result<Quarantined> {
+fn quarantined(row: &Row<'_>) -> SqlResult<Quarantined> {
     Ok(Quarantined {
         table: row.get(0)?,
         batch: BatchId(row.get(1)?),
@@ -318,17 +305,12 @@ fn quarantined(row: &Row<'_>) -> rusqlite::Result<Quarantined> {
     })
 }
 
-fn held(connection: &rusqlite::Connection, at: RowAt) -> Result<Option<Held>> {
+fn held(tx: &SpaceTx<'_>, at: RowAt) -> Result<Option<Held>> {
     let sql = "SELECT table_folded, batch, message, row_at, code, reason, at, cells FROM malote_quarantine
                 WHERE (batch, message, row_at) = (?1, ?2, ?3)";
-    let found: Option<(Quarantined, String)> = connection
-        .prepare_cached(sql)
-        .map_err(failed)?
-        .query_row(params![at.batch.0, at.message.0, at.row], |row| {
-            Ok((quarantined(row)?, row.get(7)?))
-        })
-        .optional()
-        .map_err(failed)?;
+    let read = |row: &Row<'_>| Ok((quarantined(row)?, row.get::<String>(7)?));
+    let values = params![at.batch.0, at.message.0, at.row];
+    let found = tx.query_row(sql, values, read).optional().map_err(failed)?;
     let Some((row, cells)) = found else { return Ok(None) };
     let bad =
         || Error::new(Code::StoreFailed, format!("the columns of {} cannot be read", row.id()));
@@ -344,14 +326,14 @@ fn held(connection: &rusqlite::Connection, at: RowAt) -> Result<Option<Held>> {
     Ok(Some(Held { row, cells }))
 }
 
-fn leave(tx: &Transaction<'_>, at: RowAt) -> Result<bool> {
+fn leave(tx: &SpaceTx<'_>, at: RowAt) -> Result<bool> {
     let sql = "DELETE FROM malote_quarantine WHERE (batch, message, row_at) = (?1, ?2, ?3)";
     let mut statement = tx.prepare_cached(sql).map_err(failed)?;
     let left = statement.execute(params![at.batch.0, at.message.0, at.row]).map_err(failed)?;
     Ok(left > 0)
 }
 
-fn again(tx: &Transaction<'_>, retry: &Retry, now: Wall) -> Result<Vec<(RowAt, Outcome)>> {
+fn again(tx: &SpaceTx<'_>, retry: &Retry, now: Wall) -> Result<Vec<(RowAt, Outcome)>> {
     let mut waiting = Vec::new();
     for row in &retry.rows {
         let at = RowAt { batch: retry.batch, message: retry.number, row: *row };
@@ -398,7 +380,7 @@ fn refused(error: Error) -> Result<Outcome> {
 /// The table with every column that the rows have; `None` where it was made anew since, so that a row that is not staged
 /// may have been taken away on purpose.
 fn stands(
-    tx: &Transaction<'_>,
+    tx: &SpaceTx<'_>,
     retry: &Retry,
     (read, rows): (Option<&Read<'_>>, &[Came]),
 ) -> Result<Option<StagedTable>> {
@@ -425,22 +407,29 @@ fn stands(
     let whole = message.filter(|_| rows.iter().any(|(at, _)| at.row < 0));
     let sent = whole.into_iter().flat_map(|(_, view)| view.rows().flatten());
     let columns = listed.chain(came).chain(sent.map(|cell| (cell.name, text)));
-    tx.execute_batch("SAVEPOINT columns").map_err(failed)?;
-    let extended = tables::extend(tx, &mut table, columns);
-    let end =
-        if extended.is_ok() { "RELEASE columns" } else { "ROLLBACK TO columns; RELEASE columns" };
-    tx.execute_batch(end).map_err(failed)?;
-    extended.map(|()| Some(table))
+    tx.attempt(|| {
+        tables::extend(tx, &mut table, columns)?;
+        let came = rows.iter().flat_map(|(_, cells)| cells);
+        let came = came.map(|(name, value)| Cell { name, value, column: None });
+        tables::give_way(tx, &mut table, (&[], came))?;
+        if let Some((_, view)) = whole {
+            let sent = (view.schema.columns.as_slice(), view.rows().flatten().copied());
+            tables::give_way(tx, &mut table, sent)?;
+        }
+        Ok(())
+    })?;
+    Ok(Some(table))
 }
 
 fn each(
-    tx: &Transaction<'_>,
+    tx: &SpaceTx<'_>,
     retry: &Retry,
     (read, rows): (Option<&Read<'_>>, &[Came]),
     (table, now): (&StagedTable, Wall),
 ) -> Result<Vec<Outcome>> {
     let origin = retry.origin();
-    let mut upsert = Upsert::prepare(tx, table, (origin, &[]))?;
+    let sql = upsert::of_one(table);
+    let mut upsert = Upsert::prepare(tx, (table, &sql), (origin, &[]))?;
     rows.iter()
         .map(|(at, cells)| {
             let cells = cells.iter().map(|(name, value)| Cell { name, value, column: None });
@@ -470,7 +459,7 @@ fn each(
 
 /// Whether a newer image of the row is staged, be the row itself fit or not.
 fn newer<'c>(
-    tx: &Transaction<'_>,
+    tx: &SpaceTx<'_>,
     table: &StagedTable,
     (origin, at): (Origin<'_>, i64),
     cells: impl Iterator<Item = Cell<'c>> + Clone,
@@ -485,12 +474,9 @@ fn newer<'c>(
         .collect();
     let Some(values) = values else { return Ok(false) };
     let sql = format!("SELECT _seq FROM {} WHERE _key = ?1", table.quoted());
-    let staged: Option<i64> = tx
-        .prepare_cached(&sql)
-        .map_err(failed)?
-        .query_row([KeyBytes::of(values).0], |row| row.get(0))
-        .optional()
-        .map_err(failed)?;
+    let mut statement = tx.prepare(&sql).map_err(failed)?;
+    let staged = statement.query_row([KeyBytes::of(values).0], |row| row.get::<i64>(0)).optional();
+    let staged = staged.map_err(failed)?;
     Ok(staged.is_some_and(|staged| staged > origin.row_seq(at)))
 }
 
