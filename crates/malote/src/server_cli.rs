@@ -6,6 +6,7 @@
 
 mod admin;
 mod alert;
+mod analyst;
 mod backup;
 mod carol;
 mod catalog;

@@ -138,6 +138,8 @@ pub(super) const TWINS: super::Twins = twins! {
     "Chaves que assinam tokens ou já assinaram, as mais novas primeiro";
     "LAST"
     "ÚLTIMO";
+    "Let a role of the database read the staged tables, and nothing else"
+    "Deixa uma role do banco de dados ler as tabelas na staging, e nada mais";
     "Let an app's clients in again"
     "Volta a aceitar as credenciais de um aplicativo";
     "Live rows of a table, in the order of their key's bytes"
@@ -212,6 +214,8 @@ pub(super) const TWINS: super::Twins = twins! {
     "RM, PROTHEUS, DATASUL, LOGIX ou outro";
     "RM, PROTHEUS, DATASUL, LOGIX or another; may be left out where the environment has one"
     "RM, PROTHEUS, DATASUL, LOGIX ou outro; pode ser omitido se o ambiente só tiver um";
+    "ROLE"
+    "ROLE";
     "ROW"
     "LINHA";
     "Refuse every token of before"
@@ -232,6 +236,10 @@ pub(super) const TWINS: super::Twins = twins! {
     "Revoga uma credencial para sempre; ela é recusada em até 60 s";
     "Revoke a token at once and for ever"
     "Revoga um token, de imediato e para sempre";
+    "Roles of the database that read the staged tables"
+    "Roles do banco de dados que leem as tabelas na staging";
+    "Roles that read the staged tables, and the schema these stand in"
+    "Roles que leem as tabelas na staging, e o schema em que elas estão";
     "Rows in quarantine, the newest batch first; `show` tells their values"
     "Linhas em quarentena, do pacote mais novo ao mais antigo; `show` mostra os seus valores";
     "Rows of a message as they were sent, while its body is kept"
@@ -276,6 +284,8 @@ pub(super) const TWINS: super::Twins = twins! {
     "Tabelas, pelos nomes com que são enviadas (SE1, FLAN)";
     "Take a list of tables in, all or nothing, and tell each change"
     "Importa uma lista de tabelas, tudo ou nada, e diz cada mudança";
+    "Take from a role whatever it reads of the staged tables"
+    "Tira de uma role tudo o que ela lê das tabelas na staging";
     "Take it away"
     "Remove o connector";
     "Take the database that was refused last for the stream's own (DATABASE_CHANGED)"
@@ -286,6 +296,8 @@ pub(super) const TWINS: super::Twins = twins! {
     "Diz o que aconteceria com elas, sem mudar nada";
     "Tell what would change, and change nothing"
     "Diz o que mudaria, sem mudar nada";
+    "Tell whether it can be done, and change nothing"
+    "Diz se isso pode ser feito, e não muda nada";
     "Tell which row it is, and change nothing"
     "Diz qual é a linha, sem mudar nada";
     "Tenant, by id or name"
@@ -304,6 +316,10 @@ pub(super) const TWINS: super::Twins = twins! {
     "O único tenant que ele abre, por id ou nome; se omitido, todos os tenants e a configuração do servidor";
     "The predicate, in quotes; left out: none"
     "O filtro, entre aspas; se omitido, nenhum";
+    "The role"
+    "A role";
+    "The role, which the database has already"
+    "A role, que o banco de dados já tem";
     "The row, as the list names it"
     "A linha, como a lista a identifica";
     "The tenant's subdomain at Carol"

@@ -1,6 +1,6 @@
 //! Commands of staging: what the cloud holds of a table now.
 //!
-//! Promises: values are shown as they travelled, NULL apart from the empty string; reads only.
+//! Promises: values are shown as they travelled, NULL apart from the empty string; reads only, but for who may read.
 //! Never: shows a deleted row among the live ones, or the values of a row in quarantine.
 
 use clap::Subcommand;
@@ -10,6 +10,7 @@ use server::{model::catalog::Page, service::Services};
 
 use super::{
     OfPlace, RowPaging,
+    analyst::AnalystCommand,
     lists::{Form, print},
 };
 use crate::out;
@@ -48,6 +49,9 @@ pub(super) enum StagingCommand {
         #[command(flatten)]
         at: OfPlace,
     },
+    /// Roles of the database that read the staged tables.
+    #[command(subcommand)]
+    Analyst(AnalystCommand),
     /// Rows that could not be staged, with the reason.
     Quarantine {
         #[command(flatten)]
@@ -75,6 +79,7 @@ impl StagingCommand {
                 });
                 Ok(())
             }
+            Self::Analyst(command) => command.run(services, form).await,
             Self::Quarantine { rows, at } => {
                 super::quarantine::list(services, &at, ((None, None), rows.page()), form).await
             }

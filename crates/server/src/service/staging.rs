@@ -3,6 +3,7 @@
 //! Promises: one apply at a time per stream, in order of acceptance; reads give canonical text.
 //! Never: knows SQL; judges a row.
 
+mod analysts;
 mod look;
 mod quarantine;
 
@@ -21,6 +22,7 @@ use protocol::{
 };
 use runtime::clock::Wall;
 
+pub use analysts::Readers;
 pub use look::{Rows, Shape};
 pub use quarantine::{Outcome, Quarantined, Retried, RowAt, Shown, Tried, Which, code, which};
 

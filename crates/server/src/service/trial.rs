@@ -97,6 +97,16 @@ impl Trial {
         }
     }
 
+    /// A role that may log in and nothing else; its name begins so.
+    pub(super) fn role(&self, name: &str) -> String {
+        self.database.role(name)
+    }
+
+    /// Whether the statement is done for that role.
+    pub(super) fn may(&self, role: &str, sql: &str) -> bool {
+        self.database.try_run_as(role, sql).is_ok()
+    }
+
     pub(super) const fn is_a_file(&self) -> bool {
         self.database.is_a_file()
     }

@@ -5,6 +5,7 @@
 //! (I7); a row that cannot be staged stands in quarantine and stops nothing; the space knows which ledger it was made from.
 //! Never: holds what the ledger does not: a space that is lost, or of another ledger, is made again from it.
 
+mod analysts;
 mod apply;
 mod dialect;
 mod gather;

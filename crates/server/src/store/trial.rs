@@ -72,6 +72,30 @@ impl Database {
         }
     }
 
+    /// A role that may log in and nothing else, of a name that begins so and that no other test's has.
+    pub(crate) fn role(&self, name: &str) -> String {
+        let Self::Server(address) = self else { unreachable!("a file has no roles") };
+        let mut config = address.config().clone();
+        let name = format!("{name} {}", config.get_dbname().unwrap());
+        let sql = format!("CREATE ROLE \"{}\" LOGIN", name.replace('"', "\"\""));
+        config.user("postgres");
+        apart(move || async move {
+            client(&Address::plain(config)).await.batch_execute(&sql).await.unwrap();
+        });
+        name
+    }
+
+    /// As [`Self::try_run`], as that role.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub(crate) fn try_run_as(&self, role: &str, sql: &str) -> Result<(), String> {
+        let Self::Server(address) = self else { unreachable!("a file has no roles") };
+        let mut config = address.config().clone();
+        config.user(role);
+        Self::Server(Box::new(Address::plain(config))).try_run(sql)
+    }
+
     /// The first column of the first row.
     pub(crate) fn first(&self, sql: &str) -> Option<String> {
         match self {

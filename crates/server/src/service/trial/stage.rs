@@ -189,7 +189,8 @@ impl Stage {
         Spaces::schema(self.trial.caller.environment, &self.trial.caller.erp)
     }
 
-    fn within(&self, sql: &str) -> String {
+    /// A statement as it runs in the staging space.
+    pub(in crate::service) fn within(&self, sql: &str) -> String {
         format!("SET search_path TO {}; {sql}", self.schema())
     }
 

@@ -106,6 +106,17 @@ impl Store {
         self.audited(deed.with(format!("{rows} rows")), |_| Ok(())).await
     }
 
+    /// Notes that a role of the database may read staged tables from now on, or no longer.
+    pub(crate) async fn note_analyst(
+        &self,
+        action: &'static str,
+        place: Place,
+        role: String,
+    ) -> Result<()> {
+        let deed = Deed::of(action, place.tenant, place.name_of("staged tables"));
+        self.audited(deed.with(format!("role {role:?}")), |_| Ok(())).await
+    }
+
     /// Notes that a row of the quarantine is given up, and why.
     pub(crate) async fn note_discard(
         &self,
