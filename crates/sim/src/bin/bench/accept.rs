@@ -141,7 +141,8 @@ async fn append(messages: u64, group: u64) -> Result<Duration> {
 async fn server(rows: u64, messages: u64, count: u64) -> Result<()> {
     talk("the same messages to the server");
     let streams = streams(count);
-    let (cloud, made) = Cloud::start(stage::place()?, None, (&streams, &[TABLE.to_owned()]))?;
+    let tables = [TABLE.to_owned()];
+    let (cloud, made) = Cloud::start(stage::place()?, None, (&streams, &tables), None)?;
     let mut senders = Vec::new();
     for (erp, credentials) in streams.iter().zip(&made) {
         let token = token(cloud.http, credentials).await?;

@@ -79,7 +79,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     let mut pairs: Vec<Vec<Pair>> = ways.iter().map(|_| vec![]).collect();
     for round in 1..=ROUNDS {
         for ((name, reading, apart), pairs) in ways.iter().zip(&mut pairs) {
-            let gait = Gait { cycle_seconds: 5, duty_percent: 25, apart: *apart };
+            let gait = Gait { cycle_seconds: 5, duty_percent: 25, apart: *apart, store: None };
             settle(&url).await?;
             let alone = pgbench(&url, (TIME, Some(half))).await?;
             let (beside, staged) = match reading {
@@ -166,7 +166,7 @@ async fn prepare(url: &str, rows: u64) -> Result<()> {
     erp.batch_execute(&sql).await.coded(Code::Internal, "cannot make the tables")
 }
 
-async fn beside_polling(url: &str, half: f64, gait: Gait) -> Result<Run> {
+async fn beside_polling(url: &str, half: f64, gait: Gait<'_>) -> Result<Run> {
     let erp = servers::connect(url).await?;
     let count = "SELECT count(*) FROM pgbench_history";
     let known = erp.query_one(count, &[]).await.and_then(|row| row.try_get::<_, i64>(0));
@@ -180,7 +180,7 @@ async fn beside_polling(url: &str, half: f64, gait: Gait) -> Result<Run> {
     Ok(run)
 }
 
-async fn beside_load(url: &str, half: f64, gait: Gait) -> Result<(Run, u64)> {
+async fn beside_load(url: &str, half: f64, gait: Gait<'_>) -> Result<(Run, u64)> {
     let tables = ["t".to_owned()];
     let stage = Stage::start_at(url, &tables, None, gait).await?;
     stage.cloud.staged(1).await?;

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use protocol::{Code, Coded as _, Error, Result};
 
-const USAGE: &str = "usage: bench/run share [--rows N] [--wide] [--only cycles|tenth|load|far] \
+const USAGE: &str = "usage: bench/run share [--rows N] [--wide] [--store postgres] [--only cycles|tenth|load|far] \
                      or bench/run accept [--rows N] [--streams N] or bench/run impact [--rows N] [--together] [--only polls|load]";
 
 /// What is asked for on the command line.
@@ -31,6 +31,8 @@ struct Options {
     streams: u64,
     /// Whether `impact` has all on the same cores and disk.
     together: bool,
+    /// Whether the server of `share` has its store in PostgreSQL: the load alone is measured so.
+    in_database: bool,
 }
 
 fn main() -> ExitCode {
@@ -55,8 +57,14 @@ fn go(words: &[String]) -> Result<()> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         return runtime.coded(Code::Internal, "no runtime")?.block_on(sender::serve_bare(port));
     }
-    let mut options =
-        Options { rows: 1_000_000, wide: false, only: None, streams: 4, together: false };
+    let mut options = Options {
+        rows: 1_000_000,
+        wide: false,
+        only: None,
+        streams: 4,
+        together: false,
+        in_database: false,
+    };
     while let Some(word) = words.next() {
         match word {
             "--rows" => {
@@ -68,6 +76,10 @@ fn go(words: &[String]) -> Result<()> {
                 options.streams = number.ok_or_else(usage)?;
             }
             "--wide" => options.wide = true,
+            "--store" => {
+                words.next().filter(|engine| *engine == "postgres").ok_or_else(usage)?;
+                options.in_database = true;
+            }
             "--together" => options.together = true,
             "--only" => {
                 let parts: &[&str] = if what == "impact" { &impact::PARTS } else { &share::PARTS };

@@ -14,7 +14,7 @@ use sim::servers::{self, Postgres};
 use super::{
     Options, cycles,
     measure::{cpu, figure, memory, memory_now, per_million, rate, talk},
-    stage::{CYCLE, Stage},
+    stage::{CYCLE, Gait, Stage},
 };
 
 /// What `--only` may name.
@@ -35,7 +35,8 @@ const FAR: Duration = Duration::from_millis(50);
 /// # Errors
 /// Where something cannot start or no row moves for a minute.
 pub(crate) async fn run(options: &Options) -> Result<()> {
-    let wanted = |part: &str| options.only.as_deref().is_none_or(|only| only == part);
+    let only = if options.in_database { Some("load") } else { options.only.as_deref() };
+    let wanted = |part: &str| only.is_none_or(|only| only == part);
     let postgres = Postgres::start_with(&["shared_buffers=512MB", "max_wal_size=4GB"]).await?;
     if wanted("cycles") && !options.wide {
         cycles::run(&postgres).await?;
@@ -85,15 +86,21 @@ async fn load(url: &str, options: &Options) -> Result<()> {
         .await
         .and_then(|row| row.try_get(0))
         .coded(Code::Internal, "cannot weigh the table")?;
-    let copied = copy(url)?;
+    let copied = copy(url, COPY)?;
+    let upserted = if options.in_database { Some(copy(url, &upsert(&erp).await?)?) } else { None };
+    let store = if options.in_database { Some(store().await?) } else { None };
     talk("base load");
     let begun = Mono::now();
-    let stage = Stage::start(url, &tables(), None).await?;
+    let gait = Gait { store: store.as_ref().map(|(_, url)| url.as_str()), ..Gait::HARD };
+    let stage = Stage::start_at(url, &tables(), None, gait).await?;
     stage.cloud.staged(options.rows).await?;
     let took = begun.elapsed();
     let (agent, server) = (cpu(stage.agent.id())?, cpu(stage.cloud.server.id())?);
     figure("rows, bytes of text a row", &format!("{}, {width}", options.rows));
     figure("COPY out into COPY in beside it", &rate(options.rows, copied));
+    if let Some(took) = upserted {
+        figure("COPY out into COPY and one upsert beside it", &rate(options.rows, took));
+    }
     figure("base load, agent's start to the last row staged", &rate(options.rows, took));
     let [agent, server, both] =
         [agent, server, agent + server].map(|time| per_million(time, options.rows));
@@ -210,14 +217,38 @@ pub(crate) fn table(rows: u64, wide: bool) -> String {
     )
 }
 
-/// The same rows by psql alone: COPY out of the table, COPY into its twin with the same indexes.
-fn copy(url: &str) -> Result<Duration> {
-    talk("COPY out | COPY in");
+/// A database for the server's store in a cluster of its own, which keeps what it says it keeps. Its role is no superuser,
+/// so that row-level security holds.
+async fn store() -> Result<(Postgres, String)> {
+    let settings = ["fsync=on", "full_page_writes=on", "shared_buffers=512MB", "max_wal_size=4GB"];
+    let cluster = Postgres::start_with(&settings).await?;
+    let owner = servers::connect(&cluster.create_database("store").await?).await?;
+    let sql = "CREATE ROLE malote LOGIN; ALTER DATABASE store OWNER TO malote";
+    owner.batch_execute(sql).await.coded(Code::Internal, "cannot make the store's role")?;
+    let url = cluster.url_as("malote", "store");
+    Ok((cluster, url))
+}
+
+const COPY: &str = "-c 'COPY twin FROM STDIN'";
+
+/// The words for psql that take rows in beside their table, and then by one statement.
+async fn upsert(erp: &tokio_postgres::Client) -> Result<String> {
+    let sql = "SELECT string_agg(format('%1$s = excluded.%1$s', attname), ', ' ORDER BY attnum) FROM pg_attribute
+                WHERE attrelid = 't'::regclass AND attnum > 0";
+    let row = erp.query_one(sql, &[]).await.coded(Code::Internal, "cannot read the columns")?;
+    let sets: String = row.try_get(0).coded(Code::Internal, "no columns")?;
+    Ok(format!(
+        "-1 -c 'CREATE TEMP TABLE coming (LIKE twin)' -c 'COPY coming FROM STDIN' \
+         -c 'INSERT INTO twin SELECT * FROM coming ON CONFLICT (id) DO UPDATE SET {sets}'"
+    ))
+}
+
+/// The same rows by psql alone: COPY out of the table, and into its twin with the same indexes.
+fn copy(url: &str, into: &str) -> Result<Duration> {
+    talk(&format!("COPY out | {into}"));
     let psql = servers::available()?.join("psql");
     let psql = psql.display();
-    let line = format!(
-        "{psql} -qX {url} -c 'COPY t TO STDOUT' | {psql} -qX {url} -c 'COPY twin FROM STDIN'"
-    );
+    let line = format!("{psql} -qX {url} -c 'COPY t TO STDOUT' | {psql} -qX {url} {into}");
     let begun = Mono::now();
     let done = Command::new("sh").args(["-c", &line]).status().coded(Code::Internal, "no sh")?;
     if !done.success() {

@@ -26,10 +26,18 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How hard an agent reads, and what stands on a machine of its own.
 #[derive(Clone, Copy)]
-pub(crate) struct Gait {
+pub(crate) struct Gait<'a> {
     pub(crate) cycle_seconds: u64,
     pub(crate) duty_percent: u32,
     pub(crate) apart: Apart,
+    /// The server's store, where it is no file.
+    pub(crate) store: Option<&'a str>,
+}
+
+impl Gait<'_> {
+    /// As hard as can be, all on one machine.
+    pub(crate) const HARD: Self =
+        Self { cycle_seconds: CYCLE, duty_percent: 100, apart: Apart::Nothing, store: None };
 }
 
 /// What has cores and a disk of its own, as far as one machine can show that.
@@ -70,11 +78,12 @@ pub(crate) struct Stage {
 
 impl Cloud {
     /// Makes the streams, each with those tables, and starts the server, which publishes these ports (HTTP, gRPC)
-    /// or else its own.
+    /// or else its own. Its store is a file, or that database.
     pub(crate) fn start(
         (folder, http, grpc): (tempfile::TempDir, u16, u16),
         published: Option<(u16, u16)>,
         (streams, tables): (&[String], &[String]),
+        store: Option<&str>,
     ) -> Result<(Self, Vec<Credentials>)> {
         let mut text = format!(
             "data = 'server-data'\nhttp_listen = '127.0.0.1:{http}'\ngrpc_listen = '127.0.0.1:{grpc}'\nallow_private = true\n"
@@ -85,7 +94,13 @@ impl Cloud {
                 "public_http = 'http://127.0.0.1:{http}'\npublic_grpc = 'http://127.0.0.1:{grpc}'\n"
             );
         }
+        if let Some(url) = store {
+            let _ = write!(text, "[store]\nurl = '{url}'\n");
+        }
         keep(folder.path(), "server.toml", &text)?;
+        if store.is_some() {
+            process::command(folder.path(), &["server", "migrate", "--config", "server.toml"])?;
+        }
         let made = streams.iter().map(|erp| setup(folder.path(), erp, tables));
         let made = made.collect::<Result<Vec<_>>>()?;
         let server = run(folder.path(), "server")?;
@@ -133,8 +148,7 @@ impl Stage {
         tables: &[String],
         round_trip: Option<Duration>,
     ) -> Result<Self> {
-        let gait = Gait { cycle_seconds: CYCLE, duty_percent: 100, apart: Apart::Nothing };
-        Self::start_at(source, tables, round_trip, gait).await
+        Self::start_at(source, tables, round_trip, Gait::HARD).await
     }
 
     /// As [`Stage::start`], reading as hard as that.
@@ -142,7 +156,7 @@ impl Stage {
         source: &str,
         tables: &[String],
         round_trip: Option<Duration>,
-        Gait { cycle_seconds, duty_percent, apart }: Gait,
+        Gait { cycle_seconds, duty_percent, apart, store }: Gait<'_>,
     ) -> Result<Self> {
         let near = folder(None)?;
         let (folder, http, grpc) = place_on((apart != Apart::Nothing).then_some(cores::MEMORY))?;
@@ -155,7 +169,8 @@ impl Stage {
             _ => None,
         };
         let streams = ["BENCH".to_owned()];
-        let (cloud, made) = Cloud::start((folder, http, grpc), published, (&streams, tables))?;
+        let (cloud, made) =
+            Cloud::start((folder, http, grpc), published, (&streams, tables), store)?;
         let registry = published.map_or(http, |(http, _)| http);
         let admin = servers::free_port()?;
         let Some(Credentials { id, secret }) = made.first() else {
