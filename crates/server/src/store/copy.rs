@@ -258,7 +258,7 @@ mod tests {
                 Environment { tenant: id, id: id_of, name: "prod".into(), kind, created_at: At(1) };
             file.add_environment(environment).await.unwrap();
         }
-        let address = trial::apart(trial::made);
+        let address = trial::owner_of(&trial::apart(trial::made));
         let copied = copy(&path, &address).await.unwrap();
         let rows = |table: &str| copied.iter().find(|copied| copied.table == table).unwrap().rows;
         assert_eq!((rows("tenant"), rows("environment"), rows("audit")), (3, 3, 6), "{copied:?}");

@@ -23,8 +23,9 @@ pub(crate) enum Database {
     Server(Box<Address>),
 }
 
-/// The store's role, which owns its schema and sees what a policy shows.
+/// The server's role, which sees what a policy shows, and the one that owns the schema.
 const ROLE: &str = "malote";
+const OWNER: &str = "malote_owner";
 
 impl Database {
     pub(crate) fn new(folder: &Path) -> Self {
@@ -63,7 +64,7 @@ impl Database {
                 connection.execute_batch(sql).map_err(|cause| cause.to_string())
             }
             Self::Server(address) => {
-                let (address, sql) = (Address::clone(address), sql.to_owned());
+                let (address, sql) = (super_of(address), sql.to_owned());
                 apart(move || async move {
                     let done = client(&address).await.batch_execute(&sql).await;
                     done.map_err(|cause| format!("{cause:?}"))
@@ -75,13 +76,8 @@ impl Database {
     /// A role that may log in and nothing else, of a name that begins so and that no other test's has.
     pub(crate) fn role(&self, name: &str) -> String {
         let Self::Server(address) = self else { unreachable!("a file has no roles") };
-        let mut config = address.config().clone();
-        let name = format!("{name} {}", config.get_dbname().unwrap());
-        let sql = format!("CREATE ROLE \"{}\" LOGIN", name.replace('"', "\"\""));
-        config.user("postgres");
-        apart(move || async move {
-            client(&Address::plain(config)).await.batch_execute(&sql).await.unwrap();
-        });
+        let name = format!("{name} {}", address.config().get_dbname().unwrap());
+        self.run(&format!("CREATE ROLE \"{}\" LOGIN", name.replace('"', "\"\"")));
         name
     }
 
@@ -91,9 +87,11 @@ impl Database {
     /// What the database says.
     pub(crate) fn try_run_as(&self, role: &str, sql: &str) -> Result<(), String> {
         let Self::Server(address) = self else { unreachable!("a file has no roles") };
-        let mut config = address.config().clone();
-        config.user(role);
-        Self::Server(Box::new(Address::plain(config))).try_run(sql)
+        let (address, sql) = (as_role(address, role), sql.to_owned());
+        apart(move || async move {
+            let done = client(&address).await.batch_execute(&sql).await;
+            done.map_err(|cause| format!("{cause:?}"))
+        })
     }
 
     /// The first column of the first row.
@@ -105,7 +103,7 @@ impl Database {
                 connection.query_row(&sql, [], |row| row.get(0)).unwrap()
             }
             Self::Server(address) => {
-                let (address, sql) = (Address::clone(address), sql.to_owned());
+                let (address, sql) = (super_of(address), sql.to_owned());
                 apart(move || async move {
                     let told = client(&address).await.simple_query(&sql).await.unwrap();
                     told.iter().find_map(|message| match message {
@@ -118,25 +116,44 @@ impl Database {
     }
 }
 
-/// A new database in this process's cluster, with the schema.
+/// A new database in this process's cluster, with the schema, for the server's role; another role owns it.
 pub(crate) async fn made() -> Address {
     let url = servers::shared().await.unwrap();
     let config: Config = url.parse().unwrap();
-    let (owner, connection) = config.connect(NoTls).await.unwrap();
+    let (whole, connection) = config.connect(NoTls).await.unwrap();
     let driver = runtime::task::spawn("owner", connection);
     let name = config.get_dbname().unwrap();
-    let sql = format!(
-        "DO $$ BEGIN CREATE ROLE {ROLE} LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
-         ALTER DATABASE {name} OWNER TO {ROLE}"
-    );
-    owner.batch_execute(&sql).await.unwrap();
-    drop(owner);
+    for role in [ROLE, OWNER] {
+        let sql = format!(
+            "DO $$ BEGIN CREATE ROLE {role} LOGIN; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
+        );
+        whole.batch_execute(&sql).await.unwrap();
+    }
+    let sql = format!("ALTER DATABASE {name} OWNER TO {OWNER}");
+    whole.batch_execute(&sql).await.unwrap();
+    drop(whole);
     driver.join().await.unwrap().unwrap();
-    let mut config = config;
-    config.user(ROLE);
-    let address = Address::plain(config);
-    postgres::migrate(&address).await.unwrap();
-    address
+    let service = as_role(&Address::plain(config), ROLE);
+    let owner = owner_of(&service);
+    postgres::migrate(&owner).await.unwrap();
+    postgres::grant(&owner, ROLE).await.unwrap();
+    service
+}
+
+/// The same database for whoever owns it.
+pub(crate) fn owner_of(service: &Address) -> Address {
+    as_role(service, OWNER)
+}
+
+/// The same database for whom no policy holds.
+fn super_of(service: &Address) -> Address {
+    as_role(service, "postgres")
+}
+
+fn as_role(address: &Address, role: &str) -> Address {
+    let mut config = address.config().clone();
+    config.user(role);
+    Address::plain(config)
 }
 
 /// A look over every tenant's shoulder.

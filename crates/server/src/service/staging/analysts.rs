@@ -110,7 +110,7 @@ mod tests {
         add(&role, false).await.unwrap();
         add(&role, false).await.unwrap();
         let readers = stage.staging.analysts(&place).await.unwrap();
-        assert_eq!(readers.roles, [role.clone()]);
+        assert_eq!(readers.roles, std::slice::from_ref(&role));
         assert!(may("SELECT \"ID\", _key FROM flan JOIN malote_batches ON batch = _batch"));
         for sql in [
             "SELECT * FROM malote_quarantine",

@@ -14,7 +14,7 @@ use runtime::postgres::Address;
 use tokio::sync::Semaphore;
 use tokio_postgres::error::SqlState;
 
-pub use migrate::{migrate, state};
+pub use migrate::{grant, migrate, state};
 pub(in crate::store) use session::Session;
 
 use super::{Whose, sql::Tx};

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::*;
 use crate::store::{
     sqlite,
-    trial::{Database, apart, made},
+    trial::{Database, apart, made, owner_of},
 };
 
 /// Tables without a tenant: who administers, and what is of the server itself.
@@ -157,7 +157,7 @@ fn indices_of_sqlite(path: &Path) -> BTreeSet<String> {
 
 #[test]
 fn replicas_that_migrate_at_once_do_it_once() {
-    let address = apart(made);
+    let address = owner_of(&apart(made));
     let ran = apart(move || async move {
         let fresh = "DROP SCHEMA malote CASCADE";
         let (client, _driver) = address.dial().await.unwrap();
