@@ -170,7 +170,7 @@ async fn what_postgresql_cannot_keep_stands_in_quarantine_and_says_why() {
         reasons,
         [
             "column S holds the character U+0000, which PostgreSQL does not take; its sender can give the column ;enc=b64",
-            "the key has 3003 bytes, of 2600 at most"
+            "the key has 3004 bytes, of 2600 at most"
         ]
     );
 }
