@@ -30,7 +30,7 @@ use server::{
     config::ServerConfig,
     model::catalog::{Page, Place, Tenant},
     service::Services,
-    store::sqlite,
+    store::{Site, sqlite::State},
 };
 
 use crate::{lang::Lang, out};
@@ -225,7 +225,8 @@ impl ServerNoun {
 }
 
 fn must_be_there(config: &ServerConfig, lang: Lang) -> Result<()> {
-    let store = config.store();
+    // A database that has no store yet is told by its schema.
+    let Site::File(store) = config.site()? else { return Ok(()) };
     // A folder that may not be looked into is no missing store.
     let cannot = || format!("cannot look for the store {}", store.display());
     if store.try_exists().coded(Code::StoreFailed, cannot())? {
@@ -262,7 +263,7 @@ impl ServerCommand {
             ServerNoun::Config { defaults: true } => {
                 out::data(ServerConfig::default().dump().trim_end())
             }
-            ServerNoun::Migrate => migrate(&config, form)?,
+            ServerNoun::Migrate => Box::pin(migrate(&config, form)).await?,
             ServerNoun::Backup(args) => {
                 telemetry::start("warn", config.log.format);
                 Box::pin(args.run(&config, form)).await?;
@@ -325,19 +326,20 @@ async fn serve(config: ServerConfig) -> Result<u8> {
     ended.map(|()| exit::OK)
 }
 
-fn migrate(config: &ServerConfig, form: Form) -> Result<()> {
-    let store = config.store();
+async fn migrate(config: &ServerConfig, form: Form) -> Result<()> {
+    let site = config.site()?;
     runtime::backup::refuse_pending(&config.data)?;
     runtime::files::folder(&config.data).map_err(|cause| {
         Error::new(Code::ConfigInvalid, format!("cannot make {}", config.data.display()))
             .because(cause)
     })?;
-    // A server at work has its store open, and what a step changes would change beneath it.
-    let _alone = match sqlite::state(&store)? {
-        sqlite::State::Current => None,
+    // A server at work has its store open, and what a step changes would change beneath it; over a database that has no
+    // schema none is at work.
+    let _alone = match (&site, site.state().await?) {
+        (_, State::Current) | (Site::Postgres(_), State::Empty) => None,
         _ => Some(app::lock(&config.data)?),
     };
-    let steps = sqlite::migrate(&store)?;
+    let steps = site.migrate().await?;
     let nothing = steps.is_empty();
     for step in steps {
         out::data(if form.json {
@@ -346,16 +348,15 @@ fn migrate(config: &ServerConfig, form: Form) -> Result<()> {
             form.lang.pick(format!("migrated {step}"), format!("migrado {step}"))
         });
     }
-    let store = store.display();
     if nothing {
         form.talk(
-            format!("nothing was to do: the store {store} is current"),
-            format!("nada a fazer: o armazenamento {store} está atualizado"),
+            format!("nothing was to do: the store {site} is current"),
+            format!("nada a fazer: o armazenamento {site} está atualizado"),
         );
     } else {
         form.talk(
-            format!("the store {store} is current now"),
-            format!("o armazenamento {store} agora está atualizado"),
+            format!("the store {site} is current now"),
+            format!("o armazenamento {site} agora está atualizado"),
         );
     }
     Ok(())

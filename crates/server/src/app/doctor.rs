@@ -156,7 +156,7 @@ fn data_folder(data: &Path, running: bool) -> Finding {
 
 /// Store, key and what the store tells of clock and signing key.
 fn store(config: &ServerConfig) -> Vec<Finding> {
-    let path = config.store();
+    let path = config.store_file();
     let place = path.display().to_string();
     if let Err(error) = backup::refuse_pending(&config.data) {
         return vec![Finding::error(STORE, &place, &error)];
@@ -342,7 +342,7 @@ async fn port(key: &str, address: SocketAddr, running: bool) -> Finding {
 
 /// Greets the mail server that alerts go through, where one is set.
 async fn mail(config: &ServerConfig, patience: Duration) -> Option<Finding> {
-    let path = config.store();
+    let path = config.store_file();
     // What is wrong with the store or the authority's file is told beside this.
     let State::Current = sqlite::state(&path).ok()? else { return None };
     let server = alert::mail_server_in(&path).ok()??;
@@ -543,7 +543,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let config = fixture::config(home.path());
         App::start(&config).await.unwrap().stop().await;
-        let db = rusqlite::Connection::open(config.store()).unwrap();
+        let db = rusqlite::Connection::open(config.store_file()).unwrap();
         db.pragma_update(None, "user_version", 1).unwrap();
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let config = ServerConfig { http_listen: taken.local_addr().unwrap(), ..config };

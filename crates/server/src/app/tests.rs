@@ -1,4 +1,5 @@
 use super::{fixture::*, *};
+use crate::store::trial;
 
 #[tokio::test]
 async fn a_data_folder_has_one_server_and_a_taken_port_is_told() {
@@ -42,10 +43,59 @@ async fn a_public_address_that_is_private_is_refused_before_anything_starts() {
 async fn a_store_of_a_newer_program_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let config = config(folder.path());
-    sqlite::migrate(&config.store()).unwrap();
-    let store = rusqlite::Connection::open(config.store()).unwrap();
+    sqlite::migrate(&config.store_file()).unwrap();
+    let store = rusqlite::Connection::open(config.store_file()).unwrap();
     store.pragma_update(None, "user_version", 9_999).unwrap();
     assert_eq!(App::start(&config).await.unwrap_err().code, Code::StoreVersion);
+}
+
+/// A configuration of that data folder and that database.
+fn over(data: &Path, url: String) -> ServerConfig {
+    let store = crate::config::StoreConfig { url, ..Default::default() };
+    ServerConfig { store, ..config(data) }
+}
+
+#[tokio::test]
+async fn a_server_over_a_database_gives_tokens_and_accepts_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = trial::apart(trial::made);
+    let config = over(folder.path(), trial::url(&address));
+    let running = Running::start_with(folder, &config).await;
+    assert!(!running.token().await.is_empty());
+    running.sent((100, 1), &[&[("ID", "1"), ("S", "a")]]).await;
+    let database = trial::Database::Server(Box::new(address));
+    let first = |sql: &str| database.first(sql).unwrap();
+    assert_eq!(first("SELECT count(*) FROM ingest_message"), "1");
+    assert_eq!(first("SELECT name FROM tenant"), "Loja");
+    assert!(!config.store_file().exists(), "nothing is kept in a file beside it");
+    assert!(config.data.join("master.key").exists());
+    // The command line works with the same store, beside the server.
+    let services = open(&config).await.unwrap();
+    assert_eq!(services.catalog.tenant("").await.unwrap().id, running.tenant.id);
+    let again = App::start(&config).await.unwrap_err();
+    assert_eq!(again.code, Code::StoreBusy, "{again}");
+    running.app.stop().await;
+}
+
+#[tokio::test]
+async fn a_database_is_made_ready_by_command_alone_and_its_errors_name_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = trial::apart(trial::made);
+    let url = trial::url(&address);
+    trial::Database::Server(Box::new(address.clone())).run("DROP SCHEMA malote CASCADE");
+    let config = over(folder.path(), url.clone());
+    let bare = App::start(&config).await.unwrap_err();
+    assert_eq!(bare.code, Code::StoreVersion, "{bare}");
+    assert!(bare.message.starts_with(&address.to_string()), "{bare}");
+    let site = config.site().unwrap();
+    assert_eq!(site.state().await.unwrap(), State::Empty, "a start makes nothing");
+    assert!(!site.migrate().await.unwrap().is_empty());
+    assert_eq!(site.state().await.unwrap(), State::Current);
+    assert!(site.migrate().await.unwrap().is_empty(), "nothing is done twice");
+    App::start(&config).await.unwrap().stop().await;
+    let absent = App::start(&over(folder.path(), format!("{url}x"))).await.unwrap_err();
+    assert_eq!(absent.code, Code::StoreFailed, "{absent}");
+    assert!(absent.message.contains("there is no such database"), "{absent}");
 }
 
 #[tokio::test]

@@ -115,6 +115,11 @@ pub(crate) async fn made() -> Address {
     address
 }
 
+/// As a configuration names it.
+pub(crate) fn url(address: &Address) -> String {
+    address.to_string().replacen("//", &format!("//{ROLE}@"), 1)
+}
+
 /// A look over every tenant's shoulder.
 async fn client(address: &Address) -> Client {
     let (client, _driver) = address.dial().await.unwrap();
