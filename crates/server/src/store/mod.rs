@@ -12,6 +12,7 @@ mod catalog;
 pub mod copy;
 pub mod fleet;
 pub mod ingest;
+pub mod look;
 mod migration;
 mod overview;
 pub mod postgres;

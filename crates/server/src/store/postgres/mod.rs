@@ -39,7 +39,7 @@ pub(in crate::store) struct Postgres {
 
 /// Whether a transaction may change anything.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub(in crate::store) enum Way {
     Write,
     Read,
 }
@@ -111,7 +111,8 @@ pub(in crate::store) fn named(tx: &Tx<'_>, whose: Whose) -> Result<()> {
 
 const BEGIN_READ: &str = "SELECT set_config('malote.tenant', ?1, true)";
 
-fn in_transaction<T>(
+/// Runs an intent on a thread that may block.
+pub(in crate::store) fn in_transaction<T>(
     session: &Session,
     way: Way,
     whose: Whose,
