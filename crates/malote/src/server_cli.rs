@@ -9,6 +9,7 @@ mod alert;
 mod backup;
 mod carol;
 mod catalog;
+mod copy;
 mod entity;
 mod fleet;
 mod key;
@@ -86,6 +87,8 @@ enum ServerNoun {
     Backup(backup::BackupArgs),
     /// Put a backup in the place of what the data folder holds; stop the server first.
     Restore(backup::RestoreArgs),
+    /// Copy the store of the data folder into the database of store.url; stop the server first.
+    CopyStore(copy::CopyArgs),
     /// Make tenant, environment, installation, tables and credentials in one go; what is there is used.
     Setup(setup::Setup),
     /// Customers.
@@ -272,6 +275,10 @@ impl ServerCommand {
                 telemetry::start("warn", config.log.format);
                 Box::pin(args.run(&config, form)).await?;
             }
+            ServerNoun::CopyStore(args) => {
+                telemetry::start("warn", config.log.format);
+                Box::pin(args.run(&config, form)).await?;
+            }
             noun => {
                 telemetry::start("warn", config.log.format);
                 if !noun.begins() {
@@ -311,7 +318,8 @@ async fn with_store(noun: ServerNoun, services: &Services, form: Form) -> Result
         | ServerNoun::Migrate
         | ServerNoun::Config { .. }
         | ServerNoun::Backup(_)
-        | ServerNoun::Restore(_) => Ok(()),
+        | ServerNoun::Restore(_)
+        | ServerNoun::CopyStore(_) => Ok(()),
     }
 }
 

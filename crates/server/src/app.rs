@@ -5,9 +5,11 @@
 //! meanwhile.
 //! Never: migrates a store that has data by itself; opens a data folder in which a restore was cut off.
 //!
-//! `backup` copies a data folder and puts copies back; `doctor` looks a machine over.
+//! `backup` copies a data folder and puts copies back; `copy` takes its store into a database; `doctor` looks a machine
+//! over.
 
 pub mod backup;
+pub mod copy;
 pub mod doctor;
 
 use std::{

@@ -99,6 +99,54 @@ async fn a_database_is_made_ready_by_command_alone_and_its_errors_name_it() {
 }
 
 #[tokio::test]
+async fn a_store_moves_into_a_database_and_its_senders_notice_nothing() {
+    let running = Running::start().await;
+    running.sent((100, 1), &[&[("ID", "1"), ("S", "a")]]).await;
+    let address = trial::apart(trial::made);
+    let to = over(running.folder.path(), trial::url(&address));
+    let busy = copy::store(&to, false, "ana").await.unwrap_err();
+    assert_eq!(busy.code, Code::StoreBusy, "a server runs: {busy}");
+    let Running { folder, app, tenant, installation, place, client, secret, web } = running;
+    app.stop().await;
+    let foreseen = copy::store(&to, true, "ana").await.unwrap();
+    let database = trial::Database::Server(Box::new(address));
+    assert_eq!(database.first("SELECT count(*) FROM tenant").unwrap(), "0", "a dry run");
+    let copied = copy::store(&to, false, "ana").await.unwrap();
+    assert_eq!(copied, foreseen);
+    let rows = |table: &str| copied.iter().find(|copied| copied.table == table).unwrap().rows;
+    assert_eq!((rows("tenant"), rows("ingest_message"), rows("entity")), (1, 1, 2), "{copied:?}");
+    assert!(to.store_file().exists(), "the file stays");
+    let app = App::start(&to).await.unwrap();
+    let running = Running { folder, app, tenant, installation, place, client, secret, web };
+    assert!(!running.token().await.is_empty(), "the secret of before is in force");
+    running.sent((100, 2), &[&[("ID", "2"), ("S", "b")]]).await;
+    assert_eq!(database.first("SELECT count(*) FROM ingest_message").unwrap(), "2");
+    assert_eq!(database.first("SELECT count(DISTINCT batch) FROM ingest_message").unwrap(), "1");
+    running.app.stop().await;
+}
+
+#[tokio::test]
+async fn a_copy_needs_a_store_and_a_database_that_is_ready() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = config(folder.path());
+    let unnamed = copy::store(&file, true, "ana").await.unwrap_err();
+    assert_eq!(unnamed.code, Code::ConfigInvalid);
+    assert!(unnamed.message.contains("store.url"), "{unnamed}");
+    let address = trial::apart(trial::made);
+    let to = over(folder.path(), trial::url(&address));
+    let none = copy::store(&to, false, "ana").await.unwrap_err();
+    assert_eq!(none.code, Code::NotFound, "{none}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is made");
+    sqlite::migrate(&to.store_file()).unwrap();
+    trial::Database::Server(Box::new(address.clone())).run("DROP SCHEMA malote CASCADE");
+    for dry_run in [true, false] {
+        let bare = copy::store(&to, dry_run, "ana").await.unwrap_err();
+        assert_eq!(bare.code, Code::StoreVersion, "{bare}");
+        assert!(bare.message.starts_with(&address.to_string()), "{bare}");
+    }
+}
+
+#[tokio::test]
 async fn run_ends_when_the_drain_is_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let (trigger, shutdown) = shutdown::channel();

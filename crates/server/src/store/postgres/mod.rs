@@ -104,11 +104,6 @@ const BEGIN_WRITE: &str = "SELECT set_config('malote.tenant', ?1, true),
     CASE WHEN ?1 = '*' THEN pg_advisory_xact_lock(1835101295)
          ELSE pg_advisory_xact_lock_shared(1835101295) END,
     CASE WHEN ?1 <> '*' THEN pg_advisory_xact_lock(hashtextextended(?1, 1835101295)) END";
-/// Lets the transaction see the rows of that tenant.
-pub(in crate::store) fn named(tx: &Tx<'_>, whose: Whose) -> Result<()> {
-    tx.query_row(BEGIN_READ, [whose.name()], |_| Ok(())).map_err(super::failed)
-}
-
 const BEGIN_READ: &str = "SELECT set_config('malote.tenant', ?1, true)";
 
 /// Runs an intent on a thread that may block.
