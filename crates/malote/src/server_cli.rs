@@ -10,10 +10,12 @@ mod analyst;
 mod backup;
 mod carol;
 mod catalog;
+mod copy;
 mod entity;
 mod fleet;
 mod key;
 mod lists;
+mod migrate;
 mod quarantine;
 mod retention;
 mod setup;
@@ -31,7 +33,7 @@ use server::{
     config::ServerConfig,
     model::catalog::{Page, Place, Tenant},
     service::Services,
-    store::sqlite,
+    store::Site,
 };
 
 use crate::{lang::Lang, out};
@@ -76,7 +78,7 @@ enum ServerNoun {
         dump_config: bool,
     },
     /// Bring the store to this program's schema; stop the server first.
-    Migrate,
+    Migrate(migrate::Migrate),
     /// Print the configuration in force.
     Config {
         /// Print the defaults instead, as a file to begin with.
@@ -87,6 +89,8 @@ enum ServerNoun {
     Backup(backup::BackupArgs),
     /// Put a backup in the place of what the data folder holds; stop the server first.
     Restore(backup::RestoreArgs),
+    /// Copy the store of the data folder into the database of store.url; stop the server first.
+    CopyStore(copy::CopyArgs),
     /// Make tenant, environment, installation, tables and credentials in one go; what is there is used.
     Setup(setup::Setup),
     /// Customers.
@@ -226,7 +230,8 @@ impl ServerNoun {
 }
 
 fn must_be_there(config: &ServerConfig, lang: Lang) -> Result<()> {
-    let store = config.store();
+    // A database that has no store yet is told by its schema.
+    let Site::File(store) = config.site()? else { return Ok(()) };
     // A folder that may not be looked into is no missing store.
     let cannot = || format!("cannot look for the store {}", store.display());
     if store.try_exists().coded(Code::StoreFailed, cannot())? {
@@ -263,12 +268,16 @@ impl ServerCommand {
             ServerNoun::Config { defaults: true } => {
                 out::data(ServerConfig::default().dump().trim_end())
             }
-            ServerNoun::Migrate => migrate(&config, form)?,
+            ServerNoun::Migrate(args) => Box::pin(args.run(&config, form)).await?,
             ServerNoun::Backup(args) => {
                 telemetry::start("warn", config.log.format);
                 Box::pin(args.run(&config, form)).await?;
             }
             ServerNoun::Restore(args) => {
+                telemetry::start("warn", config.log.format);
+                Box::pin(args.run(&config, form)).await?;
+            }
+            ServerNoun::CopyStore(args) => {
                 telemetry::start("warn", config.log.format);
                 Box::pin(args.run(&config, form)).await?;
             }
@@ -308,10 +317,11 @@ async fn with_store(noun: ServerNoun, services: &Services, form: Form) -> Result
         ServerNoun::Alert(command) => command.run(services, form).await,
         ServerNoun::Webhook(command) => command.run(services, form).await,
         ServerNoun::Run { .. }
-        | ServerNoun::Migrate
+        | ServerNoun::Migrate(_)
         | ServerNoun::Config { .. }
         | ServerNoun::Backup(_)
-        | ServerNoun::Restore(_) => Ok(()),
+        | ServerNoun::Restore(_)
+        | ServerNoun::CopyStore(_) => Ok(()),
     }
 }
 
@@ -324,42 +334,6 @@ async fn serve(config: ServerConfig) -> Result<u8> {
     let ended = Box::pin(app::run(config, shutdown)).await;
     signals.abort();
     ended.map(|()| exit::OK)
-}
-
-fn migrate(config: &ServerConfig, form: Form) -> Result<()> {
-    let store = config.store();
-    runtime::backup::refuse_pending(&config.data)?;
-    runtime::files::folder(&config.data).map_err(|cause| {
-        Error::new(Code::ConfigInvalid, format!("cannot make {}", config.data.display()))
-            .because(cause)
-    })?;
-    // A server at work has its store open, and what a step changes would change beneath it.
-    let _alone = match sqlite::state(&store)? {
-        sqlite::State::Current => None,
-        _ => Some(app::lock(&config.data)?),
-    };
-    let steps = sqlite::migrate(&store)?;
-    let nothing = steps.is_empty();
-    for step in steps {
-        out::data(if form.json {
-            serde_json::json!({ "migrated": step }).to_string()
-        } else {
-            form.lang.pick(format!("migrated {step}"), format!("migrado {step}"))
-        });
-    }
-    let store = store.display();
-    if nothing {
-        form.talk(
-            format!("nothing was to do: the store {store} is current"),
-            format!("nada a fazer: o armazenamento {store} está atualizado"),
-        );
-    } else {
-        form.talk(
-            format!("the store {store} is current now"),
-            format!("o armazenamento {store} agora está atualizado"),
-        );
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -4,13 +4,13 @@
 //! Promises: TLS, where it is asked for, checks the certificate; a network that swallows packets ends a connection (F16).
 //! Never: shows a password; knows what is asked over a connection.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use protocol::{Code, Coded as _, Error, Result};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use tokio_postgres::{
     Client, Config, NoTls, Socket,
-    config::SslMode,
+    config::{Host, SslMode},
     tls::{MakeTlsConnect, TlsConnect},
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -48,13 +48,13 @@ impl Address {
         let (url, asked) = Asked::split(key, url)?;
         let words = || {
             format!(
-                "{key} is not a PostgreSQL URL: postgres://user:password@host:port/database, and of parameters sslmode \
-                 and sslrootcert"
+                "{key} is not a PostgreSQL URL: postgres://user@host:port/database, and of parameters sslmode and \
+                 sslrootcert"
             )
         };
         let mut config: Config = url.parse().coded(Code::ConfigInvalid, words())?;
         if config.get_user().is_none() {
-            let words = format!("{key} names no user: postgres://user:password@host/database");
+            let words = format!("{key} names no user: postgres://user@host/database");
             return Err(Error::new(Code::ConfigInvalid, words));
         }
         config
@@ -70,6 +70,13 @@ impl Address {
         Ok(Self { config, tls })
     }
 
+    /// With a password that stands elsewhere than in the URL.
+    #[must_use]
+    pub fn with_password(mut self, password: &str) -> Self {
+        self.config.password(password);
+        self
+    }
+
     /// Without TLS.
     #[must_use]
     pub const fn plain(config: Config) -> Self {
@@ -79,6 +86,28 @@ impl Address {
     #[must_use]
     pub const fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Whether connections are encrypted; then the certificate is checked as well.
+    #[must_use]
+    pub const fn is_encrypted(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Whether every host that it names is this machine, so that nothing goes over a network.
+    #[must_use]
+    pub fn is_near(&self) -> bool {
+        let near = |host: &Host| match host {
+            Host::Tcp(name) => {
+                let address = name.parse::<IpAddr>().map(|address| address.to_canonical());
+                name.eq_ignore_ascii_case("localhost")
+                    || address.is_ok_and(|address| address.is_loopback())
+            }
+            #[cfg(unix)]
+            Host::Unix(_) => true,
+        };
+        let addresses = self.config.get_hostaddrs();
+        self.config.get_hosts().iter().all(near) && addresses.iter().all(IpAddr::is_loopback)
     }
 
     /// A new connection, and the task that ends once it is closed.
@@ -91,6 +120,33 @@ impl Address {
             None => open(&self.config, NoTls).await,
         }
     }
+}
+
+impl std::fmt::Display for Address {
+    /// Host, port and database, as people know it.
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let host = match self.config.get_hosts().first() {
+            Some(Host::Tcp(name)) => name.clone(),
+            #[cfg(unix)]
+            Some(Host::Unix(path)) => path.display().to_string(),
+            None => "localhost".to_owned(),
+        };
+        let port = self.config.get_ports().first().copied().unwrap_or(5432);
+        let database = self.config.get_dbname().or(self.config.get_user()).unwrap_or_default();
+        write!(out, "postgres://{host}:{port}/{database}")
+    }
+}
+
+/// Whether a text that should be a URL holds a password, well-formed or not.
+#[must_use]
+pub fn holds_password(url: &str) -> bool {
+    // As the parser of URLs reads it: user and password are all before the first @.
+    let login = url.split_once('@').map_or("", |(login, _)| login);
+    let login = login.split_once("://").map_or(login, |(_, login)| login);
+    let mut words = url.split(['?', '&', ' ', '\t', '\n']);
+    login.contains(':')
+        || words.any(|word| word.trim_start().starts_with("password"))
+        || url.parse::<Config>().is_ok_and(|config| config.get_password().is_some())
 }
 
 async fn open<T>(
@@ -194,6 +250,42 @@ mod tests {
         assert_eq!(asked, ("postgres://h/d?options=x".into(), true, Some("/ca.pem".into())));
         let refused = split("postgres://h/d?sslmode=prefer").unwrap_err();
         assert_eq!(refused.code, Code::ConfigInvalid);
+    }
+
+    #[test]
+    fn a_password_is_found_wherever_a_url_may_have_one() {
+        for with in [
+            "postgres://u:p@h/d",
+            "postgres://u:p@ss@h/d",
+            "postgres://u:@h",
+            "postgresql://u:p/w@h:5432/d?sslmode=require",
+            "postgres://u@h/d?password=p",
+            "postgres://u@h/d?sslmode=disable&pass%77ord=p",
+            "host=h user=u password=p",
+            "u:p@h",
+        ] {
+            assert!(holds_password(with), "{with}");
+        }
+        let without =
+            ["", "postgres://u@h:5432/d", "postgres://h:5432/d?sslmode=verify-full", "host=h"];
+        for without in without {
+            assert!(!holds_password(without), "{without}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_shown_without_its_password_and_knows_what_is_near() {
+        let of = |url| Address::of(("store.url", url), None, "test").unwrap();
+        let address = of("postgres://u@db.example:5433/d").with_password("canary");
+        assert_eq!(address.to_string(), "postgres://db.example:5433/d");
+        assert_eq!(address.config().get_password(), Some(&b"canary"[..]));
+        assert!(!format!("{address:?} {address} {:?}", address.config()).contains("canary"));
+        assert!(!address.is_near() && !address.is_encrypted());
+        for near in ["postgres://u@LOCALHOST/d", "postgres://u@127.0.0.1/d", "postgres://u@%2Fx/d"]
+        {
+            assert!(of(near).is_near(), "{near}");
+        }
+        assert!(!of("postgres://u@localhost,10.0.0.1/d").is_near());
     }
 
     #[test]

@@ -5,9 +5,11 @@
 //! meanwhile.
 //! Never: migrates a store that has data by itself; opens a data folder in which a restore was cut off.
 //!
-//! `backup` copies a data folder and puts copies back; `doctor` looks a machine over.
+//! `backup` copies a data folder and puts copies back; `copy` takes its store into a database; `doctor` looks a machine
+//! over.
 
 pub mod backup;
+pub mod copy;
 pub mod doctor;
 
 use std::{
@@ -33,7 +35,10 @@ use crate::{
     config::{Addresses, ServerConfig},
     grpc, http,
     service::{Services, catalog},
-    store::sqlite::{self, State},
+    store::{
+        Site,
+        sqlite::{self, State},
+    },
     tasks,
 };
 
@@ -82,13 +87,13 @@ pub async fn run(config: ServerConfig, mut shutdown: Shutdown) -> Result<()> {
 /// `CONFIG_INVALID`, `STORE_VERSION`, `STORE_FAILED`.
 pub async fn open(config: &ServerConfig) -> Result<Services> {
     make_folder(&config.data)?;
-    prepare(&config.store())?;
+    let site = prepare(config)?;
     config.retention.check()?;
     // What a running server gives as the source of its events.
     let addresses = config.addresses(config.http_listen, config.grpc_listen);
     let source = addresses.map(|found| found.http).unwrap_or_default();
     let (calling, alerting) = (config.calling(&source)?, config.alerting(&source)?);
-    let services = Services::open(&config.data, String::new()).await?;
+    let services = Services::over(site.open().await?, &config.data, String::new()).await?;
     let services = services.allowing_private(config.allow_private).keeping(config.retention);
     Ok(services.calling(calling).alerting(alerting).by(&command_line()))
 }
@@ -110,6 +115,7 @@ impl App {
     pub async fn start(config: &ServerConfig) -> Result<Self> {
         runtime::telemetry::start_metrics();
         config.retention.check()?;
+        config.site()?;
         let (certificate, renewal) = tls::load(&config.tls)?.unzip();
         // What is refused before the store is opened leaves no new folder behind.
         let held = if config.data.exists() { Some(alone(&config.data).await?) } else { None };
@@ -178,10 +184,10 @@ impl App {
     }
 }
 
-/// The services over the folder's store, which is made where there is none.
+/// The services over the store; a file is made where there is none.
 async fn ready(config: &ServerConfig, addresses: &Addresses) -> Result<Services> {
-    prepare(&config.store())?;
-    let services = Services::open(&config.data, addresses.issuer()).await?;
+    let site = prepare(config)?;
+    let services = Services::over(site.open().await?, &config.data, addresses.issuer()).await?;
     Ok(services.allowing_private(config.allow_private).keeping(config.retention))
 }
 
@@ -258,13 +264,17 @@ fn make_folder(data: &Path) -> Result<()> {
 }
 
 /// A new store is made; an older or newer one is refused by its opener.
-fn prepare(store: &Path) -> Result<()> {
-    runtime::backup::refuse_pending(store.parent().unwrap_or(Path::new(".")))?;
-    if sqlite::state(store)? == State::Empty {
-        sqlite::migrate(store)?;
-        tracing::info!(store = %store.display(), "a new store was made");
+fn prepare(config: &ServerConfig) -> Result<Site> {
+    runtime::backup::refuse_pending(&config.data)?;
+    let site = config.site()?;
+    // A database is made ready by `malote server migrate`: whoever serves may not be the one who owns it.
+    if let Site::File(path) = &site
+        && sqlite::state(path)? == State::Empty
+    {
+        sqlite::migrate(path)?;
+        tracing::info!(store = %site, "a new store was made");
     }
-    Ok(())
+    Ok(site)
 }
 
 async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener> {

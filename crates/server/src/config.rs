@@ -11,8 +11,12 @@ use std::{
 };
 
 use protocol::{Code, Coded as _, Error, Result};
-use runtime::{telemetry::LogFormat, tls::TlsFiles};
-use serde::{Deserialize, Serialize};
+use runtime::{
+    postgres::{Address, holds_password},
+    telemetry::LogFormat,
+    tls::TlsFiles,
+};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use crate::{
     model::{alert::Pace, delivery::Schedule, retention::Policy},
@@ -20,6 +24,7 @@ use crate::{
         alerts::Settings,
         webhooks::{Calling, Reach},
     },
+    store::Site,
 };
 
 /// Prefix of the environment's variables.
@@ -44,6 +49,7 @@ pub struct ServerConfig {
     /// Addresses of proxies before HTTP and gRPC: they bring many senders, so connections per address are not bounded for
     /// them.
     pub trusted_proxies: Vec<IpAddr>,
+    pub store: StoreConfig,
     pub log: LogConfig,
     /// Certificate and key of both listeners, where no front ends TLS; empty = they speak without.
     pub tls: TlsFiles,
@@ -51,6 +57,41 @@ pub struct ServerConfig {
     pub retention: Policy,
     pub webhooks: WebhookConfig,
     pub alerts: AlertConfig,
+}
+
+/// Where ledger, catalog and queues are kept.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StoreConfig {
+    /// PostgreSQL: `postgres://user@host:port/database`, with `sslmode` and `sslrootcert`; without a password. Empty: a
+    /// SQLite file in the data folder.
+    #[serde(deserialize_with = "url")]
+    pub url: String,
+    /// File that holds the user's password alone.
+    pub password_file: Option<PathBuf>,
+    /// PEM file of the authority whose certificate the database has; else whom this machine trusts.
+    pub ca_file: Option<PathBuf>,
+}
+
+const WITH_PASSWORD: &str =
+    "it holds a password: put that into a file of its own and name the file in store.password_file";
+
+fn check_url(url: &str) -> std::result::Result<(), &'static str> {
+    if holds_password(url) {
+        return Err(WITH_PASSWORD);
+    }
+    match url.split_once("://") {
+        Some(("postgres" | "postgresql", _)) => Ok(()),
+        _ if url.is_empty() => Ok(()),
+        _ => Err("it is not a PostgreSQL URL: postgres://user@host:port/database"),
+    }
+}
+
+/// Whatever is read is shown again (`malote server config`), so that a password is refused before it is kept.
+fn url<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<String, D::Error> {
+    let url = String::deserialize(from)?;
+    check_url(&url).map_err(D::Error::custom)?;
+    Ok(url)
 }
 
 /// When and how people are told that something is wrong.
@@ -127,6 +168,7 @@ impl Default for ServerConfig {
             public_grpc: String::new(),
             allow_private: false,
             trusted_proxies: Vec::new(),
+            store: StoreConfig::default(),
             log: LogConfig::default(),
             tls: TlsFiles::default(),
             retention: Policy::default(),
@@ -151,9 +193,47 @@ impl ServerConfig {
         toml::to_string(self).unwrap_or_default()
     }
 
+    /// The file of a store that is no database of its own.
     #[must_use]
-    pub fn store(&self) -> PathBuf {
+    pub fn store_file(&self) -> PathBuf {
         self.data.join("store.sqlite")
+    }
+
+    /// Where the store is.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID`.
+    pub fn site(&self) -> Result<Site> {
+        let StoreConfig { url, password_file, ca_file } = &self.store;
+        let invalid = |key: &str, words: &str| Error::new(Code::ConfigInvalid, words).at(key);
+        if url.is_empty() {
+            // What was meant for a database would otherwise be kept in a file, in silence.
+            for (key, file) in [("store.password_file", password_file), ("store.ca_file", ca_file)]
+            {
+                if file.is_some() {
+                    return Err(invalid(key, "it is for a database, and store.url names none"));
+                }
+            }
+            return Ok(Site::File(self.store_file()));
+        }
+        check_url(url).map_err(|words| invalid("store.url", words))?;
+        let address = Address::of(("store.url", url), ca_file.clone(), "malote server")?;
+        if address.config().get_password().is_some() {
+            return Err(invalid("store.url", WITH_PASSWORD));
+        }
+        if ca_file.is_some() && !address.is_encrypted() {
+            let words = "store.url asks for no TLS, so nobody's certificate is looked at; add ?sslmode=verify-full to it";
+            return Err(invalid("store.ca_file", words));
+        }
+        let Some(file) = password_file else { return Ok(Site::Postgres(Box::new(address))) };
+        let words = || format!("store.password_file {}: it cannot be read", file.display());
+        let password = std::fs::read_to_string(file).coded(Code::ConfigInvalid, words())?;
+        let password = password.trim_end_matches(['\r', '\n']);
+        if password.is_empty() {
+            let key = format!("store.password_file {}", file.display());
+            return Err(invalid(&key, "it is empty"));
+        }
+        Ok(Site::Postgres(Box::new(address.with_password(password))))
     }
 
     /// How webhooks are called; `source` is this server's address.
@@ -330,6 +410,94 @@ mod tests {
             runtime::config::load_from::<ServerConfig>(Some(&path), "NONE", Default::default())
                 .unwrap_err();
         assert!(error.message.contains("htp_listen"), "{error}");
+    }
+
+    /// A configuration of that text and those variables.
+    fn read(text: &str, variables: &[(&str, &str)]) -> Result<ServerConfig> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("server.toml");
+        std::fs::write(&path, text).unwrap();
+        let variables = variables.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+        runtime::config::load_from(Some(&path), PREFIX, variables.collect())
+    }
+
+    #[test]
+    fn a_store_is_a_file_unless_a_url_names_a_database() {
+        let file = ServerConfig::default();
+        assert!(matches!(file.site(), Ok(Site::File(path)) if path.ends_with("store.sqlite")));
+        let folder = tempfile::tempdir().unwrap();
+        let password = folder.path().join("password");
+        std::fs::write(&password, "canary pass\r\n").unwrap();
+        let named = [
+            ("MALOTE_SERVER_STORE__URL", "postgres://malote@db.example/malote"),
+            ("MALOTE_SERVER_STORE__PASSWORD_FILE", password.to_str().unwrap()),
+        ];
+        let config = read("", &named).unwrap();
+        let Site::Postgres(address) = config.site().unwrap() else { panic!("no database") };
+        assert_eq!(address.config().get_password(), Some(&b"canary pass"[..]));
+        let site = config.site().unwrap();
+        assert_eq!(site.to_string(), "postgres://db.example:5432/malote");
+        assert!(!format!("{site} {site:?} {config:?} {}", config.dump()).contains("canary"));
+        assert_eq!(read(&config.dump(), &[]).unwrap(), config, "the dump reads back alike");
+    }
+
+    #[test]
+    fn a_url_with_a_password_is_refused_by_its_key_and_never_shown() {
+        for url in [
+            "postgres://malote:canary@db.example/malote",
+            "postgres://malote:canary@db.example:port/malote",
+            "postgresql://malote@db.example/malote?password=canary",
+            "host=db.example user=malote password=canary",
+        ] {
+            let by_file = read(&format!("[store]\nurl = '{url}'"), &[]).unwrap_err();
+            let by_variable = read("", &[("MALOTE_SERVER_STORE__URL", url)]).unwrap_err();
+            let store = StoreConfig { url: url.into(), ..StoreConfig::default() };
+            let made = ServerConfig { store, ..ServerConfig::default() }.site().unwrap_err();
+            for error in [&by_file, &by_variable, &made] {
+                assert_eq!(error.code, Code::ConfigInvalid, "{url}");
+                assert!(error.message.contains("store.url"), "{error}");
+                assert!(error.message.contains("store.password_file"), "{error}");
+                assert!(!format!("{error:?}").contains("canary"), "{error:?}");
+            }
+            assert!(by_file.message.contains("server.toml"), "{by_file}");
+            assert!(by_variable.message.contains("MALOTE_SERVER_STORE__URL"), "{by_variable}");
+        }
+    }
+
+    #[test]
+    fn keys_of_the_store_that_would_count_for_nothing_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let empty = folder.path().join("empty");
+        std::fs::write(&empty, "\n").unwrap();
+        let [empty, none] =
+            [empty, folder.path().join("none")].map(|path| path.display().to_string());
+        let url = "url = 'postgres://malote@db.example/malote'";
+        let pem = include_str!("../../sim/tests/it/tls/ca.pem");
+        let authority = folder.path().join("ca.pem");
+        std::fs::write(&authority, pem).unwrap();
+        let authority = authority.display();
+        for (keys, key) in [
+            ("password_file = 'x'".to_owned(), "store.password_file"),
+            ("ca_file = 'x'".to_owned(), "store.ca_file"),
+            (format!("{url}\npassword_file = '{none}'"), "store.password_file"),
+            (format!("{url}\npassword_file = '{empty}'"), "store.password_file"),
+            (format!("{url}\nca_file = '{authority}'"), "store.ca_file"),
+            ("url = 'postgres://db.example/malote'".to_owned(), "store.url"),
+            ("url = 'postgres://malote@db.example/malote?sslmode=prefer'".to_owned(), "store.url"),
+        ] {
+            let refused = read(&format!("[store]\n{keys}"), &[]).unwrap().site().unwrap_err();
+            assert_eq!(refused.code, Code::ConfigInvalid, "{keys}");
+            assert!(refused.message.contains(key), "{refused}");
+        }
+        let other = read("[store]\nurl = 'mysql://malote@db.example/malote'", &[]).unwrap_err();
+        assert!(other.message.contains("store.url"), "{other}");
+        let asked = format!(
+            "[store]\nurl = 'postgres://malote@db.example/malote?sslmode=verify-full'\nca_file = '{authority}'"
+        );
+        let Site::Postgres(address) = read(&asked, &[]).unwrap().site().unwrap() else {
+            panic!("no database")
+        };
+        assert!(address.is_encrypted());
     }
 
     #[test]

@@ -139,9 +139,11 @@ pub(super) const TWINS: super::Twins = twins! {
     "LAST"
     "ÚLTIMO";
     "Let a role of the database read the staged tables, and nothing else"
-    "Deixa uma role do banco de dados ler as tabelas na staging, e nada mais";
+    "Deixa um papel do banco de dados ler as tabelas na staging, e nada mais";
     "Let an app's clients in again"
     "Volta a aceitar as credenciais de um aplicativo";
+    "Let this role of the database work as the server; to be run as the role that owns the database"
+    "Deixa este papel do banco de dados trabalhar como servidor; execute como o papel que é dono do banco";
     "Live rows of a table, in the order of their key's bytes"
     "Linhas vivas de uma tabela, na ordem dos bytes da chave";
     "Make a client id and secret; the secret is shown now and never again"
@@ -215,7 +217,7 @@ pub(super) const TWINS: super::Twins = twins! {
     "RM, PROTHEUS, DATASUL, LOGIX or another; may be left out where the environment has one"
     "RM, PROTHEUS, DATASUL, LOGIX ou outro; pode ser omitido se o ambiente só tiver um";
     "ROLE"
-    "ROLE";
+    "PAPEL";
     "ROW"
     "LINHA";
     "Refuse every token of before"
@@ -237,9 +239,9 @@ pub(super) const TWINS: super::Twins = twins! {
     "Revoke a token at once and for ever"
     "Revoga um token, de imediato e para sempre";
     "Roles of the database that read the staged tables"
-    "Roles do banco de dados que leem as tabelas na staging";
+    "Papéis do banco de dados que leem as tabelas na staging";
     "Roles that read the staged tables, and the schema these stand in"
-    "Roles que leem as tabelas na staging, e o schema em que elas estão";
+    "Papéis que leem as tabelas na staging, e o schema em que elas estão";
     "Rows in quarantine, the newest batch first; `show` tells their values"
     "Linhas em quarentena, do pacote mais novo ao mais antigo; `show` mostra os seus valores";
     "Rows of a message as they were sent, while its body is kept"
@@ -285,7 +287,7 @@ pub(super) const TWINS: super::Twins = twins! {
     "Take a list of tables in, all or nothing, and tell each change"
     "Importa uma lista de tabelas, tudo ou nada, e diz cada mudança";
     "Take from a role whatever it reads of the staged tables"
-    "Tira de uma role tudo o que ela lê das tabelas na staging";
+    "Tira de um papel tudo o que ela lê das tabelas na staging";
     "Take it away"
     "Remove o connector";
     "Take the database that was refused last for the stream's own (DATABASE_CHANGED)"
@@ -317,9 +319,9 @@ pub(super) const TWINS: super::Twins = twins! {
     "The predicate, in quotes; left out: none"
     "O filtro, entre aspas; se omitido, nenhum";
     "The role"
-    "A role";
+    "O papel";
     "The role, which the database has already"
-    "A role, que o banco de dados já tem";
+    "O papel, que o banco de dados já tem";
     "The row, as the list names it"
     "A linha, como a lista a identifica";
     "The tenant's subdomain at Carol"

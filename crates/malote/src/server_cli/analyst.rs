@@ -85,7 +85,7 @@ async fn list(services: &Services, at: &OfPlace, form: Form) -> Result<()> {
         return Ok(());
     }
     let cells = readers.roles.into_iter().map(|role| vec![role, readers.schema.clone()]);
-    print(form, &[["ROLE", "ROLE"], ["SCHEMA", "SCHEMA"]], cells.collect());
+    print(form, &[["ROLE", "PAPEL"], ["SCHEMA", "SCHEMA"]], cells.collect());
     Ok(())
 }
 

@@ -14,6 +14,7 @@ use server::{
         backup::{BackupOrder, Moved, RestoreOrder, Restored, Revoked},
     },
     config::ServerConfig,
+    store::Site,
 };
 
 use super::lists::{Form, print};
@@ -25,7 +26,9 @@ use crate::out;
   malote server backup --to /backups/monday --config server.toml
 
 The master key is not copied: keep it apart from the backups, for who has both can open every secret of the store. A
-backup whose key is lost cannot be restored.")]
+backup whose key is lost cannot be restored.
+
+A store in a database (store.url) is backed up with the database's own tools, such as pg_dump.")]
 pub(super) struct BackupArgs {
     /// Folder of the backup; empty or not there yet.
     #[arg(long, value_name = "FOLDER")]
@@ -58,6 +61,7 @@ pub(super) struct RestoreArgs {
 impl BackupArgs {
     pub(super) async fn run(self, config: &ServerConfig, form: Form) -> Result<()> {
         let Self { to, with_key } = self;
+        only_files(config, form)?;
         let order = BackupOrder { data: config.data.clone(), to: to.clone(), with_key };
         let made = app::backup::make(order, &app::command_line()).await?;
         let (files, bytes) = (made.files.len(), made.bytes());
@@ -89,12 +93,26 @@ impl RestoreArgs {
     pub(super) async fn run(self, config: &ServerConfig, form: Form) -> Result<()> {
         let Self { from, replace, dry_run } = self;
         let data = config.data.clone();
+        // One that was cut off is of files, and nothing opens the folder before it is finished.
         let Some(from) = from else { return finish(&data, form) };
+        only_files(config, form)?;
         let order = RestoreOrder { data, from, replace, dry_run };
         let restored = app::backup::restore(order, &app::command_line()).await?;
         show(&restored, dry_run, form);
         Ok(())
     }
+}
+
+/// What is copied and put back are files; a database has means of its own.
+fn only_files(config: &ServerConfig, form: Form) -> Result<()> {
+    let Site::Postgres(_) = config.site()? else { return Ok(()) };
+    let words = form.lang.pick(
+        "the store is in a PostgreSQL database: back it up and restore it with the database's own tools, such as \
+         pg_dump and pg_restore, and keep the file master.key of the data folder apart",
+        "o armazenamento está em um banco PostgreSQL: faça o backup e a restauração com as ferramentas do próprio banco, \
+         como pg_dump e pg_restore, e guarde à parte o arquivo master.key da pasta de dados",
+    );
+    Err(Error::new(Code::BadRequest, words))
 }
 
 fn finish(data: &std::path::Path, form: Form) -> Result<()> {

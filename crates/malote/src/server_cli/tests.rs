@@ -238,6 +238,41 @@ async fn what_is_wrong_is_told_with_its_code() {
 }
 
 #[tokio::test]
+async fn a_copy_into_a_database_is_refused_where_none_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    run(folder.path(), "setup --tenant Loja --erp RM --tables FLAN").await.unwrap();
+    for line in ["copy-store", "copy-store --dry-run --json"] {
+        let error = run(folder.path(), line).await.unwrap_err();
+        assert_eq!(error.code, Code::ConfigInvalid, "{line}");
+        assert!(error.message.contains("store.url"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_in_a_database_is_not_copied_as_files_and_one_that_is_away_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("server.toml");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    std::fs::write(&path, format!("[store]\nurl = 'postgres://malote@{free}/malote'")).unwrap();
+    let data = folder.path().join("data");
+    let over = |line: &str| format!("{line} --config {}", path.display());
+    for lang in [Lang::En, Lang::Pt] {
+        for line in ["backup --to copy", "restore --from copy --dry-run"] {
+            let error = run_in(lang, &data, &over(line)).await.unwrap_err();
+            assert_eq!(error.code, Code::BadRequest, "{line}");
+            assert!(error.message.contains("pg_dump"), "{error}");
+            assert!(error.message.contains("master.key"), "{error}");
+        }
+    }
+    for line in ["migrate", "tenant list", "setup --tenant Loja --erp RM --tables FLAN"] {
+        let error = run(&data, &over(line)).await.unwrap_err();
+        assert_eq!(error.code, Code::StoreFailed, "{line}");
+        assert!(error.message.contains("nothing listens there"), "{error}");
+    }
+    assert!(!data.join("store.sqlite").exists());
+}
+
+#[tokio::test]
 async fn a_folder_without_a_store_is_told_and_left_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
     for line in ["tenant list", "staging list", "reload FLAN", "credential create"] {

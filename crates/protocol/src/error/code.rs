@@ -286,8 +286,8 @@ codes! {
         "Another process holds the data folder. One process at a time may use it."
         "Outro processo usa a pasta de dados. Só um processo por vez.";
     StoreFailed "STORE_FAILED" Transient Unavailable 503
-        "The store could not write or read. Look at disk space and the log."
-        "O armazenamento não conseguiu gravar ou ler. Veja o espaço em disco e o log.";
+        "The store could not write or read. Look at disk space and the log; where it is a database, at that and the way to it."
+        "O armazenamento não conseguiu gravar ou ler. Veja o espaço em disco e o log; se for um banco, veja o banco e a rede até ele.";
     StoreVersion "STORE_VERSION" Operator FailedPrecondition 500
         "The store belongs to another version. Run malote server migrate, or start the newer program."
         "O armazenamento é de outra versão. Rode malote server migrate, ou use o programa mais novo.";

@@ -1,5 +1,5 @@
-//! Doctor: looks over what a server stands on: configuration, data folder, key, store, disk, ports, addresses,
-//! certificates, clock, webhooks, mail server, signing keys.
+//! Doctor: looks over what a server stands on: configuration, data folder, key, store (a file or a database), disk, ports,
+//! addresses, certificates, clock, webhooks, mail server, signing keys.
 //!
 //! Promises: works without a running server and beside one; each finding that is worse than a note says what to do; every
 //! key of the configuration that cannot be used is told, not the first alone.
@@ -15,7 +15,7 @@ use std::{
 
 use protocol::{Code, Error, Result, limits};
 use runtime::{
-    backup, certificate,
+    certificate,
     clock::Wall,
     dial, files,
     finding::{Finding, Grade, Wish, both, words},
@@ -25,13 +25,11 @@ use runtime::{
 use super::bind;
 use crate::{
     config::{Addresses, ServerConfig},
-    model::alert::MailTls,
-    service::{access, alerts},
-    store::{
-        alert,
-        sqlite::{self, State, backup as copies},
-    },
+    model::alert::{MailServer, MailTls},
+    service::alerts,
 };
+
+mod store;
 
 const CONFIG: &str = "config";
 const DATA: &str = "data";
@@ -63,23 +61,24 @@ pub const TOPICS: [&str; 13] = [
     VERSION,
 ];
 
-/// A key that signs for longer should get a successor.
-const OLD_KEY: Duration = Duration::from_secs(365 * 86_400);
 /// Less free than this is soon none.
 const LITTLE: u64 = 1 << 30;
-/// Clocks that differ by less are alike.
-const ALIKE: Duration = Duration::from_secs(60);
 
 /// Looks everything over that is wished for.
 pub async fn doctor(config: &ServerConfig, wish: &Wish) -> Vec<Finding> {
     let mut findings = configuration(config);
     findings.push(Finding::ok(VERSION, "server", both(env!("CARGO_PKG_VERSION"))));
     let running = is_held(&config.data);
+    let mut mail_server = None;
     match Finding::closed_folder(DATA, &config.data) {
         Some(closed) => findings.push(closed),
         None => {
             findings.push(data_folder(&config.data, running));
-            findings.extend(store(config));
+            if wish.wants(&store::TOPICS) {
+                let (found, server) = Box::pin(store::looked(config, wish.patience)).await;
+                findings.extend(found);
+                mail_server = server;
+            }
         }
     }
     findings.push(disk(&config.data));
@@ -90,8 +89,10 @@ pub async fn doctor(config: &ServerConfig, wish: &Wish) -> Vec<Finding> {
             findings.push(port(key, address, running).await);
         }
     }
-    if wish.wants(&[MAIL]) {
-        findings.extend(Box::pin(mail(config, wish.patience)).await);
+    if wish.wants(&[MAIL])
+        && let Some(server) = mail_server
+    {
+        findings.extend(Box::pin(mail(config, server, wish.patience)).await);
     }
     let addresses = config.addresses(config.http_listen, config.grpc_listen);
     if wish.wants(&[ADDRESS, certificate::TOPIC, CLOCK])
@@ -115,8 +116,9 @@ fn configuration(config: &ServerConfig) -> Vec<Finding> {
     let level =
         telemetry::check(&config.log.level).map_err(|words| Error::new(Code::ConfigInvalid, words));
     let addresses = config.addresses(config.http_listen, config.grpc_listen);
-    let checks: [(&str, Result<()>); 6] = [
+    let checks: [(&str, Result<()>); 7] = [
         ("public_http, public_grpc", addresses.map(drop)),
+        ("store", config.site().map(drop)),
         ("tls", tls::load(&config.tls).map(drop)),
         ("retention", config.retention.check()),
         ("webhooks", config.calling("").map(drop)),
@@ -154,93 +156,6 @@ fn data_folder(data: &Path, running: bool) -> Finding {
     Finding::ok(DATA, place, found)
 }
 
-/// Store, key and what the store tells of clock and signing key.
-fn store(config: &ServerConfig) -> Vec<Finding> {
-    let path = config.store();
-    let place = path.display().to_string();
-    if let Err(error) = backup::refuse_pending(&config.data) {
-        return vec![Finding::error(STORE, &place, &error)];
-    }
-    let of_version = |found: u32| {
-        let words = format!("it has schema {found}, which is not this program's");
-        Finding::error(STORE, &place, &Error::new(Code::StoreVersion, words))
-    };
-    match sqlite::state(&path) {
-        Ok(State::Empty) => {
-            let new = words("it is made at the first start", "será criado no primeiro início");
-            return vec![Finding::note(STORE, &place, new)];
-        }
-        Ok(State::Behind { found }) => {
-            let todo = words(
-                "Make a backup, stop the server and run malote server migrate.",
-                "Faça um backup, pare o servidor e execute malote server migrate.",
-            );
-            return vec![Finding { todo: Some(todo), ..of_version(found) }];
-        }
-        Ok(State::Ahead { found }) => return vec![of_version(found)],
-        Err(error) => return vec![Finding::error(STORE, &place, &error)],
-        Ok(State::Current) => {}
-    }
-    let mut found = Vec::new();
-    match copies::glance(&path) {
-        Ok(seen) => {
-            let size = backup::size(&path) >> 20;
-            let told = words(
-                format!("its schema is current, {} streams, {size} MiB", seen.streams),
-                format!("o schema está atualizado, {} fluxos, {size} MiB", seen.streams),
-            );
-            found.push(Finding::ok(STORE, &place, told));
-            found.push(clock(seen.newest, Wall::now()));
-            found.extend(seen.signing_key_at.map(|made| signing_key(made, Wall::now())));
-        }
-        Err(error) => found.push(Finding::error(STORE, &place, &error)),
-    }
-    let fits = copies::sealed_keys(&path).and_then(|keys| access::fits(&config.data, &keys));
-    let place = config.data.join("master.key");
-    found.push(match fits {
-        Ok(()) => {
-            let good =
-                words("it opens what the store has sealed", "abre o que o armazenamento selou");
-            Finding::ok(KEY, place.display(), good)
-        }
-        Err(error) => Finding::error(KEY, place.display(), &error),
-    });
-    found
-}
-
-/// What was written down cannot be of the future: where it is, the clock went back.
-fn clock(newest: Wall, now: Wall) -> Finding {
-    let ahead = newest.since(now);
-    if ahead < ALIKE {
-        let found = words("it does not go behind the store", "não está atrás do armazenamento");
-        return Finding::ok(CLOCK, "this machine", found);
-    }
-    let seconds = ahead.as_secs();
-    let found = words(
-        format!("the store holds a moment that is {seconds} s ahead of this machine's clock"),
-        format!("o armazenamento tem um momento {seconds} s à frente do relógio desta máquina"),
-    );
-    let todo = words(
-        "Set the clock and let it follow a time server (NTP).",
-        "Acerte o relógio e faça-o seguir um servidor de tempo (NTP).",
-    );
-    Finding::warning(CLOCK, "this machine", (found, todo))
-}
-
-fn signing_key(made: Wall, now: Wall) -> Finding {
-    let age = now.since(made);
-    let days = age.as_secs() / 86_400;
-    let found = words(format!("it is {days} days old"), format!("tem {days} dias"));
-    if age < OLD_KEY {
-        return Finding::ok(SIGNING_KEY, "tokens", found);
-    }
-    let todo = words(
-        "Give it a successor: malote server key rotate.",
-        "Crie uma sucessora: malote server key rotate.",
-    );
-    Finding::warning(SIGNING_KEY, "tokens", (found, todo))
-}
-
 fn disk(data: &Path) -> Finding {
     let there = data.ancestors().find(|place| place.exists()).unwrap_or(Path::new("."));
     let place = data.display();
@@ -275,6 +190,7 @@ fn certificates(config: &ServerConfig) -> Vec<Finding> {
     let mut found = Vec::new();
     let named = [
         (certificate::TOPIC, Some(config.tls.certificate_file.clone())),
+        (STORE, config.store.ca_file.clone()),
         (WEBHOOKS, config.webhooks.ca_file.clone()),
         (MAIL, config.alerts.mail_ca_file.clone()),
     ];
@@ -340,12 +256,9 @@ async fn port(key: &str, address: SocketAddr, running: bool) -> Finding {
     }
 }
 
-/// Greets the mail server that alerts go through, where one is set.
-async fn mail(config: &ServerConfig, patience: Duration) -> Option<Finding> {
-    let path = config.store();
-    // What is wrong with the store or the authority's file is told beside this.
-    let State::Current = sqlite::state(&path).ok()? else { return None };
-    let server = alert::mail_server_in(&path).ok()??;
+/// Greets the mail server that alerts go through.
+async fn mail(config: &ServerConfig, server: MailServer, patience: Duration) -> Option<Finding> {
+    // What is wrong with the authority's file is told beside this.
     let ca_pem = config.alerting("").ok()?.ca_pem;
     let (place, tls) = (format!("{}:{}", server.host, server.port), server.tls);
     Some(match alerts::greeted(server, ca_pem, patience).await {
@@ -457,9 +370,10 @@ mod tests {
         config.tls.key_file = home.path().join("none.key");
         config.webhooks.ca_file = Some(home.path().join("none.pem"));
         config.alerts.again_hours = 0;
+        config.store.password_file = Some(home.path().join("none.password"));
         let findings = doctor(&config, &wish(&[CONFIG])).await;
         let told: Vec<&str> = findings.iter().map(|found| found.of.as_str()).collect();
-        for key in ["public_http, public_grpc", "tls", "webhooks", "alerts"] {
+        for key in ["public_http, public_grpc", "store", "tls", "webhooks", "alerts"] {
             assert!(told.contains(&key), "{key}: {findings:?}");
         }
         assert!(findings.iter().all(|found| found.grade == Grade::Mend && found.todo.is_some()));
@@ -543,7 +457,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let config = fixture::config(home.path());
         App::start(&config).await.unwrap().stop().await;
-        let db = rusqlite::Connection::open(config.store()).unwrap();
+        let db = rusqlite::Connection::open(config.store_file()).unwrap();
         db.pragma_update(None, "user_version", 1).unwrap();
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let config = ServerConfig { http_listen: taken.local_addr().unwrap(), ..config };
@@ -552,14 +466,5 @@ mod tests {
         assert!(todo.en.contains("malote server migrate"), "{findings:?}");
         let ports = of(&findings, PORT);
         assert!(ports.iter().any(|found| found.code == Some(Code::AddressInUse)), "{findings:?}");
-    }
-
-    #[test]
-    fn a_clock_that_went_back_and_a_key_that_is_old_are_told() {
-        let day = 86_400_000_000;
-        assert_eq!(clock(Wall(2 * day), Wall(day)).grade, Grade::Warning);
-        assert_eq!(clock(Wall(day), Wall(2 * day)).grade, Grade::Ok);
-        assert_eq!(signing_key(Wall(0), Wall(366 * day)).grade, Grade::Warning);
-        assert_eq!(signing_key(Wall(0), Wall(day)).grade, Grade::Ok);
     }
 }

@@ -56,9 +56,15 @@ pub(crate) fn config(data: &std::path::Path) -> ServerConfig {
 
 impl Running {
     pub(crate) async fn start() -> Self {
-        runtime::tls::install_provider();
         let folder = tempfile::tempdir().unwrap();
-        let app = App::start(&config(folder.path())).await.unwrap();
+        let config = config(folder.path());
+        Self::start_with(folder, &config).await
+    }
+
+    /// As [`Running::start`], with a configuration of its own for that data folder.
+    pub(crate) async fn start_with(folder: tempfile::TempDir, config: &ServerConfig) -> Self {
+        runtime::tls::install_provider();
+        let app = App::start(config).await.unwrap();
         let catalog = app.services.catalog.clone();
         let tenant = catalog.create_tenant("Loja").await.unwrap();
         let environment = catalog

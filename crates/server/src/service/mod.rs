@@ -24,6 +24,8 @@ use protocol::{
     names::ErpName,
 };
 
+use crate::store::Store;
+
 /// An authenticated sender: token → client → tenant, environment, allowed erp (`contracts.md` 3.2). Nothing of it
 /// comes from a message.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -117,7 +119,14 @@ impl Services {
     /// # Errors
     /// `STORE_VERSION`, `STORE_FAILED`, `CONFIG_INVALID` where the key file is wrong.
     pub async fn open(data: &std::path::Path, issuer: String) -> Result<Self> {
-        let store = crate::store::Store::open(&data.join("store.sqlite"))?;
+        Self::over(Store::open(&data.join("store.sqlite"))?, data, issuer).await
+    }
+
+    /// As [`Services::open`], over a store that is open; the data folder has its key file.
+    ///
+    /// # Errors
+    /// As [`Services::open`].
+    pub async fn over(store: Store, data: &std::path::Path, issuer: String) -> Result<Self> {
         let access = access::Access::open(store.clone(), data, issuer).await?;
         let sessions = session::Sessions::new(store.clone());
         let staging = staging::Staging::new(store.clone(), data);

@@ -39,7 +39,7 @@ use crate::model::{
 };
 
 pub use facts::Known;
-pub use routes::mail_server_in;
+pub(in crate::store) use routes::mail_server;
 
 const SELECT: &str =
     "SELECT id, tenant_id, environment_id, erp, rule, subject, amount, since, code, raised_at, clear_since, resolved_at,

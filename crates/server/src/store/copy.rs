@@ -2,22 +2,25 @@
 //!
 //! Promises: everything or nothing, in one transaction; each table's rows are read again from where they were written and
 //! compared, as a count and a digest that the order of rows does not change.
-//! Never: changes the file; writes into a store that holds a tenant.
+//! Never: changes the file; writes into a store that somebody has used.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use protocol::{Code, Error, Result};
 use runtime::postgres::Address;
+use rusqlite::Connection;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tokio_postgres::types::Type;
 
 use super::{
-    Whose, failed, is_current,
-    postgres::{self, Session, named},
+    Whose,
+    audit::{self, Deed},
+    failed, is_current,
+    postgres::{self, Room, Session, Way, in_transaction},
     sql::{Cell, Tx, cells_of_sqlite},
     sqlite,
 };
@@ -73,84 +76,139 @@ struct Table {
     identity: Option<String>,
 }
 
+/// What a server that was started on an empty store has made in it by itself: it gives way to what is copied.
+const MADE_AT_START: [&str; 2] = ["retention_look", "signing_key"];
+
 /// Copies the store of that file. No server may run on it.
 ///
 /// # Errors
-/// `STORE_VERSION` where one of both schemas is not current, `ALREADY_EXISTS` where the database holds a tenant,
+/// `STORE_VERSION` where one of both schemas is not current, `ALREADY_EXISTS` where the database holds a store,
 /// `STORE_FAILED`, `DISK_FULL`; then the database is as it was.
-pub async fn copy(from: &Path, to: &Address) -> Result<Vec<Copied>> {
-    is_current(sqlite::state(from)?).map_err(|error| error.at(from.display()))?;
-    is_current(postgres::state(to).await?)?;
-    let session = Session::open(to).await?;
-    let from: PathBuf = from.to_owned();
+pub async fn copy(from: &Path, to: &Address, who: &str) -> Result<Vec<Copied>> {
+    let (session, from, who) = (ready(from, to).await?, from.to_owned(), who.to_owned());
     runtime::task::blocking(move || {
-        session.begin("BEGIN").map_err(failed)?;
-        let copied = copy_all(&from, &session)?;
-        session.commit().map_err(failed)?;
-        Ok(copied)
+        in_transaction(&session, Way::Write, &Room::Store(Whose::All), |tx| {
+            let copied = copy_all(&from, &session, tx)?;
+            let rows: u64 = copied.iter().map(|copied| copied.rows).sum();
+            let deed = Deed::global("store.copy", from.display());
+            audit::note(tx, &who, deed.with(format!("{rows} rows")))?;
+            Ok(copied)
+        })
     })
     .await?
 }
 
-fn copy_all(from: &Path, session: &Session) -> Result<Vec<Copied>> {
-    let tx = Tx::postgres(session);
-    named(&tx, Whose::All)?;
-    let held = tx.query_row("SELECT EXISTS (SELECT 1 FROM tenant)", [], |row| row.get::<bool>(0));
-    if held.map_err(failed)? {
-        return Err(Error::new(Code::AlreadyExists, "the database holds a store already"));
+/// What [`copy`] would copy.
+///
+/// # Errors
+/// As [`copy`], which it foresees as far as a look can tell.
+pub async fn foreseen(from: &Path, to: &Address) -> Result<Vec<Copied>> {
+    let (session, from) = (ready(from, to).await?, from.to_owned());
+    runtime::task::blocking(move || {
+        in_transaction(&session, Way::Read, &Room::Store(Whose::All), |tx| {
+            let tables = tables(tx)?;
+            made_at_start(tx, &tables)?;
+            let file = sqlite::connect(&from, true)?;
+            file.execute_batch("BEGIN").map_err(sqlite::failed)?;
+            let file = Tx::sqlite(&file);
+            let counted = |Table { name: table, .. }: Table| {
+                let sql = format!("SELECT count(*) FROM {table}");
+                let rows = file.query_row(&sql, [], |row| row.get::<i64>(0)).map_err(failed)?;
+                Ok(Copied { table, rows: rows.unsigned_abs() })
+            };
+            tables.into_iter().map(counted).collect()
+        })
+    })
+    .await?
+}
+
+/// A connection to the database, where both schemas are current.
+async fn ready(from: &Path, to: &Address) -> Result<Session> {
+    is_current(sqlite::state(from)?).map_err(|error| error.at(from.display()))?;
+    is_current(postgres::state(to).await?).map_err(|error| error.at(to))?;
+    Session::open(to).await
+}
+
+/// Tables of a store that nobody has used yet, with what a start left in them.
+fn made_at_start<'t>(tx: &Tx<'_>, tables: &'t [Table]) -> Result<Vec<&'t Table>> {
+    let mut made = Vec::new();
+    for table in tables {
+        let sql = format!("SELECT EXISTS (SELECT 1 FROM {})", table.name);
+        if !tx.query_row(&sql, [], |row| row.get::<bool>(0)).map_err(failed)? {
+            continue;
+        }
+        if !MADE_AT_START.contains(&table.name.as_str()) {
+            let words = format!(
+                "the database holds a store already, table {} has rows; copy into a new database",
+                table.name
+            );
+            return Err(Error::new(Code::AlreadyExists, words));
+        }
+        made.push(table);
+    }
+    Ok(made)
+}
+
+fn copy_all(from: &Path, session: &Session, tx: &Tx<'_>) -> Result<Vec<Copied>> {
+    let tables = tables(tx)?;
+    for table in made_at_start(tx, &tables)? {
+        tx.execute(&format!("DELETE FROM {}", table.name), []).map_err(failed)?;
     }
     let file = sqlite::connect(from, true)?;
     file.execute_batch("BEGIN").map_err(sqlite::failed)?;
-    let mut copied = Vec::new();
-    for table in tables(&tx)? {
-        let names =
-            table.columns.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
-        let select = format!("SELECT {names} FROM {}", table.name);
-        let into = format!("COPY {} ({names}) FROM STDIN BINARY", table.name);
-        let types: Vec<Type> = table.columns.iter().map(|(_, kind)| kind.clone()).collect();
-        let mut written = Digest::default();
-        let mut statement = file.prepare(&select).map_err(sqlite::failed)?;
-        let mut rows = statement.query([]).map_err(sqlite::failed)?;
-        // COPY is not for tables whose policies hold for their owner too; in this transaction they do not.
-        let forced = |word: &str| {
-            let sql = format!("ALTER TABLE {} {word} ROW LEVEL SECURITY", table.name);
-            session.batch(&sql).map_err(failed)
-        };
-        let is_forced = of_tenants(&tx, &table.name)?;
-        if is_forced {
-            forced("NO FORCE")?;
-        }
-        session
-            .copy_in(&into, &types, |write| {
-                while let Some(row) = rows.next().map_err(super::sql::SqlError::Sqlite)? {
-                    let cells = cells_of_sqlite(row, types.len())?;
-                    written.add(cells.iter().copied());
-                    write(&cells)?;
-                }
-                Ok(())
-            })
-            .map_err(failed)?;
-        if is_forced {
-            forced("FORCE")?;
-        }
-        let read = session.digest(&select).map_err(failed)?;
-        if read != written {
-            let words = format!(
-                "table {} is not the same behind the copy: {} rows were written, {} are there",
-                table.name, written.rows, read.rows
-            );
-            return Err(Error::new(Code::StoreFailed, words));
-        }
-        if let Some(column) = &table.identity {
-            let sql = format!(
-                "SELECT setval(pg_get_serial_sequence('{}', '{column}'), max({column})) FROM {}",
-                table.name, table.name
-            );
-            tx.query_row(&sql, [], |_| Ok(())).map_err(failed)?;
-        }
-        copied.push(Copied { table: table.name, rows: written.rows });
+    tables.into_iter().map(|table| copy_table(&file, (session, tx), table)).collect()
+}
+
+fn copy_table(
+    file: &Connection,
+    (session, tx): (&Session, &Tx<'_>),
+    table: Table,
+) -> Result<Copied> {
+    let names = table.columns.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
+    let select = format!("SELECT {names} FROM {}", table.name);
+    let into = format!("COPY {} ({names}) FROM STDIN BINARY", table.name);
+    let types: Vec<Type> = table.columns.iter().map(|(_, kind)| kind.clone()).collect();
+    let mut written = Digest::default();
+    let mut statement = file.prepare(&select).map_err(sqlite::failed)?;
+    let mut rows = statement.query([]).map_err(sqlite::failed)?;
+    // COPY is not for tables whose policies hold for their owner too; in this transaction they do not.
+    let forced = |word: &str| {
+        let sql = format!("ALTER TABLE {} {word} ROW LEVEL SECURITY", table.name);
+        session.batch(&sql).map_err(failed)
+    };
+    let is_forced = of_tenants(tx, &table.name)?;
+    if is_forced {
+        forced("NO FORCE")?;
     }
-    Ok(copied)
+    session
+        .copy_in(&into, &types, |write| {
+            while let Some(row) = rows.next().map_err(super::sql::SqlError::Sqlite)? {
+                let cells = cells_of_sqlite(row, types.len())?;
+                written.add(cells.iter().copied());
+                write(&cells)?;
+            }
+            Ok(())
+        })
+        .map_err(failed)?;
+    if is_forced {
+        forced("FORCE")?;
+    }
+    let read = session.digest(&select).map_err(failed)?;
+    if read != written {
+        let words = format!(
+            "table {} is not the same behind the copy: {} rows were written, {} are there",
+            table.name, written.rows, read.rows
+        );
+        return Err(Error::new(Code::StoreFailed, words));
+    }
+    if let Some(column) = &table.identity {
+        let sql = format!(
+            "SELECT setval(pg_get_serial_sequence('{}', '{column}'), max({column})) FROM {}",
+            table.name, table.name
+        );
+        tx.query_row(&sql, [], |_| Ok(())).map_err(failed)?;
+    }
+    Ok(Copied { table: table.name, rows: written.rows })
 }
 
 /// Whether a table's rows belong to tenants.
@@ -258,8 +316,16 @@ mod tests {
                 Environment { tenant: id, id: id_of, name: "prod".into(), kind, created_at: At(1) };
             file.add_environment(environment).await.unwrap();
         }
-        let address = trial::owner_of(&trial::apart(trial::made));
-        let copied = copy(&path, &address).await.unwrap();
+        let service = trial::apart(trial::made);
+        let address = trial::owner_of(&service);
+        // As a server leaves an empty store that it was started on.
+        let database = trial::Database::Server(Box::new(service));
+        database.run("INSERT INTO signing_key VALUES (repeat('k', 32), 'x', 'x', 1, NULL)");
+        let foreseen = foreseen(&path, &address).await.unwrap();
+        assert_eq!(database.first("SELECT count(*) FROM tenant").unwrap(), "0");
+        let copied = copy(&path, &address, "ana").await.unwrap();
+        assert_eq!(foreseen, copied);
+        assert_eq!(database.first("SELECT count(*) FROM signing_key").unwrap(), "0");
         let rows = |table: &str| copied.iter().find(|copied| copied.table == table).unwrap().rows;
         assert_eq!((rows("tenant"), rows("environment"), rows("audit")), (3, 3, 6), "{copied:?}");
         let there = Store::connect(address.clone()).await.unwrap().by("ana");
@@ -268,9 +334,13 @@ mod tests {
         assert_eq!(there.first_broken_audit().await.unwrap(), None);
         let id = protocol::ids::TenantId(uuid::Uuid::from_u128(1));
         there.rename_tenant(id, "Other".into()).await.unwrap();
-        let newest = there.audit(AuditQuery { limit: 1, ..AuditQuery::default() }).await.unwrap();
-        assert_eq!(newest[0].seq, 7, "numbers go on behind those that came");
-        let refused = copy(&path, &address).await.unwrap_err();
+        let newest = there.audit(AuditQuery { limit: 2, ..AuditQuery::default() }).await.unwrap();
+        assert_eq!((newest[1].seq, newest[1].action.as_str()), (7, "store.copy"), "{newest:?}");
+        assert_eq!(newest[0].seq, 8, "numbers go on behind those that came");
+        assert_eq!(there.first_broken_audit().await.unwrap(), None);
+        let refused = copy(&path, &address, "ana").await.unwrap_err();
+        assert_eq!(refused.code, Code::AlreadyExists);
+        let refused = super::foreseen(&path, &address).await.unwrap_err();
         assert_eq!(refused.code, Code::AlreadyExists);
     }
 }

@@ -12,11 +12,13 @@ mod catalog;
 pub mod copy;
 pub mod fleet;
 pub mod ingest;
+pub mod look;
 mod migration;
 mod overview;
 pub mod postgres;
 pub mod retention;
 pub mod session;
+mod site;
 mod sql;
 pub mod sqlite;
 pub mod staging;
@@ -29,6 +31,7 @@ use std::{path::Path, sync::Arc};
 use protocol::{Code, Error, Result, ids::TenantId};
 use runtime::postgres::Address;
 
+pub use site::Site;
 use sql::{Tx, failed};
 use sqlite::{SqliteFile, State};
 
@@ -92,7 +95,7 @@ impl Store {
     /// # Errors
     /// As [`Store::open`].
     pub async fn connect(address: Address) -> Result<Self> {
-        is_current(postgres::state(&address).await?)?;
+        is_current(postgres::state(&address).await?).map_err(|error| error.at(&address))?;
         let engine = Engine::Postgres(Arc::new(postgres::Postgres::new(address)));
         Ok(Self { engine, who: "the server".into() })
     }
@@ -135,7 +138,10 @@ impl Store {
 fn is_current(state: State) -> Result<()> {
     let words = match state {
         State::Current => return Ok(()),
-        State::Empty | State::Behind { .. } => "the store's schema is not current".to_owned(),
+        State::Empty => "there is no schema of a store in it".to_owned(),
+        State::Behind { found } => {
+            format!("the store has schema {found}, which is older than this program's")
+        }
         State::Ahead { found } => {
             format!("the store has schema {found}, which this program does not know")
         }

@@ -156,6 +156,12 @@ fn as_role(address: &Address, role: &str) -> Address {
     Address::plain(config)
 }
 
+/// As a configuration names it.
+pub(crate) fn url(address: &Address) -> String {
+    let user = address.config().get_user().unwrap_or_default();
+    address.to_string().replacen("//", &format!("//{user}@"), 1)
+}
+
 /// A look over every tenant's shoulder.
 async fn client(address: &Address) -> Client {
     let (client, _driver) = address.dial().await.unwrap();

@@ -79,6 +79,8 @@ mod source_values;
 #[cfg(test)]
 mod standby;
 #[cfg(test)]
+mod store_postgres;
+#[cfg(test)]
 mod tls;
 #[cfg(test)]
 mod verification;

@@ -4,8 +4,6 @@
 //! that is gone is not sent.
 //! Never: sees the mail server's password unsealed.
 
-use std::path::Path;
-
 use crate::store::sql::{Optional as _, Row, Tx, named_params, params};
 use protocol::{Result, ids::TenantId};
 
@@ -23,7 +21,6 @@ use crate::{
         audit::Deed,
         catalog::{change, parsed, rows, text_as},
         failed,
-        sqlite::connect,
     },
 };
 
@@ -144,15 +141,10 @@ impl Store {
     }
 }
 
-/// The mail server of a store that is only looked at; its schema must be current.
-///
-/// # Errors
-/// `STORE_FAILED`.
-pub fn mail_server_in(path: &Path) -> Result<Option<MailServer>> {
-    Ok(mail_server(&Tx::sqlite(&connect(path, true)?))?.map(|(server, _)| server))
-}
-
-fn mail_server(connection: &Tx<'_>) -> Result<Option<(MailServer, Option<Envelope>)>> {
+/// The mail server, and its password as it is kept.
+pub(in crate::store) fn mail_server(
+    connection: &Tx<'_>,
+) -> Result<Option<(MailServer, Option<Envelope>)>> {
     let sql = "SELECT host, port, tls, sender, login, set_at, sealed_key, sealed_secret FROM alert_mail_server";
     let mut statement = connection.prepare_cached(sql).map_err(failed)?;
     let found = statement.query_row([], |row| {

@@ -9,7 +9,7 @@ use protocol::{Code, Error, Result};
 use runtime::postgres::Address;
 use tokio_postgres::Client;
 
-use super::failed;
+use super::{dialled, failed};
 use crate::store::{
     migration::{Migration, migrations},
     sqlite::State,
@@ -18,7 +18,7 @@ use crate::store::{
 const MIGRATIONS: &[Migration] = migrations!("postgres");
 
 async fn connect(address: &Address) -> Result<Client> {
-    Ok(address.dial().await.map_err(failed)?.0)
+    Ok(dialled(address).await?.0)
 }
 
 async fn found(client: &Client) -> Result<i64> {

@@ -10,14 +10,21 @@ mod session;
 use std::sync::{Arc, Mutex};
 
 use protocol::{Code, Coded as _, Error, Result};
-use runtime::postgres::Address;
+use runtime::{
+    dial,
+    postgres::{Address, CONNECT_TIME},
+    task::Task,
+};
 use tokio::sync::Semaphore;
-use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, error::SqlState};
 
 pub use migrate::{grant, migrate, state};
 pub(in crate::store) use session::Session;
 
-use super::{Whose, sql::Tx};
+use super::{
+    Whose,
+    sql::{SqlError, Tx},
+};
 
 /// Connections of one replica.
 const CONNECTIONS: usize = 12;
@@ -32,13 +39,13 @@ pub(in crate::store) struct Postgres {
 
 /// Whether a transaction may change anything.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub(in crate::store) enum Way {
     Write,
     Read,
 }
 
 /// Where a transaction works.
-enum Room {
+pub(in crate::store) enum Room {
     /// In the store, for a tenant.
     Store(Whose),
     /// In the schema of a staging space. It sees nothing of the store.
@@ -96,7 +103,10 @@ impl Postgres {
         let kept = self.idle.lock().ok().and_then(|mut idle| idle.pop());
         let session = match kept.filter(|session| !session.is_closed()) {
             Some(session) => session,
-            None => Session::open(&self.address).await?,
+            // Where the database is and whom it refuses is for the log, not for whoever calls.
+            None => Session::open(&self.address).await.map_err(|error| {
+                Error::new(error.code, "the database does not answer").because(error)
+            })?,
         };
         let idle = Arc::clone(&self.idle);
         runtime::task::blocking(move || {
@@ -126,12 +136,8 @@ const WRITE_SPACE: &str = "SELECT set_config('search_path', quote_ident(?1), tru
     pg_advisory_xact_lock(hashtextextended(?1, 1835101296))";
 const READ_SPACE: &str = "SELECT set_config('search_path', quote_ident(?1), true)";
 
-/// Lets the transaction see the rows of that tenant.
-pub(in crate::store) fn named(tx: &Tx<'_>, whose: Whose) -> Result<()> {
-    tx.query_row(READ_STORE, [whose.name()], |_| Ok(())).map_err(super::failed)
-}
-
-fn in_transaction<T>(
+/// Runs an intent on a thread that may block.
+pub(in crate::store) fn in_transaction<T>(
     session: &Session,
     way: Way,
     room: &Room,
@@ -164,6 +170,46 @@ fn in_transaction<T>(
     result
 }
 
+/// A connection, and the task that carries it.
+///
+/// # Errors
+/// `STORE_FAILED`, which names the database and what stands in the way.
+pub(in crate::store) async fn dialled(address: &Address) -> Result<(Client, Task<()>)> {
+    let dialled = tokio::time::timeout(CONNECT_TIME, address.dial()).await.map_err(|_| {
+        let words = format!("it does not answer within {} s", CONNECT_TIME.as_secs());
+        Error::new(Code::StoreFailed, words).at(address)
+    });
+    dialled?.map_err(|cause| unreached(cause, address).at(address))
+}
+
+fn unreached(cause: tokio_postgres::Error, address: &Address) -> Error {
+    let config = address.config();
+    let user = config.get_user().unwrap_or_default();
+    if let Some(state) = cause.code() {
+        let words = match state.code() {
+            "28P01" => format!("the password of user {user:?} is wrong, or there is no such user"),
+            "28000" => format!("user {user:?} is not let in from here, or there is none"),
+            "3D000" => "there is no such database".to_owned(),
+            "53300" => "it has no connection left".to_owned(),
+            "57P03" => "it is starting or ending".to_owned(),
+            _ => "it refuses the connection".to_owned(),
+        };
+        let words = format!("{words} (SQLSTATE {})", state.code());
+        return Error::new(Code::StoreFailed, words).because(SqlError::Postgres(cause));
+    }
+    // The library has no other sign of a handshake that failed.
+    let of_tls = cause.to_string().starts_with("error performing TLS handshake");
+    let words = match dial::why(&cause) {
+        Some(why) => why,
+        None if of_tls => "it takes no encrypted connection",
+        None if config.get_password().is_none() => {
+            "no connection came about; it may ask for a password, and store.password_file names none"
+        }
+        None => "it does not answer",
+    };
+    Error::new(Code::StoreFailed, words).because(cause)
+}
+
 /// Gives the database's error its code: a full disk is told apart, all else is `STORE_FAILED`. Of its words only the
 /// state is said, since they may quote a value.
 pub(in crate::store) fn failed(cause: tokio_postgres::Error) -> Error {
@@ -176,7 +222,7 @@ pub(in crate::store) fn failed(cause: tokio_postgres::Error) -> Error {
         }
         None => (Code::StoreFailed, "the database does not answer".to_owned()),
     };
-    Error::new(code, words).because(super::sql::SqlError::Postgres(cause))
+    Error::new(code, words).because(SqlError::Postgres(cause))
 }
 
 #[cfg(test)]

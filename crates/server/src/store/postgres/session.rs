@@ -20,7 +20,7 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
-use super::failed;
+use super::{dialled, failed};
 use crate::store::copy::Digest;
 use crate::store::sql::{Bound, Cell, Numbered, OfPostgres, SqlError, SqlResult, numbered};
 
@@ -56,7 +56,12 @@ impl std::fmt::Debug for Session {
 
 impl Session {
     pub(in crate::store) async fn open(address: &Address) -> protocol::Result<Self> {
-        let (client, _driver) = address.dial().await.map_err(failed)?;
+        let (client, _driver) = dialled(address).await?;
+        Self::over(client).await
+    }
+
+    /// Of a connection whose task somebody else holds.
+    pub(in crate::store) async fn over(client: Client) -> protocol::Result<Self> {
         client.batch_execute(SETTINGS).await.map_err(failed)?;
         Ok(Self {
             client,

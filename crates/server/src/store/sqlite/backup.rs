@@ -28,6 +28,7 @@ use crate::{
         Store,
         audit::{self, Deed},
         ingest::{abandon, names, stream_of},
+        look,
         sql::Tx,
     },
 };
@@ -235,15 +236,7 @@ fn revoked(connection: &Connection) -> Result<BTreeSet<Revoked>> {
 /// # Errors
 /// `STORE_FAILED`.
 pub fn sealed_keys(path: &Path) -> Result<Vec<SealedKey>> {
-    let connection = connect(path, true)?;
-    let sql = "SELECT kid, sealed, public_der FROM signing_key ORDER BY kid";
-    let mut statement = connection.prepare(sql).map_err(failed)?;
-    let rows = statement
-        .query_map([], |row| {
-            Ok(SealedKey { kid: row.get(0)?, sealed: row.get(1)?, public_der: row.get(2)? })
-        })
-        .map_err(failed)?;
-    rows.collect::<rusqlite::Result<_>>().map_err(failed)
+    look::sealed_keys(&Tx::sqlite(&connect(path, true)?))
 }
 
 /// What a restore would do to that copy.
@@ -342,34 +335,4 @@ fn shut(tx: &Transaction<'_>, who: &str, revoked: &Revoked, now: Wall) -> Result
         who,
         deed.with("it was revoked in the store that a restore replaced"),
     )
-}
-
-/// What a person who looks after a store wants to know of it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Glance {
-    /// The newest moment that something was written down at.
-    pub newest: Wall,
-    /// When the key that signs tokens was made; `None` = there is none yet.
-    pub signing_key_at: Option<Wall>,
-    pub streams: u32,
-}
-
-/// Reads that of a store, whose schema must be current.
-///
-/// # Errors
-/// `STORE_FAILED`.
-pub fn glance(path: &Path) -> Result<Glance> {
-    let connection = connect(path, true)?;
-    let sql = "SELECT max(coalesce((SELECT max(at) FROM audit), 0), coalesce((SELECT max(last_at) FROM batch), 0)),
-                      (SELECT max(created_at) FROM signing_key WHERE retired_at IS NULL),
-                      (SELECT count(*) FROM ingest_stream)";
-    connection
-        .query_row(sql, [], |row| {
-            Ok(Glance {
-                newest: Wall(row.get(0)?),
-                signing_key_at: row.get::<_, Option<i64>>(1)?.map(Wall),
-                streams: row.get(2)?,
-            })
-        })
-        .map_err(failed)
 }
