@@ -27,9 +27,11 @@ use crate::store::sql::{Bound, Cell, Numbered, OfPostgres, SqlError, SqlResult, 
 /// Statements that a connection keeps prepared; an intent's text is one of some three hundred.
 const KEPT: usize = 512;
 
-/// What a connection is told at its beginning: dates and times are read as ISO 8601 writes them, whatever the database
-/// or the role prefers.
-const SETTINGS: &str = "SET search_path TO malote; SET DateStyle TO ISO; SET TimeZone TO 'UTC'";
+/// What a connection is told at its beginning. Dates and times are read as ISO 8601 writes them, whatever the database or
+/// the role prefers. A process that stops within a transaction (a paused machine) loses it, and with it the locks that
+/// others wait for; who waits for one is told to come again.
+const SETTINGS: &str = "SET search_path TO malote; SET DateStyle TO ISO; SET TimeZone TO 'UTC';
+    SET idle_in_transaction_session_timeout TO '30s'; SET lock_timeout TO '20s'";
 
 /// Bytes that are given to the network at once.
 const CHUNK: usize = 256 * 1024;
