@@ -1,8 +1,9 @@
 //! Governor: how fast the ERP database may be read in bulk, by how fast it answers.
 //!
 //! Promises: where the database answers slower than it is used to, base loads and scans take smaller pages and longer
-//! rests, half the pace at each look; where it answers as before, the pace comes back by a tenth at each look; it never
-//! falls below a sixteenth, so that nothing stops altogether; a database that is slower for good is believed in time, and
+//! rests, half the pace at each look; where it answers as before, the pace comes back by a tenth at each look, and twofold
+//! while nothing is read in bulk, which could slow it again; it never falls below a sixteenth, so that nothing stops
+//! altogether; a database that is slower for good is believed in time, and
 //! a line whose times differ by themselves is not taken for a slow one.
 //! Never: reads a clock, asks the database, waits.
 
@@ -87,7 +88,7 @@ struct State {
 }
 
 impl State {
-    fn probe(&mut self, took: Duration) -> Shift {
+    fn probe(&mut self, took: Duration, in_bulk: bool) -> Shift {
         let seconds = took.as_secs_f64();
         let beat = self.probe.get_or_insert(Beat::of(seconds));
         beat.note(seconds);
@@ -96,7 +97,8 @@ impl State {
         if slow {
             self.pace = (self.pace / 2).max(LEAST);
         } else if beat.is_calm(PROBE) {
-            self.pace = (self.pace + self.pace / 10 + 1).min(FULL);
+            let back = if in_bulk { self.pace / 10 + 1 } else { self.pace };
+            self.pace = (self.pace + back).min(FULL);
         }
         match (before, self.pace) {
             (FULL, pace) if pace < FULL => Shift::Slows,
@@ -135,9 +137,9 @@ impl Governor {
         self.state().pace
     }
 
-    /// Notes what a probe took, and sets the pace.
-    pub(super) fn probe(&self, took: Duration) -> Shift {
-        self.state().probe(took)
+    /// Notes what a probe took, and sets the pace; `in_bulk`: whether anything is read in bulk meanwhile.
+    pub(super) fn probe(&self, took: Duration, in_bulk: bool) -> Shift {
+        self.state().probe(took, in_bulk)
     }
 
     /// Notes what a page of that many rows took.
@@ -168,7 +170,7 @@ mod tests {
     }
 
     fn probed(governor: &Governor, millis: f64, times: usize) -> Vec<Shift> {
-        let changes = (0..times).map(|_| governor.probe(ms(millis)));
+        let changes = (0..times).map(|_| governor.probe(ms(millis), true));
         changes.filter(|change| *change != Shift::Nothing).collect()
     }
 
@@ -188,10 +190,23 @@ mod tests {
     }
 
     #[test]
+    fn it_comes_back_in_a_few_looks_while_nothing_is_read_in_bulk() {
+        let governor = Governor::default();
+        probed(&governor, 10.0, 50);
+        probed(&governor, 30.0, 20);
+        assert_eq!(governor.pace(), LEAST);
+        let looks = (1..).find(|_| governor.probe(ms(10.0), false) == Shift::Free).unwrap();
+        assert!(looks <= 12, "{looks}, of which the first ones still see the mean of before");
+        probed(&governor, 30.0, 20);
+        governor.probe(ms(30.0), false);
+        assert_eq!(governor.pace(), LEAST, "and not while it answers slowly");
+    }
+
+    #[test]
     fn noise_of_a_quick_network_does_not_slow_it() {
         let governor = Governor::default();
         for round in 0..1_000 {
-            governor.probe(ms(if round % 3 == 0 { 0.2 } else { 1.1 }));
+            governor.probe(ms(if round % 3 == 0 { 0.2 } else { 1.1 }), true);
             assert_eq!(governor.pace(), FULL, "{round}");
         }
     }
@@ -202,7 +217,7 @@ mod tests {
         let mut slowed = 0;
         for round in 0..2_000_u32 {
             // 20 to 60 ms in an order that looks random.
-            governor.probe(ms(f64::from(20 + round.wrapping_mul(2_654_435_761) % 41)));
+            governor.probe(ms(f64::from(20 + round.wrapping_mul(2_654_435_761) % 41)), true);
             slowed += u32::from(round > 100 && governor.pace() < FULL);
         }
         assert!(slowed < 40, "{slowed} of 2,000 looks");
@@ -222,7 +237,7 @@ mod tests {
         let (governor, table) = (Governor::default(), "FLAN".parse().unwrap());
         let read = |millis: f64, rows: usize| {
             governor.page(&table, ms(millis), rows);
-            governor.probe(ms(1.0));
+            governor.probe(ms(1.0), true);
             governor.pace()
         };
         for _ in 0..20 {
@@ -252,7 +267,7 @@ mod tests {
             let (governor, table) = (Governor::default(), "FLAN".parse().unwrap());
             for (page, probe, rows) in times {
                 governor.page(&table, ms(page), rows);
-                governor.probe(ms(probe));
+                governor.probe(ms(probe), rows % 2 == 0);
                 prop_assert!((LEAST..=FULL).contains(&governor.pace()));
                 let rest = governor.rest(ms(100.0), 25);
                 prop_assert!(rest >= ms(299.9) && rest < Duration::from_secs(10), "{rest:?}");

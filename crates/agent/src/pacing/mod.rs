@@ -43,7 +43,7 @@ impl<S: Source> Pacing<'_, S> {
                 return;
             }
             clock::sleep(left.min(LOOK)).await;
-            self.look().await;
+            self.look(true).await;
         }
     }
 
@@ -55,18 +55,18 @@ impl<S: Source> Pacing<'_, S> {
     /// As [`Self::look`], while nothing is read in bulk: so it is known what the database is used to before that begins.
     pub(crate) async fn look_while_idle(&self) {
         if self.duty_percent < 100 {
-            self.look().await;
+            self.look(false).await;
         }
     }
 
     /// Asks the database for nothing, and sets the pace by how long that takes. What cannot be asked is met by the next
     /// read.
-    pub(crate) async fn look(&self) {
+    async fn look(&self, in_bulk: bool) {
         let asked = Mono::now();
         if !matches!(self.source.probe().await, Ok(true)) {
             return;
         }
-        let change = self.governor.probe(asked.elapsed());
+        let change = self.governor.probe(asked.elapsed(), in_bulk);
         let pace = self.governor.pace();
         metrics::gauge!("malote_agent_pace").set(f64::from(pace) / f64::from(FULL));
         match change {
