@@ -216,8 +216,6 @@ pub(super) const TWINS: super::Twins = twins! {
     "RM, PROTHEUS, DATASUL, LOGIX ou outro";
     "RM, PROTHEUS, DATASUL, LOGIX or another; may be left out where the environment has one"
     "RM, PROTHEUS, DATASUL, LOGIX ou outro; pode ser omitido se o ambiente só tiver um";
-    "ROLE"
-    "PAPEL";
     "ROW"
     "LINHA";
     "Refuse every token of before"
