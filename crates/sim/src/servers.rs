@@ -366,14 +366,22 @@ pub fn crate_folder() -> PathBuf {
         .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
 }
 
+/// Ports that no outgoing connection gets, which would take one between its choice and whoever listens on it: they lie
+/// below the range that systems take those from.
+const PORTS: std::ops::Range<u16> = 15_000..32_000;
+
 /// A port nobody listens on now.
 ///
 /// # Errors
-/// Where the loopback interface is missing.
+/// Where the loopback interface is missing, or each of a hundred ports was taken.
 pub fn free_port() -> Result<u16> {
-    let listener =
-        std::net::TcpListener::bind(("127.0.0.1", 0)).coded(Code::Internal, "no free port")?;
-    Ok(listener.local_addr().coded(Code::Internal, "no free port")?.port())
+    for _ in 0..100 {
+        let port = PORTS.start + u16::from_le_bytes(entropy::bytes()) % (PORTS.end - PORTS.start);
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err(Error::new(Code::Internal, "no free port"))
 }
 
 /// An initialised data folder, made once per machine and version.

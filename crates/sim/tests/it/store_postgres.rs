@@ -28,18 +28,24 @@ use crate::{
 const WAIT: Duration = Duration::from_secs(60);
 const PASSWORD: &str = "canary-store-password";
 
-/// A cluster with a database `malote`, whose owner of that name has to give its password; it speaks TLS as localhost.
+/// The role that a server works as, where it is not the owner.
+const SERVICE: &str = "malote_server";
+
+/// A cluster with a database `malote`, whose owner of that name has to give its password, and the server's role too; it
+/// speaks TLS as localhost.
 async fn database() -> Postgres {
     let mut server = Postgres::start().await.unwrap();
     let owner = servers::connect(&server.url("postgres")).await.unwrap();
-    let made = format!("CREATE ROLE malote LOGIN PASSWORD '{PASSWORD}'");
-    owner.batch_execute(&made).await.unwrap();
+    for role in ["malote", SERVICE] {
+        let made = format!("CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'");
+        owner.batch_execute(&made).await.unwrap();
+    }
     owner.batch_execute("CREATE DATABASE malote OWNER malote").await.unwrap();
     owner.batch_execute("ALTER SYSTEM SET ssl = on").await.unwrap();
     let told = owner.query_one("SELECT current_setting('data_directory')", &[]).await.unwrap();
     let data = told.get::<_, String>(0);
     let rules =
-        "host all postgres 127.0.0.1/32 trust\nhostssl all malote 127.0.0.1/32 scram-sha-256\n";
+        "host all postgres 127.0.0.1/32 trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n";
     put(Path::new(&data), "pg_hba.conf", rules.as_bytes());
     put(Path::new(&data), "server.crt", &fs::read(file("front.pem")).unwrap());
     put(Path::new(&data), "server.key", &fs::read(file("front.key")).unwrap());
@@ -128,6 +134,14 @@ fn name(folder: &Path, port: u16) {
     password(folder, PASSWORD);
 }
 
+/// The configuration names the server's role from now on.
+fn as_service(folder: &Path) {
+    let path = folder.join("server.toml");
+    let config = fs::read_to_string(&path).unwrap();
+    assert!(config.contains("//malote@"), "{config}");
+    fs::write(path, config.replace("//malote@", &format!("//{SERVICE}@"))).unwrap();
+}
+
 fn password(folder: &Path, password: &str) {
     let path = folder.join("store.password");
     fs::write(&path, format!("{password}\n")).unwrap();
@@ -162,6 +176,9 @@ async fn a_store_moves_into_a_database_by_command_and_goes_on_there() {
     assert!(cloud.store().exists(), "the file stays");
     let noted = desk.records("server audit list --search store.copy");
     assert_eq!(noted.len(), 1, "{noted:?}");
+    // From here on a role works on it that owns nothing.
+    desk.done(&format!("server migrate --role {SERVICE}"));
+    as_service(&folder);
 
     cloud.run().await;
     let token = cloud.token().await;
@@ -182,7 +199,8 @@ async fn a_store_moves_into_a_database_by_command_and_goes_on_there() {
     let (code, findings, all) = desk.doctor();
     assert_eq!(code, Some(0), "{all}");
     assert!(of(&findings, "store", "mend").is_empty(), "{all}");
-    for words in ["its schema is current", "row-level security holds", "is encrypted"] {
+    let row_level = "row-level security holds for it: a transaction";
+    for words in ["its schema is current", row_level, "is encrypted"] {
         let told =
             of(&findings, "store", "ok").iter().any(|found| found.to_string().contains(words));
         assert!(told, "{words}: {all}");
