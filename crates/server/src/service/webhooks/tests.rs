@@ -10,7 +10,7 @@ use axum::{
     http::{HeaderMap, StatusCode, Uri},
     response::IntoResponse as _,
 };
-use protocol::ids::BatchId;
+use protocol::ids::{BatchId, EnvironmentId};
 use serde_json::Value;
 
 use super::*;
@@ -27,6 +27,7 @@ use crate::{
             stage::{Cells, Stage},
         },
     },
+    store::staging::Spaces,
 };
 
 const COLUMNS: Cells<'_> = &[("ID", "integer"), ("S", "string")];
@@ -152,16 +153,23 @@ async fn a_complete_batch_is_told_once_its_rows_are_staged_and_not_before() {
 }
 
 #[tokio::test]
-async fn a_stream_whose_staging_file_is_damaged_holds_back_only_itself() {
+async fn a_stream_whose_staging_space_is_damaged_holds_back_only_itself() {
     let scene = Scene::new().await;
     let webhook = scene.told("etl").await;
     scene.batch(100).await;
     let (environment, erp, _) = scene.stage.place();
     // Another environment, looked at first.
     let other = "00000000-0000-0000-0000-000000000000";
-    let folder = scene.stage.trial.data().join("staging").join(other);
-    std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join(format!("{erp}.sqlite")), [7; 8_192]).unwrap();
+    if scene.stage.trial.is_a_file() {
+        let folder = scene.stage.trial.data().join("staging").join(other);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(format!("{erp}.sqlite")), [7; 8_192]).unwrap();
+    } else {
+        let schema = Spaces::schema(EnvironmentId(uuid::Uuid::nil()), &erp);
+        let begun =
+            format!("CREATE SCHEMA {schema}; CREATE TABLE {schema}.malote_progress (a text)");
+        scene.stage.trial.run(&begun);
+    }
     scene.stage.trial.run(&format!(
         "INSERT INTO webhook_event (id, tenant_id, type, environment_id, erp, batch, at, data, held_for)
          SELECT '{other}', tenant_id, type, '{other}', erp, batch, at, data, held_for FROM webhook_event
