@@ -39,7 +39,7 @@ pub use tables::{StagedColumn, StagedTable};
 
 use super::{
     Engine, Store,
-    postgres::Postgres,
+    postgres::{Postgres, Room},
     sql::Tx,
     sqlite::{self, Asking, Cut, SqliteFile, shrink},
 };
@@ -146,7 +146,7 @@ impl Spaces {
     pub async fn make(&self, environment: EnvironmentId, erp: &ErpName) -> Result<Arc<Space>> {
         let key = (environment, erp.clone());
         let database = match &self.site {
-            Site::Schemas(database) => Arc::clone(database),
+            Site::Schemas(database) => database,
             Site::Files(root) => {
                 let (path, open) = (file(root, environment, erp), Arc::clone(&self.open));
                 let make = move || {
@@ -165,8 +165,7 @@ impl Spaces {
         if let Some(space) = self.known(&key) {
             return Ok(space);
         }
-        let space =
-            Space { home: Home::Schema(database), dialect: Dialect::postgres(environment, erp) };
+        let space = Space::of_schema(database, environment, erp);
         space.prepare().await?;
         Ok(self.keep(key, space))
     }
@@ -185,14 +184,13 @@ impl Spaces {
                 return self.make(environment, erp).await.map(Some);
             }
             Site::Files(_) => return Ok(None),
-            Site::Schemas(database) => Arc::clone(database),
+            Site::Schemas(database) => database,
         };
         let key = (environment, erp.clone());
         if let Some(space) = self.known(&key) {
             return Ok(Some(space));
         }
-        let space =
-            Space { home: Home::Schema(database), dialect: Dialect::postgres(environment, erp) };
+        let space = Space::of_schema(database, environment, erp);
         Ok(space.is_made().await?.then(|| self.keep(key, space)))
     }
 
@@ -212,6 +210,12 @@ fn file(root: &Path, environment: EnvironmentId, erp: &ErpName) -> PathBuf {
 }
 
 impl Space {
+    /// One of a database, made or not.
+    fn of_schema(database: &Arc<Postgres>, environment: EnvironmentId, erp: &ErpName) -> Self {
+        let home = Home::Schema(Arc::clone(database));
+        Self { home, dialect: Dialect::postgres(environment, erp) }
+    }
+
     fn open(path: &Path) -> Result<Self> {
         if let Some(folder) = path.parent() {
             runtime::files::folder(folder)
@@ -236,9 +240,9 @@ impl Space {
                 file.write(work).await
             }
             Home::Schema(database) => {
-                let schema = self.schema();
+                let room = Room::Space(self.schema());
                 let work = move |tx: &Tx<'_>| work(&SpaceTx { tx: *tx, dialect: &dialect });
-                Box::pin(database.write_space(schema, work)).await
+                Box::pin(database.write(room, work)).await
             }
         }
     }
@@ -264,12 +268,12 @@ impl Space {
                 file.read_long(work).await
             }
             Home::Schema(database) => {
-                let schema = self.schema();
+                let room = Room::Space(self.schema());
                 // Dropped with this call, however it ends.
                 let asking = Asking::default();
                 let cut = asking.cut();
                 let work = move |tx: &Tx<'_>| work(&SpaceTx { tx: *tx, dialect: &dialect }, &cut);
-                Box::pin(database.read_space(schema, work)).await
+                Box::pin(database.read(room, work)).await
             }
         }
     }

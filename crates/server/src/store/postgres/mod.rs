@@ -52,44 +52,33 @@ pub(in crate::store) enum Room {
     Space(Arc<str>),
 }
 
+impl From<Whose> for Room {
+    fn from(whose: Whose) -> Self {
+        Self::Store(whose)
+    }
+}
+
 impl Postgres {
     pub(in crate::store) fn new(address: Address) -> Self {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         Self { address, places, idle: Arc::default() }
     }
 
+    /// Runs an intent; it has its room alone.
     pub(in crate::store) async fn write<T: Send + 'static>(
         &self,
-        whose: Whose,
+        room: impl Into<Room>,
         work: impl FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.run(Way::Write, Room::Store(whose), work).await
+        self.run(Way::Write, room.into(), work).await
     }
 
     pub(in crate::store) async fn read<T: Send + 'static>(
         &self,
-        whose: Whose,
+        room: impl Into<Room>,
         work: impl FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.run(Way::Read, Room::Store(whose), work).await
-    }
-
-    /// As [`Self::write`], in a staging space, which it has alone.
-    pub(in crate::store) async fn write_space<T: Send + 'static>(
-        &self,
-        schema: Arc<str>,
-        work: impl FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        self.run(Way::Write, Room::Space(schema), work).await
-    }
-
-    /// As [`Self::read`], in a staging space.
-    pub(in crate::store) async fn read_space<T: Send + 'static>(
-        &self,
-        schema: Arc<str>,
-        work: impl FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        self.run(Way::Read, Room::Space(schema), work).await
+        self.run(Way::Read, room.into(), work).await
     }
 
     async fn run<T: Send + 'static>(

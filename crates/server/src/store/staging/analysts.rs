@@ -6,8 +6,8 @@
 
 use protocol::{Code, Error, Result};
 
-use super::{Space, SpaceTx, dialect::quote, tables};
-use crate::store::sql::{Optional as _, failed};
+use super::{Home, Space, SpaceTx, dialect::quote, tables};
+use crate::store::sql::{Optional as _, Row, failed};
 
 /// Relations of Malote's own that a reader of whole batches needs. Quarantine is not among them: it holds what was refused.
 const SHOWN: [&str; 3] = ["malote_batches", "malote_columns", "malote_tables"];
@@ -72,8 +72,8 @@ impl Space {
 
     /// Whether roles can be let in: of a file its folder's owner decides.
     #[must_use]
-    pub fn has_analysts(&self) -> bool {
-        !self.schema().is_empty()
+    pub const fn has_analysts(&self) -> bool {
+        matches!(self.home, Home::Schema(_))
     }
 }
 
@@ -82,9 +82,8 @@ fn reader(tx: &SpaceTx<'_>, role: &str) -> Result<String> {
     let sql =
         "SELECT quote_ident(rolname), rolsuper OR rolbypassrls, rolname = current_user FROM pg_roles
                 WHERE rolname = ?1";
-    let read = |row: &crate::store::sql::Row<'_>| {
-        Ok((row.get::<String>(0)?, row.get::<bool>(1)?, row.get::<bool>(2)?))
-    };
+    let read =
+        |row: &Row<'_>| Ok((row.get::<String>(0)?, row.get::<bool>(1)?, row.get::<bool>(2)?));
     let found = tx.query_row(sql, [role], read).optional().map_err(failed)?;
     let Some((quoted, sees_all, own)) = found else {
         let words = format!("the database has no role {role:?}");

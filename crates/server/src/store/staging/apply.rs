@@ -284,7 +284,7 @@ impl Round<'_> {
             let Some(message) = self.messages.get(sender.message) else { continue };
             let view = TableView::scan(&message.body)?;
             let row = usize::try_from(sender.row).unwrap_or(usize::MAX);
-            let error = unfit("the table refused the row");
+            let error = unfit(upsert::REFUSED);
             let origin = Origin::of(message);
             quarantine(self.tx, origin, (sender.row, view.rows().nth(row)), &error, self.now)?;
             self.applied.rows = self.applied.rows.saturating_sub(1);

@@ -5,16 +5,19 @@
 //! halves, and told one by one.
 //! Never: changes a table; keeps more than a round brings.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Range,
+};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use protocol::{Code, Result, value::push_i64};
 
 use super::{
     SpaceTx,
     apply::Origin,
-    image::{Image, unfit},
-    tables::StagedTable,
+    image::Image,
+    tables::{StagedTable, refused},
     upsert,
 };
 use crate::{
@@ -46,8 +49,8 @@ struct Pending {
 #[derive(Debug)]
 struct Line {
     sender: Sender,
-    /// Where it ends in the text; it begins where the one before it ends.
-    ends: usize,
+    /// Where it stands in the text.
+    text: Range<usize>,
     /// A later image of its key came.
     is_stale: bool,
 }
@@ -66,9 +69,10 @@ impl Gathered {
             lines: Vec::new(),
             latest: HashMap::new(),
         });
+        let (at, begins) = (pending.lines.len(), pending.text.len());
         line(&mut pending.text, origin, sender.row, &image);
-        let at = pending.lines.len();
-        pending.lines.push(Line { sender, ends: pending.text.len(), is_stale: false });
+        let text = begins..pending.text.len();
+        pending.lines.push(Line { sender, text, is_stale: false });
         if let Some(before) = pending.latest.insert(image.key.0, at)
             && let Some(before) = pending.lines.get_mut(before)
         {
@@ -100,59 +104,55 @@ impl Pending {
         let mut statement = tx.prepare(&sql).map_err(failed)?;
         let meets = statement.query_row([first.as_slice()], |row| row.get::<bool>(0));
         let way = if meets.map_err(failed)? { Way::Upsert } else { Way::Copy };
-        let fresh = self.lines.iter().enumerate().filter(|(_, line)| !line.is_stale);
-        let lines: Vec<usize> = fresh.map(|(at, _)| at).collect();
+        let fresh: Vec<Line> = self.lines.into_iter().filter(|line| !line.is_stale).collect();
+        let writing = Writing { session, way, table: self.table, text: self.text.into() };
         let mut refused = Vec::new();
-        self.put(tx, (session, way), &lines, &mut refused)?;
+        writing.put(tx, &fresh, &mut refused)?;
         Ok(refused)
     }
+}
 
+/// Rows of one table on their way into it.
+struct Writing<'s> {
+    session: &'s Session,
+    way: Way,
+    table: StagedTable,
+    text: Bytes,
+}
+
+impl Writing<'_> {
     /// Writes those lines, or as many of them as the table takes.
-    fn put(
-        &self,
-        tx: &SpaceTx<'_>,
-        (session, way): (&Session, Way),
-        lines: &[usize],
-        refused: &mut Vec<Sender>,
-    ) -> Result<()> {
+    fn put(&self, tx: &SpaceTx<'_>, lines: &[Line], refused: &mut Vec<Sender>) -> Result<()> {
         if lines.is_empty() {
             return Ok(());
         }
-        let done = tx.attempt(|| self.copy(session, way, lines));
-        match (done, lines) {
+        match (tx.attempt(|| self.copy(lines)), lines) {
             (Ok(()), _) => Ok(()),
             (Err(error), _) if error.code != Code::ValueUnfit => Err(error),
             (Err(_), [only]) => {
-                refused.extend(self.lines.get(*only).map(|line| line.sender));
+                refused.push(only.sender);
                 Ok(())
             }
             (Err(_), _) => {
                 let (head, tail) = lines.split_at(lines.len() / 2);
-                self.put(tx, (session, way), head, refused)?;
-                self.put(tx, (session, way), tail, refused)
+                self.put(tx, head, refused)?;
+                self.put(tx, tail, refused)
             }
         }
     }
 
-    fn copy(&self, session: &Session, way: Way, lines: &[usize]) -> Result<()> {
-        let table = &self.table;
-        let columns = format!("(_key, _seq, _deleted, _batch, _message{})", table.list());
-        let text = self.text_of(lines);
-        let done = match way {
+    fn copy(&self, lines: &[Line]) -> Result<()> {
+        let (table, session, text) = (&self.table, self.session, self.text_of(lines));
+        let columns = format!("_key, _seq, _deleted, _batch, _message{}", table.list());
+        let done = match self.way {
             Way::Copy => {
-                let sql = format!("COPY {} {columns} FROM STDIN", table.quoted());
+                let sql = format!("COPY {} ({columns}) FROM STDIN", table.quoted());
                 session.copy_lines(&sql, text)
             }
             Way::Upsert => {
-                let make = format!(
-                    "CREATE TEMPORARY TABLE {COMING} (LIKE {}) ON COMMIT DROP",
-                    table.quoted()
-                );
-                let copy = format!("COPY {COMING} {columns} FROM STDIN");
-                let select = format!(
-                    "SELECT _key, _seq, _deleted, _batch, _message{} FROM {COMING}",
-                    table.list()
-                );
+                let make = format!("CREATE TEMPORARY TABLE {COMING} (LIKE {})", table.quoted());
+                let copy = format!("COPY {COMING} ({columns}) FROM STDIN");
+                let select = format!("SELECT {columns} FROM {COMING}");
                 let upsert = format!("{}; DROP TABLE {COMING}", upsert::text(table, &select));
                 session
                     .batch(&make)
@@ -160,27 +160,24 @@ impl Pending {
                     .and_then(|()| session.batch(&upsert))
             }
         };
-        done.map_err(|cause| {
-            if cause.is_the_machines() {
-                failed(cause)
-            } else {
-                unfit("the table refused the row").because(cause)
-            }
-        })
+        done.map_err(|cause| refused(cause, upsert::REFUSED))
     }
 
-    fn text_of(&self, lines: &[usize]) -> Bytes {
-        if lines.len() == self.lines.len() {
-            return Bytes::copy_from_slice(self.text.as_bytes());
+    /// The lines as they are sent; where they follow each other, what is there already.
+    fn text_of(&self, lines: &[Line]) -> Bytes {
+        let follows = |pair: &[Line]| matches!(pair, [a, b] if a.text.end == b.text.start);
+        match lines {
+            [first, .., last] if lines.windows(2).all(follows) => {
+                self.text.slice(first.text.start..last.text.end)
+            }
+            _ => {
+                let mut text = BytesMut::new();
+                for line in lines {
+                    text.extend_from_slice(&self.text.slice(line.text.clone()));
+                }
+                text.freeze()
+            }
         }
-        let mut text = String::new();
-        for at in lines {
-            let begins = at.checked_sub(1).and_then(|before| self.lines.get(before));
-            let begins = begins.map_or(0, |before| before.ends);
-            let ends = self.lines.get(*at).map_or(begins, |line| line.ends);
-            text.push_str(self.text.get(begins..ends).unwrap_or_default());
-        }
-        text.into()
     }
 }
 

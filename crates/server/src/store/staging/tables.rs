@@ -12,10 +12,10 @@ use super::{
 };
 use crate::{
     model::schema::{self, Storage, fit},
-    store::sql::{Cell, Optional as _, Row, failed, params},
+    store::sql::{Cell, Optional as _, Row, SqlError, failed, params},
 };
 use protocol::{
-    Result,
+    Error, Result,
     ids::AcceptSeq,
     names::{DELETED, TableName},
     value::{ColumnType, TypeName},
@@ -390,11 +390,10 @@ fn alter(tx: &SpaceTx<'_>, table: &StagedTable, change: &str) -> Result<()> {
 }
 
 fn run(tx: &SpaceTx<'_>, sql: &str) -> Result<()> {
-    tx.batch(sql).map_err(|cause| {
-        if cause.is_the_machines() {
-            failed(cause)
-        } else {
-            unfit("the table cannot take this shape").because(cause)
-        }
-    })
+    tx.batch(sql).map_err(|cause| refused(cause, "the table cannot take this shape"))
+}
+
+/// What a table did not take, in those words, unless the machine was at fault.
+pub(super) fn refused(cause: SqlError, words: &str) -> Error {
+    if cause.is_the_machines() { failed(cause) } else { unfit(words).because(cause) }
 }

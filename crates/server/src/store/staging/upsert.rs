@@ -9,13 +9,16 @@ use super::{
     SpaceTx,
     apply::Origin,
     dialect::shape,
-    image::{Maker, unfit},
-    tables::StagedTable,
+    image::Maker,
+    tables::{StagedTable, refused},
 };
 use crate::{
     model::schema::Fitted,
     store::sql::{Cell, Statement, failed},
 };
+
+/// What is said of a row that its table did not take.
+pub(super) const REFUSED: &str = "the table refused the row";
 
 /// Columns before those of the ERP.
 const OWN: usize = 5;
@@ -95,13 +98,8 @@ impl<'a> Upsert<'a> {
         }
         let statement = &mut self.statement;
         let mut run = || {
-            statement.execute(bound.as_slice()).map(|changed| changed > 0).map_err(|cause| {
-                if cause.is_the_machines() {
-                    failed(cause)
-                } else {
-                    unfit("the table refused the row").because(cause)
-                }
-            })
+            let changed = statement.execute(bound.as_slice());
+            changed.map(|changed| changed > 0).map_err(|cause| refused(cause, REFUSED))
         };
         // With SQLite a statement that is refused is the only thing that is undone.
         if self.tx.session().is_some() { self.tx.attempt(run) } else { run() }

@@ -86,8 +86,12 @@ async fn load(url: &str, options: &Options) -> Result<()> {
         .await
         .and_then(|row| row.try_get(0))
         .coded(Code::Internal, "cannot weigh the table")?;
-    let copied = copy(url, COPY)?;
-    let upserted = if options.in_database { Some(copy(url, &upsert(&erp).await?)?) } else { None };
+    let copied = copy(url, ("COPY in", COPY))?;
+    let upserted = if options.in_database {
+        Some(copy(url, ("COPY and upsert", &upsert(&erp).await?))?)
+    } else {
+        None
+    };
     let store = if options.in_database { Some(store().await?) } else { None };
     talk("base load");
     let begun = Mono::now();
@@ -244,8 +248,8 @@ async fn upsert(erp: &tokio_postgres::Client) -> Result<String> {
 }
 
 /// The same rows by psql alone: COPY out of the table, and into its twin with the same indexes.
-fn copy(url: &str, into: &str) -> Result<Duration> {
-    talk(&format!("COPY out | {into}"));
+fn copy(url: &str, (name, into): (&str, &str)) -> Result<Duration> {
+    talk(&format!("COPY out | {name}"));
     let psql = servers::available()?.join("psql");
     let psql = psql.display();
     let line = format!("{psql} -qX {url} -c 'COPY t TO STDOUT' | {psql} -qX {url} {into}");
