@@ -23,8 +23,20 @@ use server::{app::doctor as of_server, config::ServerConfig};
 use crate::{lang::Lang, out};
 
 /// Sections and keys that an agent's configuration has and a server's has not.
-const AGENTS: [&str; 8] =
-    ["admin", "allow", "capture", "cloud", "history", "mask", "source", "tables"];
+const AGENTS: [&str; 9] =
+    ["admin", "allow", "capture", "cloud", "history", "mask", "source", "tables", "verify"];
+/// The other way round.
+const SERVERS: [&str; 9] = [
+    "alerts",
+    "grpc_listen",
+    "http_listen",
+    "public_grpc",
+    "public_http",
+    "retention",
+    "store",
+    "trusted_proxies",
+    "webhooks",
+];
 
 /// `malote doctor`.
 #[derive(Debug, Args)]
@@ -126,12 +138,16 @@ fn side_of(path: &Path) -> Result<Side> {
     let words = format!("cannot read {}", path.display());
     let text = std::fs::read_to_string(path)
         .map_err(|cause| Error::new(Code::ConfigInvalid, words).because(cause))?;
-    let agents = match text.parse::<toml::Table>() {
-        Ok(table) => table.keys().any(|key| AGENTS.contains(&key.as_str())),
-        Err(_) => false,
-    };
+    let keys: Vec<_> =
+        text.parse::<toml::Table>().unwrap_or_default().into_iter().map(|(key, _)| key).collect();
+    if keys.iter().any(|key| AGENTS.contains(&key.as_str())) {
+        return Ok(Side::Agent);
+    }
+    if keys.iter().any(|key| SERVERS.contains(&key.as_str())) {
+        return Ok(Side::Server);
+    }
     let named = path.file_name().is_some_and(|name| name.to_string_lossy().contains("agent"));
-    Ok(if agents || named { Side::Agent } else { Side::Server })
+    Ok(if named { Side::Agent } else { Side::Server })
 }
 
 fn worst(findings: &[Finding]) -> Grade {
@@ -216,6 +232,8 @@ mod tests {
         };
         assert_eq!(of("a.toml", "[source]\nurl = 'x'"), Side::Agent);
         assert_eq!(of("b.toml", "http_listen = '127.0.0.1:1'"), Side::Server);
+        assert_eq!(of("c.toml", "[verify]\nat = '02:00'"), Side::Agent);
+        assert_eq!(of("agent-cloud.toml", "http_listen = '127.0.0.1:1'"), Side::Server);
         assert_eq!(of("agent.toml", "data = 'x'"), Side::Agent);
         assert_eq!(of("server.toml", "data = 'x'"), Side::Server);
         assert_eq!(of("agent.toml", "no TOML"), Side::Agent);

@@ -223,8 +223,8 @@ codes! {
         "Of a sender, check the credential's binding, its ERP and the entity list of that ERP; of an administrator, the token's role and tenant."
         "De um remetente, confira o vínculo da credencial, o ERP e a lista de entidades desse ERP; de um administrador, o papel e o tenant do token.";
     PrimaryKeyChanged "PRIMARY_KEY_CHANGED" Operator Ok 200
-        "The key differs from the staging table's. If the new key is right, order a reload: malote server reload."
-        "A chave difere da chave da tabela staging. Se a nova estiver certa, ordene uma recarga: malote server reload.";
+        "The key differs from the staging table's. If the new key is right, order a reload that rebuilds the table: malote server reload TABLE --rebuild."
+        "A chave difere da chave da tabela staging. Se a nova estiver certa, ordene uma recarga que refaz a tabela: malote server reload TABELA --rebuild.";
     RateLimited "RATE_LIMITED" Transient ResourceExhausted 429
         "Wait the time given and send the same bytes again."
         "Espere o tempo indicado e envie os mesmos bytes de novo.";

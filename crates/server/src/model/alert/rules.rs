@@ -37,14 +37,14 @@ impl Threshold {
             return bad("disk is the server's own: alerts.disk_free_mb in its configuration");
         }
         if self.table.is_some() && !is_of_tables(self.rule) {
-            return bad("of a table there are freshness, table-parked, quarantine and differences");
+            return bad("of a table there are freshness, table-parked and differences");
         }
         Ok(())
     }
 }
 
 const fn is_of_tables(rule: Rule) -> bool {
-    matches!(rule, Rule::Freshness | Rule::TableParked | Rule::Quarantine | Rule::Differences)
+    matches!(rule, Rule::Freshness | Rule::TableParked | Rule::Differences)
 }
 
 /// What holds where nothing was set: minutes, batches or rows by the rule.

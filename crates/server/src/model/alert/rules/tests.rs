@@ -137,6 +137,9 @@ fn the_narrowest_threshold_counts_and_nought_switches_a_rule_off() {
     let away = Facts { complete_at: Some(ago(500)), live_until: None, ..well() };
     assert_eq!(rules(&away, &Thresholds(vec![of(None, None, 0)])), []);
     assert!(of(None, Some("FLAN"), 1).check().is_ok());
+    // Rows in quarantine are counted for the stream, so a table's threshold would count for nothing.
+    let quarantine = Threshold { rule: Rule::Quarantine, ..of(None, Some("FLAN"), 1) };
+    assert_eq!(quarantine.check().unwrap_err().code, Code::BadRequest);
     let wrong = Threshold { rule: Rule::AgentDead, ..of(None, Some("FLAN"), 1) };
     assert_eq!(wrong.check().unwrap_err().code, Code::BadRequest);
 }
