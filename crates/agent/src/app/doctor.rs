@@ -283,9 +283,11 @@ fn concerned(of: &str, concern: &Concern) -> Finding {
         ),
         Concern::StampNull(column) => {
             let found = words(
-                format!("rows have NULL in {column}: they are compared at each key scan"),
                 format!(
-                    "há linhas com NULL em {column}: são comparadas em cada varredura de chaves"
+                    "rows have NULL, or what is no stamp, in {column}: they are compared at each key scan"
+                ),
+                format!(
+                    "há linhas com NULL, ou com o que não é stamp, em {column}: são comparadas em cada varredura de chaves"
                 ),
             );
             Finding::note(TABLE, of, found).advised(words(

@@ -25,7 +25,7 @@ use crate::{
         key_hash,
     },
     pacing::{Governor, Pacing},
-    source::{Page, Source, TableShape},
+    source::{Page, PageKey, Source, TableShape},
 };
 
 /// Looks at suspects before those that always change are left out.
@@ -114,10 +114,14 @@ impl<S: Source> Comparison<'_, S> {
         let ground = self.describe().await?;
         self.fits(&ground)?;
         let mut ranges = Ranges::new(self.order.span.clone(), self.bounds().await?);
-        self.sum(&ground, &mut ranges).await?;
+        let unreadable = self.sum(&ground, &mut ranges).await?;
         let places = self.differing(&ranges).await?;
-        let mut outcome =
-            Outcome { rows: ranges.rows(), ranges: ranges.count() as u64, ..Outcome::default() };
+        let mut outcome = Outcome {
+            rows: ranges.rows(),
+            ranges: ranges.count() as u64,
+            skipped: unreadable,
+            ..Outcome::default()
+        };
         tracing::debug!(table = %self.order.table, rows = outcome.rows, ranges = outcome.ranges, differing = places.len(), "sums compared");
         if places.is_empty() {
             return Ok(Compared { outcome, scratch: None });
@@ -135,7 +139,8 @@ impl<S: Source> Comparison<'_, S> {
             }
         }
         let Judged { found, skipped, unsettled } = scratch.judged().await?;
-        (outcome.found, outcome.skipped, outcome.unsettled) = (found, skipped, unsettled);
+        outcome.skipped += skipped;
+        (outcome.found, outcome.unsettled) = (found, unsettled);
         Ok(Compared { outcome, scratch: Some(scratch) })
     }
 
@@ -181,9 +186,19 @@ impl<S: Source> Comparison<'_, S> {
     }
 
     /// Reads the table and sums it, range by range. Of rows that the filter keeps back those are staged that are known.
-    async fn sum(&self, ground: &Ground, ranges: &mut Ranges) -> Result<()> {
+    /// Gives how many rows are there that cannot travel: they are in no sum, so that they make no range differ.
+    async fn sum(&self, ground: &Ground, ranges: &mut Ranges) -> Result<u64> {
         let mut reader = self.reader(ground);
+        // Rows with NULL in their key are told page after page, others where they stand.
+        let (mut unreadable, mut without_key) = (0, 0);
         while let Some(page) = reader.next().await? {
+            let (nulls, poison): (Vec<_>, Vec<_>) =
+                page.poison().iter().partition(|poison| poison.code == Code::KeyIsNull);
+            let within = |key: &PageKey| {
+                self.order.span.holds(&KeyBytes::of(key.0.iter().map(String::as_str)))
+            };
+            unreadable += poison.iter().filter(|poison| within(&poison.key)).count() as u64;
+            without_key = nulls.len().max(without_key);
             let rows = ground.all(&page);
             let kept: Vec<KeyBytes> =
                 rows.iter().filter(|row| !row.passes).map(|row| row.key.clone()).collect();
@@ -199,7 +214,7 @@ impl<S: Source> Comparison<'_, S> {
             }
             self.tell("READ", ranges.rows());
         }
-        Ok(())
+        Ok(unreadable + without_key as u64)
     }
 
     /// Reads the table once more and keeps the rows of ranges that differ.

@@ -343,6 +343,22 @@ async fn rows_that_have_an_incident_of_their_own_are_told_apart() {
 }
 
 #[tokio::test]
+async fn rows_that_cannot_travel_are_told_although_no_sum_differs() {
+    let world = World::new(None).await;
+    let erp = Connection::open(&world.path).unwrap();
+    // One that was never staged, and one whose image before is.
+    erp.execute_batch("INSERT INTO T VALUES (50, CAST(x'ff' AS TEXT))").unwrap();
+    let outcome = world.run().await.unwrap();
+    assert_eq!((outcome.rows, kinds(&outcome), outcome.skipped), (20, [0; 3], 1));
+    assert_eq!(world.cloud(|cloud| cloud.pages), 0, "the sums are alike");
+    erp.execute_batch("UPDATE T SET V = CAST(x'ff' AS TEXT) WHERE K = 3").unwrap();
+    let outcome = world.run().await.unwrap();
+    assert_eq!((outcome.rows, kinds(&outcome), outcome.skipped), (19, [0; 3], 2));
+    let span = KeySpan { from: key(4), to: KeyBytes::default() };
+    assert_eq!(world.run_within(span).await.unwrap().skipped, 1, "3 lies outside the part");
+}
+
+#[tokio::test]
 async fn a_table_whose_columns_changed_is_described_anew() {
     let world = World::new(None).await;
     let outcome = world.run().await.unwrap();

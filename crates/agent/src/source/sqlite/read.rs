@@ -493,7 +493,7 @@ pub(super) fn findings(
     }
     match &shape.stamp {
         None => tell(None, "no stamp column: changes are found by complete scans".to_owned()),
-        Some(StampShape { column, .. }) => {
+        Some(stamp @ StampShape { column, .. }) => {
             let sql = format!(
                 "SELECT {column} FROM {table} WHERE {column} >= '' ORDER BY {column} LIMIT 1",
                 column = quoted(column)
@@ -511,6 +511,20 @@ pub(super) fn findings(
                     format!("stamp column {column} has no index: each cycle reads the whole table")
                 },
             );
+            let style = stamp::known(connection, shape, stamp)?;
+            let apart = stamp::apart(&quoted(column), style);
+            if exists(&format!("SELECT 1 FROM {table} WHERE {apart} LIMIT 1"))? {
+                let words = format!(
+                    "rows with NULL in {column}, or with what is no such stamp, are compared at each key scan"
+                );
+                let concern = Some(Concern::StampNull(column.clone()));
+                findings.push(Finding {
+                    table: Some(shape.wire.clone()),
+                    code: None,
+                    words,
+                    concern,
+                });
+            }
         }
     }
     Ok(findings)

@@ -1,6 +1,9 @@
 //! Tests of the SQLite source: the bound, time-outs, the two spellings of a stamp.
 
-use super::{super::Disclosure, *};
+use super::{
+    super::{Concern, Disclosure},
+    *,
+};
 
 fn source(folder: &tempfile::TempDir) -> (SqliteSource, Connection) {
     let path = folder.path().join("erp.db");
@@ -237,5 +240,13 @@ async fn rows_whose_stamp_has_another_form_are_met_by_the_scan_of_unstamped_rows
         ids.extend(page.poison().iter().map(|poison| poison.key.0.join("")));
         ids.sort();
         assert_eq!(ids, apart);
+        let told = |findings: Vec<Finding>| {
+            let null = Some(Concern::StampNull("m".into()));
+            findings.iter().any(|finding| finding.concern == null)
+        };
+        let shapes = [shape];
+        assert!(told(source.findings(&shapes).await.unwrap()));
+        erp.execute_batch("DELETE FROM t WHERE id > 1").unwrap();
+        assert!(!told(source.findings(&shapes).await.unwrap()));
     }
 }
