@@ -284,10 +284,10 @@ fn concerned(of: &str, concern: &Concern) -> Finding {
         Concern::StampNull(column) => {
             let found = words(
                 format!(
-                    "rows have NULL, or what is no stamp, in {column}: they are compared at each key scan"
+                    "rows have NULL in {column} (or, in a SQLite file, what is no stamp): they are compared at each key scan"
                 ),
                 format!(
-                    "há linhas com NULL, ou com o que não é stamp, em {column}: são comparadas em cada varredura de chaves"
+                    "há linhas com NULL em {column} (ou, em um arquivo SQLite, com o que não é stamp): são comparadas em cada varredura de chaves"
                 ),
             );
             Finding::note(TABLE, of, found).advised(words(

@@ -456,15 +456,9 @@ pub(super) fn findings(
     found: &Found,
 ) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
-    let mut tell = |code: Option<Code>, words: String| {
-        let concern = match (&shape.stamp, code) {
-            (None, None) => Some(Concern::NoStamp),
-            (Some(stamp), None) if words.contains("has no index") => {
-                Some(Concern::NoStampIndex(stamp.column.clone()))
-            }
-            _ => None,
-        };
-        findings.push(Finding { table: Some(shape.wire.clone()), code, words, concern });
+    let mut tell = |code: Code, words: String| {
+        let (table, code) = (Some(shape.wire.clone()), Some(code));
+        findings.push(Finding { table, code, words, concern: None });
     };
     let table = quoted(&shape.physical.1);
     let exists = |sql: &str| -> Result<bool> {
@@ -474,10 +468,7 @@ pub(super) fn findings(
         if found.column(name).is_none_or(|column| column.nullable)
             && exists(&format!("SELECT 1 FROM {table} WHERE {} IS NULL LIMIT 1", quoted(name)))?
         {
-            tell(
-                Some(Code::KeyIsNull),
-                format!("rows with NULL in key column {name} cannot travel"),
-            );
+            tell(Code::KeyIsNull, format!("rows with NULL in key column {name} cannot travel"));
         }
     }
     if found.primary != shape.page_key && !super::super::plan::is_unique(found, &shape.page_key) {
@@ -488,44 +479,45 @@ pub(super) fn findings(
         );
         if exists(&sql)? {
             let words = format!("rows share the key {}", shape.page_key.join(", "));
-            tell(Some(Code::KeyNotUnique), words);
+            tell(Code::KeyNotUnique, words);
         }
     }
-    match &shape.stamp {
-        None => tell(None, "no stamp column: changes are found by complete scans".to_owned()),
-        Some(stamp @ StampShape { column, .. }) => {
-            let sql = format!(
-                "SELECT {column} FROM {table} WHERE {column} >= '' ORDER BY {column} LIMIT 1",
-                column = quoted(column)
-            );
-            let mut statement =
-                connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).map_err(fault)?;
-            let plan: rusqlite::Result<Vec<String>> =
-                statement.query_map([], |row| row.get(3)).map_err(fault)?.collect();
-            let indexed = plan.map_err(fault)?.iter().any(|step| step.contains("INDEX"));
-            tell(
-                None,
-                if indexed {
-                    format!("stamp column {column} has an index")
-                } else {
-                    format!("stamp column {column} has no index: each cycle reads the whole table")
-                },
-            );
-            let style = stamp::known(connection, shape, stamp)?;
-            let apart = stamp::apart(&quoted(column), style);
-            if exists(&format!("SELECT 1 FROM {table} WHERE {apart} LIMIT 1"))? {
-                let words = format!(
-                    "rows with NULL in {column}, or with what is no such stamp, are compared at each key scan"
-                );
-                let concern = Some(Concern::StampNull(column.clone()));
-                findings.push(Finding {
-                    table: Some(shape.wire.clone()),
-                    code: None,
-                    words,
-                    concern,
-                });
-            }
-        }
+    findings.extend(of_stamp(connection, shape)?);
+    Ok(findings)
+}
+
+/// What is to say of a table's stamp, or of none.
+fn of_stamp(connection: &Connection, shape: &TableShape) -> Result<Vec<Finding>> {
+    let told = |concern: Option<Concern>, words: String| Finding {
+        table: Some(shape.wire.clone()),
+        code: None,
+        words,
+        concern,
+    };
+    let Some(stamp @ StampShape { column, .. }) = &shape.stamp else {
+        let words = "no stamp column: changes are found by complete scans".to_owned();
+        return Ok(vec![told(Some(Concern::NoStamp), words)]);
+    };
+    let (table, name) = (quoted(&shape.physical.1), quoted(column));
+    let sql = format!(
+        "EXPLAIN QUERY PLAN SELECT {name} FROM {table} WHERE {name} >= '' ORDER BY {name} LIMIT 1"
+    );
+    let mut statement = connection.prepare(&sql).map_err(fault)?;
+    let plan: rusqlite::Result<Vec<String>> =
+        statement.query_map([], |row| row.get(3)).map_err(fault)?.collect();
+    let mut findings = if plan.map_err(fault)?.iter().any(|step| step.contains("INDEX")) {
+        vec![told(None, format!("stamp column {column} has an index"))]
+    } else {
+        let words = format!("stamp column {column} has no index: each cycle reads the whole table");
+        vec![told(Some(Concern::NoStampIndex(column.clone())), words)]
+    };
+    let apart = stamp::apart(&name, stamp::known(connection, shape, stamp)?);
+    let sql = format!("SELECT 1 FROM {table} WHERE {apart} LIMIT 1");
+    if connection.prepare(&sql).and_then(|mut any| any.exists([])).map_err(fault)? {
+        let words = format!(
+            "rows with NULL in {column}, or with what is no such stamp, are compared at each key scan"
+        );
+        findings.push(told(Some(Concern::StampNull(column.clone())), words));
     }
     Ok(findings)
 }
