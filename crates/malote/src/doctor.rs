@@ -138,16 +138,11 @@ fn side_of(path: &Path) -> Result<Side> {
     let words = format!("cannot read {}", path.display());
     let text = std::fs::read_to_string(path)
         .map_err(|cause| Error::new(Code::ConfigInvalid, words).because(cause))?;
-    let keys: Vec<_> =
-        text.parse::<toml::Table>().unwrap_or_default().into_iter().map(|(key, _)| key).collect();
-    if keys.iter().any(|key| AGENTS.contains(&key.as_str())) {
-        return Ok(Side::Agent);
-    }
-    if keys.iter().any(|key| SERVERS.contains(&key.as_str())) {
-        return Ok(Side::Server);
-    }
+    let table: toml::Table = text.parse().unwrap_or_default();
+    let has_any = |of: &[&str]| of.iter().any(|key| table.contains_key(*key));
     let named = path.file_name().is_some_and(|name| name.to_string_lossy().contains("agent"));
-    Ok(if named { Side::Agent } else { Side::Server })
+    let is_agents = has_any(&AGENTS) || (named && !has_any(&SERVERS));
+    Ok(if is_agents { Side::Agent } else { Side::Server })
 }
 
 fn worst(findings: &[Finding]) -> Grade {

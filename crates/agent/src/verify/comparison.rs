@@ -25,7 +25,7 @@ use crate::{
         key_hash,
     },
     pacing::{Governor, Pacing},
-    source::{Page, PageKey, Source, TableShape},
+    source::{Page, Poison, Source, TableShape},
 };
 
 /// Looks at suspects before those that always change are left out.
@@ -189,16 +189,14 @@ impl<S: Source> Comparison<'_, S> {
     /// Gives how many rows are there that cannot travel: they are in no sum, so that they make no range differ.
     async fn sum(&self, ground: &Ground, ranges: &mut Ranges) -> Result<u64> {
         let mut reader = self.reader(ground);
-        // Rows with NULL in their key are told page after page, others where they stand.
-        let (mut unreadable, mut without_key) = (0, 0);
+        let mut unreadable = 0;
         while let Some(page) = reader.next().await? {
-            let (nulls, poison): (Vec<_>, Vec<_>) =
-                page.poison().iter().partition(|poison| poison.code == Code::KeyIsNull);
-            let within = |key: &PageKey| {
-                self.order.span.holds(&KeyBytes::of(key.0.iter().map(String::as_str)))
+            // One with NULL in its key lies in no part.
+            let within = |poison: &&Poison| {
+                let key = KeyBytes::of(poison.key.0.iter().map(String::as_str));
+                poison.code == Code::KeyIsNull || self.order.span.holds(&key)
             };
-            unreadable += poison.iter().filter(|poison| within(&poison.key)).count() as u64;
-            without_key = nulls.len().max(without_key);
+            unreadable += page.poison().iter().filter(within).count() as u64;
             let rows = ground.all(&page);
             let kept: Vec<KeyBytes> =
                 rows.iter().filter(|row| !row.passes).map(|row| row.key.clone()).collect();
@@ -214,7 +212,7 @@ impl<S: Source> Comparison<'_, S> {
             }
             self.tell("READ", ranges.rows());
         }
-        Ok(unreadable + without_key as u64)
+        Ok(unreadable)
     }
 
     /// Reads the table once more and keeps the rows of ranges that differ.
@@ -380,7 +378,9 @@ impl<S: Source> Comparison<'_, S> {
             let mut unfit: Vec<KeyBytes> =
                 keys.iter().filter(|key| skipped.contains(&key_hash(key))).cloned().collect();
             if !page.poison().is_empty() {
-                unfit.extend(self.poison_of(ground, keys, &rows).await?);
+                let poison = self.poison_of(ground, keys, &rows).await?;
+                scratch.pass_over(poison.clone()).await?;
+                unfit.extend(poison);
             }
             scratch.skip(unfit).await?;
             scratch.see_met(rows).await?;

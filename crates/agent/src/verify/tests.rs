@@ -356,6 +356,19 @@ async fn rows_that_cannot_travel_are_told_although_no_sum_differs() {
     assert_eq!((outcome.rows, kinds(&outcome), outcome.skipped), (19, [0; 3], 2));
     let span = KeySpan { from: key(4), to: KeyBytes::default() };
     assert_eq!(world.run_within(span).await.unwrap().skipped, 1, "3 lies outside the part");
+    // Gone while its incident is open: it is told as one that has it.
+    let incident = crate::journal::Incident {
+        table: Some(table()),
+        key_hash: Some(key_hash(&key(3))),
+        code: Code::ValueUnfit,
+        words: "w".into(),
+        at_micros: 0,
+    };
+    world.journal.incident(incident).await.unwrap();
+    assert_eq!(world.run().await.unwrap().skipped, 2, "no row is counted twice");
+    erp.execute_batch("DELETE FROM T WHERE K = 3").unwrap();
+    let outcome = world.run().await.unwrap();
+    assert_eq!((kinds(&outcome), outcome.skipped), ([0; 3], 2));
 }
 
 #[tokio::test]

@@ -456,9 +456,8 @@ pub(super) fn findings(
     found: &Found,
 ) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
-    let mut tell = |code: Code, words: String| {
-        let (table, code) = (Some(shape.wire.clone()), Some(code));
-        findings.push(Finding { table, code, words, concern: None });
+    let mut tell = |code: Option<Code>, concern: Option<Concern>, words: String| {
+        findings.push(Finding { table: Some(shape.wire.clone()), code, words, concern });
     };
     let table = quoted(&shape.physical.1);
     let exists = |sql: &str| -> Result<bool> {
@@ -468,7 +467,8 @@ pub(super) fn findings(
         if found.column(name).is_none_or(|column| column.nullable)
             && exists(&format!("SELECT 1 FROM {table} WHERE {} IS NULL LIMIT 1", quoted(name)))?
         {
-            tell(Code::KeyIsNull, format!("rows with NULL in key column {name} cannot travel"));
+            let words = format!("rows with NULL in key column {name} cannot travel");
+            tell(Some(Code::KeyIsNull), None, words);
         }
     }
     if found.primary != shape.page_key && !super::super::plan::is_unique(found, &shape.page_key) {
@@ -479,24 +479,20 @@ pub(super) fn findings(
         );
         if exists(&sql)? {
             let words = format!("rows share the key {}", shape.page_key.join(", "));
-            tell(Code::KeyNotUnique, words);
+            tell(Some(Code::KeyNotUnique), None, words);
         }
     }
-    findings.extend(of_stamp(connection, shape)?);
+    for (concern, words) in of_stamp(connection, shape)? {
+        tell(None, concern, words);
+    }
     Ok(findings)
 }
 
 /// What is to say of a table's stamp, or of none.
-fn of_stamp(connection: &Connection, shape: &TableShape) -> Result<Vec<Finding>> {
-    let told = |concern: Option<Concern>, words: String| Finding {
-        table: Some(shape.wire.clone()),
-        code: None,
-        words,
-        concern,
-    };
+fn of_stamp(connection: &Connection, shape: &TableShape) -> Result<Vec<(Option<Concern>, String)>> {
     let Some(stamp @ StampShape { column, .. }) = &shape.stamp else {
         let words = "no stamp column: changes are found by complete scans".to_owned();
-        return Ok(vec![told(Some(Concern::NoStamp), words)]);
+        return Ok(vec![(Some(Concern::NoStamp), words)]);
     };
     let (table, name) = (quoted(&shape.physical.1), quoted(column));
     let sql = format!(
@@ -505,11 +501,11 @@ fn of_stamp(connection: &Connection, shape: &TableShape) -> Result<Vec<Finding>>
     let mut statement = connection.prepare(&sql).map_err(fault)?;
     let plan: rusqlite::Result<Vec<String>> =
         statement.query_map([], |row| row.get(3)).map_err(fault)?.collect();
-    let mut findings = if plan.map_err(fault)?.iter().any(|step| step.contains("INDEX")) {
-        vec![told(None, format!("stamp column {column} has an index"))]
+    let mut about = if plan.map_err(fault)?.iter().any(|step| step.contains("INDEX")) {
+        vec![(None, format!("stamp column {column} has an index"))]
     } else {
         let words = format!("stamp column {column} has no index: each cycle reads the whole table");
-        vec![told(Some(Concern::NoStampIndex(column.clone())), words)]
+        vec![(Some(Concern::NoStampIndex(column.clone())), words)]
     };
     let apart = stamp::apart(&name, stamp::known(connection, shape, stamp)?);
     let sql = format!("SELECT 1 FROM {table} WHERE {apart} LIMIT 1");
@@ -517,7 +513,7 @@ fn of_stamp(connection: &Connection, shape: &TableShape) -> Result<Vec<Finding>>
         let words = format!(
             "rows with NULL in {column}, or with what is no such stamp, are compared at each key scan"
         );
-        findings.push(told(Some(Concern::StampNull(column.clone())), words));
+        about.push((Some(Concern::StampNull(column.clone())), words));
     }
-    Ok(findings)
+    Ok(about)
 }
